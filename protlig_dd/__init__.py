@@ -1,0 +1,3 @@
+"""Discrete-diffusion transformers on proteins, ligands and structure tokens."""
+
+__version__ = "0.1.0"

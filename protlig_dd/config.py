@@ -1,0 +1,214 @@
+"""From YAML and overrides to frozen objects, and back.
+
+A settings class is a frozen, keyword-only dataclass made with `@settings`; where an annotation is a union, the class's `kind` field
+says which member is meant, so the union is the registry. OmegaConf reads and merges, pydantic validates, and every message carries the
+dotted path, what was found, and the nearest valid name. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, TypeVar, dataclass_transform
+
+from protlig_dd.errors import ConfigError, nearest
+
+T = TypeVar("T")
+C = TypeVar("C", bound=type)
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True)
+def settings(cls: C) -> C:
+    """Make a frozen, keyword-only dataclass that refuses unknown keys when it is built from a mapping."""
+    cls.__pydantic_config__ = {"extra": "forbid"}  # type: ignore[attr-defined]
+    return dataclasses.dataclass(frozen=True, kw_only=True)(cls)
+
+
+def config_folder() -> Path:
+    """Return the folder of the configs that come with the package (a checkout's `configs/`, or the installed copy)."""
+    checkout = Path(__file__).resolve().parent.parent / "configs"
+    if checkout.is_dir():
+        return checkout
+    return Path(str(resources.files("protlig_dd"))) / "configs"
+
+
+def list_configs() -> list[str]:
+    """Return the names of all packaged configs, such as "dual_track/demo"."""
+    folder = config_folder()
+    return sorted(str(p.relative_to(folder).with_suffix("")) for p in folder.rglob("*.yaml") if p.parent != folder)
+
+
+def find_config(name: str | Path) -> Path:
+    """Return the YAML file that a path or a packaged name means.
+
+    Raises:
+        ConfigError: if there is none; the message lists the nearest packaged name.
+    """
+    for candidate in (Path(name), config_folder() / f"{name}.yaml", config_folder() / str(name)):
+        if candidate.is_file():
+            return candidate
+    known = list_configs()
+    raise ConfigError(
+        f"config '{name}': found neither a file nor a packaged config of that name{nearest(str(name), known)}; "
+        f"packaged ones are: {', '.join(known)}"
+    )
+
+
+def read_config(name: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Read a YAML config, the one it `extends`, and `key.sub=value` overrides into one plain mapping.
+
+    Args:
+        name: a path, or a packaged name such as "dual_track/demo".
+        overrides: strings `key.sub=value`; the value is read as YAML. An existing mapping is merged into, anything else replaced.
+
+    Raises:
+        ConfigError: for a missing file, broken YAML, a circular `extends`, or an override that is not `key=value`.
+    """
+    from omegaconf import OmegaConf
+
+    merged = OmegaConf.create(_read_chain(find_config(name), seen=()))
+    for override in overrides:
+        key, sep, value = override.partition("=")
+        if not sep or not key.strip("."):
+            raise ConfigError(f"override '{override}': expected key.sub=value, for instance train.lr=1e-4")
+        merged = OmegaConf.merge(merged, OmegaConf.from_dotlist([f"{key}={value}"]))
+    plain = OmegaConf.to_container(merged, resolve=True)
+    assert isinstance(plain, dict)
+    return typing.cast("dict[str, Any]", plain)
+
+
+def _read_chain(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+    from omegaconf import OmegaConf
+    from yaml import YAMLError
+
+    path = path.resolve()
+    if path in seen:
+        raise ConfigError(f"{path}: 'extends' goes in a circle: {' -> '.join(p.stem for p in (*seen, path))}")
+    try:
+        loaded = OmegaConf.load(path)
+    except (YAMLError, UnicodeDecodeError, OSError) as error:
+        raise ConfigError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from error
+    plain = OmegaConf.to_container(loaded, resolve=False)
+    if not isinstance(plain, dict):
+        raise ConfigError(f"{path}: expected a mapping of settings, found {type(plain).__name__}")
+    parent = plain.pop("extends", None)
+    if parent is None:
+        return typing.cast("dict[str, Any]", plain)
+    beside = path.parent / f"{parent}.yaml"
+    base = _read_chain(beside if beside.is_file() else find_config(parent), (*seen, path))
+    return typing.cast("dict[str, Any]", OmegaConf.to_container(OmegaConf.merge(base, plain), resolve=False))
+
+
+def build(cls: type[T] | Any, values: Any, where: str = "") -> T:
+    """Build a settings class, or a union of them, from plain values.
+
+    Args:
+        cls: the class, or a union whose members carry a `kind`.
+        values: a mapping as read from YAML.
+        where: the dotted path that messages start with.
+
+    Raises:
+        ConfigError: one line for each thing wrong, with its dotted path and the nearest valid name.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        return TypeAdapter(cls).validate_python(_resolve_kinds(cls, values, where))
+    except ValidationError as error:
+        raise ConfigError("\n".join(_explain(cls, item, where) for item in error.errors())) from error
+
+
+def _members(annotation: Any) -> list[type]:
+    """Return the settings classes that an annotation allows (several for a union)."""
+    if typing.get_origin(annotation) is typing.Annotated:
+        return _members(typing.get_args(annotation)[0])
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return [m for arg in typing.get_args(annotation) for m in _members(arg)]
+    return [annotation] if dataclasses.is_dataclass(annotation) and isinstance(annotation, type) else []
+
+
+def kind_of(cls: type) -> str | None:
+    """Return the word that names a settings class in YAML, or None where it has no `kind`."""
+    for field in dataclasses.fields(cls):
+        if field.name == "kind":
+            return str(field.default)
+    return None
+
+
+def _resolve_kinds(annotation: Any, values: Any, where: str) -> Any:
+    """Build nested unions by their `kind` first, so that an error speaks of the one class that was meant."""
+    members = _members(annotation)
+    if not members:
+        if typing.get_origin(annotation) is dict and isinstance(values, Mapping):
+            inner = typing.get_args(annotation)[1]
+            return {k: _resolve_kinds(inner, v, _join(where, k)) for k, v in values.items()}
+        return values
+    if not isinstance(values, Mapping):
+        return values
+    kinds = {kind_of(m): m for m in members}
+    if len(members) == 1:
+        (cls,) = members
+    else:
+        kind = values.get("kind")
+        if kind not in kinds:
+            found = f"found '{kind}'" if kind is not None else "found none"
+            raise ConfigError(
+                f"{_join(where, 'kind')}: {found}, expected one of {', '.join(map(str, kinds))}{nearest(str(kind), map(str, kinds))}"
+            )
+        cls = kinds[kind]
+    hints = typing.get_type_hints(cls, include_extras=True)
+    resolved = {k: _resolve_kinds(hints[k], v, _join(where, k)) if k in hints else v for k, v in values.items()}
+    return build_one(cls, resolved, where) if len(members) > 1 else resolved
+
+
+def build_one(cls: type[T], values: Mapping[str, Any], where: str) -> T:
+    """Validate one class whose nested unions are built already."""
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        return TypeAdapter(cls).validate_python(values)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_explain(cls, item, where) for item in error.errors())) from error
+
+
+def _explain(cls: Any, item: Any, where: str) -> str:
+    path = _join(where, ".".join(str(p) for p in item["loc"] if not str(p).startswith("function-")))
+    if item["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        options = _field_names(cls, [str(p) for p in item["loc"][:-1]])
+        return f"{path}: unknown setting{nearest(str(item['loc'][-1]), options)}; valid ones are: {', '.join(options)}"
+    if item["type"] in ("missing", "missing_argument", "missing_keyword_only_argument"):
+        return f"{path}: required, found nothing; set {path}=..."
+    message = str(item["msg"]).removeprefix("Value error, ")
+    if item["type"] == "value_error":
+        return f"{path}: {message}" if path else message
+    return f"{path}: found {item['input']!r}, expected {message.removeprefix('Input should be ').lower()}"
+
+
+def _field_names(cls: Any, loc: list[str]) -> list[str]:
+    members = _members(cls)
+    for step in loc:
+        for member in members:
+            hints = typing.get_type_hints(member, include_extras=True)
+            if step in hints:
+                members = _members(hints[step]) or members
+                break
+    return sorted({f.name for m in members for f in dataclasses.fields(m)})
+
+
+def _join(where: str, key: Any) -> str:
+    return ".".join(p for p in (where, str(key)) if p)
+
+
+def to_mapping(value: Any) -> Any:
+    """Turn settings back into plain dicts, lists and scalars, as they would stand in YAML or JSON."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: to_mapping(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(k): to_mapping(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_mapping(v) for v in value]
+    return str(value) if isinstance(value, Path) else value

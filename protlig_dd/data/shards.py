@@ -1,0 +1,215 @@
+"""Token tables on disk: a folder of Arrow files that are memory-mapped, with a manifest `shards.json`.
+
+Each shard is one Arrow IPC file of one record batch: a list of int32 for each track, a number column for each label, and `name`. The
+writer holds one shard at a time, so memory does not grow with the data; opening reads offsets and labels and maps the tokens.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from protlig_dd.data.table import TokenColumn, TokenTable
+from protlig_dd.errors import FormatError, require
+from protlig_dd.tokens.tracks import TrackSet
+
+MANIFEST = "shards.json"
+_KIND = "protlig token shards"
+_PURPOSE = "Arrow shards"
+
+
+class ShardWriter:
+    """Writes examples one by one into a folder of shards; a `with` block that ends well leaves the manifest.
+
+    Args:
+        folder: made if absent; refused if it holds shards already.
+        tracks: the tracks of the examples; their vocabularies' fingerprints go into the manifest.
+        tokens_per_shard: a shard is closed when it holds as many tokens; this bounds the memory.
+        about: anything to keep beside the data (source file, counts of dropped records).
+    """
+
+    def __init__(self, folder: Path, tracks: TrackSet, *, tokens_per_shard: int = 8_000_000) -> None:
+        self.folder, self.tracks, self.tokens_per_shard = Path(folder), tracks, tokens_per_shard
+        if (self.folder / MANIFEST).exists():
+            raise FormatError(f"{self.folder}: found shards there already; name an empty folder, or remove that one")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.about: dict[str, Any] = {}
+        self._shards: list[dict[str, Any]] = []
+        self._labels: dict[str, str] = {}
+        self._clear()
+
+    def _clear(self) -> None:
+        self._rows: dict[str, list[np.ndarray]] = {name: [] for name in self.tracks}
+        self._label_rows: list[Mapping[str, float | int]] = []
+        self._names: list[str] = []
+        self._tokens = 0
+
+    def add(
+        self,
+        example: Mapping[str, Sequence[int] | np.ndarray],
+        *,
+        labels: Mapping[str, float | int] | None = None,
+        name: str = "",
+    ) -> None:
+        """Add one example; every example must come with the same label names."""
+        for track, rows in self._rows.items():
+            row = np.asarray(example.get(track, ()), dtype=np.int32)
+            rows.append(row)
+            self._tokens += len(row)
+        self._label_rows.append(dict(labels or {}))
+        self._names.append(name)
+        if self._tokens >= self.tokens_per_shard:
+            self._flush()
+
+    def _flush(self) -> None:
+        if not self._names:
+            return
+        pa = require("pyarrow", _PURPOSE, extra="data")
+        columns: dict[str, Any] = {}
+        for track, rows in self._rows.items():
+            offsets = np.cumsum([0, *map(len, rows)], dtype=np.int64)
+            columns[f"track:{track}"] = pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(np.concatenate(rows)))
+        for label in self._label_rows[0]:
+            values = np.array([row[label] for row in self._label_rows])
+            columns[f"label:{label}"] = pa.array(values)
+            self._labels[label] = str(values.dtype)
+        columns["name"] = pa.array(self._names, pa.large_string())
+        batch = pa.record_batch(columns)
+        file = f"shard-{len(self._shards):05d}.arrow"
+        part = self.folder / f"{file}.part"
+        with pa.OSFile(str(part), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
+            writer.write_batch(batch)
+        os.replace(part, self.folder / file)
+        self._shards.append({"file": file, "examples": len(self._names), "tokens": self._tokens})
+        self._clear()
+
+    def close(self) -> None:
+        """Write the last shard and the manifest."""
+        self._flush()
+        manifest = {
+            "kind": _KIND,
+            "tracks": {
+                n: {"vocabulary": t.vocabulary.name, "fingerprint": t.vocabulary.fingerprint}
+                for n, t in self.tracks.items()
+            },
+            "labels": self._labels,
+            "examples": sum(shard["examples"] for shard in self._shards),
+            "tokens": sum(shard["tokens"] for shard in self._shards),
+            "shards": self._shards,
+            "about": self.about,
+        }
+        part = self.folder / f"{MANIFEST}.part"
+        part.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+        os.replace(part, self.folder / MANIFEST)
+
+    def __enter__(self) -> ShardWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.close()
+
+
+def write_shards(table: TokenTable, folder: Path, tracks: TrackSet, *, tokens_per_shard: int = 8_000_000) -> None:
+    """Write a table as shards."""
+    with ShardWriter(folder, tracks, tokens_per_shard=tokens_per_shard) as writer:
+        for i in range(len(table)):
+            labels = {label: values[i].item() for label, values in table.labels.items()}
+            writer.add(table.example(i), labels=labels, name="" if table.names is None else str(table.names[i]))
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Return what a folder of shards says about itself.
+
+    Raises:
+        FormatError: if the folder has no manifest, or a damaged one.
+    """
+    path = Path(folder) / MANIFEST
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise FormatError(
+            f"{path}: not readable ({error}); make shards with: protlig prepare shards FILE --out FOLDER"
+        ) from error
+    if not isinstance(manifest, dict) or manifest.get("kind") != _KIND:
+        raise FormatError(f"{path}: found no '{_KIND}'; make shards with: protlig prepare shards FILE --out FOLDER")
+    return manifest
+
+
+def open_shards(folder: Path, tracks: TrackSet | None = None, *, names: bool = False) -> TokenTable:
+    """Return the table of a folder of shards; the tokens stay on disk, memory-mapped.
+
+    Args:
+        folder: made by `write_shards` or `ShardWriter`.
+        tracks: the tracks to read, all of them if None; their vocabularies must be those of the shards.
+        names: whether to read the examples' names, which takes memory for each.
+
+    Raises:
+        FormatError: for a missing or damaged shard, an absent track, or another vocabulary.
+    """
+    folder = Path(folder)
+    manifest = read_manifest(folder)
+    wanted = list(manifest["tracks"]) if tracks is None else list(tracks)
+    for name in wanted:
+        _check_track(folder, manifest, name, tracks)
+    batches = [_map_batch(folder / shard["file"], shard["examples"]) for shard in manifest["shards"]]
+    if not batches:
+        raise FormatError(
+            f"{folder}: found shards without a single example; prepare them again from a file that has some"
+        )
+    return TokenTable(
+        tracks={name: _column([batch.column(f"track:{name}") for batch in batches]) for name in wanted},
+        labels={
+            label: np.concatenate([b.column(f"label:{label}").to_numpy(zero_copy_only=False) for b in batches])
+            for label in manifest["labels"]
+        },
+        names=np.array([n for b in batches for n in b.column("name").to_pylist()], dtype=object) if names else None,
+    )
+
+
+def _check_track(folder: Path, manifest: dict[str, Any], name: str, tracks: TrackSet | None) -> None:
+    if name not in manifest["tracks"]:
+        raise FormatError(
+            f"{folder}: found tracks {sorted(manifest['tracks'])}, expected '{name}'; prepare the shards with that track"
+        )
+    if tracks is None:
+        return
+    found, expected = manifest["tracks"][name]["fingerprint"], tracks[name].vocabulary.fingerprint
+    if found != expected:
+        raise FormatError(
+            f"{folder}: track '{name}' was written with vocabulary {found}, the config's is {expected} "
+            f"('{tracks[name].vocabulary.name}'); use the same vocabulary, or prepare the shards again"
+        )
+
+
+def _map_batch(path: Path, examples: int) -> Any:
+    pa = require("pyarrow", _PURPOSE, extra="data")
+    try:
+        batch = pa.ipc.open_file(pa.memory_map(str(path), "r")).get_batch(0)
+    except (OSError, pa.ArrowException) as error:
+        raise FormatError(f"{path}: damaged or missing shard ({error}); prepare the shards again") from error
+    if batch.num_rows != examples:
+        raise FormatError(
+            f"{path}: found {batch.num_rows} examples, the manifest says {examples}; prepare the shards again"
+        )
+    return batch
+
+
+def _column(lists: Sequence[Any]) -> TokenColumn:
+    pools, starts, lengths, base = [], [], [], 0
+    for one in lists:
+        pool = one.values.to_numpy()
+        offsets = one.offsets.to_numpy()
+        pools.append(pool)
+        starts.append(offsets[:-1] + base)
+        lengths.append(np.diff(offsets))
+        base += len(pool)
+    return TokenColumn(pools=tuple(pools), starts=np.concatenate(starts), lengths=np.concatenate(lengths))

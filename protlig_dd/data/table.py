@@ -1,0 +1,170 @@
+"""Token tables: many examples of several tracks as flat arrays, in memory or memory-mapped.
+
+What lives here: the value. How it is made from records stands in `encode.py`, how it is stored on disk in `shards.py`, and how batches
+are drawn from it in `loader.py`. A track that an example lacks has length 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Int, Int32, Int64, Shaped
+
+Rows = Int[np.ndarray, " r"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TokenColumn:
+    """The tokens of one track for N examples; a selection of examples shares its memory with the whole.
+
+    Args:
+        pools: where the tokens lie; one array, or one a shard, possibly memory-mapped.
+        starts: where each example begins in the pools, counted as if they were laid end to end.
+        lengths: how many tokens each example has; 0 where it lacks the track.
+    """
+
+    pools: tuple[Int32[np.ndarray, " _"], ...]
+    starts: Int64[np.ndarray, " N"]
+    lengths: Int64[np.ndarray, " N"]
+
+    @staticmethod
+    def of(values: Int[np.ndarray, " n"], offsets: Int[np.ndarray, " N1"]) -> TokenColumn:
+        """Return the column whose example i is `values[offsets[i]:offsets[i + 1]]`."""
+        offsets = np.asarray(offsets, dtype=np.int64)
+        pool = np.ascontiguousarray(values, dtype=np.int32)
+        return TokenColumn(pools=(pool,), starts=offsets[:-1], lengths=np.diff(offsets))
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    @cached_property
+    def _bases(self) -> Int64[np.ndarray, " p1"]:
+        return np.cumsum([0, *(len(pool) for pool in self.pools)], dtype=np.int64)
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of all examples."""
+        return int(self.lengths.sum())
+
+    @cached_property
+    def offsets(self) -> Int64[np.ndarray, " N1"]:
+        """Where each example lies in `values`: N + 1 numbers."""
+        return np.concatenate([np.zeros(1, np.int64), np.cumsum(self.lengths, dtype=np.int64)])
+
+    @cached_property
+    def values(self) -> Int32[np.ndarray, " n"]:
+        """All tokens end to end; no copy if the column is one whole pool, otherwise gathered once."""
+        if (
+            len(self.pools) == 1
+            and len(self.pools[0]) == self.num_tokens
+            and np.array_equal(self.starts, self.offsets[:-1])
+        ):
+            return self.pools[0]
+        return self.gather(np.arange(len(self)))
+
+    def gather(self, rows: Rows) -> Int32[np.ndarray, " n"]:
+        """Return the tokens of some examples end to end, in the order asked for."""
+        starts, stops = self.starts[rows], self.starts[rows] + self.lengths[rows]
+        if len(self.pools) == 1:
+            pool = self.pools[0]
+            pieces = [pool[a:b] for a, b in zip(starts.tolist(), stops.tolist(), strict=True)]
+        else:
+            places = np.searchsorted(self._bases, starts, side="right") - 1
+            places = np.minimum(places, len(self.pools) - 1)
+            starts, stops = starts - self._bases[places], stops - self._bases[places]
+            cuts = zip(places.tolist(), starts.tolist(), stops.tolist(), strict=True)
+            pieces = [self.pools[p][a:b] for p, a, b in cuts]
+        return np.concatenate(pieces) if pieces else np.zeros(0, np.int32)
+
+    def select(self, rows: Rows) -> TokenColumn:
+        """Return the column of some examples, sharing the tokens."""
+        return TokenColumn(pools=self.pools, starts=self.starts[rows], lengths=self.lengths[rows])
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TokenTable:
+    """Examples of several tracks, their labels and their names.
+
+    Args:
+        tracks: a column for each track, all of N examples.
+        labels: arrays of N numbers by name: "label" (1 binds, 0 does not, -1 unknown), "affinity" (float, NaN unknown),
+            "affinity_bin" (-1 unknown), "split" ...
+        names: what each example is called, or None.
+    """
+
+    tracks: dict[str, TokenColumn]
+    labels: dict[str, Shaped[np.ndarray, " N"]] = field(default_factory=dict)
+    names: Shaped[np.ndarray, " N"] | None = None
+
+    def __post_init__(self) -> None:
+        sizes = {name: len(column) for name, column in self.tracks.items()} | {
+            n: len(a) for n, a in self.labels.items()
+        }
+        if self.names is not None:
+            sizes["names"] = len(self.names)
+        assert self.tracks and len(set(sizes.values())) == 1, f"columns of unequal length: {sizes}"
+
+    def __len__(self) -> int:
+        return len(next(iter(self.tracks.values())))
+
+    @staticmethod
+    def from_examples(
+        examples: Sequence[Mapping[str, Sequence[int] | np.ndarray]],
+        tracks: Sequence[str],
+        *,
+        labels: Mapping[str, Sequence[float] | np.ndarray] | None = None,
+        names: Sequence[str] | None = None,
+    ) -> TokenTable:
+        """Return the table of examples held as lists of token ids by track.
+
+        Args:
+            examples: token ids by track; a track may be absent.
+            tracks: the names of all columns.
+            labels: numbers for each example, by name.
+            names: what each example is called.
+        """
+        columns = {}
+        for track in tracks:
+            rows = [np.asarray(example.get(track, ()), dtype=np.int32) for example in examples]
+            offsets = np.cumsum([0, *map(len, rows)], dtype=np.int64)
+            columns[track] = TokenColumn.of(np.concatenate([np.zeros(0, np.int32), *rows]), offsets)
+        return TokenTable(
+            tracks=columns,
+            labels={name: np.asarray(values) for name, values in (labels or {}).items()},
+            names=None if names is None else np.asarray(names, dtype=object),
+        )
+
+    @cached_property
+    def lengths(self) -> Int64[np.ndarray, " N"]:
+        """Tokens of all tracks of each example."""
+        stacked = np.stack([column.lengths for column in self.tracks.values()])
+        return np.asarray(stacked.sum(axis=0))
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of all tracks and examples."""
+        return sum(column.num_tokens for column in self.tracks.values())
+
+    def example(self, i: int) -> dict[str, np.ndarray]:
+        """Return the token ids of example i by track; empty arrays for tracks that it lacks."""
+        row = np.array([i])
+        return {name: column.gather(row) for name, column in self.tracks.items()}
+
+    def select(self, indices: Sequence[int] | np.ndarray) -> TokenTable:
+        """Return the table of some examples (indices or a boolean mask); the tokens are shared, not copied."""
+        rows: np.ndarray = np.asarray(indices)
+        if rows.dtype == bool:
+            rows = np.asarray(np.flatnonzero(rows))
+        rows = rows.astype(np.int64, copy=False)
+        return TokenTable(
+            tracks={name: column.select(rows) for name, column in self.tracks.items()},
+            labels={name: values[rows] for name, values in self.labels.items()},
+            names=None if self.names is None else self.names[rows],
+        )
+
+    def with_labels(self, **labels: np.ndarray) -> TokenTable:
+        """Return the table with label columns added or replaced."""
+        return TokenTable(tracks=self.tracks, labels={**self.labels, **labels}, names=self.names)

@@ -1,0 +1,310 @@
+"""What the hardware is, which device and precision follow from it, and the reason in words.
+
+Only this file and `nn/attention.py` ask about hardware. The questions are small functions (`count_devices`, `cuda_capability`, ...), so
+that a test can pretend to own a V100, an H100, a Mac or an Intel GPU. Importing this file asks nothing.
+"""
+
+from __future__ import annotations
+
+import platform
+import re
+import resource
+import sys
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from protlig_dd.errors import DeviceError, nearest
+
+DeviceName = Literal["auto", "cpu", "cuda", "mps", "xpu"]
+PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
+KINDS = ("cuda", "xpu", "mps", "cpu")
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+# Dense half-precision tensor peak in FLOP/s (bf16, or fp16 where there is no bf16), from the vendors' data sheets. The first name that
+# stands as words in the device's name counts, so longer names come first.
+_PEAKS = (
+    ("B200", 2250e12),
+    ("H100 PCIe", 756e12),
+    ("H200", 989e12),
+    ("H100", 989e12),
+    ("A100", 312e12),
+    ("A40", 149.7e12),
+    ("A10G", 70e12),
+    ("A10", 125e12),
+    ("L40S", 362e12),
+    ("L40", 181e12),
+    ("L4", 121e12),
+    ("RTX 4090", 165e12),
+    ("RTX 3090", 71e12),
+    ("V100", 125e12),
+    ("T4", 65e12),
+    ("Max 1550", 839e12),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrecisionChoice:
+    """The dtype of the network's arithmetic, whether fp16 gradients need a loss scaler, and why."""
+
+    dtype: torch.dtype
+    needs_scaler: bool
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceChoice:
+    """A device with its arithmetic, and the reason for both in words. Weights are always float32; `dtype` is autocast's."""
+
+    device: torch.device
+    dtype: torch.dtype
+    needs_scaler: bool
+    reason: str
+
+    @property
+    def autocast(self) -> bool:
+        """Whether the forward pass runs under autocast."""
+        return self.dtype != torch.float32
+
+
+def count_devices(kind: str) -> int:
+    """Return how many devices of a kind this process can see (mps: 0 or 1; cpu: 1)."""
+    if kind == "cuda":
+        return torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if kind == "xpu":
+        return torch.xpu.device_count() if torch.xpu.is_available() else 0
+    if kind == "mps":
+        return int(torch.backends.mps.is_available())
+    return 1
+
+
+def cuda_capability(device: torch.device) -> tuple[int, int]:
+    """Return the compute capability of a CUDA device, such as (7, 0) for a V100 and (9, 0) for an H100."""
+    return torch.cuda.get_device_capability(device)
+
+
+def device_name(device: torch.device) -> str:
+    """Return the name of a device as its driver gives it."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    if device.type == "xpu":
+        return torch.xpu.get_device_name(device)
+    if device.type == "mps":
+        return f"Apple {platform.machine()}"
+    return f"{platform.processor() or platform.machine()} ({torch.get_num_threads()} threads)"
+
+
+def memory_bytes(device: torch.device) -> int | None:
+    """Return the memory of an accelerator in bytes, or None where it is shared with the host."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    if device.type == "xpu":
+        return int(torch.xpu.get_device_properties(device).total_memory)
+    return None
+
+
+def mps_has_bf16() -> bool:
+    """Return whether this macOS has bfloat16 on its GPU (14 and newer)."""
+    return bool(torch.backends.mps.is_macos_or_newer(14, 0))
+
+
+def choose_device(
+    requested: str = "auto", *, precision: str = "auto", local_rank: int = 0, processes: int = 1
+) -> DeviceChoice:
+    """Return the device to use, with its precision, and why.
+
+    Args:
+        requested: "auto" takes the first of cuda, xpu, mps, cpu that is there.
+        precision: as in `choose_precision`.
+        local_rank: which of this machine's processes this is; it takes the device of that number.
+        processes: processes of the whole run; more than one cannot share the one MPS device.
+
+    Raises:
+        DeviceError: if a named device is absent, or cannot serve so many processes; the message says what to do.
+    """
+    if requested not in ("auto", *KINDS):
+        raise DeviceError(
+            f"device '{requested}': expected auto, {', '.join(KINDS)}{nearest(requested, ('auto', *KINDS))}"
+        )
+    kind, reason = requested, "asked for"
+    if requested == "auto":
+        usable = [k for k in KINDS if count_devices(k) and not (k == "mps" and processes > 1)]
+        kind = usable[0]
+        reason = "the only one here" if kind == "cpu" else f"first of {', '.join(KINDS)} that is here"
+    device = _numbered(kind, local_rank, processes)
+    chosen = choose_precision(precision, device)
+    return DeviceChoice(
+        device=device,
+        dtype=chosen.dtype,
+        needs_scaler=chosen.needs_scaler,
+        reason=f"{device}: {device_name(device)}, {reason}; {chosen.reason}",
+    )
+
+
+def _numbered(kind: str, local_rank: int, processes: int) -> torch.device:
+    count = count_devices(kind)
+    if count == 0:
+        raise DeviceError(
+            f"device '{kind}': not found here ({_advice(kind)}); use --auto to take what is there, or --cpu"
+        )
+    if kind == "cpu":
+        return torch.device("cpu")
+    if kind == "mps":
+        if processes > 1:
+            raise DeviceError(
+                f"device 'mps': one device cannot serve {processes} processes; start one process, or use --cpu"
+            )
+        return torch.device("mps")
+    if count == 1:
+        return torch.device(kind, 0)  # launchers that show each process its own device number it 0
+    if local_rank >= count:
+        raise DeviceError(
+            f"device '{kind}': process {local_rank} of this machine has no device of its own, {count} are visible; "
+            f"start at most {count} processes a machine (--nproc {count})"
+        )
+    return torch.device(kind, local_rank)
+
+
+def _advice(kind: str) -> str:
+    if kind == "cuda":
+        built = torch.version.cuda
+        if built is None:
+            return f"torch {torch.__version__} was built without CUDA; install with ./run_train.sh --cuda"
+        return f"torch was built for CUDA {built} but sees no GPU; see what nvidia-smi and CUDA_VISIBLE_DEVICES say"
+    if kind == "xpu":
+        return (
+            f"torch {torch.__version__} sees no Intel GPU; install with ./run_train.sh --xpu and see what sycl-ls says"
+        )
+    return "needs a Mac with Apple silicon, macOS 12.3 or newer, and a torch built for it"
+
+
+def choose_precision(requested: str, device: torch.device) -> PrecisionChoice:
+    """Return the dtype to compute in and why: bf16 where it is native, fp16 with a scaler on V100 and T4, float32 elsewhere.
+
+    Args:
+        requested: "auto", "fp32", "bf16" or "fp16". A CPU gets float32 unless bf16 is asked for.
+
+    Raises:
+        DeviceError: if the device cannot do what is asked for.
+    """
+    if requested not in ("auto", *DTYPES):
+        raise DeviceError(
+            f"precision '{requested}': expected auto, {', '.join(DTYPES)}{nearest(requested, ('auto', *DTYPES))}"
+        )
+    best, why = _native_precision(device)
+    if requested in ("auto", best):
+        return _precision(best, why if requested == "auto" else "asked for")
+    refusal = _why_not(requested, device)
+    if refusal:
+        raise DeviceError(f"precision '{requested}' on {device}: {refusal}; use precision={best}, or auto")
+    return _precision(requested, f"asked for (auto would take {best})")
+
+
+def _precision(name: str, why: str) -> PrecisionChoice:
+    needs_scaler = name == "fp16"
+    scaled = " with a loss scaler" if needs_scaler else ""
+    return PrecisionChoice(dtype=DTYPES[name], needs_scaler=needs_scaler, reason=f"{name}{scaled}: {why}")
+
+
+def _native_precision(device: torch.device) -> tuple[str, str]:
+    if device.type == "cuda":
+        major, minor = cuda_capability(device)
+        if major >= 8:
+            return "bf16", f"native on sm{major}{minor}"
+        if major == 7:
+            return "fp16", f"sm{major}{minor} has fp16 tensor cores but no bf16"
+        return "fp32", f"sm{major}{minor} has no tensor cores"
+    if device.type == "xpu":
+        return "bf16", "native on Intel GPUs"
+    if device.type == "mps":
+        return "fp32", "half precision has had silent errors on MPS"
+    return "fp32", "the default on a CPU"
+
+
+def _why_not(requested: str, device: torch.device) -> str:
+    """Return why a precision cannot be had on a device, or an empty string."""
+    if requested == "bf16" and device.type == "cuda" and cuda_capability(device)[0] < 8:
+        return "it is only emulated below sm80, and slower than float32"
+    if requested == "bf16" and device.type == "mps" and not mps_has_bf16():
+        return "it needs macOS 14 or newer"
+    if requested == "fp16" and device.type == "cpu":
+        return "float16 arithmetic on a CPU is slower than float32 and overflows"
+    return ""
+
+
+def peak_flops(device: torch.device, dtype: torch.dtype = torch.bfloat16) -> float | None:
+    """Return the dense half-precision peak of an accelerator in FLOP/s, or None where it is not known (CPU, MPS, float32)."""
+    if device.type not in ("cuda", "xpu") or dtype == torch.float32:
+        return None
+    name = device_name(device)
+    return next((peak for part, peak in _PEAKS if re.search(rf"\b{part}\b", name)), None)
+
+
+def peak_memory(device: torch.device) -> int:
+    """Return the most memory held since the last `reset_peak_memory`, in bytes (CPU: of the process so far; MPS: held now)."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    if device.type == "xpu":
+        return int(torch.xpu.max_memory_allocated(device))
+    if device.type == "mps":
+        return int(torch.mps.driver_allocated_memory())
+    unit = 1 if sys.platform == "darwin" else 1024  # getrusage counts bytes on macOS, KiB on Linux
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def reset_peak_memory(device: torch.device) -> None:
+    """Start a new measurement of `peak_memory`, where the device can."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    if device.type == "xpu":
+        torch.xpu.reset_peak_memory_stats(device)
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has done everything it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "xpu":
+        torch.xpu.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+def use_device(device: torch.device) -> None:
+    """Make a device this process's current one (collectives and kernels pick it up)."""
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    elif device.type == "xpu":
+        torch.xpu.set_device(device)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error says that a device, or the host, ran out of memory."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
+
+
+def describe() -> list[tuple[str, str]]:
+    """Return what was found here as rows (what, value), for `protlig doctor`; the last rows are the automatic choice."""
+    rows = [
+        ("python", platform.python_version()),
+        ("torch", f"{torch.__version__} (CUDA {torch.version.cuda or 'not built in'})"),
+        ("threads", f"{torch.get_num_threads()}"),
+    ]
+    for kind in ("cuda", "xpu", "mps"):
+        count = count_devices(kind)
+        rows.append((kind, f"{count} found" if count else f"none ({_advice(kind)})"))
+        for index in range(count):
+            device = torch.device(kind) if kind == "mps" else torch.device(kind, index)
+            memory = memory_bytes(device)
+            size = f", {memory / 2**30:.1f} GiB" if memory else ""
+            best, why = _native_precision(device)
+            rows.append((f"{kind}:{index}", f"{device_name(device)}{size}, {best} ({why})"))
+    choice = choose_device()
+    rows.append(("device", f"{choice.device} ({choice.reason})"))
+    peak = peak_flops(choice.device, choice.dtype)
+    rows.append(("peak", f"{peak / 1e12:.0f} TFLOP/s, for MFU" if peak else "unknown, so no MFU"))
+    return rows

@@ -1,0 +1,25 @@
+"""The denoiser: the callable that objectives train and samplers query, whatever its parameterization. A `model` is the module behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from torch import Tensor
+
+from protlig_dd.tokens.tracks import TrackBatch
+
+
+class Denoiser(Protocol):
+    """Logits for each track from noisy tokens and their noise levels."""
+
+    def __call__(
+        self, batch: TrackBatch, sigma: Mapping[str, Tensor], *, at: Mapping[str, Tensor] | None = None
+    ) -> dict[str, Tensor]:
+        """Return logits [a, k] for each track.
+
+        Args:
+            batch: noisy tokens of every track; a track of length 0 is absent from that example.
+            sigma: the total noise of each example in each track [b]; 0 says the track is clean.
+            at: for each track the packed positions [a] whose logits are wanted; all of them when None.
+        """

@@ -1,0 +1,231 @@
+"""The one training loss: draw task and times, noise, call the denoiser, weigh; sums per token, reduced by whoever calls.
+
+`prepare` does everything that needs no network, on the host; `loss` is the network and one sum. A token's noise depends on (seed, step,
+global example index, track, position), never on the rank or the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from protlig_dd.diffusion.denoiser import Denoiser
+from protlig_dd.diffusion.parameterizations import Parameterization
+from protlig_dd.diffusion.schedules import NoiseSchedule, SigmaCurriculum
+from protlig_dd.diffusion.times import StratifiedTimes, TaskMixture, Times, TimeSampler
+from protlig_dd.rng import Draws
+from protlig_dd.tokens.tracks import TrackBatch
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoisedTrack:
+    """What the loss needs of one noised track; [a] are the tokens whose loss may be non-zero ("active")."""
+
+    clean: Int[Tensor, " a"]
+    noised: Int[Tensor, " a"]
+    active: Int[Tensor, " a"]
+    alpha: Float[Tensor, " a"]
+    alpha_prime: Float[Tensor, " a"]
+    weight: Float[Tensor, " a"]
+    group: Int[Tensor, " a"]
+    num_tokens: Mapping[str, int]
+
+    def to(self, device: torch.device) -> NoisedTrack:
+        """Return a copy on a device."""
+        moved = {k: v.to(device, non_blocking=True) for k, v in vars(self).items() if isinstance(v, Tensor)}
+        return replace(self, **moved)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A noised batch: what the denoiser sees, and what its answer is held against.
+
+    Args:
+        batch: the noised tokens; tracks that a task leaves out are emptied.
+        sigma: for each track the total noise of each example [b]; 0 where the track is clean.
+        tracks: the noised tracks.
+        tasks: the task of each example.
+        num_tokens: maskable tokens of noised tracks, the denominator of the loss.
+    """
+
+    batch: TrackBatch
+    sigma: Mapping[str, Float[Tensor, " b"]]
+    tracks: Mapping[str, NoisedTrack]
+    tasks: tuple[str, ...]
+    num_tokens: int
+
+    def to(self, device: torch.device) -> Prepared:
+        """Return a copy on a device."""
+        return replace(
+            self,
+            batch=self.batch.to(device),
+            sigma={k: v.to(device, non_blocking=True) for k, v in self.sigma.items()},
+            tracks={k: v.to(device) for k, v in self.tracks.items()},
+        )
+
+    def describe(self) -> str:
+        """Return tasks and tracks in words, for messages about a failed step."""
+        return f"tasks {', '.join(sorted(set(self.tasks)))}; tracks {', '.join(self.tracks)}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossTerms:
+    """The sum of the loss over tokens, with gradient, and detached sums with their counts by name."""
+
+    total: Float[Tensor, ""]
+    sums: Mapping[str, Tensor] = field(default_factory=dict)
+    counts: Mapping[str, float] = field(default_factory=dict)
+
+
+class DiffusionObjective:
+    """The diffusion loss over tracks.
+
+    Args:
+        parameterizations: for each track, what its logits mean.
+        schedule: alpha(t), shared by all tracks.
+        tasks: the mixture of tasks.
+        times: how t is drawn.
+        curriculum: ramps sigma up over the first steps, or None.
+        seed: the root of all draws.
+        purpose: a name folded into the draws ("train", "validation"), so that two uses never share noise.
+        device: where prepared batches go.
+        condition_dropout: probability of hiding a per-example condition, so that guidance knows the unconditional.
+    """
+
+    def __init__(
+        self,
+        *,
+        parameterizations: Mapping[str, Parameterization],
+        schedule: NoiseSchedule,
+        tasks: TaskMixture,
+        times: TimeSampler | None = None,
+        curriculum: SigmaCurriculum | None = None,
+        seed: int = 0,
+        purpose: str = "train",
+        device: torch.device | str = "cpu",
+        condition_dropout: float = 0.1,
+    ) -> None:
+        self.parameterizations = dict(parameterizations)
+        self.schedule = schedule
+        self.tasks = tasks
+        self.times = times or StratifiedTimes()
+        self.curriculum = curriculum
+        self.seed = seed
+        self.purpose = purpose
+        self.device = torch.device(device)
+        self.condition_dropout = condition_dropout
+
+    def prepare(self, batch: TrackBatch, step: int) -> Prepared:
+        """Draw tasks, times and noise for a batch on the host, and send the result to the device.
+
+        Raises:
+            ValueError: if an example fits no task.
+        """
+        shared = Draws.root(self.seed, self.purpose, step)
+        draws = shared.fold("example").fold_in(batch.example_ids)
+        present = {name: [n > 0 for n in track.layout.lengths] for name, track in batch.tracks.items()}
+        tasks = self.tasks.draw(draws.fold("task"), present)
+        task_of = torch.tensor([self.tasks.names.index(task) for task in tasks], dtype=torch.int64)
+        used = {name: [name in self.tasks.tasks[task].tracks for task in tasks] for name in batch.tracks}
+        batch = replace(batch, tracks={name: track.keep(used[name]) for name, track in batch.tracks.items()})
+        times = self._times(batch, tasks, draws, shared, step)
+        schedule = self.curriculum.at(step, self.schedule) if self.curriculum else self.schedule
+        noisy, sigma, tracks = {}, {}, {}
+        for name, track in batch.tracks.items():
+            alpha, alpha_prime = _levels(schedule, times[name])
+            sigma[name] = -torch.log(alpha)
+            segment = track.layout.segment
+            keys = draws[segment].fold(name).fold_in(track.layout.position)
+            candidate = track.maskable & (times[name].t > 0)[segment]
+            noised = self.parameterizations[name].process.sample_xt(track.tokens, alpha[segment], keys)
+            noisy[name] = torch.where(candidate, noised, track.tokens)
+            active = (candidate & self.parameterizations[name].informative(noisy[name])).nonzero().squeeze(1)
+            at = segment[active]
+            per_task = torch.bincount(task_of[segment[candidate]], minlength=len(self.tasks.names)).tolist()
+            tracks[name] = NoisedTrack(
+                clean=track.tokens[active],
+                noised=noisy[name][active],
+                active=active,
+                alpha=alpha[at],
+                alpha_prime=alpha_prime[at],
+                weight=times[name].weight[at],
+                group=task_of[at],
+                num_tokens={t: n for t, n in zip(self.tasks.names, per_task, strict=True) if n},
+            )
+        prepared = Prepared(
+            batch=self._hide_conditions(batch.with_tokens(**noisy), draws),
+            sigma=sigma,
+            tracks=tracks,
+            tasks=tuple(tasks),
+            num_tokens=sum(sum(t.num_tokens.values()) for t in tracks.values()),
+        )
+        return prepared if self.device.type == "cpu" else prepared.to(self.device)
+
+    def _times(self, batch: TrackBatch, tasks: list[str], draws: Draws, shared: Draws, step: int) -> dict[str, Times]:
+        """Return t and weight for each track; tracks of one group share them, clean and absent tracks get t = 0."""
+        num_groups = max(len(task.noised) for task in self.tasks.tasks.values())
+        drawn = [
+            self.times.draw(draws.fold("time", g), shared.fold("time", g), batch.slots, batch.global_size, step)
+            for g in range(num_groups)
+        ]
+        all_t, all_weights = torch.stack([d.t for d in drawn]), torch.stack([d.weight for d in drawn])
+        examples = torch.arange(len(tasks))
+        times = {}
+        for name in batch.tracks:
+            group_of = {task: _group_of(name, self.tasks.tasks[task].noised) for task in self.tasks.names}
+            group = torch.tensor([group_of[task] for task in tasks], dtype=torch.int64)
+            t, weight = all_t[group, examples], all_weights[group, examples]
+            times[name] = Times(torch.where(group >= 0, t, 0.0), torch.where(group >= 0, weight, 1.0))
+        return times
+
+    def _hide_conditions(self, batch: TrackBatch, draws: Draws) -> TrackBatch:
+        if not batch.conditions:
+            return batch
+        hidden = draws.fold("condition").uniform() < self.condition_dropout
+        return replace(batch, conditions={k: torch.where(hidden, -1, v) for k, v in batch.conditions.items()})
+
+    def loss(self, model: Denoiser, prepared: Prepared) -> LossTerms:
+        """Return the summed loss of a prepared batch, and sums by `loss/<task>/<track>` and `nll/<task>/<track>`.
+
+        `nll` is the bound in nats whatever the weighting of the loss; without importance weights it is biased by a curriculum.
+        """
+        at = {name: track.active for name, track in prepared.tracks.items()}
+        logits = model(prepared.batch, prepared.sigma, at=at)
+        total = torch.zeros((), device=prepared.batch.device)
+        sums: dict[str, Tensor] = {}
+        counts: dict[str, float] = {}
+        for name, track in prepared.tracks.items():
+            param = self.parameterizations[name]
+            per_token = param.loss(logits[name], track.clean, track.noised, track.alpha, track.alpha_prime) * track.weight
+            total = total + per_token.sum()
+            shown = {"nll": _bound(param, logits[name], track).detach() if param.weighting != "elbo" else per_token.detach()}
+            if param.weighting != "elbo":
+                shown["loss"] = per_token.detach()
+            for label, values in shown.items():
+                by_task = torch.zeros(len(self.tasks.names), device=total.device).index_add_(0, track.group, values.float())
+                for task, count in track.num_tokens.items():
+                    sums[f"{label}/{task}/{name}"] = by_task[self.tasks.names.index(task)]
+                    counts[f"{label}/{task}/{name}"] = count
+        return LossTerms(total=total, sums=sums, counts=counts)
+
+
+def _group_of(track: str, noised: tuple[tuple[str, ...], ...]) -> int:
+    """The index of the group that a track is noised with, or -1 where it is not noised."""
+    return next((i for i, group in enumerate(noised) if track in group), -1)
+
+
+def _levels(schedule: NoiseSchedule, times: Times) -> tuple[Tensor, Tensor]:
+    """alpha and alpha' of each example; t = 0 means clean, so alpha is exactly 1 there whatever the schedule's own start."""
+    t = times.t
+    alpha = torch.where(t > 0, schedule.alpha(t), 1.0)
+    return alpha, schedule.alpha_prime(t)
+
+
+def _bound(param: Parameterization, logits: Tensor, track: NoisedTrack) -> Tensor:
+    with torch.no_grad():
+        elbo = replace(param, weighting="elbo")  # type: ignore[type-var]
+        return elbo.loss(logits, track.clean, track.noised, track.alpha, track.alpha_prime) * track.weight

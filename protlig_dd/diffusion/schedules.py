@@ -1,0 +1,230 @@
+"""Noise schedules: alpha(t), the probability that a token has survived to time t. t = 0 is data, t = 1 is noise.
+
+| schedule  | alpha(t)                                                 | alpha(0)         | alpha(1)         |
+|-----------|----------------------------------------------------------|------------------|------------------|
+| LogLinear | 1 - (1 - eps) t                                          | 1                | eps              |
+| Linear    | exp(-(sigma_min + (sigma_max - sigma_min) t))            | exp(-sigma_min)  | exp(-sigma_max)  |
+| Geometric | exp(-sigma_min^(1-t) sigma_max^t)                        | exp(-sigma_min)  | exp(-sigma_max)  |
+| Cosine    | exp(-(sigma_max + (sigma_min - sigma_max)(1 + cos pi t)/2)) | exp(-sigma_min) | exp(-sigma_max) |
+| Scaled    | alpha_base(t)^factor: the curriculum on noise            | of the base      | of the base      |
+
+sigma = -log alpha is SEDD's "total noise", its derivative SEDD's "rate noise". Adding a schedule: a class here, its name in the union.
+Sources: LogLinear and Geometric: Lou, Meng and Ermon 2024, section 5.1; Linear: Sahoo et al. 2024 (MDLM), appendix E; Cosine: the
+sigma-cosine of protein SEDD models, here with a `sigma_max` that reaches noise.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from protlig_dd.config import settings
+from protlig_dd.errors import ConfigError
+
+SAMPLER_ALPHA_LIMIT = 1e-2
+"""A sampler starts from pure noise, so it refuses a schedule that leaves more than this much of the data at t = 1."""
+
+
+@settings
+class LogLinear:
+    """alpha falls in a straight line: each token is masked at a uniform time (also DPLM's t/T and MDLM's default)."""
+
+    kind: Literal["log_linear"] = "log_linear"
+    eps: float = 1e-3
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.eps < 1:
+            raise ValueError(f"eps: found {self.eps}, expected 0 <= eps < 1")
+
+    def alpha(self, t: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
+        """Return the survival probability at t."""
+        return 1 - (1 - self.eps) * t
+
+    def alpha_prime(self, t: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
+        """Return d alpha / dt."""
+        return torch.full_like(t, -(1 - self.eps))
+
+    def time_of(self, alpha: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
+        """Return the t with this alpha."""
+        return (1 - alpha) / (1 - self.eps)
+
+
+class _FromSigma:
+    """What follows when a schedule is given by sigma(t): alpha = exp(-sigma), alpha' = -sigma' alpha."""
+
+    def sigma(self, t: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def sigma_prime(self, t: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def _time_of_sigma(self, sigma: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def alpha(self, t: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
+        """Return the survival probability at t."""
+        return torch.exp(-self.sigma(t))
+
+    def alpha_prime(self, t: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
+        """Return d alpha / dt."""
+        return -self.sigma_prime(t) * torch.exp(-self.sigma(t))
+
+    def time_of(self, alpha: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
+        """Return the t in [0, 1] with this alpha; an alpha beyond the ends gives the end."""
+        return self._time_of_sigma(-torch.log(alpha)).clamp(0, 1)
+
+
+def _check_sigmas(sigma_min: float, sigma_max: float) -> None:
+    if not 0 < sigma_min < sigma_max:
+        raise ValueError(f"sigma_min: found {sigma_min} with sigma_max {sigma_max}, expected 0 < sigma_min < sigma_max")
+
+
+@settings
+class Linear(_FromSigma):
+    """sigma rises in a straight line."""
+
+    kind: Literal["linear"] = "linear"
+    sigma_min: float = 1e-4
+    sigma_max: float = 8.0
+
+    def __post_init__(self) -> None:
+        _check_sigmas(self.sigma_min, self.sigma_max)
+
+    def sigma(self, t: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
+        """Return the total noise at t."""
+        return self.sigma_min + (self.sigma_max - self.sigma_min) * t
+
+    def sigma_prime(self, t: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
+        """Return d sigma / dt."""
+        return torch.full_like(t, self.sigma_max - self.sigma_min)
+
+    def _time_of_sigma(self, sigma: Tensor) -> Tensor:
+        return (sigma - self.sigma_min) / (self.sigma_max - self.sigma_min)
+
+
+@settings
+class Geometric(_FromSigma):
+    """sigma rises by equal factors in equal times."""
+
+    kind: Literal["geometric"] = "geometric"
+    sigma_min: float = 1e-4
+    sigma_max: float = 20.0
+
+    def __post_init__(self) -> None:
+        _check_sigmas(self.sigma_min, self.sigma_max)
+
+    def sigma(self, t: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
+        """Return the total noise at t."""
+        return self.sigma_min ** (1 - t) * self.sigma_max**t
+
+    def sigma_prime(self, t: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
+        """Return d sigma / dt."""
+        return self.sigma(t) * math.log(self.sigma_max / self.sigma_min)
+
+    def _time_of_sigma(self, sigma: Tensor) -> Tensor:
+        return torch.log(sigma / self.sigma_min) / math.log(self.sigma_max / self.sigma_min)
+
+
+@settings
+class Cosine(_FromSigma):
+    """sigma rises slowly at both ends. With sigma_max below 4.6 data survives at t = 1 and samplers refuse it."""
+
+    kind: Literal["cosine"] = "cosine"
+    sigma_min: float = 1e-4
+    sigma_max: float = 8.0
+
+    def __post_init__(self) -> None:
+        _check_sigmas(self.sigma_min, self.sigma_max)
+
+    def sigma(self, t: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
+        """Return the total noise at t."""
+        return self.sigma_max + (self.sigma_min - self.sigma_max) * (1 + torch.cos(math.pi * t)) / 2
+
+    def sigma_prime(self, t: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
+        """Return d sigma / dt."""
+        return math.pi / 2 * (self.sigma_max - self.sigma_min) * torch.sin(math.pi * t)
+
+    def _time_of_sigma(self, sigma: Tensor) -> Tensor:
+        cosine = 2 * (sigma - self.sigma_max) / (self.sigma_min - self.sigma_max) - 1
+        return torch.arccos(cosine.clamp(-1, 1)) / math.pi
+
+
+BaseSchedule = LogLinear | Linear | Geometric | Cosine
+
+
+@settings
+class Scaled(_FromSigma):
+    """Another schedule with its sigma multiplied by a factor: corruption, network input and loss all see the one scaled sigma."""
+
+    kind: Literal["scaled"] = "scaled"
+    base: BaseSchedule = LogLinear()
+    factor: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.factor > 0:
+            raise ValueError(f"factor: found {self.factor}, expected a positive number")
+
+    def sigma(self, t: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
+        """Return the total noise at t."""
+        return -torch.log(self.base.alpha(t)) * self.factor
+
+    def sigma_prime(self, t: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
+        """Return d sigma / dt."""
+        return -self.base.alpha_prime(t) / self.base.alpha(t) * self.factor
+
+    def _time_of_sigma(self, sigma: Tensor) -> Tensor:
+        return self.base.time_of(torch.exp(-sigma / self.factor))
+
+
+NoiseSchedule = LogLinear | Linear | Geometric | Cosine | Scaled
+
+Ramp = Literal["exponential", "cosine", "linear"]
+
+
+def ramp_up(ramp: Ramp, progress: float) -> float:
+    """Return how far a curriculum has come: 0 at progress 0, exactly 1 from progress 1 on.
+
+    exponential: (1 - e^(-3p)) / (1 - e^-3); cosine: (1 - cos pi p) / 2; linear: p. The predecessor's exponential stops at 0.95.
+    """
+    if progress >= 1:
+        return 1.0
+    if ramp == "exponential":
+        return math.expm1(-3 * progress) / math.expm1(-3)
+    return (1 - math.cos(math.pi * progress)) / 2 if ramp == "cosine" else progress
+
+
+@settings
+class SigmaCurriculum:
+    """A curriculum on noise: sigma is scaled by `start` at step 0 and ramps to 1 at `steps`. A pure function of the step."""
+
+    ramp: Ramp = "exponential"
+    steps: int = 5000
+    start: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not 0 < self.start <= 1 or self.steps < 1:
+            raise ValueError(f"start: found {self.start} (steps {self.steps}), expected 0 < start <= 1 and steps >= 1")
+
+    def at(self, step: int, schedule: NoiseSchedule) -> NoiseSchedule:
+        """Return the schedule in force at a step."""
+        factor = self.start + (1 - self.start) * ramp_up(self.ramp, step / self.steps)
+        return schedule if factor == 1 or isinstance(schedule, Scaled) else Scaled(base=schedule, factor=factor)
+
+
+def require_noise_at_end(schedule: NoiseSchedule) -> None:
+    """Refuse a schedule whose alpha(1) leaves data where a sampler starts from pure noise.
+
+    Raises:
+        ConfigError: with alpha(1) and what to change.
+    """
+    left = float(schedule.alpha(torch.ones((), dtype=torch.float64)))
+    if left > SAMPLER_ALPHA_LIMIT:
+        raise ConfigError(
+            f"diffusion.schedule: {schedule.kind} leaves alpha(1) = {left:.3g} of the tokens unnoised, so a sampler that starts from "
+            f"noise would start where training never was; expected at most {SAMPLER_ALPHA_LIMIT}: "
+            f"set eps <= {SAMPLER_ALPHA_LIMIT} (log_linear) or sigma_max >= 4.7, and train with it"
+        )

@@ -1,0 +1,283 @@
+"""What generated proteins are like: letters, length, repeats, copies, the nearest training protein, hydropathy and charge.
+
+Sequences that are empty or hold anything but the twenty amino acids are counted with the reason and left out. `summary` puts a null
+beside every score: training sequences with their residues shuffled, or residues drawn from the training frequencies. Whether a sequence
+folds, and whether it binds, is not measured here.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import numpy as np
+from jaxtyping import Float
+
+from protlig_dd import rng
+from protlig_dd.errors import ConfigError
+from protlig_dd.evaluation.intervals import Estimate, Score, bootstrap_mean, jackknife, wilson
+from protlig_dd.evaluation.neighbours import KmerIndex, kmers, nearest_identities
+from protlig_dd.tokens.protein import AMINO_ACIDS
+
+_MAX_TRAINING = 20_000  # training sequences in the neighbour search
+_MAX_SAMPLES = 300  # samples (and nulls) whose neighbours are sought
+_SET = frozenset(AMINO_ACIDS)
+_COLUMN = {letter: i for i, letter in enumerate(AMINO_ACIDS)}
+
+HYDROPATHY = dict(
+    zip(
+        "IVLFCMAGTSWYPHEQDNKR",
+        (
+            4.5,
+            4.2,
+            3.8,
+            2.8,
+            2.5,
+            1.9,
+            1.8,
+            -0.4,
+            -0.7,
+            -0.8,
+            -0.9,
+            -1.3,
+            -1.6,
+            -3.2,
+            -3.5,
+            -3.5,
+            -3.5,
+            -3.5,
+            -3.9,
+            -4.5,
+        ),
+        strict=True,
+    )
+)
+"""Kyte and Doolittle 1982, J. Mol. Biol. 157, 105, table 2: positive is hydrophobic."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proteins:
+    """The valid sequences among some strings, and the count of the others.
+
+    Attributes:
+        sequences: the valid ones in order, copies kept.
+        num_samples: how many strings there were.
+        invalid: how many were left out for each reason, most frequent first.
+    """
+
+    sequences: tuple[str, ...]
+    num_samples: int
+    invalid: tuple[tuple[str, int], ...]
+
+    @property
+    def num_valid(self) -> int:
+        """How many strings are proteins."""
+        return len(self.sequences)
+
+    def describe_invalid(self) -> str:
+        """Return for example "3 of 100 left out: 2 empty, 1 letter 'X'", or an empty string."""
+        left_out = self.num_samples - self.num_valid
+        reasons = ", ".join(f"{n} {reason}" for reason, n in self.invalid)
+        return f"{left_out} of {self.num_samples} left out: {reasons}" if left_out else ""
+
+
+def read_proteins(strings: Sequence[str]) -> Proteins:
+    """Return the sequences made of the twenty amino acids only, and how many were left out for which reason (their first odd letter)."""
+    reasons = Counter[str]()
+    kept = []
+    for text in strings:
+        odd = next((letter for letter in text if letter not in _SET), None)
+        if text and odd is None:
+            kept.append(text)
+        else:
+            reasons["empty" if odd is None else f"letter '{odd}'"] += 1
+    return Proteins(sequences=tuple(kept), num_samples=len(strings), invalid=tuple(reasons.most_common()))
+
+
+def letter_counts(sequences: Sequence[str]) -> Float[np.ndarray, "n 20"]:
+    """Return how often each amino acid occurs in each sequence, columns in the order of `AMINO_ACIDS`; other letters are not counted."""
+    counts = np.zeros((len(sequences), len(AMINO_ACIDS)))
+    for row, sequence in zip(counts, sequences, strict=True):
+        for letter, n in Counter(sequence).items():
+            if letter in _COLUMN:
+                row[_COLUMN[letter]] = n
+    return counts
+
+
+def composition(sequences: Sequence[str]) -> Float[np.ndarray, " 20"]:
+    """Return the frequency of each amino acid over all residues, in the order of `AMINO_ACIDS`.
+
+    Raises:
+        ConfigError: if there is no residue.
+    """
+    total = letter_counts(sequences).sum(0)
+    if not total.sum():
+        raise ConfigError(f"composition: found no amino acid in {len(sequences)} sequences, expected at least one")
+    return np.asarray(total / total.sum())
+
+
+def _entropy(probs: Float[np.ndarray, "*n 20"]) -> Float[np.ndarray, "*n"]:
+    """Return the Shannon entropy of distributions, in bits."""
+    return np.asarray(-(probs * np.log2(np.where(probs > 0, probs, 1))).sum(-1))
+
+
+def jensen_shannon(counts: Float[np.ndarray, "*n 20"], reference: Float[np.ndarray, " 20"]) -> Float[np.ndarray, "*n"]:
+    """Return the Jensen-Shannon divergence of rows of counts to a distribution, in bits: 0 if equal, 1 if disjoint.
+
+    Source: Lin 1991, IEEE Trans. Inf. Theory 37, 145.
+    """
+    probs = counts / counts.sum(-1, keepdims=True)
+    divergence = _entropy((probs + reference) / 2) - (_entropy(probs) + _entropy(reference)) / 2
+    return np.asarray(np.maximum(divergence, 0.0))
+
+
+def composition_divergence(proteins: Proteins, reference: Float[np.ndarray, " 20"]) -> Estimate:
+    """Return the divergence of the pooled residue frequencies to `reference`, in bits, with its jackknife interval over sequences.
+
+    A finite sample of the reference itself is a little above 0: compare with the null.
+    """
+    if not proteins.sequences:
+        return Estimate.missing()
+    counts = letter_counts(proteins.sequences)
+    total = counts.sum(0)
+    value = float(jensen_shannon(total, reference))
+    return jackknife(value, jensen_shannon(total - counts, reference) if len(counts) > 1 else np.zeros(1), minimum=0.0)
+
+
+def length_spread(proteins: Proteins) -> Estimate:
+    """Return the standard deviation of the lengths, with its jackknife interval; at least three sequences are needed for one."""
+    lengths = np.array([len(s) for s in proteins.sequences], dtype=np.float64)
+    num = len(lengths)
+    if num < 2:
+        return Estimate.missing()
+    value = float(lengths.std(ddof=1))
+    if num < 3:
+        return Estimate.plain(value, num)
+    centred = lengths - lengths.mean()
+    # leaving x out of n values: the sum of squares about the new mean is S - n/(n-1) x^2
+    squares = np.maximum((centred**2).sum() - num / (num - 1) * centred**2, 0.0)
+    return jackknife(value, np.sqrt(squares / (num - 2)), minimum=0.0)
+
+
+def sequence_entropy(sequence: str) -> float:
+    """Return the Shannon entropy of a sequence's own residues in bits: 0 for one letter, 4.32 for twenty equally; low is low-complexity."""
+    return float(_entropy(composition([sequence])))
+
+
+def longest_run(sequence: str) -> float:
+    """Return the length of the longest run of one residue ("MKKKA" has 3), 0 for an empty sequence."""
+    return float(max((len(list(run)) for _, run in groupby(sequence)), default=0))
+
+
+def repeat_fraction(sequence: str) -> float:
+    """Return the fraction of a sequence's overlapping 3-letter words that it has had before; 0 below 4 residues.
+
+    It sees runs and tandem repeats alike. Chance alone gives about L / 16,000 for uniform letters: compare with the null.
+    """
+    words = kmers(sequence)
+    return 1 - len(np.unique(words)) / len(words) if len(words) else 0.0
+
+
+def hydropathy(sequence: str) -> float:
+    """Return the mean Kyte-Doolittle hydropathy of a sequence of the twenty amino acids (GRAVY), -4.5 to 4.5."""
+    return sum(HYDROPATHY[letter] for letter in sequence) / len(sequence)
+
+
+def net_charge(sequence: str) -> float:
+    """Return the net charge in elementary charges, counting K and R +1, D and E -1, all else (H and the ends too) 0."""
+    return float(sum(map(sequence.count, "KR")) - sum(map(sequence.count, "DE")))
+
+
+def shuffle_residues(sequences: Sequence[str], num: int, *, seed: int = 0) -> list[str]:
+    """Return up to `num` of the sequences, drawn without replacement, each with its residues in random order: a null that keeps letters."""
+    draws = np.random.default_rng(rng.key(seed, "shuffled null"))
+    rows = draws.permutation(len(sequences))[:num]
+    return ["".join(draws.permutation(list(sequences[row]))) for row in rows]
+
+
+def draw_residues(sequences: Sequence[str], num: int, *, seed: int = 0) -> list[str]:
+    """Return `num` sequences of residues drawn one by one from the frequencies of `sequences`, as long as these are.
+
+    Raises:
+        ConfigError: if there is no residue to take frequencies from.
+    """
+    probs = composition(sequences)
+    draws = np.random.default_rng(rng.key(seed, "residue null"))
+    lengths = draws.choice([len(s) for s in sequences], size=num)
+    return ["".join(draws.choice(list(AMINO_ACIDS), size=length, p=probs)) for length in lengths]
+
+
+def summary(samples: Sequence[str], training: Sequence[str], *, seed: int = 0) -> list[Score]:
+    """Return every score of generated proteins, each with its null.
+
+    Args:
+        samples: generated sequences, invalid ones included.
+        training: training sequences in capital letters. All are searched for exact copies; neighbours are sought among 20,000 of them
+            at most, for 300 samples at most, drawn by `seed`.
+        seed: of the subsamples, the nulls and the bootstrap.
+
+    Raises:
+        ConfigError: if there are no samples, or no residue in the training sequences.
+        FormatError: if a training sequence holds anything but capital letters.
+    """
+    if not samples:
+        raise ConfigError(
+            "samples: found none, expected at least one sequence; generate some first: protlig sample RUN"
+        )
+    frequencies = composition(training)
+    proteins = read_proteins(samples)
+    shuffled = read_proteins(shuffle_residues(training, len(samples), seed=seed))
+    drawn = read_proteins(draw_residues(training, len(samples), seed=seed))
+    scores = [
+        Score(
+            name="composition divergence",
+            value=composition_divergence(proteins, frequencies),
+            null=composition_divergence(drawn, frequencies),
+            null_name="residues drawn from training",
+        )
+    ]
+    for name, measure in _measures(training, seed).items():
+        scores.append(Score(name=name, value=measure(proteins), null=measure(shuffled), null_name="shuffled training"))
+    validity = Score(
+        name="validity",
+        value=wilson(proteins.num_valid, proteins.num_samples),
+        null=wilson(shuffled.num_valid, shuffled.num_samples),
+        null_name="training",
+        note=proteins.describe_invalid(),
+    )
+    return [validity, *scores]
+
+
+def _measures(training: Sequence[str], seed: int) -> dict[str, Callable[[Proteins], Estimate]]:
+    known = frozenset(training)
+    index = KmerIndex.build(_subsample([s for s in training if s], _MAX_TRAINING, seed))
+
+    def nearest(proteins: Proteins) -> Estimate:
+        return bootstrap_mean(
+            nearest_identities(_subsample(proteins.sequences, _MAX_SAMPLES, seed), index)[0], seed=seed
+        )
+
+    def mean_of(measure: Callable[[str], float]) -> Callable[[Proteins], Estimate]:
+        return lambda proteins: bootstrap_mean([measure(s) for s in proteins.sequences], seed=seed)
+
+    return {
+        "uniqueness": lambda proteins: wilson(len(set(proteins.sequences)), proteins.num_valid),
+        "exact copies": lambda proteins: wilson(sum(s in known for s in proteins.sequences), proteins.num_valid),
+        "nearest training identity": nearest,
+        "length": mean_of(lambda sequence: float(len(sequence))),
+        "length spread": length_spread,
+        "entropy (bits)": mean_of(sequence_entropy),
+        "longest run": mean_of(longest_run),
+        "repeated words": mean_of(repeat_fraction),
+        "hydropathy": mean_of(hydropathy),
+        "net charge": mean_of(net_charge),
+    }
+
+
+def _subsample(sequences: Sequence[str], limit: int, seed: int) -> list[str]:
+    if len(sequences) <= limit:
+        return list(sequences)
+    rows = np.random.default_rng(rng.key(seed, "subsample")).choice(len(sequences), size=limit, replace=False)
+    return [sequences[i] for i in np.sort(rows).tolist()]

@@ -1,0 +1,10 @@
+"""Denoising models; the union is the registry: a class here is a `kind` in YAML."""
+
+from __future__ import annotations
+
+from protlig_dd.models.dit import DiT, DiTSettings
+from protlig_dd.models.dual_track import DualTrack, DualTrackSettings
+
+ModelSettings = DiTSettings | DualTrackSettings
+
+__all__ = ["DiT", "DiTSettings", "DualTrack", "DualTrackSettings", "ModelSettings"]

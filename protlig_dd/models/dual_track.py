@@ -1,0 +1,172 @@
+"""The dual-track transformer: a stack of blocks for each track, each reading the others by cross-attention in every block.
+
+All tracks are updated in parallel from the inputs of layer i: a block's context is the hidden state of the other track before its own
+block i. Attention runs along the sequence, never across the batch; cross-attention is gated and starts at zero; every track has its own
+noise level, so a clean condition is told that it is clean. With more than two tracks the context is all others, one behind the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from protlig_dd.config import settings
+from protlig_dd.errors import ConfigError
+from protlig_dd.models.dit import check_heads
+from protlig_dd.nn.attention import Backend
+from protlig_dd.nn.blocks import BlockShape, DiTBlock, Head
+from protlig_dd.nn.embeddings import ConditionEmbedding, NoiseLevelEmbedding
+from protlig_dd.nn.flops import attention_flops, linear_flops
+from protlig_dd.nn.layers import Activation, LocalConvolution
+from protlig_dd.nn.rotary import rotation
+from protlig_dd.tokens.tracks import Layout, TrackBatch, TrackSet
+
+
+@settings
+class DualTrackSettings:
+    """The shape of a dual-track model; `conv_width` gives a track a local convolution in front of its first block."""
+
+    kind: Literal["dual_track"] = "dual_track"
+    hidden_size: int = 768
+    num_heads: int = 12
+    num_blocks: int = 8
+    conditioning_size: int = 256
+    mlp_ratio: float = 4.0
+    dropout: float = 0.1
+    activation: Activation = "gelu"
+    cross_attention: bool = True
+    conv_width: dict[str, int] | None = None
+    activation_checkpointing: bool = False
+    conditions: dict[str, int] | None = None
+    parameters: int | None = None
+    """The honest parameter count; `protlig check` and a test hold it against the built model."""
+
+    def __post_init__(self) -> None:
+        check_heads(self.hidden_size, self.num_heads)
+
+    def build(self, tracks: TrackSet, backend: Backend) -> DualTrack:
+        """Return the model, freshly initialised.
+
+        Raises:
+            ConfigError: for fewer than two tracks, or a convolution on a track that is not there.
+        """
+        if len(tracks) < 2:
+            raise ConfigError(f"model.kind: 'dual_track' takes two tracks or more, found {sorted(tracks)}; use kind: dit for one")
+        for name in self.conv_width or {}:
+            if name not in tracks:
+                raise ConfigError(f"model.conv_width: found track '{name}', expected one of {', '.join(tracks)}")
+        return DualTrack(self, {name: track.vocabulary.num_rows for name, track in tracks.items()}, backend)
+
+
+class TrackStack(nn.Module):
+    """Everything one track owns: embedding, noise level, convolution, blocks, head."""
+
+    def __init__(self, config: DualTrackSettings, num_rows: int, conv_width: int, backend: Backend) -> None:
+        super().__init__()
+        shape = BlockShape(
+            hidden_size=config.hidden_size,
+            num_heads=config.num_heads,
+            inner_size=int(config.hidden_size * config.mlp_ratio),
+            conditioning_size=config.conditioning_size,
+            dropout=config.dropout,
+            activation=config.activation,
+            backend=backend,
+        )
+        context_size = config.hidden_size if config.cross_attention else None
+        self.embedding = nn.Embedding(num_rows, config.hidden_size)
+        nn.init.normal_(self.embedding.weight, std=0.02)
+        self.noise_level = NoiseLevelEmbedding(config.conditioning_size)
+        self.conditions = ConditionEmbedding(config.conditions or {}, config.conditioning_size)
+        self.convolution = LocalConvolution(config.hidden_size, conv_width) if conv_width else None
+        self.blocks = nn.ModuleList(DiTBlock(shape, context_size=context_size) for _ in range(config.num_blocks))
+        self.head = Head(config.hidden_size, num_rows, config.conditioning_size)
+
+
+class DualTrack(nn.Module):
+    """A denoiser of several tracks that read each other."""
+
+    def __init__(self, config: DualTrackSettings, num_rows: Mapping[str, int], backend: Backend) -> None:
+        super().__init__()
+        self.head_size = config.hidden_size // config.num_heads
+        self.num_blocks = config.num_blocks
+        widths = config.conv_width or {}
+        self.stacks = nn.ModuleDict(
+            {name: TrackStack(config, rows, widths.get(name, 0), backend) for name, rows in num_rows.items()}
+        )
+        self.activation_checkpointing = config.activation_checkpointing
+
+    def forward(
+        self,
+        batch: TrackBatch,
+        sigma: Mapping[str, Float[Tensor, " b"]],
+        *,
+        at: Mapping[str, Tensor] | None = None,
+    ) -> dict[str, Float[Tensor, "a k"]]:
+        """Return logits of every track; see `diffusion.denoiser.Denoiser`."""
+        layouts = {name: batch.tracks[name].layout for name in self.stacks}
+        hidden, conditions, rotations = {}, {}, {}
+        for name, stack in self.stacks.items():
+            condition = stack.noise_level(sigma[name])
+            conditions[name] = condition + stack.conditions(batch.conditions, condition)
+            rotations[name] = rotation(layouts[name].position, self.head_size)
+            hidden[name] = stack.embedding(batch.tracks[name].tokens)
+            if stack.convolution is not None:
+                hidden[name] = stack.convolution(hidden[name], layouts[name])
+        for i in range(self.num_blocks):
+            before = hidden
+            hidden = {}
+            for name, stack in self.stacks.items():
+                context, context_layout = _context(name, before, layouts)
+                arguments = (before[name], layouts[name], rotations[name], conditions[name], context, context_layout)
+                if self.activation_checkpointing and self.training:
+                    hidden[name] = checkpoint(stack.blocks[i], *arguments, use_reentrant=False)
+                else:
+                    hidden[name] = stack.blocks[i](*arguments)
+        return {
+            name: stack.head(hidden[name], layouts[name], conditions[name], None if at is None else at.get(name))
+            for name, stack in self.stacks.items()
+        }
+
+    def shard_units(self) -> list[nn.Module]:
+        """Return the modules that sharded training wraps one by one."""
+        return [block for stack in self.stacks.values() for block in stack.blocks]
+
+    def forward_flops(self, batch: TrackBatch) -> float:
+        """Return the floating-point operations of one forward pass on a batch (a multiply-add counts as two)."""
+        layouts = {name: batch.tracks[name].layout for name in self.stacks}
+        total = 0.0
+        for name, stack in self.stacks.items():
+            own, skip = layouts[name], ("modulation", "kv", "noise_level")
+            total += linear_flops(stack, per_example=skip) * own.num_tokens
+            size = stack.embedding.embedding_dim
+            others = [layouts[n] for n in self.stacks if n != name]
+            pairs = sum(n * n for n in own.lengths)
+            for block in stack.blocks:
+                if block.cross is not None:
+                    crossed = sum(a * b for other in others for a, b in zip(own.lengths, other.lengths, strict=True))
+                    total += linear_flops(block.cross.kv) * sum(o.num_tokens for o in others) + attention_flops(size, crossed)
+                total += attention_flops(size, pairs)
+        return total
+
+
+def _context(name: str, hidden: Mapping[str, Tensor], layouts: Mapping[str, Layout]) -> tuple[Tensor, Layout]:
+    """Return what a track reads: the other track, or all others with each example's tokens one behind the other."""
+    others = [n for n in hidden if n != name]
+    if len(others) == 1:
+        return hidden[others[0]], layouts[others[0]]
+    index, layout = _joined(tuple(layouts[n] for n in others))
+    return torch.cat([hidden[n] for n in others]).index_select(0, index), layout
+
+
+@lru_cache(maxsize=64)
+def _joined(layouts: tuple[Layout, ...]) -> tuple[Tensor, Layout]:
+    """The order that brings concatenated tracks together example by example, and the joint layout."""
+    segment = torch.cat([layout.segment for layout in layouts])
+    lengths = tuple(map(sum, zip(*(layout.lengths for layout in layouts), strict=True)))
+    return torch.sort(segment, stable=True).indices, Layout(lengths, layouts[0].device)

@@ -1,0 +1,259 @@
+"""Attention over packed sequences, and the only place that knows attention back-ends.
+
+`attention(q, k, v, q_layout, k_layout, backend=...)` takes q [n, h, d] and k, v [m, h, d]; example i of q attends to example i of k, and
+nothing attends across examples. An example without keys gets zeros. Self- and cross-attention are the same call.
+
+| back-end     | how                                                             | where                                  |
+|--------------|-----------------------------------------------------------------|----------------------------------------|
+| flash_attn   | flash-attn's varlen kernel                                      | CUDA sm80+, half precision, if asked   |
+| varlen       | torch.nn.attention.varlen (FlashAttention-2 inside torch)       | CUDA sm80+, half precision             |
+| padded       | one padded block, masked SDPA                                   | V100 and older CUDA                    |
+| bucketed     | a few padded blocks of similar lengths, masked SDPA             | CPU; CUDA in float32                   |
+| per_sequence | blocks of equal lengths, SDPA without any mask                  | MPS, XPU                               |
+| reference    | float32 softmax, example by example                             | tests: the oracle                      |
+
+`bucketed`, `padded` and `per_sequence` are one function with three ways of cutting the batch into blocks.
+flash-attn is imported only when its back-end is chosen. MPS gets no mask because masked SDPA there has returned wrong numbers silently.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from protlig_dd.errors import DeviceError
+from protlig_dd.tokens.tracks import Layout
+
+Backend = Literal["flash_attn", "varlen", "padded", "bucketed", "per_sequence", "reference"]
+
+_CALL_COST = 4096
+"""What one more SDPA call costs, in query-key pairs: a bucket is closed when padding would cost more than a call."""
+
+
+@dataclass(frozen=True)
+class BackendChoice:
+    """A back-end and why it was chosen."""
+
+    name: Backend
+    reason: str
+
+
+def compute_capability(device: torch.device) -> tuple[int, int]:
+    """Return a CUDA device's compute capability, such as (9, 0) for H100."""
+    return torch.cuda.get_device_capability(device)
+
+
+def has_flash_attn() -> bool:
+    """Say whether the flash-attn package is installed, without importing it."""
+    return importlib.util.find_spec("flash_attn") is not None
+
+
+def has_torch_varlen() -> bool:
+    """Say whether this torch has `torch.nn.attention.varlen` (2.10 and later)."""
+    return importlib.util.find_spec("torch.nn.attention.varlen") is not None
+
+
+def choose_backend(requested: str, device: torch.device, dtype: torch.dtype) -> BackendChoice:
+    """Return the back-end for a device and compute dtype.
+
+    Args:
+        requested: "auto", which always finds one, or the name of a back-end.
+        device: where q, k and v will be.
+        dtype: their dtype during the forward pass (the autocast dtype).
+
+    Raises:
+        DeviceError: if a back-end is asked for by name and cannot run here, with advice.
+    """
+    if requested == "auto":
+        return _automatic(device, dtype)
+    if requested not in get_args(Backend):
+        raise DeviceError(f"attention: found '{requested}', expected auto or one of {', '.join(get_args(Backend))}")
+    if requested in ("flash_attn", "varlen"):
+        obstacle = _kernel_obstacle(device, dtype)
+        if requested == "flash_attn" and not has_flash_attn():
+            obstacle = obstacle or "the flash-attn package is not installed (pip install 'protlig_dd[flash]', needs a CUDA compiler)"
+        if requested == "varlen" and not has_torch_varlen():
+            obstacle = obstacle or f"torch {torch.__version__} has no varlen attention; install torch 2.11 or later"
+        if obstacle:
+            raise DeviceError(f"attention: '{requested}' cannot run here: {obstacle}; use attention=auto, which chooses what can")
+    return BackendChoice(requested, "asked for by name")  # type: ignore[arg-type]
+
+
+def _kernel_obstacle(device: torch.device, dtype: torch.dtype) -> str:
+    """Why fused varlen kernels cannot run, or an empty string."""
+    if device.type != "cuda":
+        return f"it needs a CUDA device, this is {device.type}"
+    if compute_capability(device) < (8, 0):
+        return f"it needs compute capability 8.0 (A100) or newer, this is {'.'.join(map(str, compute_capability(device)))}"
+    if dtype not in (torch.float16, torch.bfloat16):
+        return f"it needs half precision, this run computes in {str(dtype).removeprefix('torch.')}"
+    return ""
+
+
+def _automatic(device: torch.device, dtype: torch.dtype) -> BackendChoice:
+    if device.type == "cuda":
+        obstacle = _kernel_obstacle(device, dtype)
+        if not obstacle and has_torch_varlen():
+            return BackendChoice("varlen", "torch's varlen FlashAttention: CUDA sm80 or newer, half precision, no padding")
+        if not obstacle and has_flash_attn():
+            return BackendChoice("flash_attn", "flash-attn's varlen kernel: this torch has none of its own")
+        if compute_capability(device) < (8, 0):
+            return BackendChoice("padded", f"masked SDPA, padded inside attention only: {obstacle}")
+        return BackendChoice("bucketed", f"masked SDPA in blocks of similar lengths: {obstacle or 'no varlen kernel is installed'}")
+    if device.type == "cpu":
+        return BackendChoice("bucketed", "SDPA in blocks of similar lengths: fastest on a CPU, where no varlen kernel exists")
+    return BackendChoice("per_sequence", f"SDPA without masks in blocks of equal length: masks have been unsafe on {device.type}")
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Examples that go through one SDPA call: gather indices, and a key mask where lengths differ."""
+
+    q_index: Tensor  # [e * lq]
+    k_index: Tensor  # [e * lk]
+    shape: tuple[int, int, int]  # e, lq, lk
+    mask: Tensor | None  # [e, 1, 1, lk]
+
+
+@dataclass(frozen=True)
+class _Plan:
+    blocks: tuple[_Block, ...]
+    order: Tensor  # [n]: for each packed query its row among the blocks' padded queries, one behind the other
+    empty: bool  # some queries have no keys; their row is the zero row behind all blocks
+
+
+@lru_cache(maxsize=256)
+def _plan(q_layout: Layout, k_layout: Layout, backend: Backend) -> _Plan:
+    """Cut a batch into blocks. Cached: all layers of a forward pass share one plan."""
+    pairs = list(zip(q_layout.lengths, k_layout.lengths, strict=True))
+    live = [i for i, (lq, lk) in enumerate(pairs) if lq and lk]
+    groups = _groups(sorted(live, key=lambda i: pairs[i]), pairs, backend)
+    rows, blocks, start = {}, [], 0
+    for group in groups:
+        lq, lk = max(pairs[i][0] for i in group), max(pairs[i][1] for i in group)
+        blocks.append(_block(group, pairs, lq, lk, q_layout, k_layout))
+        for place, i in enumerate(group):
+            rows[i] = start + place * lq
+        start += len(group) * lq
+    order = [
+        torch.arange(rows[i], rows[i] + lq) if i in rows else torch.full((lq,), start) for i, (lq, _) in enumerate(pairs) if lq
+    ]
+    joined = torch.cat(order) if order else torch.zeros(0, dtype=torch.int64)
+    return _Plan(tuple(blocks), joined.to(q_layout.device), empty=any(lq and not lk for lq, lk in pairs))
+
+
+def _groups(ordered: list[int], pairs: list[tuple[int, int]], backend: Backend) -> list[list[int]]:
+    """Split examples, ordered by lengths, into the groups of one call each."""
+    if backend == "padded":
+        return [sorted(ordered)] if ordered else []
+    groups: list[list[int]] = []
+    for i in ordered:
+        if groups and _may_join(groups[-1], i, pairs, backend):
+            groups[-1].append(i)
+        else:
+            groups.append([i])
+    return [sorted(group) for group in groups]
+
+
+def _may_join(group: list[int], i: int, pairs: list[tuple[int, int]], backend: Backend) -> bool:
+    if backend == "per_sequence":
+        return pairs[group[0]] == pairs[i]
+    members = [*group, i]
+    area = len(members) * max(pairs[j][0] for j in members) * max(pairs[j][1] for j in members)
+    return area - sum(pairs[j][0] * pairs[j][1] for j in members) <= _CALL_COST * max(1, len(members) // 4)
+
+
+def _block(
+    group: list[int], pairs: list[tuple[int, int]], lq: int, lk: int, q_layout: Layout, k_layout: Layout
+) -> _Block:
+    q_length = torch.tensor([pairs[i][0] for i in group])[:, None]
+    k_length = torch.tensor([pairs[i][1] for i in group])[:, None]
+    q_start = torch.tensor([q_layout.offsets[i] for i in group])[:, None]
+    k_start = torch.tensor([k_layout.offsets[i] for i in group])[:, None]
+    # places beyond an example's end repeat its last token: as keys they are masked, as queries they are thrown away
+    q_index = (q_start + torch.minimum(torch.arange(lq)[None], q_length - 1)).flatten()
+    k_index = (k_start + torch.minimum(torch.arange(lk)[None], k_length - 1)).flatten()
+    ragged = bool((k_length != lk).any())
+    mask = (torch.arange(lk)[None] < k_length)[:, None, None].to(q_layout.device) if ragged else None
+    return _Block(q_index.to(q_layout.device), k_index.to(k_layout.device), (len(group), lq, lk), mask)
+
+
+def _blockwise(q: Tensor, k: Tensor, v: Tensor, q_layout: Layout, k_layout: Layout, backend: Backend) -> Tensor:
+    plan = _plan(q_layout, k_layout, backend)
+    outputs = []
+    for block in plan.blocks:
+        e, lq, lk = block.shape
+        q_block = q.index_select(0, block.q_index).unflatten(0, (e, lq)).transpose(1, 2)
+        k_block = k.index_select(0, block.k_index).unflatten(0, (e, lk)).transpose(1, 2)
+        v_block = v.index_select(0, block.k_index).unflatten(0, (e, lk)).transpose(1, 2)
+        out = F.scaled_dot_product_attention(q_block, k_block, v_block, attn_mask=block.mask)
+        outputs.append(out.transpose(1, 2).flatten(0, 1))
+    if plan.empty or not outputs:
+        outputs.append(q.new_zeros((1, *q.shape[1:])) + 0.0 * (k.sum() + v.sum()))
+    return torch.cat(outputs).index_select(0, plan.order)
+
+
+def _reference(q: Tensor, k: Tensor, v: Tensor, q_layout: Layout, k_layout: Layout) -> Tensor:
+    outputs = []
+    for i in range(q_layout.num_examples):
+        qi = q[q_layout.offsets[i] : q_layout.offsets[i + 1]].float()
+        ki = k[k_layout.offsets[i] : k_layout.offsets[i + 1]].float()
+        vi = v[k_layout.offsets[i] : k_layout.offsets[i + 1]].float()
+        weights = (torch.einsum("qhd,khd->hqk", qi, ki) * q.shape[-1] ** -0.5).softmax(-1)
+        outputs.append(torch.einsum("hqk,khd->qhd", weights, vi).to(q.dtype))  # no keys: an empty sum, zeros
+    return torch.cat(outputs) if outputs else q
+
+
+def _varlen(q: Tensor, k: Tensor, v: Tensor, q_layout: Layout, k_layout: Layout, kernel: Callable[..., Tensor]) -> Tensor:
+    if not q_layout.num_tokens or not k_layout.num_tokens:
+        return q * 0 + k.sum() * 0 + v.sum() * 0
+    out = kernel(q, k, v, q_layout.cu_seqlens, k_layout.cu_seqlens, q_layout.max_length, k_layout.max_length)
+    if 0 in k_layout.lengths:
+        has_keys = torch.tensor([n > 0 for n in k_layout.lengths], device=q.device)[q_layout.segment]
+        out = out.masked_fill(~has_keys[:, None, None], 0)
+    return out
+
+
+def _torch_kernel(*arguments: Tensor | int) -> Tensor:
+    from torch.nn.attention.varlen import varlen_attn
+
+    return varlen_attn(*arguments)
+
+
+def _flash_kernel(*arguments: Tensor | int) -> Tensor:
+    from flash_attn import flash_attn_varlen_func
+
+    return flash_attn_varlen_func(*arguments)
+
+
+def attention(
+    q: Float[Tensor, "n h d"],
+    k: Float[Tensor, "m h d"],
+    v: Float[Tensor, "m h d"],
+    q_layout: Layout,
+    k_layout: Layout,
+    *,
+    backend: Backend,
+) -> Float[Tensor, "n h d"]:
+    """Return softmax(q k^T / sqrt d) v within each example.
+
+    Args:
+        q: packed queries.
+        k, v: packed keys and values; for self-attention of the same layout as q.
+        q_layout, k_layout: lengths of the examples; example i of q sees example i of k only.
+        backend: a name from `choose_backend`.
+    """
+    if backend == "reference":
+        return _reference(q, k, v, q_layout, k_layout)
+    if backend in ("varlen", "flash_attn"):
+        kernel = _torch_kernel if backend == "varlen" else _flash_kernel
+        return _varlen(q, k, v, q_layout, k_layout, kernel)
+    return _blockwise(q, k, v, q_layout, k_layout, backend)

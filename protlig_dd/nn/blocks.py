@@ -1,0 +1,99 @@
+"""Transformer blocks with adaptive layer norm: one track alone, or one track that reads another.
+
+adaLN (Peebles and Xie 2023): a Linear from the noise-level vector gives shift, scale and gate for each branch, and starts at zero, so a
+fresh block is the identity. Order of the branches: self-attention, cross-attention, feed-forward.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from protlig_dd.nn.attention import Backend
+from protlig_dd.nn.layers import Activation, CrossAttention, FeedForward, SelfAttention, modulate, zero_init
+from protlig_dd.nn.rotary import Rotation
+from protlig_dd.tokens.tracks import Layout
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockShape:
+    """Sizes of a block: hidden e, heads h, feed-forward, noise-level vector c, dropout of each branch."""
+
+    hidden_size: int
+    num_heads: int
+    inner_size: int
+    conditioning_size: int
+    dropout: float
+    activation: Activation
+    backend: Backend
+
+
+class DiTBlock(nn.Module):
+    """One block of one track. With `context_size` it has a cross-attention branch, gated by adaLN like the others."""
+
+    def __init__(self, shape: BlockShape, *, context_size: int | None = None) -> None:
+        super().__init__()
+        e = shape.hidden_size
+        self.norm1 = nn.LayerNorm(e, bias=False)
+        self.attention = SelfAttention(e, shape.num_heads, shape.backend)
+        self.norm2 = nn.LayerNorm(e, bias=False)
+        self.mlp = FeedForward(e, shape.inner_size, shape.activation)
+        self.cross: CrossAttention | None = None
+        if context_size is not None:
+            self.norm_cross = nn.LayerNorm(e, bias=False)
+            self.norm_context = nn.LayerNorm(context_size, bias=False)
+            self.cross = CrossAttention(e, context_size, shape.num_heads, shape.backend)
+        self.num_chunks = 6 if self.cross is None else 9
+        self.modulation = zero_init(nn.Linear(shape.conditioning_size, self.num_chunks * e))
+        self.dropout = nn.Dropout(shape.dropout)
+
+    def forward(
+        self,
+        x: Float[Tensor, "n e"],
+        layout: Layout,
+        by: Rotation,
+        condition: Float[Tensor, "b c"],
+        context: Float[Tensor, "m c2"] | None = None,
+        context_layout: Layout | None = None,
+    ) -> Float[Tensor, "n e"]:
+        """Return the track's tokens after the block.
+
+        Args:
+            x: packed tokens.
+            layout: their layout.
+            by: their rotary angles.
+            condition: the noise-level vector of each example in this track.
+            context, context_layout: the other track's tokens; needed if the block has a cross-attention branch.
+        """
+        chunks = self.modulation(condition).index_select(0, layout.segment).chunk(self.num_chunks, dim=-1)
+        shift, scale, gate = chunks[:3]
+        x = x + gate * self.dropout(self.attention(modulate(self.norm1(x), shift, scale), layout, by))
+        if self.cross is not None:
+            assert context is not None and context_layout is not None, "a block with cross-attention needs a context"
+            shift, scale, gate = chunks[6:]
+            query = modulate(self.norm_cross(x), shift, scale)
+            x = x + gate * self.dropout(self.cross(query, self.norm_context(context), layout, context_layout))
+        shift, scale, gate = chunks[3:6]
+        return x + gate * self.dropout(self.mlp(modulate(self.norm2(x), shift, scale)))
+
+
+class Head(nn.Module):
+    """Logits from hidden states: layer norm, modulation, a Linear that starts at zero."""
+
+    def __init__(self, hidden_size: int, num_rows: int, conditioning_size: int, *, bias: bool = True) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(hidden_size, bias=False)
+        self.modulation = zero_init(nn.Linear(conditioning_size, 2 * hidden_size))
+        self.linear = zero_init(nn.Linear(hidden_size, num_rows, bias=bias))
+
+    def forward(
+        self, x: Float[Tensor, "n e"], layout: Layout, condition: Float[Tensor, "b c"], at: Tensor | None = None
+    ) -> Float[Tensor, "a k"]:
+        """Return logits of all tokens, or only of the packed positions `at`."""
+        segment = layout.segment
+        if at is not None:
+            x, segment = x.index_select(0, at), segment.index_select(0, at)
+        shift, scale = self.modulation(condition).index_select(0, segment).chunk(2, dim=-1)
+        return self.linear(modulate(self.norm(x), shift, scale))

@@ -1,0 +1,95 @@
+"""Small layers on packed tokens: modulation, feed-forward, local convolution, attention with its projections."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from protlig_dd.nn.attention import Backend, attention
+from protlig_dd.nn.rotary import Rotation, rotate
+from protlig_dd.tokens.tracks import Layout
+
+Activation = Literal["gelu", "gelu_tanh"]
+
+
+def modulate(x: Float[Tensor, "n e"], shift: Float[Tensor, "n e"], scale: Float[Tensor, "n e"]) -> Float[Tensor, "n e"]:
+    """Return x (1 + scale) + shift (Peebles and Xie 2023, DiT)."""
+    return torch.addcmul(x + shift, x, scale)
+
+
+def zero_init(linear: nn.Linear) -> nn.Linear:
+    """Return the layer with weight and bias set to zero, so that what it adds starts at nothing."""
+    nn.init.zeros_(linear.weight)
+    if linear.bias is not None:
+        nn.init.zeros_(linear.bias)
+    return linear
+
+
+class FeedForward(nn.Sequential):
+    """Linear, GELU (exact or tanh), Linear."""
+
+    def __init__(self, hidden_size: int, inner_size: int, activation: Activation = "gelu") -> None:
+        gelu = nn.GELU(approximate="tanh" if activation == "gelu_tanh" else "none")
+        super().__init__(nn.Linear(hidden_size, inner_size), gelu, nn.Linear(inner_size, hidden_size))
+
+
+class SelfAttention(nn.Module):
+    """Attention along the sequence with one qkv projection and rotary positions."""
+
+    def __init__(self, hidden_size: int, num_heads: int, backend: Backend) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.backend: Backend = backend
+        self.qkv = nn.Linear(hidden_size, 3 * hidden_size, bias=False)
+        self.out = nn.Linear(hidden_size, hidden_size, bias=False)
+
+    def forward(self, x: Float[Tensor, "n e"], layout: Layout, by: Rotation) -> Float[Tensor, "n e"]:
+        """Return the attended tokens."""
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).unbind(1)
+        attended = attention(rotate(q, by), rotate(k, by), v, layout, layout, backend=self.backend)
+        return self.out(attended.flatten(1))
+
+
+class CrossAttention(nn.Module):
+    """Attention from one track to another, without positions: the two are not aligned."""
+
+    def __init__(self, hidden_size: int, context_size: int, num_heads: int, backend: Backend) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.backend: Backend = backend
+        self.q = nn.Linear(hidden_size, hidden_size, bias=False)
+        self.kv = nn.Linear(context_size, 2 * hidden_size, bias=False)
+        self.out = nn.Linear(hidden_size, hidden_size, bias=False)
+
+    def forward(
+        self, x: Float[Tensor, "n e"], context: Float[Tensor, "m c"], layout: Layout, context_layout: Layout
+    ) -> Float[Tensor, "n e"]:
+        """Return what each token reads from its example's context; zeros where there is none."""
+        q = self.q(x).unflatten(-1, (self.num_heads, -1))
+        k, v = self.kv(context).unflatten(-1, (2, self.num_heads, -1)).unbind(1)
+        return self.out(attention(q, k, v, layout, context_layout, backend=self.backend).flatten(1))
+
+
+class LocalConvolution(nn.Module):
+    """A dense convolution along each example, zero beyond its ends: finds short motifs before attention relates them."""
+
+    def __init__(self, hidden_size: int, width: int) -> None:
+        super().__init__()
+        assert width % 2 == 1, f"width {width}: expected an odd number"
+        self.width = width
+        self.mix = nn.Linear(width * hidden_size, hidden_size)
+
+    def forward(self, x: Float[Tensor, "n e"], layout: Layout) -> Float[Tensor, "n e"]:
+        """Return x plus what the convolution finds around each token."""
+        half = self.width // 2
+        lengths = torch.tensor(layout.lengths, device=x.device)[layout.segment]
+        offsets = torch.arange(-half, half + 1, device=x.device)
+        inside = layout.position[:, None] + offsets
+        valid = (inside >= 0) & (inside < lengths[:, None])
+        index = torch.where(valid, torch.arange(len(x), device=x.device)[:, None] + offsets, len(x))
+        padded = torch.cat([x, x.new_zeros(1, x.shape[1])])
+        windows = padded.index_select(0, index.flatten()).view(len(x), -1)
+        return x + nn.functional.gelu(self.mix(windows))

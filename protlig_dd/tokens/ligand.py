@@ -1,0 +1,126 @@
+"""Ligands as tokens: SMILES cut at the level of atoms, with an exact round trip and an open vocabulary.
+
+A bracket atom is one token, so are `Br`, `Cl`, two-digit ring closures `%12` and `%(123)`, and the chirality marks inside brackets.
+The vocabulary is built from data; the built-in one covers drug-like organic molecules without stereo, isotopes and metals.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+from protlig_dd.errors import FormatError, nearest
+from protlig_dd.tokens.vocabulary import Vocabulary
+
+_TOKEN = re.compile(r"\[[^\[\]]+\]|%\(\d+\)|%\d\d|Br|Cl|[BCNOPSFIbcnops]|[0-9]|[-=#$:/\\~*.()]")
+_SPECIALS = ("<bos>", "<eos>", "<pad>", "<mask>", "<unk>")
+_BUILT_IN = (
+    *"CNOSPFIBcnops",
+    "Cl",
+    "Br",
+    *"123456789",
+    *"()=#-/\\.",
+    *("[nH]", "[N+]", "[O-]", "[NH+]", "[NH2+]", "[NH3+]", "[n+]", "[N-]", "[S-]", "[C@@H]", "[C@H]", "[C@]", "[C@@]"),
+    *("[nH+]", "[n-]", "[S@]", "[S@@]", "[S+]", "[o+]", "[s+]", "[C-]", "[CH-]", "[H]", "[P@]", "[P@@]", "[Si]", "[B-]", "[se]", "[Se]"),
+)
+
+
+def tokenize_smiles(smiles: str, *, where: str = "SMILES") -> list[str]:
+    """Return the tokens of a SMILES string; joined, they are the string again.
+
+    Raises:
+        FormatError: where a character belongs to no token, quoting it and its place; or for an empty string.
+
+    >>> tokenize_smiles("C[C@H](Cl)c1ccccc1")
+    ['C', '[C@H]', '(', 'Cl', ')', 'c', '1', 'c', 'c', 'c', 'c', 'c', '1']
+    """
+    tokens = _TOKEN.findall(smiles)
+    if not smiles or sum(map(len, tokens)) != len(smiles):
+        place = _first_gap(smiles)
+        found = f"'{smiles[place]}' at character {place + 1} of '{smiles}'" if smiles else "an empty string"
+        raise FormatError(f"{where}: {found} is not SMILES; expected atoms, bonds, rings and branches; correct or remove the record")
+    return tokens
+
+
+def _first_gap(smiles: str) -> int:
+    end = 0
+    for match in _TOKEN.finditer(smiles):
+        if match.start() != end:
+            break
+        end = match.end()
+    return min(end, len(smiles) - 1)
+
+
+def ligand_vocabulary(tokens: Iterable[str] = _BUILT_IN, *, name: str = "built-in ligand", num_rows: int = 0) -> Vocabulary:
+    """Return a vocabulary of SMILES tokens behind five special ones; every SMILES token is emittable."""
+    tokens = tuple(dict.fromkeys(tokens))
+    emittable = tuple(range(len(_SPECIALS), len(_SPECIALS) + len(tokens)))
+    ids = {name: i for i, name in enumerate(_SPECIALS)}
+    return Vocabulary(
+        name=name,
+        symbols=(*_SPECIALS, *tokens),
+        mask_id=ids["<mask>"],
+        emittable_ids=emittable,
+        unknown_id=ids["<unk>"],
+        begin_id=ids["<bos>"],
+        end_id=ids["<eos>"],
+        pad_id=ids["<pad>"],
+        num_rows=num_rows,
+    )
+
+
+def count_tokens(smiles: Iterable[str]) -> Counter[str]:
+    """Return how often each token occurs in many SMILES."""
+    counts: Counter[str] = Counter()
+    for one in smiles:
+        counts.update(tokenize_smiles(one))
+    return counts
+
+
+def save_vocabulary(path: Path, counts: Counter[str], *, min_count: int = 1) -> Vocabulary:
+    """Write the tokens seen at least `min_count` times, most frequent first, as JSON, and return their vocabulary."""
+    kept = [t for t, n in sorted(counts.items(), key=lambda item: (-item[1], item[0])) if n >= min_count]
+    path.write_text(json.dumps({"kind": "ligand vocabulary", "tokens": kept}, indent=1) + "\n")
+    return ligand_vocabulary(kept, name=path.stem)
+
+
+def load_vocabulary(path: Path, *, num_rows: int = 0) -> Vocabulary:
+    """Read a vocabulary that `save_vocabulary` wrote, or the `tokenizer.json`/`vocab.json` of a Hugging Face atom-level tokenizer.
+
+    Raises:
+        FormatError: if the file is not one of these.
+    """
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise FormatError(f"{path}: not readable as a vocabulary ({error}); make one with: protlig prepare vocab DATA --out {path}") from error
+    if isinstance(content, dict) and isinstance(content.get("tokens"), list):
+        return ligand_vocabulary(content["tokens"], name=path.stem, num_rows=num_rows)
+    if isinstance(content, dict) and isinstance(content.get("model"), dict) and "vocab" in content["model"]:
+        content = content["model"]["vocab"]
+    if isinstance(content, dict) and content and all(isinstance(v, int) for v in content.values()):
+        return _from_hugging_face(content, path, num_rows)
+    raise FormatError(f"{path}: expected 'tokens', or a Hugging Face map of tokens to ids; make one with: protlig prepare vocab")
+
+
+def _from_hugging_face(ids: dict[str, int], path: Path, num_rows: int) -> Vocabulary:
+    by_id = {i: token for token, i in ids.items()}
+    symbols = tuple(by_id.get(i, f"<unused{i}>") for i in range(max(by_id) + 1))
+    mask = ids.get("<mask>", ids.get("[MASK]"))
+    if mask is None:
+        raise FormatError(f"{path}: found no '<mask>' token{nearest('<mask>', ids)}; expected one for absorbing diffusion")
+    special = re.compile(r"<.*>|\[(?:MASK|PAD|CLS|SEP|UNK|BOS|EOS)\]")
+    return Vocabulary(
+        name=path.stem,
+        symbols=symbols,
+        mask_id=mask,
+        emittable_ids=tuple(i for i, s in enumerate(symbols) if not special.fullmatch(s)),
+        unknown_id=ids.get("<unk>", ids.get("[UNK]")),
+        begin_id=ids.get("<bos>", ids.get("[CLS]")),
+        end_id=ids.get("<eos>", ids.get("[SEP]")),
+        pad_id=ids.get("<pad>", ids.get("[PAD]")),
+        num_rows=num_rows,
+    )

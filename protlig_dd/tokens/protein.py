@@ -1,0 +1,60 @@
+"""Proteins as tokens: the 33-token ESM alphabet.
+
+Source: the `vocab.txt` of facebook/esm2 (ids 0 `<cls>`, 1 `<pad>`, 2 `<eos>`, 3 `<unk>`, 4-23 the amino acids, 24 X, 32 `<mask>`).
+"""
+
+from __future__ import annotations
+
+from protlig_dd.errors import FormatError
+from protlig_dd.tokens.vocabulary import Vocabulary
+
+AMINO_ACIDS = "LAGVSERTIDPKQNFYMHWC"
+"""The twenty amino acids in the order of their ESM ids, 4 to 23."""
+
+_SYMBOLS = ("<cls>", "<pad>", "<eos>", "<unk>", *AMINO_ACIDS, *"XBUZO.-", "<null_1>", "<mask>")
+
+
+def protein_vocabulary(*, num_rows: int = 33, mask_id: int = 32) -> Vocabulary:
+    """Return the ESM alphabet; only the twenty amino acids are emittable.
+
+    Args:
+        num_rows: embedding rows, 33 or more; SEDD's published shape has 37.
+        mask_id: 32 is ESM's `<mask>`; SEDD's published shape uses its last row, 36.
+    """
+    return Vocabulary(
+        name="ESM protein",
+        symbols=_SYMBOLS,
+        mask_id=mask_id,
+        emittable_ids=tuple(range(4, 24)),
+        unknown_id=3,
+        begin_id=0,
+        end_id=2,
+        pad_id=1,
+        num_rows=num_rows,
+    )
+
+
+def split_protein(sequence: str, *, where: str = "sequence", unknown: str = "refuse") -> list[str]:
+    """Return the residues of a sequence, upper-cased, without white space and without a final stop sign `*`.
+
+    Args:
+        sequence: one-letter codes; lower case (soft masking) is read as upper case.
+        where: what messages start with, such as "proteins.fasta:1042".
+        unknown: "refuse", or a letter such as "X" that replaces letters outside the alphabet.
+
+    Raises:
+        FormatError: for a letter outside the alphabet when `unknown` is "refuse", or an empty sequence.
+    """
+    letters = list("".join(sequence.split()).upper().removesuffix("*"))
+    if not letters:
+        raise FormatError(f"{where}: found an empty sequence, expected amino-acid letters; remove the record")
+    known = set(AMINO_ACIDS) | set("XBUZO")
+    for place, letter in enumerate(letters):
+        if letter not in known:
+            if unknown == "refuse":
+                raise FormatError(
+                    f"{where}: '{letter}' at residue {place + 1} is not an amino acid of the ESM vocabulary; "
+                    f"pass unknown='X' to map it, or remove the record"
+                )
+            letters[place] = unknown
+    return letters

@@ -1,0 +1,295 @@
+"""Tracks and batches of them, packed without padding.
+
+A `Track` says how one kind of data becomes tokens. A `TrackBatch` holds, for each track, the tokens of all examples one behind the
+other ([n], no pads) and a `Layout` with the examples' lengths; a length of 0 says that the example lacks that track.
+Shape letters: b examples, n packed tokens of one track.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import accumulate
+from pathlib import Path
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from protlig_dd.config import settings
+from protlig_dd.errors import FormatError
+from protlig_dd.tokens.ligand import ligand_vocabulary, load_vocabulary, tokenize_smiles
+from protlig_dd.tokens.protein import protein_vocabulary, split_protein
+from protlig_dd.tokens.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True, kw_only=True)
+class Track:
+    """One kind of data as tokens.
+
+    Args:
+        name: "protein", "ligand", ... as it stands in configs and batches.
+        vocabulary: symbols, mask and emittable ids.
+        max_length: the largest number of tokens, specials included.
+        split: cuts text into symbols; called with the text and `where=` for messages.
+        aligned_to: the track whose positions this one's share (3Di tokens and residues), or None.
+        add_ends: whether begin and end tokens surround the sequence (they are never noised).
+    """
+
+    name: str
+    vocabulary: Vocabulary
+    max_length: int
+    split: Callable[..., list[str]]
+    aligned_to: str | None = None
+    add_ends: bool = False
+
+    def encode(self, text: str, *, where: str = "") -> list[int]:
+        """Return the token ids of a text.
+
+        Raises:
+            FormatError: for unknown symbols, with `where`.
+        """
+        try:
+            ids = self.vocabulary.encode(self.split(text, where=where or self.name))
+        except FormatError:
+            raise
+        except ValueError as error:
+            raise FormatError(
+                f"{where or self.name}: {error}; add it with 'protlig prepare vocab', or remove the record"
+            ) from error
+        if self.add_ends:
+            assert self.vocabulary.begin_id is not None and self.vocabulary.end_id is not None
+            ids = [self.vocabulary.begin_id, *ids, self.vocabulary.end_id]
+        return ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of ids; begin, end and padding tokens are left out, a mask shows as `_`."""
+        v = self.vocabulary
+        kept = [i for i in ids if i not in (v.begin_id, v.end_id, v.pad_id)]
+        return "".join("_" if i == v.mask_id else s for i, s in zip(kept, v.decode(kept), strict=True))
+
+    @cached_property
+    def emittable(self) -> Bool[Tensor, " k"]:
+        """Which ids of the track's rows a model may emit."""
+        allowed = torch.zeros(self.vocabulary.num_rows, dtype=torch.bool)
+        allowed[list(self.vocabulary.emittable_ids)] = True
+        return allowed
+
+
+TrackSet = Mapping[str, Track]
+
+
+@settings
+class ProteinTrack:
+    """The settings of a protein sequence track (33 ESM ids; rows and mask id may be those of a published shape)."""
+
+    kind: Literal["protein"] = "protein"
+    max_length: int = 512
+    num_rows: int = 33
+    mask_id: int = 32
+    unknown: str = "refuse"
+    add_ends: bool = False
+
+    def build(self, name: str) -> Track:
+        """Return the track."""
+        unknown = self.unknown
+
+        def split(text: str, *, where: str) -> list[str]:
+            return split_protein(text, where=where, unknown=unknown)
+
+        vocabulary = protein_vocabulary(num_rows=self.num_rows, mask_id=self.mask_id)
+        return Track(name=name, vocabulary=vocabulary, max_length=self.max_length, split=split, add_ends=self.add_ends)
+
+
+@settings
+class LigandTrack:
+    """The settings of a SMILES track; `vocabulary` is "built-in" or a file made by `protlig prepare vocab`."""
+
+    kind: Literal["ligand"] = "ligand"
+    max_length: int = 128
+    num_rows: int = 0
+    vocabulary: str = "built-in"
+    add_ends: bool = False
+
+    def build(self, name: str) -> Track:
+        """Return the track, with its vocabulary read from the file if one is named."""
+        if self.vocabulary == "built-in":
+            vocabulary = ligand_vocabulary(num_rows=self.num_rows)
+        else:
+            vocabulary = load_vocabulary(Path(self.vocabulary), num_rows=self.num_rows)
+        return Track(
+            name=name, vocabulary=vocabulary, max_length=self.max_length, split=tokenize_smiles, add_ends=self.add_ends
+        )
+
+
+TrackSettings = ProteinTrack | LigandTrack
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where each example lies in a packed tensor. The lengths are known on the host, so no code has to ask the device."""
+
+    lengths: tuple[int, ...]
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    @property
+    def num_examples(self) -> int:
+        """Examples, those of length 0 included (b)."""
+        return len(self.lengths)
+
+    @cached_property
+    def num_tokens(self) -> int:
+        """Packed tokens (n)."""
+        return sum(self.lengths)
+
+    @cached_property
+    def max_length(self) -> int:
+        """The longest example."""
+        return max(self.lengths, default=0)
+
+    @cached_property
+    def offsets(self) -> tuple[int, ...]:
+        """Where each example starts, and at the end n: b + 1 numbers."""
+        return (0, *accumulate(self.lengths))
+
+    @cached_property
+    def cu_seqlens(self) -> Int[Tensor, " b1"]:
+        """The offsets as an int32 tensor on the device, the form varlen kernels want."""
+        return torch.tensor(self.offsets, dtype=torch.int32, device=self.device)
+
+    @cached_property
+    def segment(self) -> Int[Tensor, " n"]:
+        """The example each token belongs to."""
+        lengths = torch.tensor(self.lengths, dtype=torch.int64)
+        return torch.repeat_interleave(lengths).to(self.device)
+
+    @cached_property
+    def position(self) -> Int[Tensor, " n"]:
+        """The place of each token in its example, from 0."""
+        starts = torch.tensor(self.offsets[:-1], dtype=torch.int64, device=self.device)
+        return torch.arange(self.num_tokens, device=self.device) - starts[self.segment]
+
+    def to(self, device: torch.device) -> Layout:
+        """Return the same layout with its tensors on another device."""
+        return self if device == self.device else Layout(self.lengths, device)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackTokens:
+    """One track of a batch: packed tokens, which of them may be noised or generated, and the layout."""
+
+    tokens: Int[Tensor, " n"]
+    maskable: Bool[Tensor, " n"]
+    layout: Layout
+
+    def to(self, device: torch.device) -> TrackTokens:
+        """Return a copy on a device."""
+        return TrackTokens(
+            tokens=self.tokens.to(device, non_blocking=True),
+            maskable=self.maskable.to(device, non_blocking=True),
+            layout=self.layout.to(device),
+        )
+
+    def keep(self, kept: Sequence[bool]) -> TrackTokens:
+        """Return the track with the examples that are not kept emptied to length 0."""
+        if all(kept):
+            return self
+        lengths = tuple(n if k else 0 for n, k in zip(self.layout.lengths, kept, strict=True))
+        rows = torch.repeat_interleave(torch.tensor(kept, dtype=torch.bool), torch.tensor(self.layout.lengths))
+        index = rows.nonzero().squeeze(1).to(self.tokens.device)
+        return TrackTokens(
+            tokens=self.tokens[index], maskable=self.maskable[index], layout=Layout(lengths, self.layout.device)
+        )
+
+    def split(self) -> list[list[int]]:
+        """Return the token ids of each example, as lists."""
+        flat, at = self.tokens.tolist(), self.layout.offsets
+        return [flat[a:b] for a, b in zip(at[:-1], at[1:], strict=True)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackBatch:
+    """Examples of several tracks.
+
+    Args:
+        tracks: the tokens of each track, all with the same number of examples b.
+        example_ids: the global index of each example: with the seed and the step, the root of its random numbers. On the host.
+        slots: the place of each example in the global batch, for times stratified over it. On the host.
+        global_size: examples in the global batch (all ranks and micro-batches).
+        conditions: per-example class labels, such as an affinity bin (-1: not given).
+    """
+
+    tracks: Mapping[str, TrackTokens]
+    example_ids: Int[Tensor, " b"]
+    slots: Int[Tensor, " b"]
+    global_size: int
+    conditions: Mapping[str, Int[Tensor, " b"]] = field(default_factory=dict)
+
+    @property
+    def num_examples(self) -> int:
+        """Examples in the batch (b)."""
+        return len(self.example_ids)
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of all tracks."""
+        return sum(t.layout.num_tokens for t in self.tracks.values())
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the tokens."""
+        return next(iter(self.tracks.values())).tokens.device
+
+    def to(self, device: torch.device) -> TrackBatch:
+        """Return a copy on a device; `example_ids` and `slots` stay on the host."""
+        return replace(
+            self,
+            tracks={name: track.to(device) for name, track in self.tracks.items()},
+            conditions={name: c.to(device) for name, c in self.conditions.items()},
+        )
+
+    def with_tokens(self, **tokens: Int[Tensor, " n"]) -> TrackBatch:
+        """Return the batch with the tokens of some tracks replaced."""
+        tracks = {n: replace(t, tokens=tokens[n]) if n in tokens else t for n, t in self.tracks.items()}
+        return replace(self, tracks=tracks)
+
+
+Example = Mapping[str, Sequence[int]]
+"""Token ids by track; a track that an example lacks is absent or empty."""
+
+
+def pack(
+    examples: Sequence[Example],
+    tracks: TrackSet,
+    *,
+    example_ids: Iterable[int] | None = None,
+    slots: Iterable[int] | None = None,
+    global_size: int | None = None,
+    conditions: Mapping[str, Sequence[int]] | None = None,
+) -> TrackBatch:
+    """Pack examples into a batch on the host. Emittable tokens are maskable; specials and unknown residues never are.
+
+    Raises:
+        ValueError: if an example holds a track that is not among `tracks`.
+    """
+    for example in examples:
+        if set(example) - set(tracks):
+            raise ValueError(f"example with tracks {sorted(example)}: expected only {sorted(tracks)}")
+    packed = {}
+    for name, track in tracks.items():
+        rows = [example.get(name, ()) for example in examples]
+        tokens = torch.tensor([i for row in rows for i in row], dtype=torch.int64)
+        packed[name] = TrackTokens(
+            tokens=tokens, maskable=track.emittable[tokens], layout=Layout(tuple(len(row) for row in rows))
+        )
+    ids = torch.tensor(list(range(len(examples)) if example_ids is None else example_ids), dtype=torch.int64)
+    places = torch.tensor(list(range(len(examples)) if slots is None else slots), dtype=torch.int64)
+    return TrackBatch(
+        tracks=packed,
+        example_ids=ids,
+        slots=places,
+        global_size=len(examples) if global_size is None else global_size,
+        conditions={name: torch.tensor(list(c), dtype=torch.int64) for name, c in (conditions or {}).items()},
+    )

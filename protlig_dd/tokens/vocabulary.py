@@ -1,0 +1,87 @@
+"""An immutable vocabulary: symbols and ids, the special ones, and the ones a model may emit.
+
+What lives here: the value and its encode, decode and fingerprint. How text is cut into symbols belongs to the tracks' own files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vocabulary:
+    """Symbols with consecutive ids, of which one is the mask and some are emittable.
+
+    Args:
+        name: what messages call it, such as "ESM protein".
+        symbols: the symbols in order of their ids.
+        mask_id: the id that absorbing noise turns tokens into; it may lie beyond the symbols (a padded row).
+        emittable_ids: the ids that data positions may be noised from and that samplers draw; never a special one.
+        unknown_id: the id for unknown symbols where a reader is told to map them, or None.
+        begin_id, end_id, pad_id: special ids, or None.
+        num_rows: rows of the embedding table, at least as many as ids (33 ESM ids may stand in 37 rows).
+
+    >>> v = Vocabulary(name="toy", symbols=("a", "b", "<mask>"), mask_id=2, emittable_ids=(0, 1))
+    >>> v.encode("abba"), v.decode([1, 0])
+    ([0, 1, 1, 0], ['b', 'a'])
+    """
+
+    name: str
+    symbols: tuple[str, ...]
+    mask_id: int
+    emittable_ids: tuple[int, ...]
+    unknown_id: int | None = None
+    begin_id: int | None = None
+    end_id: int | None = None
+    pad_id: int | None = None
+    num_rows: int = 0
+
+    def __post_init__(self) -> None:
+        if len(set(self.symbols)) != len(self.symbols):
+            raise ValueError(f"vocabulary '{self.name}': a symbol occurs twice")
+        rows = self.num_rows or max(len(self.symbols), self.mask_id + 1)
+        object.__setattr__(self, "num_rows", rows)
+        if rows < max(len(self.symbols), self.mask_id + 1):
+            raise ValueError(f"vocabulary '{self.name}': {rows} rows cannot hold {len(self.symbols)} symbols and mask {self.mask_id}")
+        bad = set(self.emittable_ids) & self.special_ids
+        if bad or not self.emittable_ids:
+            raise ValueError(f"vocabulary '{self.name}': emittable ids must be non-empty and not special; found special {sorted(bad)}")
+
+    @cached_property
+    def ids(self) -> dict[str, int]:
+        """The id of each symbol."""
+        return {symbol: i for i, symbol in enumerate(self.symbols)}
+
+    @property
+    def special_ids(self) -> set[int]:
+        """Ids that stand for no symbol of the data: mask, begin, end, padding, unknown."""
+        named = (self.mask_id, self.unknown_id, self.begin_id, self.end_id, self.pad_id)
+        return {i for i in named if i is not None}
+
+    def encode(self, symbols: Iterable[str]) -> list[int]:
+        """Return the ids of symbols.
+
+        Raises:
+            ValueError: for the first symbol that is not in the vocabulary, quoting it and its place.
+        """
+        encoded = []
+        for place, symbol in enumerate(symbols):
+            found = self.ids.get(symbol)
+            if found is None:
+                raise ValueError(f"'{symbol}' at position {place + 1} is not a symbol of the {self.name} vocabulary")
+            encoded.append(found)
+        return encoded
+
+    def decode(self, ids: Sequence[int]) -> list[str]:
+        """Return the symbols of ids; an id without a symbol (a padded row) is shown as "<id>"."""
+        return [self.symbols[i] if 0 <= i < len(self.symbols) else f"<{i}>" for i in ids]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A short hash of everything that ids mean; it stands in checkpoints and must agree on loading."""
+        content = [self.symbols, self.mask_id, sorted(self.emittable_ids), self.begin_id, self.end_id, self.pad_id, self.num_rows]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]

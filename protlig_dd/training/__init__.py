@@ -1,0 +1,1 @@
+"""Training: optimiser and EMA, processes, checkpoints, tracking, and the loop. Knows no science."""

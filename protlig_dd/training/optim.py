@@ -1,0 +1,156 @@
+"""AdamW with decay groups, learning rates as a pure function of the step, and the exponential moving average of the weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from protlig_dd.config import settings
+
+
+@settings
+class OptimSettings:
+    """How the weights are updated.
+
+    Args:
+        lr: the learning rate after warm-up.
+        betas: AdamW's decay rates of the first and second moment.
+        eps: AdamW's epsilon.
+        weight_decay: on matrices only; norms, biases, embeddings and other vectors never decay.
+        warmup_steps: updates over which lr rises linearly.
+        warmup_start_ratio: where the rise starts, as a part of lr.
+        lr_schedule: what follows the warm-up, until the last step.
+        min_lr_ratio: where "cosine" and "linear" end, as a part of lr.
+        clip_norm: the largest global L2 norm of the gradient; 0 turns clipping off.
+        ema_decay: decay of the moving average of the weights; 0 keeps none.
+    """
+
+    lr: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    weight_decay: float = 0.01
+    warmup_steps: int = 100
+    warmup_start_ratio: float = 0.0
+    lr_schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    min_lr_ratio: float = 0.01
+    clip_norm: float = 1.0
+    ema_decay: float = 0.999
+
+    def __post_init__(self) -> None:
+        for name in ("lr", "eps"):
+            _refuse_unless(getattr(self, name) > 0, name, getattr(self, name), "a positive number")
+        for name in ("weight_decay", "warmup_steps", "clip_norm"):
+            _refuse_unless(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
+        for name in ("warmup_start_ratio", "min_lr_ratio"):
+            _refuse_unless(0 <= getattr(self, name) <= 1, name, getattr(self, name), "a part of lr, from 0 to 1")
+        _refuse_unless(all(0 <= b < 1 for b in self.betas), "betas", self.betas, "two numbers from 0 to below 1")
+        _refuse_unless(0 <= self.ema_decay < 1, "ema_decay", self.ema_decay, "0 (none) to below 1")
+
+
+def _refuse_unless(fine: bool, name: str, found: object, expected: str) -> None:
+    if not fine:
+        raise ValueError(f"{name}: found {found}, expected {expected}")
+
+
+def lr_at(step: int, settings: OptimSettings, total_steps: int) -> float:
+    """Return the learning rate of update number `step`, counted from 1 (0 is the start of the warm-up).
+
+    From the last step on the rate stays at its minimum. The predecessor's cosine was not clamped, and rose again.
+    """
+    warmup, start = settings.warmup_steps, settings.warmup_start_ratio
+    if step < warmup:
+        return settings.lr * (start + (1 - start) * step / warmup)
+    if settings.lr_schedule == "constant":
+        return settings.lr
+    progress = min((step - warmup) / max(total_steps - warmup, 1), 1.0)
+    falling = (1 + math.cos(math.pi * progress)) / 2 if settings.lr_schedule == "cosine" else 1 - progress
+    return settings.lr * (settings.min_lr_ratio + (1 - settings.min_lr_ratio) * falling)
+
+
+def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Return two parameter groups: those that decay, and those that do not (vectors, scalars, embeddings); frozen ones are in neither."""
+    embedded = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding | nn.EmbeddingBag)}
+    trained = [p for p in model.parameters() if p.requires_grad]
+    decayed = [p for p in trained if p.ndim > 1 and id(p) not in embedded]
+    kept = [p for p in trained if p.ndim <= 1 or id(p) in embedded]
+    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": kept, "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]
+
+
+def make_optimizer(model: nn.Module, settings: OptimSettings) -> torch.optim.AdamW:
+    """Return AdamW over a model's trained parameters, in its fused form: one kernel a step, on the CPU too."""
+    groups = decay_groups(model, settings.weight_decay)
+    return torch.optim.AdamW(groups, lr=settings.lr, betas=settings.betas, eps=settings.eps, fused=True)
+
+
+class EMA:
+    """A moving average of tensors: shadow -= (1 - d) (shadow - p), d = min(decay, (1 + k) / (10 + k)) at the k-th update from 1.
+
+    The tensors are this process's parts of the parameters, so the same class serves whole and sharded models.
+
+    Args:
+        parameters: what to average, in float32; updated in place by the optimiser.
+        decay: the decay reached after the warm-up; 0 keeps no average at all.
+    """
+
+    def __init__(self, parameters: Sequence[Tensor], decay: float) -> None:
+        self.decay = decay
+        self.num_updates = 0
+        self._parameters = [p.detach() for p in parameters]
+        self.shadow: list[Tensor] = [p.clone() for p in self._parameters] if decay else []
+
+    def __bool__(self) -> bool:
+        return bool(self.decay)
+
+    def update(self) -> None:
+        """Take in the parameters as they are now."""
+        if not self.decay:
+            return
+        self.num_updates += 1
+        decay = min(self.decay, (1 + self.num_updates) / (10 + self.num_updates))
+        torch._foreach_lerp_(self.shadow, self._parameters, 1 - decay)
+
+    def reset(self, num_updates: int = 0) -> None:
+        """Make the average equal to the parameters as they are now."""
+        self.num_updates = num_updates
+        if self.decay:
+            torch._foreach_copy_(self.shadow, self._parameters)
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Put the averages in the parameters' place, and the parameters back at the end. Does nothing where none are kept."""
+        if not self.decay:
+            yield
+            return
+        with torch.no_grad():
+            saved = [p.clone() for p in self._parameters]
+            torch._foreach_copy_(self._parameters, self.shadow)
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                torch._foreach_copy_(self._parameters, saved)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what is needed to go on: the update count and the averages."""
+        return {"num_updates": self.num_updates, "shadow": [s.clone() for s in self.shadow]}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a `state_dict`.
+
+        Raises:
+            ValueError: if it belongs to other parameters.
+        """
+        found, own = [tuple(s.shape) for s in state["shadow"]], [tuple(s.shape) for s in self.shadow]
+        if found != own:
+            raise ValueError(
+                f"EMA state: found shapes {found[:3]}..., expected {own[:3]}...; it belongs to another model"
+            )
+        self.num_updates = int(state["num_updates"])
+        if self.shadow:
+            torch._foreach_copy_(self.shadow, list(state["shadow"]))

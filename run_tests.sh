@@ -1,0 +1,66 @@
+#!/usr/bin/env bash
+# Sets up everything that is missing, then runs every check there is. `./run_tests.sh --help` says more.
+set -euo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/scripts/setup_environment.sh"
+
+usage() {
+    cat <<'HELP'
+Usage: ./run_tests.sh [--all] [--fast] [--no-install] [-- PYTEST ARGUMENTS]
+
+Installs what is missing into .venv beside this script (once), then runs ruff (check and format), mypy, and the tests with coverage.
+
+  --all          the slow tests too (run before a change is called finished)
+  --fast         the quick loop: only the tests that are not slow, no ruff, mypy or coverage, stop at the first failure
+  --no-install   use the active Python environment as it is; nothing is installed
+  -- ARGUMENTS   handed to pytest; coverage is then left out, since its floor holds for the whole suite
+  --help         this text
+
+Examples
+  ./run_tests.sh
+  ./run_tests.sh --fast -- tests/test_config.py -k unknown
+
+PROTLIG_TEST_JOBS sets the number of processes (2). PROTLIG_SHARED names the folder of real data for tests marked `data`.
+HELP
+}
+
+coverage_floor=85
+selection=(-m "not slow") checks=yes install=yes
+pytest_arguments=() coverage=(--cov=protlig_dd --cov-report=term:skip-covered "--cov-fail-under=$coverage_floor")
+while [ $# -gt 0 ]; do
+    case "$1" in
+    --all) selection=() ;;
+    --fast) checks=no coverage=() pytest_arguments=(-x) ;;
+    --no-install) install=no ;;
+    -h | --help) usage && exit 0 ;;
+    --)
+        shift
+        [ $# -eq 0 ] || coverage=()
+        pytest_arguments+=("$@")
+        break
+        ;;
+    *)
+        say "unknown option '$1'; arguments of pytest go after '--'"
+        say "try: ./run_tests.sh --help"
+        exit 2
+        ;;
+    esac
+    shift
+done
+
+if [ "$install" = yes ]; then setup_environment auto demo,deepspeed,dev,docs,structure; else use_active_environment; fi
+cd "$protlig_root"
+
+if [ "$checks" = yes ]; then
+    say "ruff check"
+    python -m ruff check .
+    say "ruff format --check"
+    python -m ruff format --check .
+    say "mypy"
+    python -m mypy protlig_dd
+fi
+
+say "pytest"
+# One thread a process: the workers share the cores, and sums in one order give the same digits everywhere.
+export OMP_NUM_THREADS=1
+exec python -m pytest -n "${PROTLIG_TEST_JOBS:-2}" --dist loadgroup -q ${selection[@]+"${selection[@]}"} ${coverage[@]+"${coverage[@]}"} \
+    ${pytest_arguments[@]+"${pytest_arguments[@]}"}

@@ -1,0 +1,67 @@
+"""What every test has: one thread, fixed seeds, and the folder of real data where there is one.
+
+protlig_dd is not imported here, and torch is not either: the shape-checking hook of jaxtyping has to come first, and tests of the
+command line and of the house style need neither.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+# Before torch is imported, and inherited by the processes that tests start: sums in one order, and cores left for other workers.
+os.environ["OMP_NUM_THREADS"] = "1"
+# A test never talks to a tracking server; one that is about wandb sets its own mode.
+os.environ["WANDB_MODE"] = "disabled"
+# Figures are drawn into files.
+os.environ["MPLBACKEND"] = "Agg"
+
+ROOT = Path(__file__).resolve().parent.parent
+
+settings.register_profile("suite", deadline=None, derandomize=True, database=None)
+settings.load_profile("suite")
+
+
+def shared_folder() -> Path:
+    """Return where the shared folder would be: $PROTLIG_SHARED, or `shared` beside the checkout."""
+    return Path(os.environ.get("PROTLIG_SHARED") or ROOT.parent / "shared")
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Return the folder of real data and goldens, for tests marked `data`; skips where it is absent."""
+    folder = shared_folder()
+    if not folder.is_dir():
+        pytest.skip(f"the shared data folder is absent: {folder} (set PROTLIG_SHARED to it)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """Return the top of the checkout."""
+    return ROOT
+
+
+@pytest.fixture(autouse=True)
+def deterministic() -> None:
+    """Give each test one thread, deterministic kernels and a fixed global seed, if it uses torch."""
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.set_num_threads(1)
+        torch.use_deterministic_algorithms(True)
+        torch.manual_seed(0)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip, with the reason, what cannot run here."""
+    if item.get_closest_marker("data") and not shared_folder().is_dir():
+        pytest.skip(f"the shared data folder is absent: {shared_folder()} (set PROTLIG_SHARED to it)")
+    if item.get_closest_marker("gpu"):
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("no CUDA device here")
