@@ -7,7 +7,7 @@ exactly `law` of its samples, and one that does not read the protein in exactly 
 group and independently of it, so that a sampler that fixes the length can still reach the law. The validation and the test proteins come
 from families with consensus sequences of their own; their motif is all they share with the training families.
 
-Pair i of a split depends on the world's seed and i alone, not on the number of pairs. The rules and the chemistry are in `demo_rules.py`.
+The pairs of a split are one stream of draws: pair i is the same however many pairs are asked for. The rules and the chemistry are in `demo_rules.py`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 
@@ -28,17 +28,19 @@ from protlig_dd.tokens.protein import AMINO_ACIDS
 
 __all__ = ["RULES", "DemoWorld", "Pair", "Rule", "generate", "group_of", "knn_null", "motif_of"]
 
+T = TypeVar("T")
 _LONGEST_MOTIF = max(len(rule.choices) for rule in RULES)
 # Percent of residues in UniProtKB/Swiss-Prot, to a tenth, in the order of AMINO_ACIDS.
 _COMPOSITION = np.array(
     [9.7, 8.3, 7.1, 6.9, 6.6, 6.7, 5.5, 5.4, 5.9, 5.5, 4.7, 5.8, 3.9, 4.1, 3.9, 2.9, 2.4, 2.3, 1.1, 1.4]
 )
+_COMPOSITION_ENDS = np.append(np.cumsum(_COMPOSITION / _COMPOSITION.sum())[:-1], 1.0)
 _LETTERS = np.array(list(AMINO_ACIDS))
 
 
 @settings
 class DemoWorld:
-    """The size and the law of a textbook world.
+    """The size and the law of a synthetic textbook world.
 
     Attributes:
         seed: of everything drawn.
@@ -67,7 +69,7 @@ class DemoWorld:
     max_decoys: int = 2
     decoy_prob: float = 0.5
     substitution_rate: float = 0.25
-    ligands_per_rule: int = 2_000
+    ligands_per_rule: int = 1_500
 
     def __post_init__(self) -> None:
         least = dict.fromkeys(("num_train", "families_per_rule", "heldout_families_per_rule", "ligands_per_rule"), 1)
@@ -80,8 +82,8 @@ class DemoWorld:
         fewest, most_residues = self.protein_length
         if not _LONGEST_MOTIF <= fewest <= most_residues:
             raise ConfigError(
-                f"protein_length: found {fewest} to {most_residues}, expected the fewest residues first, and at least {_LONGEST_MOTIF}, "
-                f"the longest motif"
+                f"protein_length: found {fewest} to {most_residues}, "
+                f"expected the fewest residues first, at least {_LONGEST_MOTIF} (a motif)"
             )
 
     @property
@@ -146,7 +148,8 @@ def generate(world: DemoWorld) -> dict[str, list[Pair]]:
     for split, size in sizes.items():
         families = _families(world, split, first)
         first += len(families)
-        pairs[split] = [_draw_pair(world, families, pool, _generator(world.seed, split, i)) for i in range(size)]
+        draw = _generator(world.seed, "pairs", split)
+        pairs[split] = [_draw_pair(world, families, pool, draw) for _ in range(size)]
     return pairs
 
 
@@ -170,21 +173,18 @@ def _families(world: DemoWorld, split: str, first: int) -> list[_Family]:
 
 
 def _background(draw: np.random.Generator, length: int) -> np.ndarray:
-    ends = np.cumsum(_COMPOSITION) / _COMPOSITION.sum()
-    ends[-1] = 1.0
-    return _LETTERS[np.searchsorted(ends, draw.random(length), side="right")]
+    return _LETTERS[np.searchsorted(_COMPOSITION_ENDS, draw.random(length), side="right")]
 
 
 def _draw_pair(world: DemoWorld, families: list[_Family], pool: _Pool, draw: np.random.Generator) -> Pair:
-    family = families[draw.integers(len(families))]
+    family = _pick(families, draw)
     protein = _draw_protein(world, family, draw)
     group = family.rule
     if draw.random() >= world.rule_strength:
         group = int(group + draw.integers(1, len(RULES))) % len(RULES)  # one of the other eleven, each as likely
     ligand = pool.draw_ligand(group, draw)
-    return Pair(
-        protein=protein, ligand=ligand, rule=RULES[family.rule].name, group=RULES[group].group, family=family.number
-    )
+    rule = RULES[family.rule]
+    return Pair(protein=protein, ligand=ligand, rule=rule.name, group=RULES[group].group, family=family.number)
 
 
 def _draw_protein(world: DemoWorld, family: _Family, draw: np.random.Generator) -> str:
@@ -192,38 +192,42 @@ def _draw_protein(world: DemoWorld, family: _Family, draw: np.random.Generator) 
     rule = RULES[family.rule]
     while True:
         length = len(family.consensus)
-        residues = np.where(draw.random(length) < family.rates, _background(draw, length), family.consensus)
-        taken = np.zeros(length, dtype=bool)
-        _place(residues, taken, _instance(rule, draw), draw)
+        residues = np.where(draw.random(length) < family.rates, _background(draw, length), family.consensus).tolist()
+        free = _place(residues, "." * length, _instance(rule, draw), draw)
         for _ in range(world.max_decoys):
             if draw.random() < world.decoy_prob:
                 other = int(family.rule + draw.integers(1, len(RULES))) % len(RULES)
-                _place(residues, taken, _decoy(RULES[other], draw), draw)
+                free = _place(residues, free, _decoy(RULES[other], draw), draw)
         protein = "".join(residues)
         if count_motifs(protein) == {rule.name: 1}:
             return protein
 
 
-def _place(residues: np.ndarray, taken: np.ndarray, motif: list[str], draw: np.random.Generator) -> None:
-    """Write a motif over residues at a random free place, and mark it taken; do nothing where there is no room."""
+def _place(residues: list[str], free: str, motif: list[str], draw: np.random.Generator) -> str:
+    """Write a motif over residues at a random place, where there is one that is free (a run of "."), and return what stays free."""
     size = len(motif)
-    starts = [s for s in range(len(residues) - size + 1) if not taken[s : s + size].any()]
-    if starts:
-        start = starts[draw.integers(len(starts))]
-        residues[start : start + size] = motif
-        taken[start : start + size] = True
+    starts = [s for s in range(len(residues) - size + 1) if free.startswith("." * size, s)]
+    if not starts:
+        return free
+    start = _pick(starts, draw)
+    residues[start : start + size] = motif
+    return free[:start] + "#" * size + free[start + size :]
+
+
+def _pick(options: Sequence[T], draw: np.random.Generator) -> T:
+    return options[int(draw.random() * len(options))]  # a third of the time of Generator.integers
 
 
 def _instance(rule: Rule, draw: np.random.Generator) -> list[str]:
-    return [allowed[draw.integers(len(allowed))] for allowed in rule.choices]
+    return [allowed if len(allowed) == 1 else _pick(allowed, draw) for allowed in rule.choices]
 
 
 def _decoy(rule: Rule, draw: np.random.Generator) -> list[str]:
     """Return a near-motif of a rule: an instance with one key residue replaced by one that is not allowed there."""
     residues = _instance(rule, draw)
-    place = rule.key_positions[draw.integers(len(rule.key_positions))]
+    place = _pick(rule.key_positions, draw)
     wrong = [letter for letter in AMINO_ACIDS if letter not in rule.choices[place]]
-    residues[place] = wrong[draw.integers(len(wrong))]
+    residues[place] = _pick(wrong, draw)
     return residues
 
 
@@ -238,8 +242,7 @@ class _Pool:
     def draw_ligand(self, rule: int, draw: np.random.Generator) -> str:
         """Return a ligand of a rule: first its number of tokens, then one of the ligands of that size, each as likely."""
         length = self.lengths[int(np.searchsorted(self.length_ends, draw.random(), side="right"))]
-        cell = self.cells[rule][length]
-        return cell[draw.integers(len(cell))]
+        return _pick(self.cells[rule][length], draw)
 
 
 @functools.lru_cache(maxsize=4)
@@ -250,7 +253,7 @@ def _pool(seed: int, ligands_per_rule: int, max_tokens: int) -> _Pool:
     if not lengths:
         raise ConfigError(
             f"max_ligand_tokens: found {max_tokens}, which leaves no size that every rule has ligands of; "
-            f"set it to 26, or raise ligands_per_rule ({ligands_per_rule})"
+            f"raise it (26 is enough), or ligands_per_rule (found {ligands_per_rule}; 100 is enough)"
         )
     weights = np.array([min(len(cell[length]) for cell in cells) for length in lengths], dtype=float)
     ends = np.cumsum(weights) / weights.sum()

@@ -210,7 +210,7 @@ SMALL_SUBSTITUENTS = ("hydrogen", "methyl", "fluoro", "chloro", "hydroxy", "meth
 
 def count_motifs(protein: str) -> dict[str, int]:
     """Return how often each rule's motif occurs in a protein, by rule name, for those that occur."""
-    counts = {rule.name: sum(1 for _ in rule.regex.finditer(protein)) for rule in RULES}
+    counts = {rule.name: len(rule.regex.findall(protein)) for rule in RULES}
     return {name: count for name, count in counts.items() if count}
 
 

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
+import torch
+from jaxtyping import Float
 from torch import Tensor
 
+from protlig_dd.diffusion.parameterizations import Parameterization
+from protlig_dd.diffusion.schedules import NoiseSchedule
 from protlig_dd.tokens.tracks import TrackBatch
 
 
@@ -23,3 +28,16 @@ class Denoiser(Protocol):
             sigma: the total noise of each example in each track [b]; 0 says the track is clean.
             at: for each track the packed positions [a] whose logits are wanted; all of them when None.
         """
+
+
+@dataclass(frozen=True, kw_only=True)
+class Diffusion:
+    """What turns a denoiser's logits into steps and losses: the meaning of the logits of each track, and the noise schedule."""
+
+    parameterizations: Mapping[str, Parameterization]
+    schedule: NoiseSchedule
+
+
+def total_noise(alpha: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
+    """Return sigma = -log alpha, the network's input; finite (27.6) even where nothing survives."""
+    return -torch.log(alpha.clamp(min=1e-12))

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from protlig_dd.diffusion.denoiser import Denoiser
+from protlig_dd.diffusion.denoiser import Denoiser, Diffusion, total_noise
 from protlig_dd.diffusion.parameterizations import Parameterization
 from protlig_dd.diffusion.schedules import NoiseSchedule, SigmaCurriculum
 from protlig_dd.diffusion.times import StratifiedTimes, TaskMixture, Times, TimeSampler
@@ -85,8 +85,7 @@ class DiffusionObjective:
     """The diffusion loss over tracks.
 
     Args:
-        parameterizations: for each track, what its logits mean.
-        schedule: alpha(t), shared by all tracks.
+        diffusion: what the logits of each track mean, and alpha(t), shared by all tracks.
         tasks: the mixture of tasks.
         times: how t is drawn.
         curriculum: ramps sigma up over the first steps, or None.
@@ -99,8 +98,7 @@ class DiffusionObjective:
     def __init__(
         self,
         *,
-        parameterizations: Mapping[str, Parameterization],
-        schedule: NoiseSchedule,
+        diffusion: Diffusion,
         tasks: TaskMixture,
         times: TimeSampler | None = None,
         curriculum: SigmaCurriculum | None = None,
@@ -109,8 +107,7 @@ class DiffusionObjective:
         device: torch.device | str = "cpu",
         condition_dropout: float = 0.1,
     ) -> None:
-        self.parameterizations = dict(parameterizations)
-        self.schedule = schedule
+        self.diffusion = diffusion
         self.tasks = tasks
         self.times = times or StratifiedTimes()
         self.curriculum = curriculum
@@ -133,17 +130,17 @@ class DiffusionObjective:
         used = {name: [name in self.tasks.tasks[task].tracks for task in tasks] for name in batch.tracks}
         batch = replace(batch, tracks={name: track.keep(used[name]) for name, track in batch.tracks.items()})
         times = self._times(batch, tasks, draws, shared, step)
-        schedule = self.curriculum.at(step, self.schedule) if self.curriculum else self.schedule
+        schedule = self.curriculum.at(step, self.diffusion.schedule) if self.curriculum else self.diffusion.schedule
         noisy, sigma, tracks = {}, {}, {}
         for name, track in batch.tracks.items():
             alpha, alpha_prime = _levels(schedule, times[name])
-            sigma[name] = -torch.log(alpha)
+            sigma[name] = total_noise(alpha)
             segment = track.layout.segment
             keys = draws[segment].fold(name).fold_in(track.layout.position)
             candidate = track.maskable & (times[name].t > 0)[segment]
-            noised = self.parameterizations[name].process.sample_xt(track.tokens, alpha[segment], keys)
+            noised = self.diffusion.parameterizations[name].process.sample_xt(track.tokens, alpha[segment], keys)
             noisy[name] = torch.where(candidate, noised, track.tokens)
-            active = (candidate & self.parameterizations[name].informative(noisy[name])).nonzero().squeeze(1)
+            active = (candidate & self.diffusion.parameterizations[name].informative(noisy[name])).nonzero().squeeze(1)
             at = segment[active]
             per_task = torch.bincount(task_of[segment[candidate]], minlength=len(self.tasks.names)).tolist()
             tracks[name] = NoisedTrack(
@@ -199,7 +196,7 @@ class DiffusionObjective:
         sums: dict[str, Tensor] = {}
         counts: dict[str, float] = {}
         for name, track in prepared.tracks.items():
-            param = self.parameterizations[name]
+            param = self.diffusion.parameterizations[name]
             per_token = param.loss(logits[name], track.clean, track.noised, track.alpha, track.alpha_prime) * track.weight
             total = total + per_token.sum()
             shown = {"nll": _bound(param, logits[name], track).detach() if param.weighting != "elbo" else per_token.detach()}

@@ -91,9 +91,8 @@ def identities(pairs: Sequence[tuple[str, str]]) -> Float[np.ndarray, " p"]:
 
     Source: Needleman and Wunsch 1970, J. Mol. Biol. 48, 443, with free ends in the target.
     """
-    order = sorted(
-        range(len(pairs)), key=lambda i: len(pairs[i][1])
-    )  # near-equal targets together waste the least padding
+    # near-equal lengths together waste the least padding
+    order = sorted(range(len(pairs)), key=lambda i: len(pairs[i][1]))
     result = np.zeros(len(pairs))
     for start in range(0, len(order), _PAIRS_AT_ONCE):
         rows = [i for i in order[start : start + _PAIRS_AT_ONCE] if pairs[i][0] and pairs[i][1]]
@@ -102,14 +101,14 @@ def identities(pairs: Sequence[tuple[str, str]]) -> Float[np.ndarray, " p"]:
     return result
 
 
-def _pad(codes: list[Int[np.ndarray, " l"]], filler: int) -> Int[np.ndarray, "p l"]:
+def _pad(codes: list[np.ndarray], filler: int) -> Int[np.ndarray, "p l"]:
     padded = np.full((len(codes), max(map(len, codes))), filler, dtype=np.int8)
     for row, code in zip(padded, codes, strict=True):
         row[: len(code)] = code
     return padded
 
 
-def _align(samples: list[Int[np.ndarray, " l"]], targets: list[Int[np.ndarray, " l"]]) -> Float[np.ndarray, " p"]:
+def _align(samples: list[np.ndarray], targets: list[np.ndarray]) -> Float[np.ndarray, " p"]:
     """Fill the alignment table of all pairs row by row (a row is one residue of every sample).
 
     Score and matches share one integer, score * unit + matches, so that no path need be traced. The table holds b_j - j * gap in place

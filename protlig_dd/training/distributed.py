@@ -1,41 +1,25 @@
-"""Processes and how they share a model: one process, DDP, FSDP2 (here) and DeepSpeed's ZeRO-3 (`zero3.py`), behind one interface.
+"""Joining the processes of a run: what torchrun says, the process group, and the strategy that was asked for.
 
-A strategy wraps a model and its optimiser, runs the backward pass, clips, steps, and gives and takes whole (unsharded) states, so that a
-checkpoint written by any number of processes loads in any other. Gradients are averaged over the processes: the trainer multiplies its
-loss by their number. Every process must call every submodule in every forward, if need be on empty tensors: the sharded strategies
-exchange data inside the calls, and wait for each other there.
+The strategies themselves, behind one interface, stand in `strategies.py` (one process, DDP) and `sharded.py` (FSDP2, ZeRO-3).
 """
 
 from __future__ import annotations
 
 import datetime
 import os
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any, Literal
 
-import torch
 import torch.distributed as dist
-from torch import Tensor, nn
 
 from protlig_dd.device import DeviceChoice, use_device
-from protlig_dd.errors import CheckpointError, ConfigError, DeviceError
+from protlig_dd.errors import ConfigError, DeviceError
+from protlig_dd.training.sharded import Fsdp, Zero3
+from protlig_dd.training.strategies import Ddp, Processes, Single
 
 DistributedName = Literal["auto", "none", "ddp", "fsdp", "zero3"]
+Strategy = Single
 BACKENDS = {"cpu": "gloo", "cuda": "nccl", "xpu": "xccl"}
-MakeOptimizer = Callable[[nn.Module], torch.optim.Optimizer]
-State = Mapping[str, Tensor] | None
-_FIELDS = ("step", "exp_avg", "exp_avg_sq")  # AdamW's state of a parameter
-
-
-@dataclass(frozen=True, kw_only=True)
-class Processes:
-    """Which process this is: `rank` of `world` in the run, `local_rank` on this machine."""
-
-    rank: int = 0
-    world: int = 1
-    local_rank: int = 0
 
 
 def launched() -> Processes:
@@ -75,8 +59,6 @@ def start(
         raise DeviceError(f"train.distributed: '{kind}' does not run on {choice.device.type}; use distributed=none")
     _join(BACKENDS[choice.device.type], processes, timeout_seconds)
     if kind == "zero3":
-        from protlig_dd.training.zero3 import Zero3
-
         return Zero3(choice, processes, overrides=overrides)
     return {"ddp": Ddp, "fsdp": Fsdp}[kind](choice, processes)
 
@@ -87,311 +69,3 @@ def _join(backend: str, processes: Processes, timeout_seconds: float) -> None:
         dist.init_process_group(backend, timeout=timeout)
     else:
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1, timeout=timeout)
-
-
-class Single:
-    """One process; also what the other strategies share.
-
-    After `wrap`: `model` is what to call, `module` the model inside, `optimizer` its optimiser; after `step`: `grad_norm`.
-    """
-
-    name = "none"
-    can_skip = True  # whether `step` can be told by a tensor on the device to change nothing
-
-    def __init__(self, choice: DeviceChoice, processes: Processes | None = None) -> None:
-        self.choice, self.device = choice, choice.device
-        self.processes = processes or Processes()
-        self.rank, self.world = self.processes.rank, self.processes.world
-        self.grad_norm: Tensor | None = None
-
-    def wrap(self, module: nn.Module, make_optimizer: MakeOptimizer, *, clip_norm: float, accumulation: int) -> None:
-        """Take over a model: move, share or shard it, and make its optimiser."""
-        self.clip_norm = clip_norm
-        self.module = module.to(self.device)
-        self.model = self._share(self.module)
-        self.optimizer = make_optimizer(self.module)
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.choice.needs_scaler)
-        self.named = [(n, p) for n, p in self.module.named_parameters() if p.requires_grad]
-
-    def _share(self, module: nn.Module) -> nn.Module:
-        return module
-
-    def micro_step(self, *, last: bool) -> AbstractContextManager[None]:
-        """Return the context of one micro-batch, forward and backward; gradients are exchanged in the step's last one."""
-        return nullcontext()
-
-    def autocast(self) -> AbstractContextManager[None]:
-        """Return the context of the forward pass: autocast in the chosen dtype."""
-        if not self.choice.autocast:
-            return nullcontext()
-        return torch.autocast(self.device.type, self.choice.dtype)
-
-    def backward(self, loss: Tensor) -> None:
-        """Add the gradients of a loss."""
-        if self.scaler.is_enabled():
-            loss = self.scaler.scale(loss)
-        loss.backward()
-
-    def clip(self) -> Tensor | None:
-        """Clip the gradients; return their norm over all parameters and processes before clipping, or None if `step` will clip.
-
-        A parameter without a gradient gets one of zeros, so that every strategy updates the same parameters.
-        """
-        if self.scaler.is_enabled():
-            self.scaler.unscale_(self.optimizer)
-        for _, p in self.named:
-            if p.grad is None:
-                p.grad = torch.zeros_like(p)
-        grads = [_local(p.grad) for _, p in self.named if p.grad is not None]
-        norm = self._reduce_norm(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads))))
-        # On an accelerator the comparison would wait for the device, so the product is always taken there.
-        if self.clip_norm and (self.device.type != "cpu" or float(norm) > self.clip_norm):
-            torch._foreach_mul_(grads, (self.clip_norm / (norm + 1e-6)).clamp(max=1.0))
-        self.grad_norm = norm
-        return norm
-
-    def _reduce_norm(self, norm: Tensor) -> Tensor:
-        return norm
-
-    def step(self, lr: float, skip: Tensor | None = None) -> None:
-        """Update the weights and clear the gradients; where `skip` is 1 on the device, nothing is changed."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
-        if self.scaler.is_enabled():
-            self.scaler.step(self.optimizer)
-            self.scaler.update()
-        else:
-            self.optimizer.found_inf = skip  # type: ignore[attr-defined]  # read by torch's fused kernels, as for GradScaler
-            self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-
-    def shards(self) -> list[Tensor]:
-        """Return this process's part of each trained parameter, sharing its memory."""
-        return [_local(p.detach()) for _, p in self.named]
-
-    def full_state_dict(self) -> dict[str, Tensor]:
-        """Return copies of all weights and buffers on the host, on rank 0; an empty mapping elsewhere. All ranks must call it."""
-        whole = {}
-        for name, value in self.module.state_dict().items():
-            gathered = self._gather(value)
-            if self.rank == 0:
-                whole[name] = gathered.detach().to("cpu", copy=True).contiguous()
-        return whole
-
-    def load_full_state_dict(self, state: State) -> None:
-        """Take all weights and buffers from rank 0's mapping; the other ranks pass None.
-
-        Raises:
-            CheckpointError: if names or shapes differ.
-        """
-        own = self.module.state_dict()
-        if state is not None:
-            require_same_shapes(state, {name: tuple(value.shape) for name, value in own.items()})
-        with torch.no_grad():
-            for name, value in own.items():
-                _local(value).copy_(_local(self._scatter(None if state is None else state[name], value)))
-
-    def optimizer_state(self) -> dict[str, Tensor]:
-        """Return the whole state of the optimiser as `<parameter>/<field>`, on rank 0; an empty mapping elsewhere."""
-        whole = {}
-        for name, p in self.named:
-            for field, value in self.optimizer.state.get(p, {}).items():
-                gathered = self._gather(value)
-                if self.rank == 0:
-                    whole[f"{name}/{field}"] = gathered.to("cpu", copy=True).contiguous()
-        return whole
-
-    def load_optimizer_state(self, state: State) -> None:
-        """Take the optimiser's state from rank 0's mapping; the other ranks pass None.
-
-        Raises:
-            CheckpointError: if a parameter's state is missing.
-        """
-        if state is not None:
-            require_names(state, [f"{n}/{field}" for n, _ in self.named for field in _FIELDS], "optimizer.safetensors")
-        place = {id(p): i for i, p in enumerate(p for g in self.optimizer.param_groups for p in g["params"])}
-        entries: dict[int, dict[str, Tensor]] = {}
-        for name, p in self.named:
-            like = {"step": torch.zeros((), device=self.device), "exp_avg": p.detach(), "exp_avg_sq": p.detach()}
-            entries[place[id(p)]] = {
-                field: self._scatter(None if state is None else state[f"{name}/{field}"], like[field])
-                for field in _FIELDS
-            }
-        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": entries})
-
-    def _gather(self, value: Tensor) -> Tensor:
-        return value
-
-    def _scatter(self, value: Tensor | None, like: Tensor) -> Tensor:
-        assert value is not None
-        return value.to(like.device, like.dtype)
-
-    def sum_over_ranks(self, values: Sequence[float]) -> list[float]:
-        """Return the sums of numbers of the host over all processes, without waiting for the device."""
-        return list(values)
-
-    def gather(self, value: Any) -> list[Any]:
-        """Return every process's value, in the order of the ranks."""
-        return [value]
-
-    def broadcast(self, value: Any) -> Any:
-        """Return rank 0's value."""
-        return value
-
-    def barrier(self) -> None:
-        """Wait until every process is here."""
-
-    def close(self) -> None:
-        """Leave the group of processes."""
-
-
-class Ddp(Single):
-    """Every process holds the whole model and a part of the batch; gradients are averaged."""
-
-    name = "ddp"
-
-    def __init__(self, choice: DeviceChoice, processes: Processes | None = None) -> None:
-        super().__init__(choice, processes)
-        # Numbers of the host travel by gloo, so that nothing waits for the device.
-        self._host = dist.new_group(backend="gloo") if dist.get_backend() != "gloo" else dist.group.WORLD
-
-    def _share(self, module: nn.Module) -> nn.Module:
-        # A batch may leave a track out on one process and not on another, so unused parameters must be looked for.
-        devices = None if self.device.type == "cpu" else [self.device]
-        return nn.parallel.DistributedDataParallel(
-            module, device_ids=devices, find_unused_parameters=True, gradient_as_bucket_view=True
-        )
-
-    def micro_step(self, *, last: bool) -> AbstractContextManager[None]:
-        """See `Single.micro_step`."""
-        assert isinstance(self.model, nn.parallel.DistributedDataParallel)
-        return nullcontext() if last else self.model.no_sync()
-
-    def _scatter(self, value: Tensor | None, like: Tensor) -> Tensor:
-        buffer = torch.empty_like(like) if value is None else value.to(like.device, like.dtype).contiguous()
-        dist.broadcast(buffer, 0)
-        return buffer
-
-    def sum_over_ranks(self, values: Sequence[float]) -> list[float]:
-        """See `Single.sum_over_ranks`."""
-        total = torch.tensor(values, dtype=torch.float64)
-        dist.all_reduce(total, group=self._host)
-        return [float(v) for v in total]
-
-    def gather(self, value: Any) -> list[Any]:
-        """See `Single.gather`."""
-        values: list[Any] = [None] * self.world
-        dist.all_gather_object(values, value, group=self._host)
-        return values
-
-    def broadcast(self, value: Any) -> Any:
-        """See `Single.broadcast`."""
-        values = [value]
-        dist.broadcast_object_list(values, 0, group=self._host, device=torch.device("cpu"))
-        return values[0]
-
-    def barrier(self) -> None:
-        """See `Single.barrier`."""
-        dist.barrier(group=self._host)
-
-    def close(self) -> None:
-        """See `Single.close`."""
-        if dist.is_initialized():
-            dist.destroy_process_group()
-
-
-class Fsdp(Ddp):
-    """Weights, gradients and optimiser state are sharded over the processes (FSDP2): each block of a ModuleList, and the rest."""
-
-    name = "fsdp"
-    can_skip = False
-
-    def _share(self, module: nn.Module) -> nn.Module:
-        from torch.distributed.device_mesh import init_device_mesh
-        from torch.distributed.fsdp import fully_shard
-
-        send_from_rank0(module)
-        self._mesh = init_device_mesh(self.device.type, (self.world,))
-        for block in blocks_of(module):
-            fully_shard(block, mesh=self._mesh)
-        fully_shard(module, mesh=self._mesh)
-        return module
-
-    def micro_step(self, *, last: bool) -> AbstractContextManager[None]:
-        """See `Single.micro_step`."""
-        self.module.set_requires_gradient_sync(last)  # type: ignore[operator]  # fully_shard adds this method
-        return nullcontext()
-
-    def _reduce_norm(self, norm: Tensor) -> Tensor:
-        squared = norm.square()
-        dist.all_reduce(squared)
-        return squared.sqrt()
-
-    def full_state_dict(self) -> dict[str, Tensor]:
-        """See `Single.full_state_dict`."""
-        self.module.reshard()  # type: ignore[operator]  # a forward without backward leaves the root gathered
-        return super().full_state_dict()
-
-    def _gather(self, value: Tensor) -> Tensor:
-        from torch.distributed.tensor import DTensor
-
-        return value.full_tensor() if isinstance(value, DTensor) else value
-
-    def _scatter(self, value: Tensor | None, like: Tensor) -> Tensor:
-        from torch.distributed.tensor import DTensor, distribute_tensor
-
-        if not isinstance(like, DTensor):
-            return super()._scatter(value, like)
-        whole = torch.empty(like.shape, dtype=like.dtype, device=like.device)
-        if value is not None:
-            whole.copy_(value)
-        return distribute_tensor(whole, like.device_mesh, like.placements)
-
-
-def _local(value: Tensor) -> Tensor:
-    """Return the part of a tensor that this process holds, sharing its memory."""
-    local = getattr(value, "to_local", None)
-    return value if local is None else local()
-
-
-def blocks_of(module: nn.Module) -> list[nn.Module]:
-    """Return the members of the outermost ModuleLists of a model: its blocks."""
-    found: list[nn.Module] = []
-    for child in module.children():
-        found.extend(child if isinstance(child, nn.ModuleList) else blocks_of(child))
-    return found
-
-
-def send_from_rank0(module: nn.Module) -> None:
-    """Give every process rank 0's weights and buffers."""
-    for value in module.state_dict().values():
-        dist.broadcast(value.detach(), 0)
-
-
-def require_names(found: Mapping[str, Any], expected: Sequence[str], where: str) -> None:
-    """Check that a state names exactly what is expected.
-
-    Raises:
-        CheckpointError: naming the first differences.
-    """
-    missing, extra = [n for n in expected if n not in found], sorted(set(found) - set(expected))
-    if missing or extra:
-        raise CheckpointError(
-            f"{where}: made for another model: {len(missing)} tensors missing {missing[:3]}, {len(extra)} not expected {extra[:3]}; "
-            f"use the configuration it was trained with"
-        )
-
-
-def require_same_shapes(found: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]]) -> None:
-    """Check that weights fit a model.
-
-    Raises:
-        CheckpointError: naming the first tensor that does not.
-    """
-    require_names(found, list(expected), "weights.safetensors")
-    for name, shape in expected.items():
-        if tuple(found[name].shape) != shape:
-            raise CheckpointError(
-                f"weights.safetensors: '{name}' has shape {tuple(found[name].shape)}, the model expects {shape}; "
-                f"use the configuration and vocabulary it was trained with"
-            )

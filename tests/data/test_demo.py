@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import os
@@ -217,23 +218,22 @@ def test_families_of_the_splits_are_disjoint_and_members_resemble_their_own_fami
 
 
 def test_the_same_seed_gives_the_same_pairs_and_another_seed_others() -> None:
-    again = generate(DemoWorld(**config.to_mapping(WORLD)))
+    demo._pool.cache_clear()
+    again = generate(dataclasses.replace(WORLD))
     assert {split: digest(pairs) for split, pairs in again.items()} == {
         s: digest(pairs) for s, pairs in world_pairs().items()
     }
-    demo._pool.cache_clear()
-    other = generate(DemoWorld(**{**config.to_mapping(WORLD), "seed": 1, "num_train": 20}))
+    other = generate(dataclasses.replace(WORLD, seed=1, num_train=20))
     assert not {pair.protein for pair in other["train"]} & {pair.protein for pair in world_pairs()["train"]}
 
 
 def test_pair_i_does_not_depend_on_the_number_of_pairs() -> None:
-    smaller = generate(DemoWorld(**{**config.to_mapping(WORLD), "num_train": 50, "num_test": 7}))
+    smaller = generate(dataclasses.replace(WORLD, num_train=50, num_test=7))
     assert smaller["train"] == world_pairs()["train"][:50]
     assert smaller["test"] == world_pairs()["test"][:7]
 
 
-@pytest.mark.parametrize("hash_seed", ["1", "2"])
-def test_pairs_do_not_depend_on_the_hash_seed_of_the_process(hash_seed: str) -> None:
+def test_pairs_do_not_depend_on_the_hash_seed_of_the_process() -> None:
     code = (
         "from protlig_dd.data.demo import DemoWorld, generate\n"
         "pairs = generate(DemoWorld(num_train=60, num_validation=0, num_test=0, ligands_per_rule=120))['train']\n"
@@ -242,7 +242,7 @@ def test_pairs_do_not_depend_on_the_hash_seed_of_the_process(hash_seed: str) -> 
         "sys.stdout.write(hashlib.sha256(text.encode()).hexdigest())\n"
     )
     run = subprocess.run(
-        [sys.executable, "-c", code], env={**os.environ, "PYTHONHASHSEED": hash_seed}, capture_output=True, text=True
+        [sys.executable, "-c", code], env={**os.environ, "PYTHONHASHSEED": "1"}, capture_output=True, text=True
     )
     assert run.returncode == 0, run.stderr
     world = DemoWorld(num_train=60, num_validation=0, num_test=0, ligands_per_rule=120)
@@ -282,7 +282,7 @@ def test_a_world_is_built_from_plain_values_and_read_back() -> None:
         ({"rule_strength": 1.2}, r"rule_strength: found 1.2, expected a number from 0 to 1.0"),
         (
             {"protein_length": (9, 30)},
-            "protein_length: found 9 to 30, expected the fewest residues first, and at least 10",
+            "protein_length: found 9 to 30, expected the fewest residues first, at least 10",
         ),
         ({"protein_length": (32, 24)}, "protein_length: found 32 to 24"),
     ],
@@ -294,5 +294,5 @@ def test_impossible_worlds_are_refused(values: dict[str, object], message: str) 
 
 def test_a_token_limit_that_leaves_no_ligands_is_refused_with_advice() -> None:
     world = DemoWorld(num_train=1, max_ligand_tokens=8, ligands_per_rule=20)
-    with pytest.raises(ConfigError, match="max_ligand_tokens: found 8.*raise ligands_per_rule"):
+    with pytest.raises(ConfigError, match=r"max_ligand_tokens: found 8.*or ligands_per_rule .found 20"):
         generate(world)

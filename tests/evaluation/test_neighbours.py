@@ -50,7 +50,10 @@ def test_identities_of_known_pairs(sample: str, target: str, identity: float) ->
 
 def test_pairs_of_unequal_length_do_not_disturb_each_other() -> None:
     draws = np.random.default_rng(0)
-    pairs = [tuple("".join(draws.choice(list("ACDE"), size=int(n))) for n in draws.integers(1, 30, size=2)) for _ in range(150)]
+    pairs = [
+        tuple("".join(draws.choice(list("ACDE"), size=int(n))) for n in draws.integers(1, 30, size=2))
+        for _ in range(150)
+    ]
     assert identities(pairs).tolist() == [identities([pair])[0] for pair in pairs]
 
 

@@ -1,0 +1,100 @@
+"""Text files of any size, line by line: plain, gzip or zstd, any line ends, with one clear error for what is no text."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from protlig_dd.errors import FormatError, require
+
+MAX_LINE = 1 << 26  # characters; no sequence is as long, a binary file may well be
+
+_MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5": "zstd", b"PK": "zip", b"BZ": "bzip2", b"\xfd7": "xz"}
+_BY_SUFFIX = {".gz": "gzip", ".zst": "zstd", ".zstd": "zstd"}
+
+
+def data_suffix(path: Path) -> str:
+    """Return the suffix that names the format, in lower case and without compression: ".csv" for "pairs.CSV.gz"."""
+    suffixes = [s.lower() for s in Path(path).suffixes]
+    while suffixes and suffixes[-1] in _BY_SUFFIX:
+        suffixes.pop()
+    return suffixes[-1] if suffixes else ""
+
+
+@contextmanager
+def open_binary(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file for reading its uncompressed bytes; ".gz" and ".zst" are unpacked on the way.
+
+    Raises:
+        FormatError: if there is no such file, it is empty, or it is compressed otherwise than its name says.
+    """
+    path = Path(path)
+    expected = _BY_SUFFIX.get(path.suffix.lower())
+    try:
+        with path.open("rb") as probe:
+            start = probe.read(4)
+    except OSError as error:
+        raise FormatError(f"{path}: cannot be opened ({error.strerror}); give the path of a readable file") from error
+    if not start:
+        raise FormatError(f"{path}: found an empty file, expected records; check how it was made or downloaded")
+    found = _MAGIC.get(start[:2])
+    if expected != found and (expected or found in ("gzip", "zstd")):
+        raise FormatError(
+            f"{path}: the name says {expected or 'no compression'}, the content is {found or 'not'} compressed; rename the file"
+        )
+    with path.open("rb") as raw:
+        if expected == "gzip":
+            with gzip.GzipFile(fileobj=raw) as unpacked:
+                yield unpacked  # type: ignore[misc]
+        elif expected == "zstd":
+            zstandard = require("zstandard", "reading zstd files", extra="data")
+            with zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True) as unpacked:
+                yield unpacked
+        else:
+            yield raw
+
+
+def _damage() -> tuple[type[Exception], ...]:
+    """Return the errors that unpacking a damaged or truncated file raises."""
+    try:
+        import zstandard
+    except ImportError:
+        return (EOFError, zlib.error, gzip.BadGzipFile)
+    return (EOFError, zlib.error, gzip.BadGzipFile, zstandard.ZstdError)
+
+
+def read_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield (line number from 1, line without its end) of a text file; "\\n", "\\r\\n" and "\\r" all end a line.
+
+    Raises:
+        FormatError: for a missing, empty, binary, wrongly encoded or truncated file, with the line reached.
+    """
+    number = 0
+    with open_binary(path) as stream:
+        buffered: Any = stream if isinstance(stream, io.BufferedIOBase) else io.BufferedReader(stream)  # type: ignore[arg-type]
+        text = io.TextIOWrapper(buffered, encoding="utf-8-sig", newline=None)
+        try:
+            while line := text.readline(MAX_LINE):
+                number += 1
+                if "\0" in line or (len(line) == MAX_LINE and not line.endswith("\n")):
+                    raise FormatError(
+                        f"{path}:{number}: found binary data, expected text; give a text file, or one packed as .gz or .zst"
+                    )
+                yield number, line.removesuffix("\n")
+        except UnicodeDecodeError as error:
+            raise FormatError(
+                f"{path}:{number + 1}: found bytes that are not UTF-8 text ({error.reason}); convert or re-export the file"
+            ) from error
+        except _damage() as error:
+            raise FormatError(
+                f"{path}:{number + 1}: the compressed file is truncated or damaged ({error}); download or pack it again"
+            ) from error
+        finally:
+            text.detach()
+    if number == 0:
+        raise FormatError(f"{path}: found an empty file, expected records; check how it was made or downloaded")

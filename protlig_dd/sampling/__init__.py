@@ -1,0 +1,24 @@
+"""Samplers; the union is the registry: a class here is a `kind` in YAML."""
+
+from __future__ import annotations
+
+from protlig_dd.sampling.ancestral import Ancestral, Remasking
+from protlig_dd.sampling.euler import Euler
+from protlig_dd.sampling.first_hitting import FirstHitting
+from protlig_dd.sampling.guidance import Guidance
+from protlig_dd.sampling.loop import Sampled, sample
+from protlig_dd.sampling.unmasking import ConfidenceUnmasking
+
+SamplerSettings = Ancestral | Euler | FirstHitting | ConfidenceUnmasking | Remasking
+
+__all__ = [
+    "Ancestral",
+    "ConfidenceUnmasking",
+    "Euler",
+    "FirstHitting",
+    "Guidance",
+    "Remasking",
+    "Sampled",
+    "SamplerSettings",
+    "sample",
+]

@@ -1,0 +1,49 @@
+"""Euler's method on the reverse jump process: rates frozen during a step. A baseline; ancestral steps are never worse.
+
+Source: Lou, Meng and Ermon 2024, equation 13. The last step is the analytic one, which leaves no mask (SEDD's denoiser step).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from protlig_dd.config import settings
+from protlig_dd.sampling.ancestral import check_steps, reverse_step
+from protlig_dd.sampling.loop import Problem, State, grid, write
+
+
+@settings
+class Euler:
+    """p(x_s = y) = d sigma * rate(x_t -> y) for y != x_t, and the rest stays, `num_steps` times."""
+
+    kind: Literal["euler"] = "euler"
+    num_steps: int = 250
+    exact = True
+
+    def __post_init__(self) -> None:
+        check_steps(self.num_steps)
+
+    def num_calls(self, problem: Problem, state: State) -> int:
+        """Return the number of steps."""
+        return self.num_steps
+
+    def step(self, problem: Problem, state: State, index: int) -> State:
+        """Return the state one step further."""
+        alpha_t, alpha_s = grid(problem, state, index, self.num_steps)
+        if index + 1 == self.num_steps:
+            return reverse_step(problem, state, alpha_s, f"step {index}")
+        schedule = problem.diffusion.schedule
+        t = schedule.time_of(alpha_t)
+        step_sigma = -schedule.alpha_prime(t) / alpha_t / self.num_steps  # d sigma / dt * dt
+        at = {track: problem.active(state, track) for track in problem.open}
+        logits = problem.logits(state, at)
+        result = state
+        for track, index_ in at.items():
+            param, xt = problem.diffusion.parameterizations[track], state.batch.tracks[track].tokens[index_]
+            score = param.log_score(logits[track], xt, problem.of_token(alpha_t, state, track, index_)).exp()
+            moves = param.process.rate_from_score(score, xt) * problem.of_token(step_sigma, state, track, index_)[:, None]
+            stays = (1 - moves.sum(-1)).clamp(min=0)
+            probs = moves.scatter_add(-1, xt[:, None], stays[:, None])
+            drawn = problem.draws[track][index_].fold(f"step {index}").categorical(probs.log())
+            result = write(result, track, index_, drawn)
+        return State(batch=result.batch, alpha=alpha_s)

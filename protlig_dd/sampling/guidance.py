@@ -1,0 +1,147 @@
+"""Guidance: wrappers that turn one denoiser into another. Samplers do not know of them.
+
+All of them change p(x0 | x_t) of absorbing tracks and keep the total score, so that they change *which* letter comes, never *when*:
+dividing log scores by a temperature without this would speed up or slow down the unmasking itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from protlig_dd.config import settings
+from protlig_dd.diffusion.denoiser import Denoiser, Diffusion
+from protlig_dd.diffusion.processes import Absorbing
+from protlig_dd.errors import ConfigError, nearest
+from protlig_dd.tokens.tracks import TrackBatch, TrackSet
+
+
+@settings
+class Guidance:
+    """What to change about the denoiser's answers.
+
+    Args:
+        temperature: of p(x0 | x_t); 1 leaves it alone.
+        top_p: keep the likeliest letters that together have this probability; 1 keeps all.
+        forbidden: symbols never to draw, by track.
+        weight: classifier-free guidance of the condition tracks; 1 is the plain conditional model, bit for bit.
+    """
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    forbidden: dict[str, tuple[str, ...]] | None = None
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.temperature > 0:
+            raise ValueError(f"temperature: found {self.temperature}, expected a positive number (argmax is a small one, such as 0.01)")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p: found {self.top_p}, expected 0 < top_p <= 1")
+
+    def apply(self, denoiser: Denoiser, diffusion: Diffusion, tracks: TrackSet, *, generate: tuple[str, ...]) -> Denoiser:
+        """Return the guided denoiser; the same object when nothing is to change.
+
+        Raises:
+            ConfigError: for a symbol that is not in a track, or guidance of a track with uniform noise.
+        """
+        if self == Guidance():
+            return denoiser
+        for name in generate:
+            if not isinstance(diffusion.parameterizations[name].process, Absorbing):
+                raise ConfigError(f"sampling.guidance: track '{name}' has uniform noise; guidance is defined for absorbing noise")
+        if self.weight != 1:
+            emittable = {name: tracks[name].emittable for name in generate}
+            denoiser = ClassifierFree(denoiser, emittable=emittable, weight=self.weight)
+        if self.temperature == 1 and self.top_p == 1 and not self.forbidden:
+            return denoiser
+        return Reshaped(
+            denoiser,
+            emittable={name: tracks[name].emittable for name in generate},
+            allowed={name: self._allowed(name, tracks) for name in generate},
+            temperature=self.temperature,
+            top_p=self.top_p,
+        )
+
+    def _allowed(self, name: str, tracks: TrackSet) -> Bool[Tensor, " k"]:
+        allowed = tracks[name].emittable.clone()
+        ids = tracks[name].vocabulary.ids
+        for symbol in (self.forbidden or {}).get(name, ()):
+            if symbol not in ids:
+                raise ConfigError(f"sampling.guidance.forbidden.{name}: found '{symbol}'{nearest(symbol, ids)}, not a symbol of the track")
+            allowed[ids[symbol]] = False
+        if not allowed.any():
+            raise ConfigError(f"sampling.guidance.forbidden.{name}: every symbol is forbidden; leave at least one")
+        return allowed
+
+
+@dataclass(frozen=True)
+class Reshaped:
+    """A denoiser with temperature, top-p and forbidden symbols; each row keeps its total mass (its log-sum-exp)."""
+
+    denoiser: Denoiser
+    emittable: Mapping[str, Bool[Tensor, " k"]]
+    allowed: Mapping[str, Bool[Tensor, " k"]]
+    temperature: float
+    top_p: float
+
+    def __call__(
+        self, batch: TrackBatch, sigma: Mapping[str, Tensor], *, at: Mapping[str, Tensor] | None = None
+    ) -> dict[str, Tensor]:
+        """Return the reshaped logits."""
+        logits = self.denoiser(batch, sigma, at=at)
+        return {name: self._reshape(x, name) if name in self.allowed else x for name, x in logits.items()}
+
+    def _reshape(self, logits: Float[Tensor, "a k"], name: str) -> Float[Tensor, "a k"]:
+        allowed = self.allowed[name].to(logits.device)
+        wide = _restrict(logits, self.emittable[name])
+        mass = wide.logsumexp(-1, keepdim=True)
+        log_probs = (wide.masked_fill(~allowed, -torch.inf) / self.temperature).log_softmax(-1)
+        if self.top_p < 1:
+            ordered, index = log_probs.sort(-1, descending=True)
+            before = ordered.exp().cumsum(-1) - ordered.exp()
+            dropped = torch.zeros_like(allowed).expand_as(wide).scatter(-1, index, before >= self.top_p)
+            log_probs = log_probs.masked_fill(dropped, -torch.inf).log_softmax(-1)
+        return log_probs + mass
+
+
+@dataclass(frozen=True)
+class ClassifierFree:
+    """Classifier-free guidance: log p_w = log p_free + w (log p_given - log p_free), normalised; two network calls a step.
+
+    "Free" is the same batch with every track that is not generated left out. Source: Ho and Salimans 2022; Schiff et al. 2024 for
+    discrete diffusion.
+    """
+
+    denoiser: Denoiser
+    emittable: Mapping[str, Bool[Tensor, " k"]]
+    weight: float
+
+    def __call__(
+        self, batch: TrackBatch, sigma: Mapping[str, Tensor], *, at: Mapping[str, Tensor] | None = None
+    ) -> dict[str, Tensor]:
+        """Return the guided logits of the generated tracks, and the plain ones of the others."""
+        given = self.denoiser(batch, sigma, at=at)
+        nothing = [False] * batch.num_examples
+        tracks = {n: t if n in self.emittable else t.keep(nothing) for n, t in batch.tracks.items()}
+        hidden = {n: torch.full_like(c, -1) for n, c in batch.conditions.items()}
+        none = torch.zeros(0, dtype=torch.int64, device=batch.device)
+        kept = None if at is None else {n: at[n] if n in self.emittable else none for n in at}
+        free = self.denoiser(replace(batch, tracks=tracks, conditions=hidden), sigma, at=kept)
+        return {n: self._combine(x, free[n], self.emittable[n]) if n in self.emittable else x for n, x in given.items()}
+
+    def _combine(self, given: Float[Tensor, "a k"], free: Float[Tensor, "a k"], emittable: Tensor) -> Float[Tensor, "a k"]:
+        given, free = _restrict(given, emittable), _restrict(free, emittable)
+        mass = given.logsumexp(-1, keepdim=True)
+        log_given, log_free = given.log_softmax(-1), free.log_softmax(-1)
+        guided = torch.where(given == -torch.inf, given, log_free + self.weight * (log_given - log_free))
+        return guided.log_softmax(-1) + mass
+
+
+def _restrict(logits: Float[Tensor, "a k"], emittable: Bool[Tensor, " k"]) -> Float[Tensor, "a k"]:
+    """Logits in at least float32, with -inf at ids that may not be emitted."""
+    wide = logits if logits.dtype == torch.float64 else logits.float()
+    return wide.masked_fill(~emittable.to(wide.device), -torch.inf)

@@ -1,0 +1,80 @@
+"""Confidence unmasking: open the tokens the network is surest of. Not exact, often better with a trained network.
+
+Source: Chang et al. 2022 (MaskGIT); GenMol and DPLM sample this way. Its law differs from the model's: entropy is lost.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from protlig_dd.config import settings
+from protlig_dd.sampling.ancestral import check_steps, require_absorbing
+from protlig_dd.sampling.first_hitting import rank_within
+from protlig_dd.sampling.loop import Problem, State, grid, write
+
+
+@settings
+class ConfidenceUnmasking:
+    """Draw a letter for every mask, keep the surest, and leave as many masks as the schedule has at that time.
+
+    Args:
+        num_steps: steps, one network call each; an example with fewer masks finishes earlier in effect.
+        randomness: weight of Gumbel noise on the confidences, falling to zero with the noise level; 0 is greedy.
+    """
+
+    kind: Literal["confidence"] = "confidence"
+    num_steps: int = 32
+    randomness: float = 0.0
+    exact = False
+
+    def __post_init__(self) -> None:
+        check_steps(self.num_steps)
+        if self.randomness < 0:
+            raise ValueError(f"randomness: found {self.randomness}, expected 0 or more")
+
+    def num_calls(self, problem: Problem, state: State) -> int:
+        """Return the number of steps."""
+        require_absorbing(problem, self.kind)
+        return self.num_steps
+
+    def step(self, problem: Problem, state: State, index: int) -> State:
+        """Return the state with the surest tokens of each example opened."""
+        _, alpha_s = grid(problem, state, index, self.num_steps)
+        at = {track: problem.active(state, track) for track in problem.open}
+        logits = problem.logits(state, at)
+        letters, confidence, segment = [], [], []
+        for track, position in at.items():
+            param, xt = problem.diffusion.parameterizations[track], state.batch.tracks[track].tokens[position]
+            log_probs = param.x0_log_probs(logits[track], xt, problem.of_token(state.alpha, state, track, position))
+            draws = problem.draws[track][position].fold(f"step {index}")
+            drawn = draws.categorical(log_probs)
+            noise = draws.fold("confidence").gumbel() * problem.of_token(1 - alpha_s, state, track, position)
+            letters.append(drawn)
+            confidence.append(log_probs.gather(-1, drawn[:, None])[:, 0] + self.randomness * noise)
+            segment.append(state.batch.tracks[track].layout.segment[position])
+        owner = torch.cat(segment)
+        rank = rank_within(owner, -torch.cat(confidence))
+        opens = rank < self._number_to_open(problem, state, owner, alpha_s)[owner]
+        return _write_opened(state, at, letters, opens, alpha_s)
+
+    def _number_to_open(self, problem: Problem, state: State, owner: Tensor, alpha_s: Tensor) -> Int[Tensor, " b"]:
+        """Masks now, less the masks that the schedule leaves at the next time (rounded to nearest)."""
+        counts = torch.zeros(state.batch.num_examples, dtype=torch.int64, device=owner.device)
+        now = torch.bincount(owner, minlength=state.batch.num_examples)
+        total = counts.clone()
+        for track, is_open in problem.open.items():
+            total = total.index_add(0, state.batch.tracks[track].layout.segment, is_open.long())
+        start = problem.diffusion.schedule.alpha(torch.ones_like(alpha_s))
+        leave = torch.round(total * ((1 - alpha_s) / (1 - start))).long()
+        return (now - leave).clamp(min=0)
+
+
+def _write_opened(state: State, at: dict[str, Tensor], letters: list[Tensor], opens: Tensor, alpha_s: Tensor) -> State:
+    parts = opens.split([len(position) for position in at.values()])
+    for (track, position), drawn, kept in zip(at.items(), letters, parts, strict=True):
+        state = write(state, track, position[kept], drawn[kept])
+    return State(batch=state.batch, alpha=alpha_s)

@@ -1,0 +1,222 @@
+"""What watches over a run: the finiteness of the loss, signals that ask it to stop, and the hung process."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from protlig_dd.errors import ProtligError
+from protlig_dd.training.strategies import Single
+
+log = logging.getLogger(__name__)
+PHASES = ("data", "prepare", "exchange", "forward and backward", "update", "validation", "hooks", "checkpoint")
+_STOPPING = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, name)]
+
+
+class NonFiniteLossError(ProtligError):
+    """The loss or its gradient became NaN or infinite; the weights are those of the step before."""
+
+
+class FiniteGuard:
+    """Stops a run before an update with a loss that is not finite.
+
+    On a CPU the numbers are at hand and checked at once. On an accelerator asking would make the host wait in every step, so the check
+    stays on the device: it turns this and all later updates off (see `Single.step`), and `settle`, called now and then, raises.
+
+    Args:
+        strategy: whose losses are checked.
+        describe: says in words what a step's batch held, given the step from 0.
+        deferred: check on the device; by default on accelerators, where the strategy can turn an update off.
+    """
+
+    def __init__(self, strategy: Single, describe: Callable[[int], str], *, deferred: bool | None = None) -> None:
+        self._strategy, self._describe = strategy, describe
+        self._deferred = strategy.can_skip and strategy.device.type != "cpu" if deferred is None else deferred
+        self._bad = torch.zeros((), device=strategy.device)
+        self._first = torch.full((), -1, dtype=torch.int64, device=strategy.device)
+        self._scaled = strategy.choice.needs_scaler  # with a loss scaler, gradients may overflow and the scaler sees to it
+
+    def check(self, step: int, loss: Tensor, norm: Tensor | None) -> Tensor | None:
+        """Check the loss of a step (from 0) on this process, and the gradient's norm; return what `Single.step` takes as `skip`.
+
+        Raises:
+            NonFiniteLossError: naming rank, step, task and track, if the check is not deferred.
+        """
+        if self._deferred:
+            bad = ~torch.isfinite(loss)
+            if norm is not None and not self._scaled:
+                bad = bad | ~torch.isfinite(norm)
+            self._first = torch.where(bad & (self._first < 0), step, self._first)
+            self._bad = torch.maximum(self._bad, bad.float())
+            return self._bad
+        own = float(loss)
+        if norm is None:  # this strategy has no norm yet, which would carry the news to all processes
+            if sum(self._strategy.sum_over_ranks([float(not math.isfinite(own))])):
+                raise NonFiniteLossError(self._explain(step, own))
+        elif not math.isfinite(own) or not (self._scaled or math.isfinite(float(norm))):
+            raise NonFiniteLossError(self._explain(step, own, float(norm)))
+        return None
+
+    def settle(self) -> None:
+        """Ask the device, where the check was deferred.
+
+        Raises:
+            NonFiniteLossError: as `check`.
+        """
+        if self._deferred and float(self._bad):
+            raise NonFiniteLossError(self._explain(int(self._first), math.nan))
+
+    def _explain(self, step: int, loss: float, norm: float | None = None) -> str:
+        rank, where = self._strategy.rank, f"rank {self._strategy.rank}, step {step + 1}"
+        if math.isfinite(loss):
+            cause = f"the gradient is not finite (norm {norm}) though the loss of rank {rank} is ({loss:.6g})"
+        else:
+            cause = f"the loss is {loss}"
+        return (
+            f"{where}: {cause}; batch: {self._describe(step)}; stopped before the update, the last checkpoint is good; "
+            f"lower optim.lr or optim.clip_norm, or use precision=fp32, then start again"
+        )
+
+
+@dataclass
+class StopRequest:
+    """Which signal asked the run to stop; 0 while none has."""
+
+    signal: int = 0
+
+    @property
+    def name(self) -> str:
+        """The signal's name, such as SIGTERM."""
+        return signal.Signals(self.signal).name
+
+
+@contextmanager
+def catch_signals() -> Iterator[StopRequest]:
+    """Turn SIGTERM, SIGINT and SIGUSR1 into a request to stop after the step; a second SIGINT or SIGTERM ends the process at once."""
+    request = StopRequest()
+    if threading.current_thread() is not threading.main_thread():
+        yield request  # only the main thread can be told about signals
+        return
+
+    def note(number: int, frame: FrameType | None) -> None:
+        request.signal = number
+        for other in _STOPPING[:2]:
+            signal.signal(other, before[other])
+
+    before: dict[int, Any] = {number: signal.getsignal(number) for number in _STOPPING}
+    for number in _STOPPING:
+        signal.signal(number, note)
+    try:
+        yield request
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class Watchdog:
+    """Names the process that a run waits for.
+
+    Each process says where it is (`beat`, which costs nothing); a thread writes that into a file every few seconds. When there was no
+    beat for `seconds`, the thread reads all processes' files and logs who is behind, and where its code stands.
+
+    Args:
+        folder: for the heartbeat files; on a file system that all processes share.
+        rank: this process.
+        world: the number of processes.
+        seconds: how long a phase may last; 0 turns the watchdog off.
+    """
+
+    def __init__(self, folder: Path, *, rank: int, world: int, seconds: float) -> None:
+        self._folder, self._rank, self._world, self._seconds = folder, rank, world, seconds
+        self._at = (0, PHASES[0], time.monotonic())
+        self._reported = 0.0
+        self._stop = threading.Event()
+        self._main = threading.get_ident()
+        self._thread: threading.Thread | None = None
+
+    def beat(self, step: int, phase: str) -> None:
+        """Say that this process enters a phase (one of `PHASES`) of a step."""
+        self._at = (step, phase, time.monotonic())
+
+    def __enter__(self) -> Watchdog:
+        if self._seconds:
+            self._thread = threading.Thread(target=self._run, name="protlig-watchdog", daemon=True)
+            self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stop.wait(min(10.0, self._seconds / 4)):
+            self._look()
+
+    def _look(self) -> None:
+        step, phase, since = self._at
+        stalled = time.monotonic() - since
+        try:
+            self._publish(step, phase)
+            if stalled > self._seconds and since != self._reported:
+                self._reported = since
+                log.error("%s", self.explain())
+                if self._behind() == [self._rank]:
+                    log.error("rank %d stands here:\n%s", self._rank, self._stack())
+        except OSError as error:
+            log.warning("heartbeats cannot be written (%s); a hung process will not be named", error)
+            self._stop.set()
+
+    def _publish(self, step: int, phase: str) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        path = self._folder / f"rank_{self._rank:05d}.json"
+        temporary = path.with_suffix(".writing")
+        temporary.write_text(json.dumps({"step": step, "phase": phase, "time": time.time()}), encoding="utf-8")
+        os.replace(temporary, path)
+
+    def _places(self) -> dict[int, tuple[int, int, float]]:
+        """Return for each rank its step, the number of its phase, and when it said so; (-1, 0, 0) where it never did."""
+        places = {}
+        for rank in range(self._world):
+            path = self._folder / f"rank_{rank:05d}.json"
+            beat = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+            places[rank] = (beat["step"], PHASES.index(beat["phase"]), beat["time"]) if beat else (-1, 0, 0.0)
+        return places
+
+    def _behind(self) -> list[int]:
+        places = self._places()
+        slowest = min(place[:2] for place in places.values())
+        return [rank for rank, place in places.items() if place[:2] == slowest]
+
+    def explain(self) -> str:
+        """Return who is behind and where, in words."""
+        places, behind = self._places(), self._behind()
+        step, phase, _ = places[behind[0]]
+        who = f"rank{'s' if len(behind) > 1 else ''} {', '.join(map(str, behind))}"
+        silent = [str(r) for r, place in places.items() if time.time() - place[2] > self._seconds]
+        dead = f"; no heartbeat at all from rank {', '.join(silent)}: its process has died or is frozen" if silent else ""
+        others = "" if len(behind) == self._world else f"; the other {self._world - len(behind)} wait for it"
+        place = f"step {step}, {PHASES[phase]}" if step >= 0 else "before its first step"
+        return f"no progress for {self._seconds:g} s: {who} hangs at {place}{others}{dead}"
+
+    def _stack(self) -> str:
+        frame = sys._current_frames().get(self._main)
+        return "".join(traceback.format_stack(frame)[-8:]).rstrip()
