@@ -69,16 +69,35 @@ def read_config(name: str | Path, overrides: Sequence[str] = ()) -> dict[str, An
         ConfigError: for a missing file, broken YAML, a circular `extends`, or an override that is not `key=value`.
     """
     from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
 
-    merged = OmegaConf.create(_read_chain(find_config(name), seen=()))
+    merged = _read_chain(find_config(name), seen=())
     for override in overrides:
         key, sep, value = override.partition("=")
         if not sep or not key.strip("."):
-            raise ConfigError(f"override '{override}': expected key.sub=value, for instance train.lr=1e-4")
-        merged = OmegaConf.merge(merged, OmegaConf.from_dotlist([f"{key}={value}"]))
-    plain = OmegaConf.to_container(merged, resolve=True)
+            raise ConfigError(f"override '{override}': expected key.sub=value, for instance train.optim.lr=1e-4")
+        try:
+            change = OmegaConf.to_container(OmegaConf.from_dotlist([f"{key}={value}"]), resolve=False)
+        except (YAMLError, OmegaConfBaseException) as error:
+            raise ConfigError(f"override '{override}': the value is not YAML ({' '.join(str(error).split())})") from error
+        merged = _merge(merged, typing.cast("dict[str, Any]", change))
+    plain = OmegaConf.to_container(OmegaConf.create(merged), resolve=True)
     assert isinstance(plain, dict)
     return typing.cast("dict[str, Any]", plain)
+
+
+def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge mappings. One of another `kind` replaces the whole, since its fields are others."""
+    if "kind" in over and over["kind"] != base.get("kind", over["kind"]):
+        return dict(over)
+    merged = dict(base)
+    for key, value in over.items():
+        if isinstance(value, Mapping) and isinstance(merged.get(key), Mapping):
+            merged[key] = _merge(merged[key], value)
+        else:
+            merged[key] = value
+    return merged
 
 
 def _read_chain(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
@@ -100,7 +119,7 @@ def _read_chain(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
         return typing.cast("dict[str, Any]", plain)
     beside = path.parent / f"{parent}.yaml"
     base = _read_chain(beside if beside.is_file() else find_config(parent), (*seen, path))
-    return typing.cast("dict[str, Any]", OmegaConf.to_container(OmegaConf.merge(base, plain), resolve=False))
+    return _merge(base, typing.cast("dict[str, Any]", plain))
 
 
 def build(cls: type[T] | Any, values: Any, where: str = "") -> T:
@@ -143,9 +162,12 @@ def _resolve_kinds(annotation: Any, values: Any, where: str) -> Any:
     """Build nested unions by their `kind` first, so that an error speaks of the one class that was meant."""
     members = _members(annotation)
     if not members:
-        if typing.get_origin(annotation) is dict and isinstance(values, Mapping):
-            inner = typing.get_args(annotation)[1]
-            return {k: _resolve_kinds(inner, v, _join(where, k)) for k, v in values.items()}
+        origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+        if origin is dict and isinstance(values, Mapping):
+            # null takes an entry away that the extended config has, such as diffusion.tasks.joint=null
+            return {k: _resolve_kinds(arguments[1], v, _join(where, k)) for k, v in values.items() if v is not None}
+        if origin in (tuple, list) and isinstance(values, list):
+            return [_resolve_kinds(arguments[0], v, _join(where, i)) for i, v in enumerate(values)]
         return values
     if not isinstance(values, Mapping):
         return values

@@ -24,14 +24,18 @@ FLOORS = [
     {"training", "sampling"},
     {"evaluation", "scaling"},
     {"experiment"},
+    {"run"},
+    {"generation"},
+    {"assessment", "output"},
+    {"commands"},
     {"cli"},
     {"__main__"},
 ]
 SINGLE_FILES = {"errors", "config", "device", "rng"}
 FLOOR_OF = {name: number for number, names in enumerate(FLOORS) for name in names}
 
-ATTENTION, DEVICE, TRACKING = r"nn/attention\.py", r"device\.py", r"training/tracking\.py"
-DISTRIBUTED = r"training/(distributed\w*|sharded)\.py"
+ATTENTION, DEVICE, TRACKING = r"nn/attention\.py", r"device\.py", r"training/track(ing|ers)\.py"
+DISTRIBUTED = r"training/(distributed\w*|sharded|strategies)\.py"
 # What may stand in one place only: a pattern of code (comments and docstrings do not count), and the files that may hold it.
 OWNERS = {
     r"flash_attn|scaled_dot_product_attention": f"{ATTENTION}",

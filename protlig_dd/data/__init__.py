@@ -1,0 +1,1 @@
+"""Data: readers, token tables, splits, the loader, downloads, and the synthetic world of the demo."""

@@ -82,8 +82,7 @@ class DemoWorld:
         fewest, most_residues = self.protein_length
         if not _LONGEST_MOTIF <= fewest <= most_residues:
             raise ConfigError(
-                f"protein_length: found {fewest} to {most_residues}, "
-                f"expected the fewest residues first, at least {_LONGEST_MOTIF} (a motif)"
+                f"protein_length: found {fewest} to {most_residues}, expected fewest first, at least {_LONGEST_MOTIF} (a motif)"
             )
 
     @property
@@ -143,12 +142,10 @@ def generate(world: DemoWorld) -> dict[str, list[Pair]]:
     """
     pool = _pool(world.seed, world.ligands_per_rule, world.max_ligand_tokens)
     sizes = {"train": world.num_train, "validation": world.num_validation, "test": world.num_test}
-    pairs: dict[str, list[Pair]] = {}
-    first = 0
+    pairs, first = {}, 0
     for split, size in sizes.items():
-        families = _families(world, split, first)
+        families, draw = _families(world, split, first), _generator(world.seed, "pairs", split)
         first += len(families)
-        draw = _generator(world.seed, "pairs", split)
         pairs[split] = [_draw_pair(world, families, pool, draw) for _ in range(size)]
     return pairs
 
@@ -160,15 +157,15 @@ def _generator(seed: int, *names: str | int) -> np.random.Generator:
 def _families(world: DemoWorld, split: str, first: int) -> list[_Family]:
     """Return a split's families, the rules taking turns, numbered from `first`."""
     per_rule = world.families_per_rule if split == "train" else world.heldout_families_per_rule
-    low, high = world.protein_length
     families = []
     for i in range(per_rule * len(RULES)):
         draw = _generator(world.seed, "family", split, i)
-        length = int(draw.integers(low, high + 1))
+        length = int(draw.integers(*world.protein_length, endpoint=True))
         rates = 2 * world.substitution_rate * draw.random(length)
-        families.append(
-            _Family(number=first + i, rule=i % len(RULES), consensus=_background(draw, length), rates=rates)
-        )
+        consensus = _background(draw, length)
+        while motif_of("".join(consensus)):  # else a family of no substitutions could have no member with one motif
+            consensus = _background(draw, length)
+        families.append(_Family(number=first + i, rule=i % len(RULES), consensus=consensus, rates=rates))
     return families
 
 
@@ -226,8 +223,7 @@ def _decoy(rule: Rule, draw: np.random.Generator) -> list[str]:
     """Return a near-motif of a rule: an instance with one key residue replaced by one that is not allowed there."""
     residues = _instance(rule, draw)
     place = _pick(rule.key_positions, draw)
-    wrong = [letter for letter in AMINO_ACIDS if letter not in rule.choices[place]]
-    residues[place] = _pick(wrong, draw)
+    residues[place] = _pick([letter for letter in AMINO_ACIDS if letter not in rule.choices[place]], draw)
     return residues
 
 
@@ -255,10 +251,10 @@ def _pool(seed: int, ligands_per_rule: int, max_tokens: int) -> _Pool:
             f"max_ligand_tokens: found {max_tokens}, which leaves no size that every rule has ligands of; "
             f"raise it (26 is enough), or ligands_per_rule (found {ligands_per_rule}; 100 is enough)"
         )
-    weights = np.array([min(len(cell[length]) for cell in cells) for length in lengths], dtype=float)
-    ends = np.cumsum(weights) / weights.sum()
-    ends[-1] = 1.0
-    return _Pool(cells=cells, lengths=lengths, length_ends=ends)
+    weights = np.array([min(len(cell[length]) for cell in cells) for length in lengths])
+    return _Pool(
+        cells=cells, lengths=lengths, length_ends=np.cumsum(weights) / weights.sum()
+    )  # integers: ends at 1.0 exactly
 
 
 def _rule_ligands(rule: Rule, seed: int, count: int, max_tokens: int) -> dict[int, list[str]]:
@@ -283,18 +279,16 @@ def knn_null(train_pairs: Sequence[Pair], test_proteins: Sequence[str], *, kmer:
         kmer: residues in a k-mer.
     """
     assert train_pairs and kmer >= 1, f"{len(train_pairs)} pairs, kmer {kmer}"
+    vocabularies = [_kmers(pair.protein, kmer) for pair in train_pairs]
+    sizes = np.array([len(words) for words in vocabularies])
     holders: dict[str, list[int]] = {}
-    sizes = np.empty(len(train_pairs))
-    for i, pair in enumerate(train_pairs):
-        words = _kmers(pair.protein, kmer)
-        sizes[i] = len(words)
+    for i, words in enumerate(vocabularies):
         for word in words:
             holders.setdefault(word, []).append(i)
     index = {word: np.array(ids) for word, ids in holders.items()}
     nearest = []
-    for protein in test_proteins:
-        words = _kmers(protein, kmer)
-        found = [index[word] for word in sorted(words) if word in index]
+    for words in (_kmers(protein, kmer) for protein in test_proteins):
+        found = [index[word] for word in words if word in index]
         shared = np.bincount(np.concatenate(found), minlength=len(train_pairs)) if found else np.zeros(len(train_pairs))
         nearest.append(train_pairs[int(np.argmax(shared / np.maximum(len(words) + sizes - shared, 1)))].ligand)
     return nearest

@@ -27,7 +27,7 @@ def data_suffix(path: Path) -> str:
 
 
 @contextmanager
-def open_binary(path: Path) -> Iterator[IO[bytes]]:
+def open_binary(path: Path) -> Iterator[Any]:
     """Open a file for reading its uncompressed bytes; ".gz" and ".zst" are unpacked on the way.
 
     Raises:
@@ -50,13 +50,37 @@ def open_binary(path: Path) -> Iterator[IO[bytes]]:
     with path.open("rb") as raw:
         if expected == "gzip":
             with gzip.GzipFile(fileobj=raw) as unpacked:
-                yield unpacked  # type: ignore[misc]
-        elif expected == "zstd":
-            zstandard = require("zstandard", "reading zstd files", extra="data")
-            with zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True) as unpacked:
                 yield unpacked
+        elif expected == "zstd":
+            yield io.BufferedReader(_ZstdStream(raw), 1 << 18)
         else:
             yield raw
+
+
+class _ZstdStream(io.RawIOBase):
+    """Unpacks zstd frames; unlike zstandard's own reader it tells a truncated file from a finished one."""
+
+    def __init__(self, raw: IO[bytes]) -> None:
+        self._zstandard = require("zstandard", "reading zstd files", extra="data")
+        self._raw, self._ready, self._frame = raw, b"", self._zstandard.ZstdDecompressor().decompressobj()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._ready:
+            packed = self._frame.unused_data if self._frame.eof else b""
+            packed = packed or self._raw.read(1 << 17)
+            if not packed:
+                if not self._frame.eof:
+                    raise EOFError("the last zstd frame has no end")
+                return 0
+            if self._frame.eof:
+                self._frame = self._zstandard.ZstdDecompressor().decompressobj()
+            self._ready = self._frame.decompress(packed)
+        size = min(len(buffer), len(self._ready))
+        buffer[:size], self._ready = self._ready[:size], self._ready[size:]
+        return size
 
 
 def _damage() -> tuple[type[Exception], ...]:
@@ -76,7 +100,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
     """
     number = 0
     with open_binary(path) as stream:
-        buffered: Any = stream if isinstance(stream, io.BufferedIOBase) else io.BufferedReader(stream)  # type: ignore[arg-type]
+        buffered = io.BufferedReader(stream) if isinstance(stream, io.RawIOBase) else stream
         text = io.TextIOWrapper(buffered, encoding="utf-8-sig", newline=None)
         try:
             while line := text.readline(MAX_LINE):

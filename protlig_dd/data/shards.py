@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from array import array
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from protlig_dd.data.table import TokenColumn, TokenTable
-from protlig_dd.errors import FormatError, require
+from protlig_dd.errors import FormatError, ProtligError, require
 from protlig_dd.tokens.tracks import TrackSet
 
 MANIFEST = "shards.json"
@@ -45,10 +46,10 @@ class ShardWriter:
         self._clear()
 
     def _clear(self) -> None:
-        self._rows: dict[str, list[np.ndarray]] = {name: [] for name in self.tracks}
+        self._values = {name: array("i") for name in self.tracks}
+        self._offsets = {name: array("q", [0]) for name in self.tracks}
         self._label_rows: list[Mapping[str, float | int]] = []
         self._names: list[str] = []
-        self._tokens = 0
 
     def add(
         self,
@@ -57,14 +58,17 @@ class ShardWriter:
         labels: Mapping[str, float | int] | None = None,
         name: str = "",
     ) -> None:
-        """Add one example; every example must come with the same label names."""
-        for track, rows in self._rows.items():
-            row = np.asarray(example.get(track, ()), dtype=np.int32)
-            rows.append(row)
-            self._tokens += len(row)
+        """Add one example; every example must come with the same label names.
+
+        Raises:
+            ProtligError: if a shard cannot be written (a full disk).
+        """
+        for track, values in self._values.items():
+            values.frombytes(np.asarray(example.get(track, ()), dtype=np.int32).tobytes())
+            self._offsets[track].append(len(values))
         self._label_rows.append(dict(labels or {}))
         self._names.append(name)
-        if self._tokens >= self.tokens_per_shard:
+        if sum(map(len, self._values.values())) >= self.tokens_per_shard:
             self._flush()
 
     def _flush(self) -> None:
@@ -72,21 +76,28 @@ class ShardWriter:
             return
         pa = require("pyarrow", _PURPOSE, extra="data")
         columns: dict[str, Any] = {}
-        for track, rows in self._rows.items():
-            offsets = np.cumsum([0, *map(len, rows)], dtype=np.int64)
-            columns[f"track:{track}"] = pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(np.concatenate(rows)))
+        for track, values in self._values.items():
+            flat = np.frombuffer(values, np.int32) if values else np.zeros(0, np.int32)
+            offsets = np.frombuffer(self._offsets[track], np.int64)
+            columns[f"track:{track}"] = pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(flat))
         for label in self._label_rows[0]:
-            values = np.array([row[label] for row in self._label_rows])
-            columns[f"label:{label}"] = pa.array(values)
-            self._labels[label] = str(values.dtype)
+            numbers = np.array([row[label] for row in self._label_rows])
+            columns[f"label:{label}"] = pa.array(numbers)
+            self._labels[label] = str(numbers.dtype)
         columns["name"] = pa.array(self._names, pa.large_string())
         batch = pa.record_batch(columns)
         file = f"shard-{len(self._shards):05d}.arrow"
         part = self.folder / f"{file}.part"
-        with pa.OSFile(str(part), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
-            writer.write_batch(batch)
-        os.replace(part, self.folder / file)
-        self._shards.append({"file": file, "examples": len(self._names), "tokens": self._tokens})
+        try:
+            with pa.OSFile(str(part), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
+                writer.write_batch(batch)
+            os.replace(part, self.folder / file)
+        except OSError as error:
+            raise ProtligError(
+                f"{part}: cannot be written ({error}); free space or choose another folder, and prepare again"
+            ) from error
+        tokens = sum(map(len, self._values.values()))
+        self._shards.append({"file": file, "examples": len(self._names), "tokens": tokens})
         self._clear()
 
     def close(self) -> None:

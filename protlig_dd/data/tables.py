@@ -70,8 +70,10 @@ def _open_csv(path: Path, *, tabs: bool) -> Table:
             yield line + "\n"
 
     # Tab tables of public databases hold lone quotes inside fields; there a quote is a letter like any other.
-    quoting = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
-    reader = csv.reader(plain(), delimiter=delimiter, quoting=quoting)
+    if delimiter == "\t":
+        reader = csv.reader(plain(), delimiter=delimiter, quoting=csv.QUOTE_NONE)
+    else:
+        reader = csv.reader(plain(), delimiter=delimiter)
     header = tuple(_unquoted(cell, delimiter) for cell in _next_row(reader, path, offset) or ())
 
     def rows() -> Iterator[tuple[str, Sequence[str | None]]]:

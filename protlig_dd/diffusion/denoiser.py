@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -15,6 +15,7 @@ from protlig_dd.diffusion.schedules import NoiseSchedule
 from protlig_dd.tokens.tracks import TrackBatch
 
 
+@runtime_checkable
 class Denoiser(Protocol):
     """Logits for each track from noisy tokens and their noise levels."""
 

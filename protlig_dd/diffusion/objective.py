@@ -206,7 +206,7 @@ class DiffusionObjective:
                 by_task = torch.zeros(len(self.tasks.names), device=total.device).index_add_(0, track.group, values.float())
                 for task, count in track.num_tokens.items():
                     sums[f"{label}/{task}/{name}"] = by_task[self.tasks.names.index(task)]
-                    counts[f"{label}/{task}/{name}"] = count
+                    counts[f"{label}/{task}/{name}"] = float(count)
         return LossTerms(total=total, sums=sums, counts=counts)
 
 

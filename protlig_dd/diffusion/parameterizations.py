@@ -13,7 +13,7 @@ Sources: Lou, Meng and Ermon 2024 (SEDD), equations 5 and 10; Sahoo et al. 2024 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -24,6 +24,7 @@ from protlig_dd.diffusion.processes import Absorbing, Uniform
 Weighting = Literal["elbo", "constant", "linear"]
 
 
+@runtime_checkable
 class Parameterization(Protocol):
     """What objectives and samplers ask of a parameterization."""
 
@@ -138,13 +139,14 @@ class Score:
         return scores.scatter(-1, xt[..., None], 0.0)
 
     def x0_log_probs(self, logits: Float[Tensor, "*s k"], xt: Int[Tensor, "*s"], alpha: Float[Tensor, "*s"]) -> Float[Tensor, "*s k"]:
-        """Return log p(x0 | x_t): normalised scores at masks; for uniform noise the marginal with its noise taken out again."""
+        """Return log p(x0 | x_t): normalised scores at masks; for uniform noise by Bayes, from the marginal with its noise taken out."""
         if isinstance(self.process, Absorbing):
             return _restrict(logits, self.process).log_softmax(-1)
         marginal = self.log_score(logits, xt, alpha).softmax(-1)  # p_t(y), since the scores share the denominator p_t(x_t)
         noise = (1 - alpha[..., None]) / self.process.num_states * self.process.emittable(marginal)
         tiny = torch.finfo(marginal.dtype).tiny
-        clean = (marginal - noise).clamp(min=0) + tiny * self.process.emittable(marginal)
+        elsewhere = (marginal - noise).clamp(min=0)  # alpha p(x0 | x_t at all other places)
+        clean = elsewhere * self.process.transition(xt, alpha, marginal) + tiny * self.process.emittable(marginal)
         return (clean / clean.sum(-1, keepdim=True)).log()
 
     def reverse_probs(

@@ -9,7 +9,7 @@ folded into `reverse_from_score`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -19,6 +19,7 @@ from protlig_dd.rng import Draws
 from protlig_dd.tokens.vocabulary import Vocabulary
 
 
+@runtime_checkable
 class Process(Protocol):
     """What samplers and losses ask of a forward process."""
 
@@ -129,17 +130,17 @@ class Uniform(_OnVocabulary):
         """Return x0 with each token redrawn with probability 1 - alpha."""
         return torch.where(draws.uniform() < 1 - alpha, self._draw(x0, draws), x0)
 
-    def _transition(self, xt: Tensor, alpha: Tensor, like: Tensor) -> Tensor:
-        """P(x_t | y, survival alpha) for every y: symmetric in x and y."""
+    def transition(self, xt: Int[Tensor, "*s"], alpha: Float[Tensor, "*s"], like: Tensor) -> Float[Tensor, "*s k"]:
+        """Return q(x_t | y) with survival alpha for every letter y, in the dtype of `like`; symmetric in x_t and y."""
         return alpha[..., None] * self._one_hot(xt, like) + (1 - alpha[..., None]) / self.num_states * self.emittable(like)
 
     def posterior(
         self, x0_probs: Float[Tensor, "*s k"], xt: Int[Tensor, "*s"], alpha_s: Float[Tensor, "*s"], alpha_t: Float[Tensor, "*s"]
     ) -> Float[Tensor, "*s k"]:
         """Return sum over x0 of p(x0) q(x_s | x_t, x0), by Bayes for each x0: Duo's and UDLM's reverse step."""
-        back = self._transition(xt, alpha_t / alpha_s, x0_probs)  # q(x_t | x_s = y)
+        back = self.transition(xt, alpha_t / alpha_s, x0_probs)  # q(x_t | x_s = y)
         spread = (1 - alpha_s[..., None]) / self.num_states
-        reached = self._transition(xt, alpha_t, x0_probs)  # q(x_t | x0 = y)
+        reached = self.transition(xt, alpha_t, x0_probs)  # q(x_t | x0 = y)
         weighted = torch.where(x0_probs > 0, x0_probs / reached.clamp(min=torch.finfo(x0_probs.dtype).tiny), 0)
         return back * (alpha_s[..., None] * weighted + spread * weighted.sum(-1, keepdim=True) * self.emittable(x0_probs))
 
@@ -151,7 +152,7 @@ class Uniform(_OnVocabulary):
         allowed = self.emittable(score)
         total = (score * allowed).sum(-1, keepdim=True)
         carried = score * allowed / keep[..., None] + ((keep - 1) / (self.num_states * keep))[..., None] * total * allowed
-        return (carried * self._transition(xt, keep, score)).clamp(min=0)
+        return (carried * self.transition(xt, keep, score)).clamp(min=0)
 
     def rate_from_score(self, score: Float[Tensor, "*s k"], xt: Int[Tensor, "*s"]) -> Float[Tensor, "*s k"]:
         """Return s_y / n for every letter y but x_t."""

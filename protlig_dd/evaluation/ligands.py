@@ -264,14 +264,9 @@ def summary(
         rest = {smiles for smiles, taken in zip(canonical, drawn, strict=True) if smiles is not None and not taken}
     molecules, null = read_molecules(samples), read_molecules(reference)
     unigrams = read_molecules(draw_unigrams(training, min(len(samples), _MAX_DESCRIBED), seed=seed))
+    left_out = molecules.describe_invalid()
     scores = [
-        Score(
-            name="validity",
-            value=validity(molecules),
-            null=validity(unigrams),
-            null_name="unigrams",
-            note=molecules.describe_invalid(),
-        )
+        Score(name="validity", value=validity(molecules), null=validity(unigrams), null_name="unigrams", note=left_out)
     ]
     for name, measure in _measures(properties, seed).items():
         scores.append(Score(name=name, value=measure(molecules, known), null=measure(null, rest), null_name=null_name))

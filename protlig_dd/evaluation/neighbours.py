@@ -21,6 +21,7 @@ _LETTERS = 26
 _NUM_LIKELY_WORDS = 20**_K
 _MATCH, _MISMATCH, _GAP = 2, -1, -2
 _PAIRS_AT_ONCE = 64
+_INT32_LIMIT = 1 << 30  # tables whose numbers stay below it are kept in int32
 
 
 def encode(sequence: str) -> Int[np.ndarray, " l"]:
@@ -117,7 +118,7 @@ def _align(samples: list[np.ndarray], targets: list[np.ndarray]) -> Float[np.nda
     sample_lengths = np.array([len(s) for s in samples])
     target_lengths = np.array([len(t) for t in targets])
     unit = 1 << int(sample_lengths.max()).bit_length()
-    dtype = np.int32 if 2 * (sample_lengths.max() + target_lengths.max() + 2) * unit < 1 << 30 else np.int64
+    dtype = np.int32 if 2 * (sample_lengths.max() + target_lengths.max() + 2) * unit < _INT32_LIMIT else np.int64
     sample, target = _pad(samples, -1), _pad(targets, -2)
     gap = _GAP * unit
     match, mismatch = dtype(_MATCH * unit + 1 - gap), dtype(_MISMATCH * unit - gap)

@@ -20,6 +20,7 @@ from protlig_dd.nn.blocks import BlockShape, DiTBlock, Head
 from protlig_dd.nn.embeddings import ConditionEmbedding, NoiseLevelEmbedding
 from protlig_dd.nn.flops import attention_flops, linear_flops
 from protlig_dd.nn.layers import Activation, LocalConvolution
+from protlig_dd.nn.packed import wanted_tokens
 from protlig_dd.nn.rotary import rotation
 from protlig_dd.tokens.tracks import TrackBatch, TrackSet
 
@@ -110,16 +111,24 @@ class DiT(nn.Module):
         track = batch.tracks[self.track]
         condition = self.noise_level(sigma[self.track])
         condition = condition + self.conditions(batch.conditions, condition)
-        by = rotation(track.layout.position, self.head_size)
+        layout, by = track.layout, rotation(track.layout.position, self.head_size)
         x = self.embedding(track.tokens)
         if self.convolution is not None:
-            x = self.convolution(x, track.layout)
-        for block in self.blocks:
-            if self.activation_checkpointing and self.training:
-                x = checkpoint(block, x, track.layout, by, condition, use_reentrant=False)
-            else:
-                x = block(x, track.layout, by, condition)
-        return {self.track: self.head(x, track.layout, condition, None if at is None else at.get(self.track))}
+            x = self.convolution(x, layout)
+        asked = None if at is None else at.get(self.track)
+        wanted = wanted_tokens(asked, layout)
+        for i, block in enumerate(self.blocks):
+            arguments: tuple[object, ...] = (x, layout, by, condition)
+            if wanted is not None and i == len(self.blocks) - 1:
+                arguments = (*wanted.read_of(x, by), condition, None, None, wanted)
+            x = checkpoint(block, *arguments, use_reentrant=False) if self._checkpoints else block(*arguments)
+        if wanted is not None:
+            return {self.track: self.head(x, wanted.layout, condition)}
+        return {self.track: self.head(x, layout, condition, asked)}
+
+    @property
+    def _checkpoints(self) -> bool:
+        return self.activation_checkpointing and self.training
 
     def shard_units(self) -> list[nn.Module]:
         """Return the modules that sharded training wraps one by one."""

@@ -24,6 +24,7 @@ from protlig_dd.nn.blocks import BlockShape, DiTBlock, Head
 from protlig_dd.nn.embeddings import ConditionEmbedding, NoiseLevelEmbedding
 from protlig_dd.nn.flops import attention_flops, linear_flops
 from protlig_dd.nn.layers import Activation, LocalConvolution
+from protlig_dd.nn.packed import wanted_tokens
 from protlig_dd.nn.rotary import rotation
 from protlig_dd.tokens.tracks import Layout, TrackBatch, TrackSet
 
@@ -118,20 +119,29 @@ class DualTrack(nn.Module):
             hidden[name] = stack.embedding(batch.tracks[name].tokens)
             if stack.convolution is not None:
                 hidden[name] = stack.convolution(hidden[name], layouts[name])
+        asked = {name: None if at is None else at.get(name) for name in self.stacks}
+        wanted = {name: wanted_tokens(asked[name], layouts[name]) for name in self.stacks}
         for i in range(self.num_blocks):
             before = hidden
             hidden = {}
             for name, stack in self.stacks.items():
                 context, context_layout = _context(name, before, layouts)
-                arguments = (before[name], layouts[name], rotations[name], conditions[name], context, context_layout)
+                own = (before[name], layouts[name], rotations[name])
+                only = wanted[name] if i == self.num_blocks - 1 else None
+                if only is not None:
+                    own = only.read_of(before[name], rotations[name])
+                    context, context_layout = only.context_of(context, context_layout)
+                arguments = (*own, conditions[name], context, context_layout, only)
                 if self.activation_checkpointing and self.training:
                     hidden[name] = checkpoint(stack.blocks[i], *arguments, use_reentrant=False)
                 else:
                     hidden[name] = stack.blocks[i](*arguments)
-        return {
-            name: stack.head(hidden[name], layouts[name], conditions[name], None if at is None else at.get(name))
-            for name, stack in self.stacks.items()
-        }
+        logits = {}
+        for name, stack in self.stacks.items():
+            only = wanted[name]
+            layout, rows = (layouts[name], asked[name]) if only is None else (only.layout, None)
+            logits[name] = stack.head(hidden[name], layout, conditions[name], rows)
+        return logits
 
     def shard_units(self) -> list[nn.Module]:
         """Return the modules that sharded training wraps one by one."""

@@ -30,6 +30,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from protlig_dd.errors import DeviceError
+from protlig_dd.nn.packed import Rows, collect, spread
 from protlig_dd.tokens.tracks import Layout
 
 Backend = Literal["flash_attn", "varlen", "padded", "bucketed", "per_sequence", "reference"]
@@ -115,39 +116,58 @@ def _automatic(device: torch.device, dtype: torch.dtype) -> BackendChoice:
 
 @dataclass(frozen=True)
 class _Block:
-    """Examples that go through one SDPA call: gather indices, and a key mask where lengths differ."""
+    """Examples that go through one SDPA call: e of them, each with lq places for queries and lk for keys."""
 
-    q_index: Tensor  # [e * lq]
-    k_index: Tensor  # [e * lk]
     shape: tuple[int, int, int]  # e, lq, lk
-    mask: Tensor | None  # [e, 1, 1, lk]
+    mask: Tensor | None  # [e, 1, 1, lk], where lengths differ
 
 
 @dataclass(frozen=True)
 class _Plan:
+    """A batch cut into blocks; the places of all blocks lie one behind the other. Rows are None where nothing has to move."""
+
     blocks: tuple[_Block, ...]
-    order: Tensor  # [n]: for each packed query its row among the blocks' padded queries, one behind the other
-    empty: bool  # some queries have no keys; their row is the zero row behind all blocks
+    q_rows: Rows | None
+    k_rows: Rows | None
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=64)
 def _plan(q_layout: Layout, k_layout: Layout, backend: Backend) -> _Plan:
     """Cut a batch into blocks. Cached: all layers of a forward pass share one plan."""
     pairs = list(zip(q_layout.lengths, k_layout.lengths, strict=True))
     live = [i for i, (lq, lk) in enumerate(pairs) if lq and lk]
     groups = _groups(sorted(live, key=lambda i: pairs[i]), pairs, backend)
-    rows, blocks, start = {}, [], 0
-    for group in groups:
-        lq, lk = max(pairs[i][0] for i in group), max(pairs[i][1] for i in group)
-        blocks.append(_block(group, pairs, lq, lk, q_layout, k_layout))
-        for place, i in enumerate(group):
-            rows[i] = start + place * lq
-        start += len(group) * lq
-    order = [
-        torch.arange(rows[i], rows[i] + lq) if i in rows else torch.full((lq,), start) for i, (lq, _) in enumerate(pairs) if lq
-    ]
-    joined = torch.cat(order) if order else torch.zeros(0, dtype=torch.int64)
-    return _Plan(tuple(blocks), joined.to(q_layout.device), empty=any(lq and not lk for lq, lk in pairs))
+    shapes = [(len(g), max(pairs[i][0] for i in g), max(pairs[i][1] for i in g)) for g in groups]
+    order = [i for group in groups for i in group]
+    q_places = [lq for e, lq, _ in shapes for _ in range(e)]
+    k_places = [lk for e, _, lk in shapes for _ in range(e)]
+    q_rows, _ = _rows(q_layout, order, q_places)
+    k_rows, is_key = _rows(k_layout, order, k_places)
+    masks = is_key.to(k_layout.device).split([e * lk for e, _, lk in shapes]) if groups else ()
+    blocks = []
+    for group, (e, lq, lk), mask in zip(groups, shapes, masks, strict=True):
+        ragged = any(pairs[i][1] != lk for i in group)
+        blocks.append(_Block((e, lq, lk), mask.view(e, 1, 1, lk) if ragged else None))
+    return _Plan(tuple(blocks), q_rows, k_rows)
+
+
+def _rows(layout: Layout, order: list[int], places: list[int]) -> tuple[Rows | None, Tensor]:
+    """Lay the examples in `order` out, each on its number of places, and say which places hold a token of their own.
+
+    Places beyond an example's end repeat its last token: as keys they are masked, as queries they are thrown away.
+    """
+    n, spans = layout.num_tokens, torch.tensor(places, dtype=torch.int64)
+    lengths = torch.tensor([layout.lengths[i] for i in order], dtype=torch.int64).repeat_interleave(spans)
+    starts = torch.tensor([layout.offsets[i] for i in order], dtype=torch.int64).repeat_interleave(spans)
+    inside = torch.arange(len(lengths)) - (spans.cumsum(0) - spans).repeat_interleave(spans)
+    own = inside < lengths
+    source = starts + torch.minimum(inside, lengths - 1)
+    if len(source) == n and bool((source == torch.arange(n)).all()):
+        return None, own
+    place = torch.full((n,), -1).index_copy_(0, source[own], own.nonzero().squeeze(1))
+    repeats, homeless = ((~own).nonzero().squeeze(1), (place < 0).nonzero().squeeze(1))
+    moved = [t.to(layout.device) for t in (source, place.clamp(min=0), repeats, homeless)]
+    return Rows(*moved[:2], *(t if len(t) else None for t in moved[2:])), own
 
 
 def _groups(ordered: list[int], pairs: list[tuple[int, int]], backend: Backend) -> list[list[int]]:
@@ -155,50 +175,40 @@ def _groups(ordered: list[int], pairs: list[tuple[int, int]], backend: Backend) 
     if backend == "padded":
         return [sorted(ordered)] if ordered else []
     groups: list[list[int]] = []
+    used = lq = lk = 0  # of the last group: query-key pairs, longest queries, longest keys
     for i in ordered:
-        if groups and _may_join(groups[-1], i, pairs, backend):
+        a, b = pairs[i]
+        size = len(groups[-1]) + 1 if groups else 0
+        if backend == "per_sequence":
+            joins = bool(groups) and (lq, lk) == (a, b)
+        else:
+            joins = bool(groups) and size * max(lq, a) * max(lk, b) - used - a * b <= _CALL_COST * max(1, size // 4)
+        if joins:
             groups[-1].append(i)
+            used, lq, lk = used + a * b, max(lq, a), max(lk, b)
         else:
             groups.append([i])
+            used, lq, lk = a * b, a, b
     return [sorted(group) for group in groups]
-
-
-def _may_join(group: list[int], i: int, pairs: list[tuple[int, int]], backend: Backend) -> bool:
-    if backend == "per_sequence":
-        return pairs[group[0]] == pairs[i]
-    members = [*group, i]
-    area = len(members) * max(pairs[j][0] for j in members) * max(pairs[j][1] for j in members)
-    return area - sum(pairs[j][0] * pairs[j][1] for j in members) <= _CALL_COST * max(1, len(members) // 4)
-
-
-def _block(
-    group: list[int], pairs: list[tuple[int, int]], lq: int, lk: int, q_layout: Layout, k_layout: Layout
-) -> _Block:
-    q_length = torch.tensor([pairs[i][0] for i in group])[:, None]
-    k_length = torch.tensor([pairs[i][1] for i in group])[:, None]
-    q_start = torch.tensor([q_layout.offsets[i] for i in group])[:, None]
-    k_start = torch.tensor([k_layout.offsets[i] for i in group])[:, None]
-    # places beyond an example's end repeat its last token: as keys they are masked, as queries they are thrown away
-    q_index = (q_start + torch.minimum(torch.arange(lq)[None], q_length - 1)).flatten()
-    k_index = (k_start + torch.minimum(torch.arange(lk)[None], k_length - 1)).flatten()
-    ragged = bool((k_length != lk).any())
-    mask = (torch.arange(lk)[None] < k_length)[:, None, None].to(q_layout.device) if ragged else None
-    return _Block(q_index.to(q_layout.device), k_index.to(k_layout.device), (len(group), lq, lk), mask)
 
 
 def _blockwise(q: Tensor, k: Tensor, v: Tensor, q_layout: Layout, k_layout: Layout, backend: Backend) -> Tensor:
     plan = _plan(q_layout, k_layout, backend)
+    if not plan.blocks:  # nobody has both queries and keys; the sum keeps the gradients defined
+        return torch.zeros_like(q) + 0.0 * (q.sum() + k.sum() + v.sum())
+    if plan.q_rows is not None:
+        q = spread(q, plan.q_rows)
+    if plan.k_rows is not None:
+        k, v = spread(k, plan.k_rows), spread(v, plan.k_rows)
+    q_sizes = [e * lq for e, lq, _ in (block.shape for block in plan.blocks)]
+    k_sizes = [e * lk for e, _, lk in (block.shape for block in plan.blocks)]
     outputs = []
-    for block in plan.blocks:
-        e, lq, lk = block.shape
-        q_block = q.index_select(0, block.q_index).unflatten(0, (e, lq)).transpose(1, 2)
-        k_block = k.index_select(0, block.k_index).unflatten(0, (e, lk)).transpose(1, 2)
-        v_block = v.index_select(0, block.k_index).unflatten(0, (e, lk)).transpose(1, 2)
-        out = F.scaled_dot_product_attention(q_block, k_block, v_block, attn_mask=block.mask)
+    for block, *parts in zip(plan.blocks, q.split(q_sizes), k.split(k_sizes), v.split(k_sizes), strict=True):
+        heads_first = (part.unflatten(0, (block.shape[0], -1)).transpose(1, 2) for part in parts)
+        out = F.scaled_dot_product_attention(*heads_first, attn_mask=block.mask)
         outputs.append(out.transpose(1, 2).flatten(0, 1))
-    if plan.empty or not outputs:
-        outputs.append(q.new_zeros((1, *q.shape[1:])) + 0.0 * (k.sum() + v.sum()))
-    return torch.cat(outputs).index_select(0, plan.order)
+    joined = torch.cat(outputs) if len(outputs) > 1 else outputs[0]
+    return joined if plan.q_rows is None else collect(joined, plan.q_rows)
 
 
 def _reference(q: Tensor, k: Tensor, v: Tensor, q_layout: Layout, k_layout: Layout) -> Tensor:

@@ -12,7 +12,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from protlig_dd.nn.attention import Backend
-from protlig_dd.nn.layers import Activation, CrossAttention, FeedForward, SelfAttention, modulate, zero_init
+from protlig_dd.nn.layers import Activation, CrossAttention, FeedForward, SelfAttention, zero_init
+from protlig_dd.nn.packed import Wanted, add_gated, modulate
 from protlig_dd.nn.rotary import Rotation
 from protlig_dd.tokens.tracks import Layout
 
@@ -57,8 +58,9 @@ class DiTBlock(nn.Module):
         condition: Float[Tensor, "b c"],
         context: Float[Tensor, "m c2"] | None = None,
         context_layout: Layout | None = None,
-    ) -> Float[Tensor, "n e"]:
-        """Return the track's tokens after the block.
+        wanted: Wanted | None = None,
+    ) -> Float[Tensor, "a e"]:
+        """Return the track's tokens after the block: all of them, or those wanted.
 
         Args:
             x: packed tokens.
@@ -66,17 +68,23 @@ class DiTBlock(nn.Module):
             by: their rotary angles.
             condition: the noise-level vector of each example in this track.
             context, context_layout: the other track's tokens; needed if the block has a cross-attention branch.
+            wanted: the tokens whose output is asked for; x, layout, by and the context are then what it says is read.
         """
-        chunks = self.modulation(condition).index_select(0, layout.segment).chunk(self.num_chunks, dim=-1)
+        chunks = self.modulation(condition).chunk(self.num_chunks, dim=-1)
+        segment = layout.segment
         shift, scale, gate = chunks[:3]
-        x = x + gate * self.dropout(self.attention(modulate(self.norm1(x), shift, scale), layout, by))
+        attended = self.attention(modulate(self.norm1(x), shift, scale, segment), layout, by, wanted)
+        if wanted is not None:
+            x, layout, segment = x.index_select(0, wanted.queries), wanted.layout, wanted.layout.segment
+        x = add_gated(x, self.dropout(attended), gate, segment)
         if self.cross is not None:
             assert context is not None and context_layout is not None, "a block with cross-attention needs a context"
             shift, scale, gate = chunks[6:]
-            query = modulate(self.norm_cross(x), shift, scale)
-            x = x + gate * self.dropout(self.cross(query, self.norm_context(context), layout, context_layout))
+            query = modulate(self.norm_cross(x), shift, scale, segment)
+            read = self.cross(query, self.norm_context(context), layout, context_layout)
+            x = add_gated(x, self.dropout(read), gate, segment)
         shift, scale, gate = chunks[3:6]
-        return x + gate * self.dropout(self.mlp(modulate(self.norm2(x), shift, scale)))
+        return add_gated(x, self.dropout(self.mlp(modulate(self.norm2(x), shift, scale, segment))), gate, segment)
 
 
 class Head(nn.Module):
@@ -95,5 +103,5 @@ class Head(nn.Module):
         segment = layout.segment
         if at is not None:
             x, segment = x.index_select(0, at), segment.index_select(0, at)
-        shift, scale = self.modulation(condition).index_select(0, segment).chunk(2, dim=-1)
-        return self.linear(modulate(self.norm(x), shift, scale))
+        shift, scale = self.modulation(condition).chunk(2, dim=-1)
+        return self.linear(modulate(self.norm(x), shift, scale, segment))

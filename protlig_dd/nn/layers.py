@@ -1,4 +1,4 @@
-"""Small layers on packed tokens: modulation, feed-forward, local convolution, attention with its projections."""
+"""Small layers on packed tokens: feed-forward, local convolution, attention with its projections."""
 
 from __future__ import annotations
 
@@ -9,15 +9,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from protlig_dd.nn.attention import Backend, attention
+from protlig_dd.nn.packed import Wanted, window_rows
 from protlig_dd.nn.rotary import Rotation, rotate
 from protlig_dd.tokens.tracks import Layout
 
 Activation = Literal["gelu", "gelu_tanh"]
-
-
-def modulate(x: Float[Tensor, "n e"], shift: Float[Tensor, "n e"], scale: Float[Tensor, "n e"]) -> Float[Tensor, "n e"]:
-    """Return x (1 + scale) + shift (Peebles and Xie 2023, DiT)."""
-    return torch.addcmul(x + shift, x, scale)
 
 
 def zero_init(linear: nn.Linear) -> nn.Linear:
@@ -46,10 +42,19 @@ class SelfAttention(nn.Module):
         self.qkv = nn.Linear(hidden_size, 3 * hidden_size, bias=False)
         self.out = nn.Linear(hidden_size, hidden_size, bias=False)
 
-    def forward(self, x: Float[Tensor, "n e"], layout: Layout, by: Rotation) -> Float[Tensor, "n e"]:
-        """Return the attended tokens."""
-        q, k, v = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).unbind(1)
-        attended = attention(rotate(q, by), rotate(k, by), v, layout, layout, backend=self.backend)
+    def forward(
+        self, x: Float[Tensor, "n e"], layout: Layout, by: Rotation, wanted: Wanted | None = None
+    ) -> Float[Tensor, "a e"]:
+        """Return the attended tokens: all of them, or those wanted."""
+        h = self.num_heads
+        heads = self.qkv(x).unflatten(-1, (3 * h, -1))
+        turned, v = rotate(heads[:, : 2 * h], by), heads[:, 2 * h :]
+        q, k = turned[:, :h], turned[:, h:]
+        if wanted is None:
+            attended = attention(q, k, v, layout, layout, backend=self.backend)
+        else:
+            q = q.index_select(0, wanted.queries)
+            attended = attention(q, k, v, wanted.layout, layout, backend=self.backend)
         return self.out(attended.flatten(1))
 
 
@@ -84,12 +89,7 @@ class LocalConvolution(nn.Module):
 
     def forward(self, x: Float[Tensor, "n e"], layout: Layout) -> Float[Tensor, "n e"]:
         """Return x plus what the convolution finds around each token."""
-        half = self.width // 2
-        lengths = torch.tensor(layout.lengths, device=x.device)[layout.segment]
-        offsets = torch.arange(-half, half + 1, device=x.device)
-        inside = layout.position[:, None] + offsets
-        valid = (inside >= 0) & (inside < lengths[:, None])
-        index = torch.where(valid, torch.arange(len(x), device=x.device)[:, None] + offsets, len(x))
+        index = window_rows(layout, self.width)
         padded = torch.cat([x, x.new_zeros(1, x.shape[1])])
         windows = padded.index_select(0, index.flatten()).view(len(x), -1)
         return x + nn.functional.gelu(self.mix(windows))

@@ -5,11 +5,12 @@ Source: Su et al. 2021 (RoFormer). Positions start at 0 in each example and each
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 
 class Rotation(NamedTuple):
@@ -27,6 +28,28 @@ def rotation(position: Int[Tensor, " n"], head_size: int, base: float = 10000.0)
 
 
 def rotate(x: Float[Tensor, "n h d"], by: Rotation) -> Float[Tensor, "n h d"]:
-    """Return queries or keys turned by their positions, in the dtype they came in."""
-    first, second = x.float().chunk(2, dim=-1)
-    return torch.cat([first * by.cos - second * by.sin, second * by.cos + first * by.sin], dim=-1).to(x.dtype)
+    """Return queries or keys turned by their positions, in the dtype they came in. Its gradient is the turn back."""
+    out: Tensor = _Rotate.apply(x, by.cos, by.sin)
+    return out
+
+
+def _turn(x: Tensor, cos: Tensor, sin: Tensor, direction: int) -> Tensor:
+    """[x1 cos - x2 sin, x2 cos + x1 sin], computed in float32; direction -1 turns back."""
+    wide = x.float()
+    out = torch.empty(x.shape, dtype=wide.dtype, device=x.device)
+    (x1, x2), (out1, out2) = wide.chunk(2, dim=-1), out.chunk(2, dim=-1)
+    torch.mul(x1, cos, out=out1).addcmul_(x2, sin, value=-direction)
+    torch.mul(x2, cos, out=out2).addcmul_(x1, sin, value=direction)
+    return out.to(x.dtype)
+
+
+class _Rotate(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        ctx.save_for_backward(cos, sin)
+        return _turn(x, cos, sin, 1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None]:
+        return _turn(g, *ctx.saved_tensors, -1), None, None

@@ -1,4 +1,4 @@
-"""Euler's method on the reverse jump process: rates frozen during a step. A baseline; ancestral steps are never worse.
+"""Euler's method on the reverse jump process: rates frozen during a step. A baseline: ancestral steps solve each token exactly.
 
 Source: Lou, Meng and Ermon 2024, equation 13. The last step is the analytic one, which leaves no mask (SEDD's denoiser step).
 """
@@ -31,10 +31,10 @@ class Euler:
         """Return the state one step further."""
         alpha_t, alpha_s = grid(problem, state, index, self.num_steps)
         if index + 1 == self.num_steps:
-            return reverse_step(problem, state, alpha_s, f"step {index}")
+            return reverse_step(problem, state, alpha_s, f"step {index}", last=True)
         schedule = problem.diffusion.schedule
         t = schedule.time_of(alpha_t)
-        step_sigma = -schedule.alpha_prime(t) / alpha_t / self.num_steps  # d sigma / dt * dt
+        step_sigma = -schedule.alpha_prime(t) / alpha_t * problem.t_start / self.num_steps  # d sigma / dt * dt
         at = {track: problem.active(state, track) for track in problem.open}
         logits = problem.logits(state, at)
         result = state

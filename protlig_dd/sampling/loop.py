@@ -3,12 +3,16 @@
 A `Problem` is what stays the same (denoiser, diffusion, which positions are open, the random streams), a `State` what changes (tokens and
 noise level); a stepper takes a state and returns the next, and keeps nothing. Positions that are not open never change. Sample i depends
 on (seed, i): its draws are keyed by its id, track, position and step, so batch size and number of devices change nothing.
+
+A generated track has one noise level, which its frozen positions share. Masks say for themselves where noise is, so under absorbing noise
+infilling is exact; under uniform noise the network takes frozen letters for noisy ones, and infilling within a track is approximate.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Protocol
 
 import torch
@@ -16,10 +20,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from protlig_dd.diffusion.denoiser import Denoiser, Diffusion, total_noise
-from protlig_dd.diffusion.schedules import require_noise_at_end
+from protlig_dd.diffusion.schedules import NoiseSchedule, require_noise_at_end
 from protlig_dd.errors import ConfigError
 from protlig_dd.rng import Draws
-from protlig_dd.tokens.tracks import TrackBatch
+from protlig_dd.tokens.tracks import Layout, TrackBatch
+
+_LEAST_ALPHA = 1e-12  # a schedule may reach alpha = 0, where scores are 0 and rates infinite; the network's input ends here too
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,12 +45,30 @@ class Problem:
         diffusion: what they mean, and the schedule.
         open: for each generated track, which packed positions are generated [n].
         draws: for each generated track one stream a token [n].
+        layouts: for each generated track where its examples lie.
+        t_start: the time the run starts from; 1 is noise.
     """
 
     denoiser: Denoiser
     diffusion: Diffusion
     open: Mapping[str, Bool[Tensor, " n"]]
     draws: Mapping[str, Draws]
+    layouts: Mapping[str, Layout]
+    t_start: float = 1.0
+
+    @cached_property
+    def num_open(self) -> Int[Tensor, " b"]:
+        """Open positions of each example over all generated tracks."""
+        return torch.stack([_count(self.layouts[name], is_open) for name, is_open in self.open.items()]).sum(0)
+
+    @cached_property
+    def order(self) -> dict[str, Int[Tensor, " n"]]:
+        """The rank of each open position in its example's random order over all generated tracks; -1 for frozen ones."""
+        is_open = torch.cat(list(self.open.values()))
+        segment = torch.cat([self.layouts[name].segment for name in self.open])
+        chance = torch.cat([self.draws[name].fold("order").uniform() for name in self.open])
+        rank = torch.where(is_open, rank_within(segment, torch.where(is_open, chance, torch.inf)), -1)
+        return dict(zip(self.open, rank.split([len(x) for x in self.open.values()]), strict=True))
 
     def active(self, state: State, track: str) -> Int[Tensor, " a"]:
         """Return the open positions of a track that the process can still change: masks, or all under uniform noise."""
@@ -52,12 +76,19 @@ class Problem:
         return (self.open[track] & informative).nonzero().squeeze(1)
 
     def logits(self, state: State, at: Mapping[str, Int[Tensor, " a"]]) -> dict[str, Float[Tensor, "a k"]]:
-        """Return the denoiser's logits at some positions of the generated tracks: one network call."""
+        """Return the denoiser's logits at some positions of the generated tracks: one network call.
+
+        Examples of which nothing is asked (finished ones) are emptied before the call, so that they cost nothing.
+        """
         clean = torch.zeros_like(state.alpha)
         noise = total_noise(state.alpha)
         sigma = {name: noise if name in self.open else clean for name in state.batch.tracks}
         none = torch.zeros(0, dtype=torch.int64, device=state.batch.device)
-        return self.denoiser(state.batch, sigma, at={name: at.get(name, none) for name in state.batch.tracks})
+        asked = torch.zeros(state.batch.num_examples, dtype=torch.bool, device=state.batch.device)
+        for name, index in at.items():
+            asked[self.layouts[name].segment[index]] = True
+        batch, positions = _leave_out(state.batch, ~asked, at)
+        return self.denoiser(batch, sigma, at={name: positions.get(name, none) for name in batch.tracks})
 
     def of_token(self, per_example: Float[Tensor, " b"], state: State, track: str, at: Int[Tensor, " a"]) -> Float[Tensor, " a"]:
         """Return a per-example number for each of some positions."""
@@ -100,6 +131,7 @@ def sample(
     generate: tuple[str, ...],
     sampler: Stepper,
     seed: int,
+    t_start: float = 1.0,
     trace: Callable[[int, State], None] | None = None,
 ) -> Sampled:
     """Return samples for the open positions of a batch.
@@ -112,6 +144,8 @@ def sample(
         generate: the tracks to generate; they share one noise level. The other tracks are clean.
         sampler: how.
         seed: with the sample ids the root of all draws.
+        t_start: 1 generates from noise. Below 1 the given tokens are noised to that time first and only what was lost is generated
+            anew: variations on a molecule, the smaller t_start the closer.
         trace: called with the step and the state after it.
 
     Raises:
@@ -121,17 +155,26 @@ def sample(
     for name in generate:
         if name not in batch.tracks:
             raise ConfigError(f"generate: found track '{name}', expected one of {', '.join(batch.tracks)}")
+    if not 0 < t_start <= 1:
+        raise ConfigError(f"t_start: found {t_start}, expected 0 < t_start <= 1")
     per_example = Draws.root(seed, "sample").fold_in(batch.example_ids).to(batch.device)
-    draws, start = {}, {}
+    alpha = level(diffusion.schedule, torch.full((batch.num_examples,), float(t_start), device=batch.device))
+    draws, start, open_positions = {}, {}, {}
     for name in generate:
         track = batch.tracks[name]
         draws[name] = per_example[track.layout.segment].fold(name).fold_in(track.layout.position)
-        prior = diffusion.parameterizations[name].process.sample_prior(track.tokens, draws[name].fold("prior"))
-        start[name] = torch.where(track.maskable, prior, track.tokens)
-    open_positions = {name: batch.tracks[name].maskable for name in generate}
-    problem = Problem(denoiser=denoiser, diffusion=diffusion, open=open_positions, draws=draws)
-    ones = torch.ones(batch.num_examples, device=batch.device)
-    state = State(batch=batch.with_tokens(**start), alpha=diffusion.schedule.alpha(ones))
+        param = diffusion.parameterizations[name]
+        if t_start == 1:
+            noised = param.process.sample_prior(track.tokens, draws[name].fold("prior"))
+        else:
+            noised = param.process.sample_xt(track.tokens, alpha[track.layout.segment], draws[name].fold("prior"))
+        start[name] = torch.where(track.maskable, noised, track.tokens)
+        open_positions[name] = track.maskable & param.informative(start[name])
+    layouts = {name: batch.tracks[name].layout for name in generate}
+    problem = Problem(
+        denoiser=denoiser, diffusion=diffusion, open=open_positions, draws=draws, layouts=layouts, t_start=t_start
+    )
+    state = State(batch=batch.with_tokens(**start), alpha=alpha)
     num_calls = sampler.num_calls(problem, state)
     for index in range(num_calls):
         state = sampler.step(problem, state, index)
@@ -141,9 +184,45 @@ def sample(
 
 
 def grid(problem: Problem, state: State, index: int, num_steps: int) -> tuple[Tensor, Tensor]:
-    """Return (alpha_t, alpha_s) [b] of step `index` on an even grid of times; the last step goes to alpha = 1, clean data."""
+    """Return (alpha_t, alpha_s) [b] of a step on an even grid from t_start to 0; the last step goes to alpha = 1, clean data."""
     schedule = problem.diffusion.schedule
-    t = torch.full_like(state.alpha, 1 - index / num_steps)
-    s = torch.full_like(state.alpha, 1 - (index + 1) / num_steps)
+    t = torch.full_like(state.alpha, problem.t_start * (1 - index / num_steps))
+    s = torch.full_like(state.alpha, problem.t_start * (1 - (index + 1) / num_steps))
     last = index + 1 == num_steps
-    return schedule.alpha(t), torch.ones_like(t) if last else schedule.alpha(s)
+    return level(schedule, t), torch.ones_like(t) if last else level(schedule, s)
+
+
+def level(schedule: NoiseSchedule, t: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
+    """Return alpha at t, kept above 0."""
+    return schedule.alpha(t).clamp(min=_LEAST_ALPHA)
+
+
+def rank_within(segment: Int[Tensor, " n"], value: Float[Tensor, " n"]) -> Int[Tensor, " n"]:
+    """Return the rank of each value among those of its segment, smallest first; ties keep their order."""
+    by_value = torch.argsort(value, stable=True)
+    order = by_value[torch.argsort(segment[by_value], stable=True)]
+    counts = torch.bincount(segment, minlength=1)
+    starts = counts.cumsum(0) - counts
+    place = torch.arange(len(segment), device=segment.device)
+    rank = torch.empty_like(segment)
+    rank[order] = place - starts[segment[order]]
+    return rank
+
+
+def _count(layout: Layout, chosen: Bool[Tensor, " n"]) -> Int[Tensor, " b"]:
+    """Return how many positions of each example are chosen."""
+    return torch.bincount(layout.segment[chosen], minlength=layout.num_examples)
+
+
+def _leave_out(
+    batch: TrackBatch, left_out: Bool[Tensor, " b"], at: Mapping[str, Int[Tensor, " a"]]
+) -> tuple[TrackBatch, dict[str, Int[Tensor, " a"]]]:
+    """Return a batch with some examples emptied, and where positions of the others lie in it; all or none is left as it is."""
+    kept = (~left_out).tolist()
+    if all(kept) or not any(kept):
+        return batch, dict(at)
+    tracks = {name: track.keep(kept) for name, track in batch.tracks.items()}
+    moved = {
+        name: index - left_out[batch.tracks[name].layout.segment].cumsum(0)[index] for name, index in at.items()
+    }
+    return replace(batch, tracks=tracks), moved

@@ -13,8 +13,7 @@ from torch import Tensor
 
 from protlig_dd.config import settings
 from protlig_dd.sampling.ancestral import check_steps, require_absorbing
-from protlig_dd.sampling.first_hitting import rank_within
-from protlig_dd.sampling.loop import Problem, State, grid, write
+from protlig_dd.sampling.loop import Problem, State, grid, level, rank_within, write
 
 
 @settings
@@ -63,13 +62,9 @@ class ConfidenceUnmasking:
 
     def _number_to_open(self, problem: Problem, state: State, owner: Tensor, alpha_s: Tensor) -> Int[Tensor, " b"]:
         """Masks now, less the masks that the schedule leaves at the next time (rounded to nearest)."""
-        counts = torch.zeros(state.batch.num_examples, dtype=torch.int64, device=owner.device)
         now = torch.bincount(owner, minlength=state.batch.num_examples)
-        total = counts.clone()
-        for track, is_open in problem.open.items():
-            total = total.index_add(0, state.batch.tracks[track].layout.segment, is_open.long())
-        start = problem.diffusion.schedule.alpha(torch.ones_like(alpha_s))
-        leave = torch.round(total * ((1 - alpha_s) / (1 - start))).long()
+        start = level(problem.diffusion.schedule, torch.full_like(alpha_s, problem.t_start))
+        leave = torch.round(problem.num_open * ((1 - alpha_s) / (1 - start))).long()
         return (now - leave).clamp(min=0)
 
 

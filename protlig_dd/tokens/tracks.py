@@ -83,14 +83,18 @@ TrackSet = Mapping[str, Track]
 
 @settings
 class ProteinTrack:
-    """The settings of a protein sequence track (33 ESM ids; rows and mask id may be those of a published shape)."""
+    """The settings of a protein sequence track (33 ESM ids; rows and mask id may be those of a published shape).
+
+    `add_ends` is on by default: rotary attention over nothing but masks gives every position the same answer, and the begin and end
+    tokens are what tells them apart.
+    """
 
     kind: Literal["protein"] = "protein"
     max_length: int = 512
     num_rows: int = 33
     mask_id: int = 32
     unknown: str = "refuse"
-    add_ends: bool = False
+    add_ends: bool = True
 
     def build(self, name: str) -> Track:
         """Return the track."""
@@ -111,7 +115,7 @@ class LigandTrack:
     max_length: int = 128
     num_rows: int = 0
     vocabulary: str = "built-in"
-    add_ends: bool = False
+    add_ends: bool = True
 
     def build(self, name: str) -> Track:
         """Return the track, with its vocabulary read from the file if one is named."""
@@ -250,7 +254,7 @@ class TrackBatch:
             conditions={name: c.to(device) for name, c in self.conditions.items()},
         )
 
-    def with_tokens(self, **tokens: Int[Tensor, " n"]) -> TrackBatch:
+    def with_tokens(self, **tokens: Int[Tensor, " _"]) -> TrackBatch:
         """Return the batch with the tokens of some tracks replaced."""
         tracks = {n: replace(t, tokens=tokens[n]) if n in tokens else t for n, t in self.tracks.items()}
         return replace(self, tracks=tracks)

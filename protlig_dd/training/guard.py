@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from protlig_dd.errors import ProtligError
+from protlig_dd.training.settings import Loader, Objective
 from protlig_dd.training.strategies import Single
 
 log = logging.getLogger(__name__)
@@ -50,7 +51,9 @@ class FiniteGuard:
         self._deferred = strategy.can_skip and strategy.device.type != "cpu" if deferred is None else deferred
         self._bad = torch.zeros((), device=strategy.device)
         self._first = torch.full((), -1, dtype=torch.int64, device=strategy.device)
-        self._scaled = strategy.choice.needs_scaler  # with a loss scaler, gradients may overflow and the scaler sees to it
+        self._scaled = (
+            strategy.choice.needs_scaler
+        )  # with a loss scaler, gradients may overflow and the scaler sees to it
 
     def check(self, step: int, loss: Tensor, norm: Tensor | None) -> Tensor | None:
         """Check the loss of a step (from 0) on this process, and the gradient's norm; return what `Single.step` takes as `skip`.
@@ -92,6 +95,13 @@ class FiniteGuard:
             f"{where}: {cause}; batch: {self._describe(step)}; stopped before the update, the last checkpoint is good; "
             f"lower optim.lr or optim.clip_norm, or use precision=fp32, then start again"
         )
+
+
+def describe_batch(objective: Objective, loader: Loader, step: int) -> str:
+    """Return what a step's batch holds on this process, in words; made anew, since both are pure functions of the step."""
+    prepared = [objective.prepare(batch, step) for batch in loader.micro_batches(step)]
+    words = [one.describe() for one in prepared if hasattr(one, "describe")]
+    return "; ".join(dict.fromkeys(words)) or f"{len(prepared)} micro-batches"
 
 
 @dataclass
@@ -212,7 +222,9 @@ class Watchdog:
         step, phase, _ = places[behind[0]]
         who = f"rank{'s' if len(behind) > 1 else ''} {', '.join(map(str, behind))}"
         silent = [str(r) for r, place in places.items() if time.time() - place[2] > self._seconds]
-        dead = f"; no heartbeat at all from rank {', '.join(silent)}: its process has died or is frozen" if silent else ""
+        dead = (
+            f"; no heartbeat at all from rank {', '.join(silent)}: its process has died or is frozen" if silent else ""
+        )
         others = "" if len(behind) == self._world else f"; the other {self._world - len(behind)} wait for it"
         place = f"step {step}, {PHASES[phase]}" if step >= 0 else "before its first step"
         return f"no progress for {self._seconds:g} s: {who} hangs at {place}{others}{dead}"

@@ -35,7 +35,8 @@ class Fsdp(Ddp):
         self._mesh = init_device_mesh(self.device.type, (self.world,))
         for block in blocks_of(module):
             fully_shard(block, mesh=self._mesh)
-        fully_shard(module, mesh=self._mesh)
+        # The root, too, is resharded after a forward: else what EMA and loading write into the shards would not be seen.
+        fully_shard(module, mesh=self._mesh, reshard_after_forward=True)
         return module
 
     def micro_step(self, *, last: bool) -> AbstractContextManager[None]:
@@ -47,11 +48,6 @@ class Fsdp(Ddp):
         squared = norm.square()
         dist.all_reduce(squared)
         return squared.sqrt()
-
-    def full_state_dict(self) -> dict[str, Tensor]:
-        """See `Single.full_state_dict`."""
-        self.module.reshard()  # type: ignore[operator]  # a forward without backward leaves the root gathered
-        return super().full_state_dict()
 
     def _gather(self, value: Tensor) -> Tensor:
         from torch.distributed.tensor import DTensor
@@ -86,6 +82,7 @@ class Zero3(Ddp):
         if choice.needs_scaler:
             raise ConfigError("train.distributed: zero3 does not run in fp16 here; use fsdp, or precision=bf16 or fp32")
         os.environ.setdefault("DS_ACCELERATOR", self.device.type)
+        os.environ.setdefault("LOCAL_RANK", str(self.processes.local_rank))
         self._deepspeed = require("deepspeed", "train.distributed=zero3", extra="deepspeed")
         # Without this line DeepSpeed compiles a C++ extension for minutes at the first start on a CPU.
         self._deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
@@ -124,6 +121,11 @@ class Zero3(Ddp):
             **self._overrides,
         }
 
+    @property
+    def evaluated(self) -> nn.Module:
+        """See `Single.evaluated`."""
+        return self.model
+
     def micro_step(self, *, last: bool) -> AbstractContextManager[None]:
         """See `Single.micro_step`."""
         self._engine.set_gradient_accumulation_boundary(last)
@@ -152,6 +154,9 @@ class Zero3(Ddp):
     def shards(self) -> list[Tensor]:
         """See `Single.shards`."""
         return [p.ds_tensor for _, p in self.named]  # type: ignore[attr-defined]  # DeepSpeed keeps the part of a parameter there
+
+    def _forget_gathered(self) -> None:
+        self._zero.parameter_offload.partition_all_parameters()
 
     def full_state_dict(self) -> dict[str, Tensor]:
         """See `Single.full_state_dict`."""

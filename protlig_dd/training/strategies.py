@@ -7,8 +7,8 @@ loss by their number.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from protlig_dd.device import DeviceChoice
 from protlig_dd.training.matching import require_names, require_same_shapes
+from protlig_dd.training.optim import EMA
 
 MakeOptimizer = Callable[[nn.Module], torch.optim.Optimizer]
 State = Mapping[str, Tensor] | None
@@ -60,6 +61,11 @@ class Single:
     def _share(self, module: nn.Module) -> nn.Module:
         return module
 
+    @property
+    def evaluated(self) -> nn.Module:
+        """The module to call outside training."""
+        return self.module
+
     def micro_step(self, *, last: bool) -> AbstractContextManager[None]:
         """Return the context of one micro-batch, forward and backward; gradients are exchanged in the step's last one."""
         return nullcontext()
@@ -74,7 +80,7 @@ class Single:
         """Add the gradients of a loss."""
         if self.scaler.is_enabled():
             loss = self.scaler.scale(loss)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
 
     def clip(self) -> Tensor | None:
         """Clip the gradients; return their norm over all parameters and processes before clipping, or None if `step` will clip.
@@ -112,6 +118,19 @@ class Single:
     def shards(self) -> list[Tensor]:
         """Return this process's part of each trained parameter, sharing its memory."""
         return [local_part(p.detach()) for _, p in self.named]
+
+    @contextmanager
+    def averaged(self, ema: EMA) -> Iterator[None]:
+        """Put the averaged weights in the place of the trained ones for a while."""
+        with ema.applied():
+            self._forget_gathered()
+            try:
+                yield
+            finally:
+                self._forget_gathered()
+
+    def _forget_gathered(self) -> None:
+        """Drop whole copies of sharded weights, which do not follow when the shards are written."""
 
     def full_state_dict(self) -> dict[str, Tensor]:
         """Return copies of all weights and buffers on the host, on rank 0; an empty mapping elsewhere. All ranks must call it."""
@@ -203,7 +222,11 @@ class Ddp(Single):
         # A batch may leave a track out on one process and not on another, so unused parameters must be looked for.
         devices = None if self.device.type == "cpu" else [self.device]
         return nn.parallel.DistributedDataParallel(
-            module, device_ids=devices, find_unused_parameters=True, gradient_as_bucket_view=True
+            module,
+            device_ids=devices,
+            find_unused_parameters=True,
+            gradient_as_bucket_view=True,
+            broadcast_buffers=False,
         )
 
     def micro_step(self, *, last: bool) -> AbstractContextManager[None]:

@@ -62,9 +62,9 @@ def same(a, b):
 @pytest.mark.parametrize("plan", PLANS)
 @pytest.mark.parametrize(("world", "accumulation"), [(1, 2), (2, 1), (2, 3), (4, 1), (3, 2)])
 def test_any_split_deals_the_same_global_batch(table, plan, world, accumulation):
+    if "tokens_per_batch" in plan:
+        plan = {"tokens_per_batch": 700}  # enough for an example in each of six
     whole = Loader(table, TRACKS, seed=5, **plan)
-    if "tokens_per_batch" in plan and world * accumulation > 4:
-        pytest.skip("a batch of 400 tokens is too small to deal to six")
     for step in range(12):
         merged = {}
         for rank in range(world):

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protlig_dd.errors import FormatError
+from protlig_dd.evaluation import neighbours
 from protlig_dd.evaluation.neighbours import KmerIndex, identities, kmers, nearest_identities
 from protlig_dd.tokens.protein import AMINO_ACIDS
 
@@ -50,17 +51,22 @@ def test_identities_of_known_pairs(sample: str, target: str, identity: float) ->
 
 def test_pairs_of_unequal_length_do_not_disturb_each_other() -> None:
     draws = np.random.default_rng(0)
-    pairs = [
-        tuple("".join(draws.choice(list("ACDE"), size=int(n))) for n in draws.integers(1, 30, size=2))
-        for _ in range(150)
-    ]
+    texts = ["".join(draws.choice(list("ACDE"), size=int(n))) for n in draws.integers(1, 30, size=300)]
+    pairs = list(zip(texts[::2], texts[1::2], strict=True))
     assert identities(pairs).tolist() == [identities([pair])[0] for pair in pairs]
 
 
-def test_long_sequences_leave_32_bits_without_a_change() -> None:
-    sample = "ACDEFGHIKL" * 1200
-    assert identities([(sample, sample + "AAAA")]).tolist() == [1.0]
-    assert identities([(sample[:40], "W" * 40_000 + sample[:20] + "W" * 20)]).tolist() == [0.5]
+def test_tables_in_64_bits_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    pairs = [("MKTAYIAK", "MKTAWWYIAK"), ("MKTAYIAK", "TAYI")]
+    narrow = identities(pairs)
+    monkeypatch.setattr(neighbours, "_INT32_LIMIT", 0)
+    assert identities(pairs).tolist() == narrow.tolist()
+
+
+@pytest.mark.slow
+def test_sequences_too_long_for_32_bits_do_not_overflow() -> None:
+    sample = "ACDEFGHIKL" * 820
+    assert identities([(sample, "W" * 60_000 + sample)]).tolist() == [1.0]
 
 
 def mutate(sequence: str, rate: float, draws: np.random.Generator) -> str:

@@ -1,0 +1,1 @@
+"""What each subcommand of `protlig` does: small functions that yield the lines to print."""

@@ -1,0 +1,53 @@
+"""`protlig inspect`, `protlig prepare` and `protlig download`."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Iterator
+from pathlib import Path
+
+from protlig_dd.data import download as downloads
+from protlig_dd.data import inspect as inspection
+from protlig_dd.data.complexes import Columns
+from protlig_dd.data.prepare import prepare_shards, prepare_vocab
+from protlig_dd.errors import ConfigError, nearest
+from protlig_dd.experiment import Parts, load_experiment
+from protlig_dd.tokens.tracks import LigandTrack, ProteinTrack, Track
+
+
+def _tracks(config: str) -> dict[str, Track]:
+    if config:
+        return Parts(load_experiment(config)).tracks
+    return {"protein": ProteinTrack().build("protein"), "ligand": LigandTrack().build("ligand")}
+
+
+def _columns(pairs: list[str]) -> Columns:
+    known = set(Columns.__dataclass_fields__)
+    values = {}
+    for pair in pairs:
+        role, sep, name = pair.partition("=")
+        if not sep or role not in known:
+            raise ConfigError(f"--column '{pair}': expected ROLE=NAME with a role among {', '.join(sorted(known))}{nearest(role, known)}")
+        values[role] = name
+    return Columns(**values)
+
+
+def inspect(options: Namespace) -> Iterator[str]:
+    """Say what a file holds."""
+    report = inspection.inspect(Path(options.file), _tracks(options.config), columns=_columns(options.column))
+    yield from report.lines()
+
+
+def prepare(options: Namespace) -> Iterator[str]:
+    """Make a vocabulary or shards."""
+    files = [Path(f) for f in options.files]
+    if options.what == "vocab":
+        yield from prepare_vocab(files, Path(options.out), min_count=options.min_count).lines()
+    else:
+        yield from prepare_shards(files, _tracks(options.config), Path(options.out)).lines()
+
+
+def download(options: Namespace) -> Iterator[str]:
+    """Fetch a public data set."""
+    result = downloads.download(options.name, Path(options.out), limit=options.limit, base_url=options.base_url)
+    yield from result.lines()

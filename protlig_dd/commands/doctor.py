@@ -1,0 +1,52 @@
+"""`protlig doctor`."""
+
+from __future__ import annotations
+
+import importlib.util
+from argparse import Namespace
+from collections.abc import Iterator
+
+import torch
+
+from protlig_dd.device import choose_device, describe
+from protlig_dd.nn.attention import attention, choose_backend
+from protlig_dd.rng import generator
+from protlig_dd.tokens.tracks import Layout
+
+_PACKAGES = {
+    "rdkit": ("ligand", "molecules"),
+    "wandb": ("train", "online tracking"),
+    "tensorboard": ("train", "local curves"),
+    "matplotlib": ("plot", "plots"),
+    "pyarrow": ("data", "Parquet and shards"),
+    "gemmi": ("structure", "PDB and mmCIF"),
+    "deepspeed": ("deepspeed", "ZeRO-3"),
+    "flash_attn": ("flash", "flash-attn's own kernel (torch's is used otherwise)"),
+    "transformers": ("hf", "Hugging Face models"),
+}
+
+
+def doctor(options: Namespace) -> Iterator[str]:
+    """Show what was found here, check attention against the float32 reference, and say what would mend what is missing."""
+    for what, value in describe():
+        yield f"{what:<12} {value}"
+    choice = choose_device()
+    backend = choose_backend("auto", choice.device, choice.dtype)
+    yield f"{'attention':<12} {backend.name} ({backend.reason})"
+    yield f"{'self-check':<12} {_self_check(choice.device, choice.dtype, backend.name)}"
+    for package, (extra, purpose) in _PACKAGES.items():
+        present = importlib.util.find_spec(package) is not None
+        yield f"{package:<12} {'yes' if present else f'no, for {purpose}: pip install protlig_dd[{extra}]'}"
+
+
+def _self_check(device: torch.device, dtype: torch.dtype, backend: str) -> str:
+    """Compare a back-end with the reference on ragged random sequences."""
+    layout = Layout((1, 5, 33, 64), device)
+    draw = generator(0, "doctor")
+    q, k, v = (torch.randn(layout.num_tokens, 4, 32, generator=draw).to(device, dtype) for _ in range(3))
+    found = attention(q, k, v, layout, layout, backend=backend)  # type: ignore[arg-type]
+    expected = attention(q, k, v, layout, layout, backend="reference")
+    error = float((found.float() - expected.float()).abs().max())
+    limit = 1e-5 if dtype == torch.float32 else 2e-2
+    verdict = "agrees with" if error <= limit else "DISAGREES WITH (use attention=reference and report it)"
+    return f"{verdict} the float32 reference, largest difference {error:.1e}"

@@ -1,0 +1,133 @@
+"""`protlig sample`: conditions from texts and files, samples to a file or the screen."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from protlig_dd.config import build, to_mapping
+from protlig_dd.data.conditions import read_ligands, read_proteins
+from protlig_dd.errors import ConfigError
+from protlig_dd.experiment import Experiment
+from protlig_dd.generation import Generator, Request
+from protlig_dd.output import PartialFile, check_output, rank, write_rows
+from protlig_dd.run import Run, open_run
+from protlig_dd.sampling import Guidance, SamplerSettings
+
+
+def sampler_from(options: Namespace, config: Experiment) -> SamplerSettings:
+    """Return the sampler that `--sampler kind[:steps]` means, or the run's own."""
+    if not options.sampler:
+        return config.sampling.sampler
+    kind, _, steps = options.sampler.partition(":")
+    values: dict[str, Any] = {"kind": kind}
+    if steps:
+        if not steps.isdigit():
+            raise ConfigError(f"--sampler '{options.sampler}': found '{steps}' steps, expected a number, such as ancestral:100")
+        values["num_steps"] = int(steps)
+    return build(SamplerSettings, values, "--sampler")
+
+
+def guidance_from(options: Namespace, config: Experiment) -> Guidance:
+    """Return the run's guidance with the command line's changes."""
+    forbidden: dict[str, tuple[str, ...]] = dict(config.sampling.guidance.forbidden or {})
+    for one in options.forbid:
+        track, sep, symbol = one.partition(":")
+        if not sep or track not in config.tracks:
+            raise ConfigError(f"--forbid '{one}': expected TRACK:SYMBOL with a track among {', '.join(config.tracks)}")
+        forbidden[track] = (*forbidden.get(track, ()), symbol)
+    changes: dict[str, Any] = {"temperature": options.temperature, "top_p": options.top_p, "weight": options.guidance}
+    given = {name: value for name, value in changes.items() if value is not None}
+    values = {**to_mapping(config.sampling.guidance), **given, "forbidden": forbidden or None}
+    return build(Guidance, values, "guidance")
+
+
+def _requests(options: Namespace, run: Run) -> list[Request]:
+    """Turn the options into requests: each protein with each ligand, if both are files of many."""
+    tracks = run.parts.tracks
+    proteins = read_proteins(options.protein) if options.protein else [("", "")]
+    ligands = read_ligands(options.ligand) if options.ligand else [("", "")]
+    infill_track = _infill_track(options.infill, run) if options.infill else ""
+    labels = _labels(options.condition)
+    requests = []
+    for protein_name, protein in proteins:
+        for ligand_name, ligand in ligands:
+            given = {n: t for n, t in (("protein", protein), ("ligand", ligand)) if t}
+            if infill_track:
+                given[infill_track] = options.infill
+            wanted = [n for n in options.generate.split(",") if n] or [n for n in tracks if n not in given]
+            if infill_track or any("_" in t for t in given.values()):
+                wanted = [n for n in options.generate.split(",") if n]
+            name = "_".join(n for n in (protein_name, ligand_name) if n) or ("infill" if infill_track else "unconditional")
+            generate = {n: options.length or None for n in wanted if n not in given}
+            requests.append(Request(name=name, given=given, generate=generate, conditions=labels))
+    return requests
+
+
+def _infill_track(text: str, run: Run) -> str:
+    """Tell which track a text with gaps belongs to: capital letters of amino acids are a protein where there is such a track."""
+    names = list(run.parts.tracks)
+    looks_like_protein = text.replace("_", "").isalpha() and text.replace("_", "").isupper() and len(set(text)) > 4
+    preferred = "protein" if looks_like_protein else "ligand"
+    return preferred if preferred in names else names[0]
+
+
+def _labels(options: list[str]) -> dict[str, int]:
+    labels = {}
+    for one in options:
+        name, sep, value = one.partition("=")
+        if not sep or not value.isdigit():
+            raise ConfigError(f"--condition '{one}': expected NAME=CLASS with a whole number, such as affinity_bin=2")
+        labels[name] = int(value)
+    return labels
+
+
+def _shard(text: str, total: int) -> range:
+    index, sep, count = text.partition("/")
+    if not (sep and index.isdigit() and count.isdigit() and 0 <= int(index) < int(count)):
+        raise ConfigError(f"--shard '{text}': expected i/n with 0 <= i < n, such as 0/4")
+    return range(int(index), total, int(count))
+
+
+def sample(options: Namespace) -> Iterator[str]:
+    """Generate samples; a stopped command started again goes on."""
+    if not (options.protein or options.ligand or options.infill or options.unconditional):
+        raise ConfigError("nothing to condition on: give --protein, --ligand or --infill, or say --unconditional")
+    if options.num < 1:
+        raise ConfigError(f"--num: found {options.num}, expected 1 or more")
+    out = Path(options.out) if options.out else None
+    if out is not None:
+        check_output(out)
+    run = open_run(options.run, device=options.device)
+    requests = _requests(options, run)
+    generator = Generator(
+        run,
+        seed=options.seed,
+        sampler=sampler_from(options, run.config),
+        guidance=guidance_from(options, run.config),
+        batch_size=options.batch_size or None,
+        with_likelihood=not options.no_likelihood,
+    )
+    ids = _shard(options.shard, len(requests) * options.num)
+    settings = generator.settings() | {"num": options.num, "shard": options.shard}
+    settings |= {"requests": [to_mapping(r) for r in requests], "likelihood": not options.no_likelihood}
+    if out is None:
+        rows = [s.row() for s in generator.generate(requests, options.num, ids=ids)]
+        for row in rank(rows):
+            yield "  ".join(f"{k}={v}" for k, v in row.items())
+        return
+    partial = PartialFile(out, settings)
+    done = {row["id"] for row in partial.rows}
+    left = [i for i in ids if i not in done]
+    fresh = (s.row() for s in generator.generate(requests, options.num, ids=left))
+    for _ in tqdm(partial.append(fresh), total=len(ids), initial=len(done), unit="sample", disable=None):
+        pass
+    write_rows(out, rank(partial.rows), settings)
+    partial.remove()
+    yield f"{len(partial.rows)} samples: {out} (settings: {out}.json)"
+
+

@@ -1,0 +1,100 @@
+"""`protlig train` and `protlig check`."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from argparse import Namespace
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from protlig_dd.assessment import assess
+from protlig_dd.data.bundle import load
+from protlig_dd.data.loader import Loader
+from protlig_dd.device import DeviceChoice, choose_device
+from protlig_dd.evaluation.report import write_report
+from protlig_dd.experiment import Experiment, Parts, count_parameters, load_experiment
+from protlig_dd.nn.flops import training_flops
+from protlig_dd.run import open_run
+from protlig_dd.run import train as train_run
+from protlig_dd.training import distributed
+
+
+def _experiment(options: Namespace) -> Experiment:
+    name, overrides = options.config, list(options.overrides)
+    if "=" in name:  # `protlig train train.steps=5`: the demo, changed
+        name, overrides = "dual_track/demo", [name, *overrides]
+    return load_experiment(name, overrides)
+
+
+def train(options: Namespace) -> Iterator[str | int]:
+    """Train, and afterwards evaluate and report if the config says so; the exit code is 128 + signal when stopped by one."""
+    config = _experiment(options)
+    folder = Path(options.out or f"runs/{config.name}")
+    result = train_run(config, folder, device=options.device, resume=options.resume)
+    if distributed.launched().rank != 0:
+        return
+    if result.stopped_by:
+        yield result.exit_code
+        return
+    yield f"trained {result.steps} steps: {folder}"
+    if config.evaluation.after_training:
+        run = open_run(folder, device=options.device)
+        yield from assess(run, split="test" if len(run.data.test) else "validation")
+        yield f"report: {write_report(folder)}"
+
+
+def check(options: Namespace) -> Iterator[str]:
+    """Validate a config and say what it will cost."""
+    logging.getLogger().setLevel(logging.WARNING)
+    config = _experiment(options)
+    choice = choose_device(options.device, precision=config.train.precision)
+    parts = Parts(config)
+    with torch.device("meta"):
+        model = config.model.build(parts.tracks, parts.backend(choice).name)
+    yield f"config: {config.name}, valid"
+    yield f"device: {choice.reason}"
+    backend = parts.backend(choice)
+    yield f"attention: {backend.name}, {backend.reason}"
+    for name, track in parts.tracks.items():
+        v = track.vocabulary
+        yield f"track {name}: {v.name}, {v.num_rows} rows, {len(v.emittable_ids)} emittable, mask {v.mask_id}, to {track.max_length} tokens"
+    weights = parts.tasks.weights
+    total = sum(weights.values())
+    yield "tasks: " + ", ".join(f"{name} {w / total:.0%}" for name, w in weights.items())
+    yield from _costs(config, parts, model, choice)
+
+
+def _costs(config: Experiment, parts: Parts, model: nn.Module, choice: DeviceChoice) -> Iterator[str]:
+    number = count_parameters(model)
+    if config.model.parameters not in (None, number):
+        yield f"model: {number:,} parameters, but model.parameters says {config.model.parameters:,}: correct it"
+        sys.exit(1)
+    yield f"model: {config.model.kind}, {number:,} parameters"
+    averaged = 4 if config.train.optim.ema_decay else 0
+    yield f"memory for weights, gradients, AdamW{' and EMA' if averaged else ''}: {number * (16 + averaged) / 2**20:,.0f} MiB a process"
+    bundle = load(config.data, parts.tracks, config.seed)
+    loader = Loader(
+        bundle.train,
+        parts.tracks,
+        batch_size=config.train.batch_size,
+        tokens_per_batch=config.train.tokens_per_batch,
+        seed=config.seed,
+        accumulation=config.train.accumulation,
+    )
+    batches = [b for step in range(4) for b in loader.micro_batches(step)]
+    tokens = sum(b.num_tokens for b in batches)
+    flops = sum(training_flops(model.forward_flops(b)) for b in batches) / max(tokens, 1)
+    yield from bundle.report.lines()
+    steps = config.train.steps or max(1, config.train.tokens * 4 // max(tokens, 1))
+    yield f"steps: {steps:,} of about {tokens / 4:,.0f} tokens; {loader.steps_per_epoch:,} steps an epoch"
+    yield f"training FLOPs a token: {flops / 1e6:,.1f} M; a run: {flops * tokens / 4 * steps / 1e15:,.3f} PFLOP"
+    largest = max(b.num_tokens for b in batches)
+    size = getattr(config.model, "hidden_size", 0) * getattr(config.model, "num_blocks", 0)
+    width = 2 if choice.autocast else 4
+    # about 30 activations of the hidden size a block and token are kept for the backward pass (2 with checkpointing)
+    kept = 2 if getattr(config.model, "activation_checkpointing", False) else 30
+    yield f"activations of a micro-batch, estimated: {largest * size * kept * width / 2**20:,.0f} MiB"

@@ -1,0 +1,227 @@
+"""From the `data:` settings to token tables: read, encode, split, and say what happened."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from protlig_dd.data.complexes import read_pairs
+from protlig_dd.data.demo import DemoWorld, generate
+from protlig_dd.data.encode import Encoder, EncodeReport, encode_records
+from protlig_dd.data.leakage import Leakage, measure_leakage
+from protlig_dd.data.molecules import read_molecules
+from protlig_dd.data.records import Record
+from protlig_dd.data.sequences import read_sequences
+from protlig_dd.data.settings import DataSettings, FileSettings, MoleculeData, PairData, SequenceData, ShardData
+from protlig_dd.data.shards import open_shards
+from protlig_dd.data.splits import GivenSplit, split_rows
+from protlig_dd.data.table import TokenTable
+from protlig_dd.errors import ConfigError
+from protlig_dd.tokens.tracks import TrackSet
+
+PARTS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataReport:
+    """What was read and how it was divided, to print and to keep with the run.
+
+    Args:
+        source: the kind and the path.
+        encoded: what became of the records, by file.
+        split: how the parts were found.
+        examples: positives and unlabelled examples of each part; these train and validate.
+        negatives: examples labelled as not binding, of each part; they never train.
+        tokens: training tokens of each track.
+        leakage: how well validation is known from training, or None.
+    """
+
+    source: str
+    encoded: Mapping[str, EncodeReport] = field(default_factory=dict)
+    split: str = ""
+    examples: Mapping[str, int] = field(default_factory=dict)
+    negatives: Mapping[str, int] = field(default_factory=dict)
+    tokens: Mapping[str, int] = field(default_factory=dict)
+    leakage: Leakage | None = None
+
+    def lines(self) -> list[str]:
+        """Return the report in words."""
+        told = [f"data: {self.source}"]
+        for file, report in self.encoded.items():
+            first, *rest = report.lines()
+            told += [f"{file}: {first}", *rest]
+        told.append(f"split: {self.split}: " + ", ".join(f"{count} {part}" for part, count in self.examples.items()))
+        if any(self.negatives.values()):
+            told.append(
+                "negatives, kept for evaluation: "
+                + ", ".join(f"{count} {part}" for part, count in self.negatives.items())
+            )
+        told.append("training tokens: " + ", ".join(f"{count} {track}" for track, count in self.tokens.items()))
+        return [*told, self.leakage.line()] if self.leakage is not None else told
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class DataBundle:
+    """The token tables of a run.
+
+    Args:
+        train, validation, test: positive and unlabelled examples; validation and test may be empty.
+        negatives: examples labelled as not binding, by part.
+        report: what was read and how it was divided.
+    """
+
+    train: TokenTable
+    validation: TokenTable
+    test: TokenTable
+    negatives: Mapping[str, TokenTable]
+    report: DataReport
+
+    def part(self, name: str) -> TokenTable:
+        """Return the table of "train", "validation" or "test"."""
+        assert name in PARTS, name
+        table: TokenTable = getattr(self, name)
+        return table
+
+
+def load(data: DataSettings, tracks: TrackSet, seed: int = 0) -> DataBundle:
+    """Return the tables that the settings describe.
+
+    Args:
+        data: the `data:` part of a config.
+        tracks: the tracks to fill; one that the source does not have stays empty.
+        seed: decides random splits and crops.
+
+    Raises:
+        FormatError: for files that do not hold what is expected, with file and line.
+        ConfigError: if the split is impossible or nothing is left to train on.
+    """
+    if isinstance(data, DemoWorld):
+        return _load_demo(data, tracks)
+    if isinstance(data, ShardData):
+        tables = {part: open_shards(Path(path), tracks) for part, path in _paths(data).items()}
+        if data.limit:
+            tables = {part: table.select(np.arange(min(data.limit, len(table)))) for part, table in tables.items()}
+        reports: dict[str, EncodeReport] = {}
+    else:
+        tables, reports = {}, {}
+        for part, path in _paths(data).items():
+            tables[part], reports[str(path)] = read_table(data, Path(path), tracks, seed=seed)
+    parts, how = _divide(tables, tracks, data, seed)
+    if isinstance(data, PairData | ShardData) and data.affinity_bins:
+        parts = {part: _with_bins(table, data.affinity_bins) for part, table in parts.items()}
+    return _bundle(
+        parts,
+        DataReport(source=f"{data.kind} from {data.path}", encoded=reports, split=how),
+        seed if data.leakage else None,
+        ends=int("protein" in tracks and tracks["protein"].add_ends),
+    )
+
+
+def _paths(data: FileSettings | ShardData) -> dict[str, str]:
+    named = {"train": data.path, "validation": data.validation_path, "test": data.test_path}
+    return {part: path for part, path in named.items() if path}
+
+
+def read_records(data: FileSettings, path: Path) -> Iterator[Record]:
+    """Return the records of a file, read as the settings' kind says."""
+    if isinstance(data, PairData):
+        return read_pairs(path, data.columns)
+    if isinstance(data, MoleculeData):
+        return read_molecules(path, data.columns)
+    return read_sequences(path, data.columns)
+
+
+def make_encoder(data: FileSettings, tracks: TrackSet, *, seed: int = 0) -> Encoder:
+    """Return the encoder with the policies of the settings."""
+    needed = {"pairs": ("protein", "ligand"), "sequences": ("protein",), "molecules": ("ligand",)}[data.kind]
+    absent = [name for name in needed if name not in tracks]
+    if absent and isinstance(data, SequenceData | MoleculeData):
+        raise ConfigError(
+            f"data.kind: found '{data.kind}', the tracks are {sorted(tracks)}; add a track '{absent[0]}', or use other data"
+        )
+    return Encoder(
+        tracks,
+        too_long=data.too_long,
+        unknown=data.unknown,
+        needed=[name for name in needed if name in tracks],
+        molecules=None if isinstance(data, SequenceData) else data.molecules,
+        seed=seed,
+    )
+
+
+def read_table(data: FileSettings, path: Path, tracks: TrackSet, *, seed: int = 0) -> tuple[TokenTable, EncodeReport]:
+    """Return the table of one file under the settings' policies, and what became of its records."""
+    return encode_records(read_records(data, path), make_encoder(data, tracks, seed=seed), limit=data.limit)
+
+
+def _divide(
+    tables: dict[str, TokenTable], tracks: TrackSet, data: FileSettings | ShardData, seed: int
+) -> tuple[dict[str, TokenTable], str]:
+    """Divide the main file into the parts that have no file of their own."""
+    main = tables["train"]
+    if len(main) == 0:
+        raise ConfigError(
+            f"data.path: found no usable record in {data.path}; see what was dropped with: protlig inspect {data.path}"
+        )
+    own = [part for part in PARTS[1:] if part in tables]
+    if "validation" in own:
+        return {part: tables.get(part, main.select([])) for part in PARTS}, "a file for " + " and ".join(
+            ["training", *own]
+        )
+    split_settings = data.split
+    if "test" in own and not isinstance(split_settings, GivenSplit):
+        split_settings = dataclasses.replace(split_settings, test_fraction=0.0)
+    split = split_rows(main, tracks, split_settings, seed=seed)
+    parts = {part: main.select(getattr(split, part)) for part in PARTS}
+    return {**parts, **{part: tables[part] for part in own}}, split.how + "".join(
+        f"; a file for {part}" for part in own
+    )
+
+
+def _with_bins(table: TokenTable, edges: tuple[float, ...]) -> TokenTable:
+    affinity = table.labels.get("affinity", np.full(len(table), np.nan))
+    bins = np.where(np.isnan(affinity), -1, np.digitize(np.nan_to_num(affinity), edges))
+    return table.with_labels(affinity_bin=bins.astype(np.int64))
+
+
+def _bundle(parts: Mapping[str, TokenTable], report: DataReport, leakage_seed: int | None, ends: int = 0) -> DataBundle:
+    is_negative = {part: table.labels.get("label", np.full(len(table), -1)) == 0 for part, table in parts.items()}
+    positives = {part: table.select(~is_negative[part]) for part, table in parts.items()}
+    negatives = {part: table.select(is_negative[part]) for part, table in parts.items()}
+    if len(positives["train"]) == 0:
+        raise ConfigError(
+            f"data: {report.source}: all {len(parts['train'])} training rows are labelled as not binding; expected some labelled 1"
+        )
+    leakage = None
+    if leakage_seed is not None and len(positives["validation"]):
+        leakage = measure_leakage(positives["train"], positives["validation"], ends=ends, seed=leakage_seed)
+    report = dataclasses.replace(
+        report,
+        examples={part: len(table) for part, table in positives.items()},
+        negatives={part: len(table) for part, table in negatives.items()},
+        tokens={name: column.num_tokens for name, column in positives["train"].tracks.items()},
+        leakage=leakage,
+    )
+    return DataBundle(**positives, negatives=negatives, report=report)
+
+
+def _load_demo(world: DemoWorld, tracks: TrackSet) -> DataBundle:
+    def records(part: str, pairs: Iterable[object]) -> Iterator[Record]:
+        for i, pair in enumerate(pairs):
+            texts = {name: getattr(pair, name) for name in ("protein", "ligand") if name in tracks}
+            yield Record(where=f"demo {part}:{i + 1}", texts=texts, label=1, name=f"{part}{i}")
+
+    needed = [name for name in ("protein", "ligand") if name in tracks]
+    tables, reports = {}, {}
+    for part, pairs in generate(world).items():
+        tables[part], reports[part] = encode_records(
+            records(part, pairs), Encoder(tracks, too_long="refuse", needed=needed)
+        )
+    how = "validation and test proteins from families unseen in training"
+    return _bundle(
+        tables, DataReport(source=f"demo, a SYNTHETIC world of seed {world.seed}", encoded=reports, split=how), None
+    )

@@ -1,0 +1,246 @@
+"""Records to token tables: lengths, unknown symbols and missing parts are counted with their reasons, never passed over in silence."""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from protlig_dd.data.molecules import MoleculePolicy
+from protlig_dd.data.records import Record
+from protlig_dd.data.table import TokenColumn, TokenTable
+from protlig_dd.errors import FormatError
+from protlig_dd.rng import key
+from protlig_dd.tokens.tracks import Track, TrackSet
+
+TooLong = Literal["refuse", "drop", "crop"]
+OnUnknown = Literal["refuse", "drop"]
+SPLIT_CODES: Mapping[str, int] = {"train": 0, "validation": 1, "test": 2}
+"""What the label column "split" holds; -1 where the file says nothing, 3 for any other word."""
+
+_SHOWN = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodeReport:
+    """What became of the records.
+
+    Args:
+        seen: records read.
+        kept: records that became examples.
+        dropped: how many were left out, by reason.
+        first: the first few messages of each reason, with file and line.
+        cropped: examples of which a window was taken.
+    """
+
+    seen: int
+    kept: int
+    dropped: Mapping[str, int] = field(default_factory=dict)
+    first: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    cropped: int = 0
+
+    def lines(self) -> list[str]:
+        """Return the report in words: one line in all, and for each reason its count and first cases."""
+        cropped = f", {self.cropped} of them cropped" if self.cropped else ""
+        told = [f"{self.seen} records read, {self.kept} kept{cropped}, {self.seen - self.kept} dropped"]
+        for reason, count in sorted(self.dropped.items(), key=lambda item: -item[1]):
+            told.append(f"  {count} dropped: {reason}")
+            told += [f"    {message}" for message in self.first[reason]]
+        return told
+
+
+def letter_ids(track: Track) -> np.ndarray | None:
+    """Return the id of each of 128 ASCII letters (-1: ask the track), if the track reads letter by letter."""
+    if any(len(track.vocabulary.symbols[i]) != 1 for i in track.vocabulary.emittable_ids):
+        return None
+    ids = np.full(128, -1, np.int32)
+    for code in range(33, 127):
+        try:
+            found = track.encode(chr(code))
+        except FormatError:
+            continue
+        ids[code] = found[1] if track.add_ends else found[0]
+    return ids
+
+
+def encode_text(track: Track, text: str, *, where: str, letters: np.ndarray | None = None) -> np.ndarray:
+    """Return the token ids of a text as int32, as `track.encode` would; with the track's `letter_ids` without a loop over letters."""
+    if letters is not None and text.isascii():
+        ids: np.ndarray = letters[np.frombuffer(text.encode("ascii"), dtype=np.uint8)]
+        if len(ids) and ids.min() >= 0:
+            v = track.vocabulary
+            return np.concatenate([[v.begin_id], ids, [v.end_id]]).astype(np.int32) if track.add_ends else ids
+    return np.asarray(track.encode(text, where=where), dtype=np.int32)
+
+
+class _LeftOut(Exception):
+    """A record is left out, for a reason that is counted and a message that may be shown."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason, self.message = reason, message
+
+
+class Encoder:
+    """Turns records into token ids one by one and counts what it leaves out.
+
+    Args:
+        tracks: the tracks to fill.
+        too_long: what to do with a text of more than `max_length` tokens: "refuse" is an error, "drop" counts and leaves the record
+            out, "crop" takes a window of a protein chosen by (seed, record); a part of a SMILES is no molecule, so those are dropped.
+        unknown: what to do with symbols outside the vocabulary and invalid molecules: "refuse" is an error, "drop" counts.
+        needed: the tracks without which a record is left out; all of them by default.
+        molecules: the policy for SMILES.
+        seed: decides the windows of "crop".
+    """
+
+    def __init__(
+        self,
+        tracks: TrackSet,
+        *,
+        too_long: TooLong = "drop",
+        unknown: OnUnknown = "refuse",
+        needed: Sequence[str] | None = None,
+        molecules: MoleculePolicy | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.tracks, self.too_long, self.unknown, self.seed = tracks, too_long, unknown, seed
+        self.needed = list(tracks) if needed is None else list(needed)
+        self.molecules = molecules or MoleculePolicy()
+        self._letters = {name: letter_ids(track) for name, track in tracks.items()}
+        self._seen = self._cropped = 0
+        self._dropped: Counter[str] = Counter()
+        self._first: dict[str, list[str]] = {}
+
+    def encode(self, record: Record) -> dict[str, np.ndarray] | None:
+        """Return the token ids of a record by track, or None if it was left out and counted.
+
+        Raises:
+            FormatError: for what is to be refused, with file and line.
+        """
+        self._seen += 1
+        try:
+            return self._encode(record)
+        except _LeftOut as left_out:
+            self._dropped[left_out.reason] += 1
+            shown = self._first.setdefault(left_out.reason, [])
+            if len(shown) < _SHOWN:
+                shown.append(left_out.message)
+            return None
+
+    def _encode(self, record: Record) -> dict[str, np.ndarray]:
+        where = record.where
+        absent = [name for name in self.needed if not record.texts.get(name)]
+        if absent:
+            raise _LeftOut(
+                f"no {absent[0]}", f"{where}: found no {absent[0]}, expected one; fill the cell, or remove the record"
+            )
+        present = [name for name in self.tracks if record.texts.get(name)]
+        if not present:
+            raise _LeftOut(
+                "none of the tracks", f"{where}: found none of {', '.join(self.tracks)}, expected at least one"
+            )
+        cropped = self._cropped
+        try:
+            return {name: self._encode_track(name, record) for name in present}
+        except _LeftOut:
+            self._cropped = cropped
+            raise
+
+    def _encode_track(self, name: str, record: Record) -> np.ndarray:
+        track, text, where = self.tracks[name], record.texts[name], record.where
+        try:
+            if name == "ligand":
+                text = self.molecules.apply(text, where=where)
+            ids = encode_text(track, text, where=where, letters=self._letters[name])
+        except FormatError as error:
+            if self.unknown == "refuse":
+                raise
+            raise _LeftOut(f"{name} with unknown symbols", str(error)) from error
+        if len(ids) <= track.max_length:
+            return ids
+        message = f"{where}: the {name} has {len(ids)} tokens, the track takes {track.max_length}"
+        if self.too_long == "refuse":
+            raise FormatError(f"{message}; set data.too_long=drop or crop, or raise tracks.{name}.max_length")
+        if self.too_long == "drop" or self._letters[name] is None:
+            raise _LeftOut(f"{name} longer than {track.max_length} tokens", message)
+        self._cropped += 1
+        return self._window(ids, track, record)
+
+    def _window(self, ids: np.ndarray, track: Track, record: Record) -> np.ndarray:
+        ends = int(track.add_ends)
+        body, size = ids[ends : len(ids) - ends], track.max_length - 2 * ends
+        start = key(self.seed, "crop", self._seen, record.name) % (len(body) - size + 1)
+        return np.concatenate([ids[:ends], body[start : start + size], ids[len(ids) - ends :]])
+
+    def report(self) -> EncodeReport:
+        """Return what has become of the records so far."""
+        return EncodeReport(
+            seen=self._seen,
+            kept=self._seen - sum(self._dropped.values()),
+            dropped=dict(self._dropped),
+            first={reason: tuple(messages) for reason, messages in self._first.items()},
+            cropped=self._cropped,
+        )
+
+
+def record_labels(record: Record) -> dict[str, float | int]:
+    """Return the numbers that stand beside a record's tokens: label, affinity and split."""
+    return {
+        "label": -1 if record.label is None else record.label,
+        "affinity": float("nan") if record.affinity is None else record.affinity,
+        "split": -1 if record.split is None else SPLIT_CODES.get(record.split, 3),
+    }
+
+
+def encode_records(records: Iterable[Record], encoder: Encoder, *, limit: int = 0) -> tuple[TokenTable, EncodeReport]:
+    """Return the table of all records that can be kept, and what became of the rest.
+
+    Args:
+        records: as a reader yields them.
+        encoder: the tracks and the policies.
+        limit: stop after so many kept records; 0 for all.
+
+    Raises:
+        FormatError: for what the encoder refuses.
+    """
+    values = {name: array("i") for name in encoder.tracks}
+    offsets = {name: array("q", [0]) for name in encoder.tracks}
+    labels: dict[str, list[float | int]] = {"label": [], "affinity": [], "split": []}
+    names: list[str] = []
+    for record, example in _encoded(records, encoder):
+        for name in encoder.tracks:
+            if name in example:
+                values[name].frombytes(example[name].tobytes())
+            offsets[name].append(len(values[name]))
+        for name, value in record_labels(record).items():
+            labels[name].append(value)
+        names.append(record.name)
+        if limit and len(names) >= limit:
+            break
+    table = TokenTable(
+        tracks={
+            n: TokenColumn.of(
+                np.frombuffer(values[n], np.int32) if values[n] else np.zeros(0, np.int32), np.frombuffer(offsets[n], np.int64)
+            )
+            for n in values
+        },
+        labels={
+            "label": np.array(labels["label"], np.int64),
+            "affinity": np.array(labels["affinity"], np.float64),
+            "split": np.array(labels["split"], np.int64),
+        },
+        names=np.array(names, dtype=object),
+    )
+    return table, encoder.report()
+
+
+def _encoded(records: Iterable[Record], encoder: Encoder) -> Iterator[tuple[Record, dict[str, np.ndarray]]]:
+    for record in records:
+        example = encoder.encode(record)
+        if example is not None:
+            yield record, example

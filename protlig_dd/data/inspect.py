@@ -1,0 +1,261 @@
+"""What a data file holds, before any training: how it was understood, what would be dropped and why, what the vocabulary misses."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from protlig_dd.data.complexes import ALIASES, Columns, find_columns, open_pairs
+from protlig_dd.data.encode import SPLIT_CODES, Encoder, EncodeReport, encode_records, letter_ids
+from protlig_dd.data.files import data_suffix, read_lines
+from protlig_dd.data.leakage import Leakage, measure_leakage
+from protlig_dd.data.molecules import MoleculePolicy, read_smiles
+from protlig_dd.data.records import Record
+from protlig_dd.data.sequences import read_fasta
+from protlig_dd.data.splits import GivenSplit, RandomSplit, same_sequence_groups, split_rows
+from protlig_dd.data.table import TokenTable
+from protlig_dd.data.tables import TABLE_SUFFIXES, open_table
+from protlig_dd.errors import FormatError
+from protlig_dd.tokens.tracks import LigandTrack, ProteinTrack, Track, TrackSet
+
+_QUANTILES = (0.0, 0.1, 0.5, 0.9, 0.99, 1.0)
+_UNBOUNDED = 1 << 30
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inspection:
+    """How a data file was understood.
+
+    Args:
+        path: the file.
+        kind: "pairs", "sequences" or "molecules", as `data.kind` wants it.
+        roles: the column of each role, for tables.
+        unused: columns that are not used.
+        complete: whether all records were read, or only the first ones.
+        encoded: what would become of the records.
+        lengths: tokens of each track at the quantiles 0, 0.1, 0.5, 0.9, 0.99 and 1, too long ones included.
+        distinct: distinct texts of each track.
+        labels: records labelled 1, 0 and not at all, dropped ones included.
+        splits: examples by the file's own split.
+        affinity: smallest, median and largest affinity, and how many have one; or None.
+        misses: symbols outside the vocabulary, by track, with their counts.
+        leakage: identity between the parts of the file's own split, or of a random one.
+    """
+
+    path: Path
+    kind: str
+    roles: Mapping[str, str] = field(default_factory=dict)
+    unused: tuple[str, ...] = ()
+    complete: bool = True
+    encoded: EncodeReport
+    lengths: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    distinct: Mapping[str, int] = field(default_factory=dict)
+    labels: Mapping[str, int] = field(default_factory=dict)
+    splits: Mapping[str, int] = field(default_factory=dict)
+    affinity: tuple[float, float, float, int] | None = None
+    misses: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    leakage: Leakage | None = None
+
+    def lines(self) -> list[str]:
+        """Return what `protlig inspect` prints."""
+        told = [f"{self.path}: {self.kind} (data.kind={self.kind})"]
+        if self.roles:
+            told.append("columns: " + ", ".join(f"{role} = '{column}'" for role, column in self.roles.items()))
+        if self.unused:
+            shown = ", ".join(f"'{c}'" for c in self.unused[:8])
+            told.append(
+                f"unused columns: {shown}" + (f" and {len(self.unused) - 8} more" if len(self.unused) > 8 else "")
+            )
+        first, *rest = self.encoded.lines()
+        told += [first if self.complete else f"{first} (the file goes on)", *rest]
+        for track, numbers in self.lengths.items():
+            told.append(
+                f"{track} tokens: shortest {numbers[0]}, 10 % up to {numbers[1]}, half up to {numbers[2]}, 90 % up to {numbers[3]}, "
+                f"99 % up to {numbers[4]}, longest {numbers[5]}; {self.distinct[track]} distinct"
+            )
+        if self.labels.get("1") or self.labels.get("0"):
+            told.append(
+                "labels: "
+                + ", ".join(
+                    f"{count} {'unlabelled' if label == 'none' else 'of ' + label}"
+                    for label, count in self.labels.items()
+                )
+            )
+        if self.affinity:
+            told.append(
+                f"affinity: {self.affinity[0]:.4g} to {self.affinity[2]:.4g}, median {self.affinity[1]:.4g}, in {self.affinity[3]} rows"
+            )
+        if self.splits:
+            told.append("own split: " + ", ".join(f"{count} {name}" for name, count in self.splits.items()))
+        for track, counts in self.misses.items():
+            shown = ", ".join(f"'{symbol}' x {count}" for symbol, count in list(counts.items())[:12])
+            advice = (
+                "make a vocabulary with: protlig prepare vocab"
+                if track == "ligand"
+                else f"map them with tracks.{track}.unknown=X"
+            )
+            told.append(
+                f"{track} symbols outside the vocabulary: {shown}{' ...' if len(counts) > 12 else ''}; {advice}"
+            )
+        if self.leakage:
+            told.append(f"{'own split' if self.splits else 'a random tenth as validation'}: {self.leakage.line()}")
+        return told
+
+
+def inspect(
+    path: Path,
+    tracks: TrackSet | None = None,
+    *,
+    columns: Columns | None = None,
+    molecules: MoleculePolicy | None = None,
+    limit: int = 1_000_000,
+) -> Inspection:
+    """Return how a data file is understood; nothing in it is refused, all of it is reported.
+
+    Args:
+        path: any file that the readers take.
+        tracks: whose lengths and vocabularies count; the default ones if None.
+        columns: names that differ from the usual ones.
+        molecules: the policy for SMILES.
+        limit: read so many records at most.
+
+    Raises:
+        FormatError: if the file as a whole cannot be read.
+    """
+    path = Path(path)
+    known = tracks or {"protein": ProteinTrack().build("protein"), "ligand": LigandTrack().build("ligand")}
+    kind, roles, unused, records = recognise(path, columns or Columns())
+    names = {"pairs": ("protein", "ligand"), "sequences": ("protein",), "molecules": ("ligand",)}[kind]
+    used = {name: known[name] for name in names if name in known}
+    misses: dict[str, Counter[str]] = {}
+    seen_labels: Counter[int | None] = Counter()
+    endless = {name: dataclasses.replace(track, max_length=_UNBOUNDED) for name, track in used.items()}
+    encoder = Encoder(endless, unknown="drop", molecules=molecules)
+    read = itertools.islice(records, limit)
+    table, report = encode_records(_watched(read, used, misses, seen_labels), encoder)
+    complete = next(records, None) is None
+    report, kept = _lengths_applied(report, table, used)
+    return Inspection(
+        path=path,
+        kind=kind,
+        roles=roles,
+        unused=unused,
+        complete=complete,
+        encoded=report,
+        lengths={
+            n: tuple(int(q) for q in np.quantile(c.lengths, _QUANTILES, method="lower"))
+            for n, c in table.tracks.items()
+            if len(table)
+        },
+        distinct={n: len(set(same_sequence_groups(c).tolist())) for n, c in table.tracks.items()},
+        labels={name: seen_labels[code] for name, code in (("1", 1), ("0", 0), ("none", None))},
+        splits=_split_counts(table),
+        affinity=_affinities(table),
+        misses={name: dict(counts.most_common()) for name, counts in misses.items()},
+        leakage=_leakage(table.select(kept), used),
+    )
+
+
+def recognise(path: Path, columns: Columns) -> tuple[str, Mapping[str, str], tuple[str, ...], Iterator[Record]]:
+    """Return what a file holds: its kind ("pairs", "sequences" or "molecules"), columns by role, unused columns, and the records.
+
+    Raises:
+        FormatError: if the file cannot be read, or is a table with neither proteins nor ligands.
+    """
+    if data_suffix(path) not in TABLE_SUFFIXES:
+        start = next((line for _, line in read_lines(path) if line.strip()), "")
+        if start.startswith((">", ";")):
+            return "sequences", {}, (), read_fasta(path)
+        return "molecules", {}, (), read_smiles(path)
+    header = open_table(path).header
+    found = find_columns(path, header, columns, needed=())
+    kinds = {(True, True): "pairs", (True, False): "sequences", (False, True): "molecules"}
+    kind = kinds.get(("protein" in found.roles, "ligand" in found.roles))
+    if kind is None:
+        usual = f"'{ALIASES['protein'][0]}' and '{ALIASES['ligand'][0]}'"
+        raise FormatError(
+            f"{path}: found the columns {', '.join(map(repr, header[:12]))}, none of them a protein or a ligand; rename them to {usual}, "
+            f"or set data.columns"
+        )
+    understood, records = open_pairs(path, columns, needed=())
+    return kind, understood.roles, understood.unused, records
+
+
+def _watched(
+    records: Iterator[Record], tracks: TrackSet, misses: dict[str, Counter[str]], labels: Counter[int | None]
+) -> Iterator[Record]:
+    """Pass records on, counting labels and symbols outside the vocabularies."""
+    letters = {name: letter_ids(track) for name, track in tracks.items()}
+    known = {name: {chr(i) for i in np.flatnonzero(ids >= 0)} for name, ids in letters.items() if ids is not None}
+    for record in records:
+        labels[record.label] += 1
+        for name, track in tracks.items():
+            unknown = _unknown(track, record.texts.get(name, ""), known.get(name))
+            if unknown:
+                misses.setdefault(name, Counter()).update(unknown)
+        yield record
+
+
+def _unknown(track: Track, text: str, known: set[str] | None) -> list[str]:
+    if known is not None:
+        # A final stop sign and white space are no residues; the track leaves them out.
+        return (
+            []
+            if set(text) <= known
+            else [letter for letter in "".join(text.split()).removesuffix("*") if letter not in known]
+        )
+    try:
+        return (
+            [symbol for symbol in track.split(text, where=track.name) if symbol not in track.vocabulary.ids]
+            if text
+            else []
+        )
+    except FormatError:
+        return []
+
+
+def _lengths_applied(report: EncodeReport, table: TokenTable, tracks: TrackSet) -> tuple[EncodeReport, np.ndarray]:
+    """Count what the tracks' lengths would drop, which the encoding did not."""
+    dropped, kept = dict(report.dropped), np.ones(len(table), bool)
+    for name, track in tracks.items():
+        long = kept & (table.tracks[name].lengths > track.max_length)
+        if long.any():
+            dropped[f"{name} longer than {track.max_length} tokens"] = int(long.sum())
+        kept &= ~long
+    first = {reason: report.first.get(reason, ()) for reason in dropped}
+    return dataclasses.replace(report, kept=int(kept.sum()), dropped=dropped, first=first), kept
+
+
+def _split_counts(table: TokenTable) -> dict[str, int]:
+    codes = table.labels["split"]
+    if (codes == -1).all():
+        return {}
+    named = {**SPLIT_CODES, "of another split": 3, "of none": -1}
+    return {name: int((codes == code).sum()) for name, code in named.items() if (codes == code).any()}
+
+
+def _affinities(table: TokenTable) -> tuple[float, float, float, int] | None:
+    values = table.labels["affinity"]
+    values = values[~np.isnan(values)]
+    return (float(values.min()), float(np.median(values)), float(values.max()), len(values)) if len(values) else None
+
+
+def _ends(tracks: TrackSet) -> int:
+    return int("protein" in tracks and tracks["protein"].add_ends)
+
+
+def _leakage(table: TokenTable, tracks: TrackSet) -> Leakage | None:
+    """Measure the file's own split; without one, a random tenth, which shows how alike the records are to each other."""
+    if len(table) < 20:
+        return None
+    codes = table.labels["split"]
+    own = (codes == 0).any() and (codes > 0).any()
+    split = split_rows(table, tracks, GivenSplit() if own else RandomSplit(validation_fraction=0.1), seed=0)
+    part = split.validation if len(split.validation) else split.test
+    return measure_leakage(table.select(split.train), table.select(part), ends=_ends(tracks), among=5_000, compared=50)

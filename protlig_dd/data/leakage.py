@@ -1,0 +1,114 @@
+"""How well the validation data are known from training: copies, and identity to the nearest training protein."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from protlig_dd.data.loader import keyed_order
+from protlig_dd.data.similarity import KmerIndex, align_identity
+from protlig_dd.data.table import TokenColumn, TokenTable
+
+
+@dataclass(frozen=True, kw_only=True)
+class Leakage:
+    """How well the validation proteins and ligands are known from training.
+
+    Args:
+        identity: quantiles 0.1, 0.5, 0.9 and 1 of the identity of a validation protein to its nearest training protein.
+        null_identity: the median identity to a training protein drawn at random.
+        proteins: distinct validation proteins compared, of how many.
+        exact_proteins: fraction of the validation examples whose protein stands in training.
+        exact_ligands: likewise for ligands.
+    """
+
+    identity: tuple[float, float, float, float] | None = None
+    null_identity: float | None = None
+    proteins: tuple[int, int] = (0, 0)
+    exact_proteins: float | None = None
+    exact_ligands: float | None = None
+
+    def line(self) -> str:
+        """Return the leakage in one line."""
+        parts = []
+        if self.identity is not None:
+            low, middle, high, top = self.identity
+            parts.append(
+                f"identity of validation proteins to the nearest training protein: median {middle:.2f} (10 % below {low:.2f}, 10 % above "
+                f"{high:.2f}, largest {top:.2f}; a random one {self.null_identity:.2f}; {self.proteins[0]} of {self.proteins[1]} compared)"
+            )
+        if self.exact_proteins is not None:
+            parts.append(f"{self.exact_proteins:.1%} of validation proteins stand in training")
+        if self.exact_ligands is not None:
+            parts.append(f"{self.exact_ligands:.1%} of validation ligands stand in training")
+        return "leakage: " + ("; ".join(parts) or "nothing to compare")
+
+
+def measure_leakage(
+    train: TokenTable,
+    validation: TokenTable,
+    *,
+    ends: int = 0,
+    seed: int = 0,
+    compared: int = 100,
+    among: int = 20_000,
+) -> Leakage:
+    """Return the leakage line's numbers.
+
+    Args:
+        train: the training examples.
+        validation: the validation examples.
+        ends: 1 if the proteins have begin and end tokens, which are no residues.
+        seed: which proteins are compared, if there are more.
+        compared: the most distinct validation proteins to align.
+        among: the most distinct training proteins to search. Exact copies are counted over all.
+    """
+    exact = {
+        t: _exact_fraction(train.tracks[t], validation.tracks[t]) for t in ("protein", "ligand") if t in train.tracks
+    }
+    known, asked = (
+        _distinct(part.tracks["protein"]) if "protein" in part.tracks else [] for part in (train, validation)
+    )
+    if not known or not asked:
+        return Leakage(exact_proteins=exact.get("protein"), exact_ligands=exact.get("ligand"))
+    known = [
+        known[i][ends : len(known[i]) - ends] for i in keyed_order(seed, "leakage", "train", size=len(known))[:among]
+    ]
+    picked = [
+        asked[i][ends : len(asked[i]) - ends]
+        for i in keyed_order(seed, "leakage", "validation", size=len(asked))[:compared]
+    ]
+    index = KmerIndex(known)
+    near = [index.nearest(protein, 3) for protein in picked]
+    pairs = [(query, known[i]) for query, found in zip(picked, near, strict=True) for i in found]
+    owner = np.repeat(np.arange(len(picked)), [len(found) for found in near])
+    best = np.zeros(len(picked))
+    np.maximum.at(best, owner, align_identity([q for q, _ in pairs], [t for _, t in pairs]))
+    chance = keyed_order(seed, "leakage", "null", size=len(known))
+    null = align_identity(picked, [known[chance[i % len(chance)]] for i in range(len(picked))])
+    low, middle, high, top = (float(q) for q in np.quantile(best, [0.1, 0.5, 0.9, 1.0]))
+    return Leakage(
+        identity=(low, middle, high, top),
+        null_identity=float(np.median(null)),
+        proteins=(len(picked), len(asked)),
+        exact_proteins=exact.get("protein"),
+        exact_ligands=exact.get("ligand"),
+    )
+
+
+def _distinct(column: TokenColumn) -> list[np.ndarray]:
+    rows = np.flatnonzero(column.lengths)
+    return [
+        np.frombuffer(b, np.int32)
+        for b in dict.fromkeys(column.gather(rows[i : i + 1]).tobytes() for i in range(len(rows)))
+    ]
+
+
+def _exact_fraction(train: TokenColumn, validation: TokenColumn) -> float | None:
+    known = {protein.tobytes() for protein in _distinct(train)}
+    rows: Sequence[int] = np.flatnonzero(validation.lengths).tolist()
+    if not rows:
+        return None
+    return sum(validation.gather(np.array([i])).tobytes() in known for i in rows) / len(rows)

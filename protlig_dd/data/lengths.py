@@ -1,0 +1,84 @@
+"""How long a sample should be: drawn from the lengths of the training examples, given the partner's length where there is one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Int
+
+from protlig_dd.data.table import TokenTable
+from protlig_dd.errors import FormatError
+from protlig_dd.rng import Draws
+
+_NEIGHBOURS = 0.05
+"""The part of the training examples, nearest in the partner's length, that a conditional length is drawn from."""
+
+
+@dataclass(frozen=True)
+class LengthDistribution:
+    """Token counts of training examples [N] by track; 0 where an example lacks the track."""
+
+    lengths: Mapping[str, Int[np.ndarray, " N"]]
+
+    @staticmethod
+    def of(table: TokenTable, *, limit: int = 20_000) -> LengthDistribution:
+        """Return the lengths of a table, of `limit` evenly spread examples if there are more."""
+        rows = np.unique(np.linspace(0, len(table) - 1, min(limit, len(table))).astype(np.int64))
+        return LengthDistribution({name: column.lengths[rows] for name, column in table.tracks.items()})
+
+    def draw(self, track: str, given: Mapping[str, int], draws: Draws) -> int:
+        """Return a length of a track.
+
+        Args:
+            track: whose length.
+            given: the known lengths of other tracks; the draw is from training examples close to them.
+            draws: a scalar stream.
+
+        Raises:
+            ValueError: if no training example has the track.
+        """
+        usable = self.lengths[track] > 0
+        distance = np.zeros(len(usable))
+        for name, length in given.items():
+            if name in self.lengths:
+                distance = distance + np.abs(np.log(np.maximum(self.lengths[name], 1) / length))
+                usable = usable & (self.lengths[name] > 0)
+        rows = np.flatnonzero(usable)
+        if not len(rows):
+            rows, distance = np.flatnonzero(self.lengths[track] > 0), np.zeros(len(usable))
+        if not len(rows):
+            raise ValueError(f"no training example has the track '{track}': give its length with --length")
+        if distance[rows].any():
+            kept = max(int(_NEIGHBOURS * len(rows)), min(len(rows), 100))
+            rows = rows[np.argsort(distance[rows], kind="stable")[:kept]]
+        return int(self.lengths[track][rows[int(draws.integers(len(rows)))]])
+
+    def save(self, path: Path) -> None:
+        """Write the lengths as JSON."""
+        path.write_text(json.dumps({name: values.tolist() for name, values in self.lengths.items()}))
+
+    @staticmethod
+    def load(path: Path) -> LengthDistribution:
+        """Read lengths that `save` wrote.
+
+        Raises:
+            FormatError: if the file is missing or not such JSON.
+        """
+        try:
+            content = json.loads(path.read_text())
+            return LengthDistribution({name: np.asarray(values, dtype=np.int64) for name, values in content.items()})
+        except (OSError, ValueError, AttributeError) as error:
+            raise FormatError(f"{path}: found no readable lengths ({error}); expected the file that training writes") from error
+
+
+def draw_lengths(
+    distribution: LengthDistribution, track: str, given: Mapping[str, int], ids: list[int], seed: int
+) -> list[int]:
+    """Return a length for each sample id; sample i's depends on (seed, i) only."""
+    streams = Draws.root(seed, "length", track).fold_in(torch.tensor(ids, dtype=torch.int64))
+    return [distribution.draw(track, given, Draws(key)) for key in streams.keys]

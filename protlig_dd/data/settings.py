@@ -1,0 +1,113 @@
+"""The `data:` part of a config: one class for each kind of source. Loading stands in `bundle.py`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from protlig_dd.config import settings
+from protlig_dd.data.complexes import Columns
+from protlig_dd.data.demo import DemoWorld
+from protlig_dd.data.molecules import MoleculePolicy
+from protlig_dd.data.splits import ClusterSplit, GivenSplit, ProteinSplit, RandomSplit, ScaffoldSplit, SplitSettings
+
+__all__ = [
+    "ClusterSplit",
+    "DataSettings",
+    "DemoWorld",
+    "FileSettings",
+    "GivenSplit",
+    "MoleculeData",
+    "PairData",
+    "ProteinSplit",
+    "RandomSplit",
+    "ScaffoldSplit",
+    "SequenceData",
+    "ShardData",
+    "SplitSettings",
+]
+
+
+@settings
+class PairData:
+    """A table of protein-ligand pairs.
+
+    Args:
+        path: CSV, TSV, JSON lines, Parquet or a torch list, as text also .gz or .zst.
+        validation_path, test_path: files of their own for these parts; `split` then deals only what no file gives.
+        columns: column names that differ from the usual ones.
+        split: how `path` is divided.
+        too_long: what to do with records longer than their track's max_length: refuse, drop (and count) or crop proteins.
+        unknown: what to do with symbols outside a vocabulary and invalid molecules: refuse, or drop and count.
+        molecules: the policy for stereo, charges and salts.
+        affinity_bins: ascending edges; where given, affinities become the class label "affinity_bin", 0 below the first edge.
+        limit: read so many usable records at most; 0 for all.
+        leakage: whether to measure the identity of validation proteins to training ones.
+    """
+
+    kind: Literal["pairs"] = "pairs"
+    path: str
+    validation_path: str = ""
+    test_path: str = ""
+    columns: Columns = Columns()
+    split: SplitSettings = ProteinSplit()
+    too_long: Literal["refuse", "drop", "crop"] = "drop"
+    unknown: Literal["refuse", "drop"] = "refuse"
+    molecules: MoleculePolicy = MoleculePolicy()
+    affinity_bins: tuple[float, ...] = ()
+    limit: int = 0
+    leakage: bool = True
+
+    def __post_init__(self) -> None:
+        if list(self.affinity_bins) != sorted(set(self.affinity_bins)):
+            raise ValueError(f"affinity_bins: found {self.affinity_bins}, expected ascending edges")
+
+
+@settings
+class SequenceData:
+    """Protein sequences: a FASTA file or a table with a sequence column. Fields as in `PairData`."""
+
+    kind: Literal["sequences"] = "sequences"
+    path: str
+    validation_path: str = ""
+    test_path: str = ""
+    columns: Columns = Columns()
+    split: SplitSettings = RandomSplit()
+    too_long: Literal["refuse", "drop", "crop"] = "drop"
+    unknown: Literal["refuse", "drop"] = "refuse"
+    limit: int = 0
+    leakage: bool = True
+
+
+@settings
+class MoleculeData:
+    """Molecules: a SMILES file or a table with a SMILES column. Fields as in `PairData`."""
+
+    kind: Literal["molecules"] = "molecules"
+    path: str
+    validation_path: str = ""
+    test_path: str = ""
+    columns: Columns = Columns()
+    split: SplitSettings = RandomSplit()
+    too_long: Literal["refuse", "drop"] = "drop"
+    unknown: Literal["refuse", "drop"] = "refuse"
+    molecules: MoleculePolicy = MoleculePolicy()
+    limit: int = 0
+    leakage: bool = True
+
+
+@settings
+class ShardData:
+    """Memory-mapped shards made by `protlig prepare shards`; lengths and symbols were settled there."""
+
+    kind: Literal["shards"] = "shards"
+    path: str
+    validation_path: str = ""
+    test_path: str = ""
+    split: SplitSettings = RandomSplit(validation_fraction=0.01)
+    affinity_bins: tuple[float, ...] = ()
+    limit: int = 0
+    leakage: bool = False
+
+
+FileSettings = PairData | SequenceData | MoleculeData
+DataSettings = DemoWorld | PairData | SequenceData | MoleculeData | ShardData

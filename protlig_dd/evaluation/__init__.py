@@ -1,0 +1,1 @@
+"""What samples and models are worth, with a null beside every score."""

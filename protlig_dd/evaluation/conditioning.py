@@ -1,0 +1,231 @@
+"""Does a model read its condition? The bound of true pairs against the bound of the same targets under shuffled conditions.
+
+The shuffled bound uses the very same noise (same tokens masked, same times), so that a model that ignores its condition has a gap of
+exactly nought, and everything that is left is the condition's doing. What generated samples owe to it is counted in `motifs.py`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+
+from protlig_dd import rng
+from protlig_dd.data.table import TokenTable
+from protlig_dd.diffusion.denoiser import Denoiser, Diffusion
+from protlig_dd.diffusion.times import Task, TaskMixture
+from protlig_dd.evaluation.intervals import Estimate, Score, cluster_bootstrap_mean
+from protlig_dd.evaluation.likelihood import ExampleBounds, bound, table_batches
+from protlig_dd.tokens.tracks import TrackSet
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConditionDependence:
+    """How much worse a model predicts its targets under the conditions of others, in nats per target token.
+
+    Attributes:
+        task: the conditional task.
+        true: the bound of the targets beside their own conditions.
+        shuffled: the bound of the same targets, with the same noise, beside conditions of other clusters.
+        gap: shuffled minus true. Positive: the model reads the condition and gains from it. An interval that holds 0: no dependence shown.
+        num_pairs: pairs compared.
+        num_clusters: clusters of conditions, the units of the bootstrap.
+        num_left_out: rows without all of the task's tracks.
+        is_permutation: whether every condition was used once; if one cluster holds more than half of the pairs it cannot be.
+    """
+
+    task: str
+    true: Estimate
+    shuffled: Estimate
+    gap: Estimate
+    num_pairs: int
+    num_clusters: int
+    num_left_out: int = 0
+    is_permutation: bool = True
+
+    @property
+    def is_shown(self) -> bool:
+        """Whether the interval of the gap lies above 0."""
+        return self.gap.has_interval and self.gap.low > 0
+
+    def scores(self) -> list[Score]:
+        """Return the gap beside its null, 0, and the two bounds."""
+        null = Estimate.plain(0.0, self.num_pairs)
+        return [
+            Score(name=f"condition gap, {self.task}", value=self.gap, null=null, null_name="condition ignored"),
+            Score(name=f"nats per token, true pairs, {self.task}", value=self.true),
+            Score(name=f"nats per token, shuffled pairs, {self.task}", value=self.shuffled),
+        ]
+
+    def lines(self) -> list[str]:
+        """Return the result in words."""
+        verdict = "the interval holds 0: no dependence on the condition is shown"
+        if self.is_shown:
+            verdict = "the model predicts better with the right condition"
+        elif self.gap.has_interval and self.gap.high < 0:
+            verdict = "the right condition makes the prediction worse, which points to over-fitting"
+        elif not self.gap.has_interval:
+            verdict = "too few clusters for an interval"
+        told = [
+            f"condition dependence of {self.task}: {self.num_pairs} pairs in {self.num_clusters} clusters, common noise",
+            f"  true pairs      {self.true} nats per token",
+            f"  shuffled pairs  {self.shuffled} nats per token",
+            f"  gap             {self.gap} nats per token; {verdict}",
+        ]
+        if not self.is_permutation:
+            told.append(
+                "  one cluster holds more than half of the pairs: conditions were drawn from the others, some repeatedly"
+            )
+        if self.num_left_out:
+            told.append(f"  {self.num_left_out} rows without all tracks of the task were left out")
+        return told
+
+
+def condition_dependence(
+    denoiser: Denoiser,
+    diffusion: Diffusion,
+    table: TokenTable,
+    tracks: TrackSet,
+    task: str | Task,
+    *,
+    clusters: Sequence[Hashable] | None = None,
+    num_times: int = 8,
+    seed: int = 0,
+    batch_size: int = 32,
+    device: torch.device | str = "cpu",
+) -> ConditionDependence:
+    """Return what the condition is worth to a model on some pairs.
+
+    Args:
+        denoiser: a model in evaluation mode.
+        diffusion: what its logits mean.
+        table: pairs, best of a split whose conditions were not trained on; rows without all of the task's tracks are left out.
+        tracks: all tracks of the table that the model takes.
+        task: a task with a clean track, such as "ligand_given_protein".
+        clusters: for each row of the table the cluster of its condition (a protein family, say); by default the condition itself.
+        num_times: noise levels an example.
+        seed: of noise, shuffling and bootstrap.
+        batch_size: examples a network call.
+        device: where the denoiser lives.
+
+    Raises:
+        ConfigError: for an unknown task.
+        ValueError: if the task has no clean track, or there are fewer than two different conditions.
+    """
+    mixture = TaskMixture({"given": task} if isinstance(task, Task) else {task: 1.0}, tuple(tracks))
+    spec, name = mixture.tasks[mixture.names[0]], mixture.names[0]
+    if not spec.clean:
+        raise ValueError(
+            f"task '{name}': found no clean track, expected a conditional task such as ligand_given_protein"
+        )
+    if clusters is not None and len(clusters) != len(table):
+        raise ValueError(f"clusters: found {len(clusters)} labels, expected one for each of the {len(table)} rows")
+    whole = np.flatnonzero(np.all([table.tracks[t].lengths > 0 for t in spec.tracks], axis=0))
+    pairs = table.select(whole)
+    codes = _cluster_codes(pairs, spec.clean, None if clusters is None else [clusters[i] for i in whole.tolist()])
+    partner, is_permutation = shuffle_across(codes, seed=seed)
+    others = {t: pairs.tracks[t].select(partner) for t in spec.clean}
+    mixed = replace(pairs, tracks={**pairs.tracks, **others})
+    used = {t: tracks[t] for t in spec.tracks}
+
+    def judge(pairs: TokenTable) -> ExampleBounds:
+        batches = table_batches(pairs, used, batch_size=batch_size)
+        return bound(denoiser, diffusion, batches, task, num_times=num_times, seed=seed, device=device)
+
+    return _compare(
+        name,
+        judge(pairs),
+        judge(mixed),
+        codes,
+        seed=seed,
+        num_left_out=len(table) - len(whole),
+        is_permutation=is_permutation,
+    )
+
+
+def _compare(
+    task: str,
+    true: ExampleBounds,
+    shuffled: ExampleBounds,
+    codes: Int64[np.ndarray, " b"],
+    *,
+    seed: int,
+    num_left_out: int,
+    is_permutation: bool,
+) -> ConditionDependence:
+    per_token = float(true.total_tokens.mean())  # lengths are given, so the denominator is no random number
+
+    def estimate(nats: Float[np.ndarray, " b"]) -> Estimate:
+        return cluster_bootstrap_mean(nats / per_token, codes.tolist(), seed=seed)
+
+    return ConditionDependence(
+        task=task,
+        true=estimate(true.total),
+        shuffled=estimate(shuffled.total),
+        gap=estimate(shuffled.total - true.total),
+        num_pairs=len(codes),
+        num_clusters=len(np.unique(codes)),
+        num_left_out=num_left_out,
+        is_permutation=is_permutation,
+    )
+
+
+def _cluster_codes(
+    pairs: TokenTable, clean: Sequence[str], clusters: Sequence[Hashable] | None
+) -> Int64[np.ndarray, " b"]:
+    """Return a number for the cluster of each row. Clusters that share a condition become one, so that it never meets itself."""
+    parent: dict[Hashable, Hashable] = {}
+
+    def root(label: Hashable) -> Hashable:
+        while parent.setdefault(label, label) != label:
+            parent[label] = label = parent[parent[label]]
+        return label
+
+    conditions = []
+    for row in range(len(pairs)):
+        tokens = [pairs.tracks[name].gather(np.array([row])) for name in clean]
+        conditions.append(("condition", *(t.tobytes() for t in tokens)))
+        if clusters is not None:
+            parent[root(conditions[-1])] = root(("cluster", clusters[row]))
+    numbers: dict[Hashable, int] = {}
+    return np.array([numbers.setdefault(root(c), len(numbers)) for c in conditions], dtype=np.int64)
+
+
+def shuffle_across(clusters: Int64[np.ndarray, " b"], *, seed: int = 0) -> tuple[Int64[np.ndarray, " b"], bool]:
+    """Return a partner of another cluster for each row, at random, and whether the partners are a permutation of the rows.
+
+    A random permutation is repaired by swaps. Row i with partner i' of its own cluster c swaps with a row j that is not of c and whose
+    partner is not of c; if c holds at most half of the rows there always is such a j, and each swap leaves fewer to repair. If a cluster
+    holds more than half, no permutation avoids it, and each row draws a partner from the other clusters.
+
+    Raises:
+        ValueError: if there are fewer than two clusters.
+    """
+    counts = np.bincount(clusters)
+    if len(counts) < 2:
+        raise ValueError(
+            f"conditions: found {len(counts)} different one{'s' if len(counts) != 1 else ''} among {len(clusters)} pairs, "
+            "expected at least 2; shuffling needs pairs of several proteins or clusters"
+        )
+    draws = np.random.Generator(np.random.PCG64(rng.key(seed, "shuffled conditions")))
+    if 2 * counts.max() > len(clusters):
+        log.info(
+            "conditions: one cluster holds %d of %d pairs; partners are drawn, not permuted",
+            counts.max(),
+            len(clusters),
+        )
+        return np.array([draws.choice(np.flatnonzero(clusters != own)) for own in clusters], dtype=np.int64), False
+    partner = draws.permutation(len(clusters)).astype(np.int64)
+    for row in np.flatnonzero(clusters[partner] == clusters):
+        own = clusters[row]
+        if clusters[partner[row]] != own:
+            continue  # mended by an earlier swap
+        other = draws.choice(np.flatnonzero((clusters != own) & (clusters[partner] != own)))
+        partner[[row, other]] = partner[[other, row]]
+    return partner, True

@@ -1,0 +1,237 @@
+"""The composition root: one config becomes tracks, data, model, objective, trainer and sampler; a run folder becomes them again.
+
+What lives here: the settings of a whole experiment and the building of its parts. What is done with a trained run (samples, scores,
+reports) stands in `run.py`, `generation.py` and `assessment.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from protlig_dd import rng
+from protlig_dd.config import build, read_config, settings
+from protlig_dd.data.settings import DataSettings
+from protlig_dd.device import DeviceChoice
+from protlig_dd.diffusion.denoiser import Diffusion
+from protlig_dd.diffusion.objective import DiffusionObjective
+from protlig_dd.diffusion.parameterizations import Parameterization, Score, Subs, Weighting
+from protlig_dd.diffusion.processes import Absorbing, Uniform
+from protlig_dd.diffusion.schedules import LogLinear, NoiseSchedule, SigmaCurriculum
+from protlig_dd.diffusion.times import StratifiedTimes, Task, TaskMixture, TimeSampler
+from protlig_dd.errors import ConfigError
+from protlig_dd.models import ModelSettings
+from protlig_dd.nn.attention import BackendChoice, choose_backend
+from protlig_dd.sampling import Ancestral, ConfidenceUnmasking, Guidance, SamplerSettings
+from protlig_dd.tokens.tracks import Track, TrackSettings
+from protlig_dd.training.trainer import TrainSettings
+
+
+@settings
+class DiffusionSettings:
+    """The forward process, what the network's logits mean, and what it is trained on.
+
+    Args:
+        process: how tokens are destroyed.
+        parameterization: "score" (SEDD) or "subs" (MDLM, DPLM; absorbing only).
+        weighting: of the loss; "elbo" is the bound.
+        scale_by_sigma: SEDD's normalisation of the scores (absorbing only).
+        schedule, times, curriculum: see `diffusion.schedules` and `diffusion.times`.
+        tasks: for each task its weight, or a pattern of its own. At least a tenth of single-track tasks makes guidance possible.
+        condition_dropout: how often a per-example condition (an affinity bin) is hidden in training.
+    """
+
+    process: Literal["absorbing", "uniform"] = "absorbing"
+    parameterization: Literal["score", "subs"] = "score"
+    weighting: Weighting = "elbo"
+    scale_by_sigma: bool = True
+    schedule: NoiseSchedule = LogLinear()
+    times: TimeSampler = StratifiedTimes()
+    curriculum: SigmaCurriculum | None = None
+    tasks: dict[str, float | Task]
+    condition_dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.process == "uniform" and self.parameterization == "subs":
+            raise ValueError("parameterization: found 'subs' with uniform noise; subs needs process: absorbing, uniform needs score")
+        if self.process == "uniform" and self.weighting != "elbo":
+            raise ValueError(f"weighting: found '{self.weighting}' with uniform noise, expected elbo")
+        if not 0 <= self.condition_dropout < 1:
+            raise ValueError(f"condition_dropout: found {self.condition_dropout}, expected 0 to below 1")
+
+    def parameterize(self, track: Track) -> Parameterization:
+        """Return what a network's logits mean on a track."""
+        if self.parameterization == "subs":
+            return Subs(process=Absorbing.of(track.vocabulary), weighting=self.weighting)
+        process = (Absorbing if self.process == "absorbing" else Uniform).of(track.vocabulary)
+        return Score(process=process, weighting=self.weighting, scale_by_sigma=self.scale_by_sigma)
+
+
+@settings
+class SamplingSettings:
+    """How samples are drawn when nothing else is said.
+
+    Args:
+        sampler: the method.
+        guidance: temperature, top-p, forbidden symbols, classifier-free weight.
+        batch_size: samples a network call.
+    """
+
+    sampler: SamplerSettings = Ancestral()
+    guidance: Guidance = Guidance()
+    batch_size: int = 64
+
+
+@settings
+class EvaluationSettings:
+    """What happens after training, and how long it may take.
+
+    Args:
+        after_training: sample, evaluate and write the report when training ends.
+        num_samples: conditions of the held-out split that get a sample each.
+        num_times: noise levels an example in the bound.
+        num_examples: examples of the bound, at most.
+        samplers: the methods that are shown side by side.
+        generate: the track that is generated; the others are given.
+    """
+
+    after_training: bool = False
+    num_samples: int = 500
+    num_times: int = 8
+    num_examples: int = 500
+    samplers: tuple[SamplerSettings, ...] = (ConfidenceUnmasking(), Ancestral())
+    generate: str = "ligand"
+
+
+@settings
+class Experiment:
+    """A whole experiment, as it stands in a YAML file.
+
+    Args:
+        name: of the run; its folder is runs/NAME unless told otherwise.
+        seed: the root of weights, data order, noise and samples.
+        tracks, data, model, diffusion, train, sampling, evaluation: the parts.
+        attention: a back-end's name, or "auto".
+        init_from: run folders, with commas, whose weights the model starts from.
+        freeze: regular expressions of parameter names that are not trained.
+    """
+
+    name: str
+    seed: int = 0
+    tracks: dict[str, TrackSettings]
+    data: DataSettings
+    model: ModelSettings
+    diffusion: DiffusionSettings
+    train: TrainSettings = TrainSettings()
+    sampling: SamplingSettings = SamplingSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+    attention: str = "auto"
+    init_from: str = ""
+    freeze: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.tracks:
+            raise ValueError("tracks: found none, expected at least one, such as protein: {kind: protein}")
+        TaskMixture(self.diffusion.tasks, tuple(self.tracks))
+        if self.evaluation.generate not in self.tracks and self.evaluation.after_training:
+            raise ValueError(f"evaluation.generate: found '{self.evaluation.generate}', expected one of {', '.join(self.tracks)}")
+
+
+def load_experiment(name: str | Path, overrides: Sequence[str] = ()) -> Experiment:
+    """Return the experiment of a config file or packaged name, with overrides.
+
+    Raises:
+        ConfigError: for anything that does not fit, with its dotted path.
+    """
+    return experiment_from(read_config(name, overrides))
+
+
+def experiment_from(values: Mapping[str, Any]) -> Experiment:
+    """Return the experiment that plain values describe."""
+    return build(Experiment, values)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The parts of an experiment that need no data: built once, used by training, sampling and evaluation alike."""
+
+    config: Experiment
+
+    @cached_property
+    def tracks(self) -> dict[str, Track]:
+        """The tracks by name."""
+        return {name: track.build(name) for name, track in self.config.tracks.items()}
+
+    @cached_property
+    def diffusion(self) -> Diffusion:
+        """What the logits of each track mean, and the schedule."""
+        settings = self.config.diffusion
+        return Diffusion(
+            parameterizations={name: settings.parameterize(track) for name, track in self.tracks.items()},
+            schedule=settings.schedule,
+        )
+
+    @property
+    def tasks(self) -> TaskMixture:
+        """The mixture of tasks."""
+        return TaskMixture(self.config.diffusion.tasks, tuple(self.tracks))
+
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """The vocabulary fingerprint of each track, as checkpoints carry it."""
+        return {name: track.vocabulary.fingerprint for name, track in self.tracks.items()}
+
+    def backend(self, choice: DeviceChoice) -> BackendChoice:
+        """Return the attention back-end for a device, with its reason."""
+        return choose_backend(self.config.attention, choice.device, choice.dtype)
+
+    def build_model(self, choice: DeviceChoice) -> nn.Module:
+        """Return the model, initialised from the experiment's seed (on the host, so every device starts from the same weights)."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(rng.key(self.config.seed, "weights"))
+            model = self.config.model.build(self.tracks, self.backend(choice).name)
+        expected, found = self.config.model.parameters, count_parameters(model)
+        if expected is not None and expected != found:
+            raise ConfigError(f"model.parameters: found {expected:,} in the config, the model has {found:,}; correct or remove the number")
+        return model.to(choice.device)
+
+    def objective(self, choice: DeviceChoice) -> DiffusionObjective:
+        """Return the training objective."""
+        settings = self.config.diffusion
+        return DiffusionObjective(
+            diffusion=self.diffusion,
+            tasks=self.tasks,
+            times=settings.times,
+            curriculum=settings.curriculum,
+            seed=self.config.seed,
+            device=choice.device,
+            condition_dropout=settings.condition_dropout,
+        )
+
+    def require_guidance(self, guidance: Guidance, generate: tuple[str, ...]) -> None:
+        """Refuse classifier-free guidance of a model that never saw the generated tracks alone.
+
+        Raises:
+            ConfigError: with the share of such tasks in training.
+        """
+        if guidance.weight == 1:
+            return
+        weights = self.tasks.weights
+        alone = sum(w for name, w in weights.items() if set(self.tasks.tasks[name].tracks) == set(generate))
+        share = alone / sum(weights.values())
+        if share == 0:
+            raise ConfigError(
+                f"sampling.guidance.weight: found {guidance.weight}, but this run never trained on {' + '.join(generate)} alone; "
+                f"expected a task such as {generate[0]}_only under diffusion.tasks, 0.1 or more; use weight 1 or train with it"
+            )
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Return the number of parameters of a model."""
+    return sum(p.numel() for p in model.parameters())

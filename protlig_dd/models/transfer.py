@@ -1,0 +1,119 @@
+"""Starting a model from another one's weights: tracks that both have, vocabularies that grew, parts that stay frozen.
+
+A single-track model initialises its track of a dual-track one: pre-train each track on its own data, then train on pairs.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from protlig_dd.errors import CheckpointError, ConfigError
+from protlig_dd.tokens.tracks import Track
+
+_ROWS = ("embedding.weight", "head.linear.weight", "head.linear.bias")
+
+
+def initialise_from(
+    model: nn.Module,
+    tracks: Mapping[str, Track],
+    source: Mapping[str, Tensor],
+    source_tracks: Mapping[str, Track],
+    where: str,
+) -> list[str]:
+    """Copy what fits from another model's weights into a model, in place, and say what was and was not copied.
+
+    Rows of embeddings and heads are matched by symbol, so a vocabulary may have grown or been reordered; new symbols keep their fresh
+    rows. Other tensors are matched by name; one whose shape differs is an error, one that only the new model has stays fresh.
+
+    Args:
+        model: the new model.
+        tracks: its tracks.
+        source: the weights to start from.
+        source_tracks: the tracks they were trained with.
+        where: what messages call the source.
+
+    Raises:
+        CheckpointError: if a tensor of the same name has another shape, or nothing fits.
+    """
+    renamed = _renamed(source, tracks, source_tracks)
+    state = model.state_dict()
+    copied, fresh = [], []
+    with torch.no_grad():
+        for name, target in state.items():
+            if name not in renamed:
+                fresh.append(name)
+                continue
+            value, track = renamed[name]
+            if track in tracks and track in source_tracks and name.endswith(_ROWS):
+                for new, old in _shared_rows(tracks[track], source_tracks[track]):
+                    target[new] = value[old]
+            elif target.shape != value.shape:
+                raise CheckpointError(
+                    f"{where}: {name} has shape {tuple(value.shape)} there and {tuple(target.shape)} here; "
+                    f"use the same model sizes (hidden_size, num_heads, num_blocks, conditioning_size)"
+                )
+            else:
+                target.copy_(value)
+            copied.append(name)
+    if not copied:
+        raise CheckpointError(f"{where}: none of its tensors fits this model; expected a run with a track among {', '.join(tracks)}")
+    lines = [f"started from {where}: {len(copied)} tensors copied, {len(fresh)} fresh"]
+    if fresh:
+        lines.append(f"fresh: {', '.join(fresh[:6])}{' ...' if len(fresh) > 6 else ''}")
+    return lines
+
+
+def freeze_parameters(model: nn.Module, patterns: tuple[str, ...]) -> list[str]:
+    """Stop training of the parameters whose names match, and say how many that are.
+
+    Raises:
+        ConfigError: if a pattern matches nothing.
+    """
+    lines = []
+    for pattern in patterns:
+        matched = [p for name, p in model.named_parameters() if re.search(pattern, name)]
+        if not matched:
+            known = sorted({name.rsplit(".", 2)[0] for name, _ in model.named_parameters()})
+            raise ConfigError(f"freeze: '{pattern}' matches no parameter; names begin like: {', '.join(known[:8])}")
+        for parameter in matched:
+            parameter.requires_grad_(False)
+        lines.append(f"frozen by '{pattern}': {sum(p.numel() for p in matched):,} parameters")
+    return lines
+
+
+def _renamed(
+    source: Mapping[str, Tensor], tracks: Mapping[str, Track], source_tracks: Mapping[str, Track]
+) -> dict[str, tuple[Tensor, str]]:
+    """The source's tensors by their name in the new model, each with its track ("" for none)."""
+    single = next(iter(source_tracks)) if len(source_tracks) == 1 else ""
+    into_single = len(tracks) == 1
+    renamed = {}
+    for name, value in source.items():
+        stacked = re.match(r"stacks\.([^.]+)\.(.*)", name)
+        track, rest = (stacked[1], stacked[2]) if stacked else (single, name)
+        new = rest if into_single else f"stacks.{track}.{rest}"
+        if track in tracks:
+            renamed[new] = (_fit_modulation(rest, value, into_single, bool(stacked)), track)
+    return renamed
+
+
+def _fit_modulation(name: str, value: Tensor, into_single: bool, from_stacked: bool) -> Tensor:
+    """Match adaLN's chunks: a dual-track block has three more (for cross-attention, behind the six); fresh ones start at zero."""
+    if "blocks." not in name or ".modulation." not in name or into_single == (not from_stacked):
+        return value
+    if into_single:
+        return value[: value.shape[0] * 6 // 9]
+    return torch.cat([value, value.new_zeros(value.shape[0] // 2, *value.shape[1:])])
+
+
+def _shared_rows(new: Track, old: Track) -> Iterator[tuple[int, int]]:
+    """Pairs of ids that mean the same in both vocabularies."""
+    for symbol, i in new.vocabulary.ids.items():
+        if symbol in old.vocabulary.ids:
+            yield i, old.vocabulary.ids[symbol]
+    if new.vocabulary.mask_id >= len(new.vocabulary.symbols) and old.vocabulary.mask_id >= len(old.vocabulary.symbols):
+        yield new.vocabulary.mask_id, old.vocabulary.mask_id

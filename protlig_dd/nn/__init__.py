@@ -1,0 +1,1 @@
+"""Network parts on packed tokens."""

@@ -1,0 +1,195 @@
+"""Row operations on packed tokens whose backward passes cost what their forward passes do.
+
+Autograd's own gradient of a gather is a scatter with additions, and that of a modulated norm passes over every token several times;
+on small models that is as much work as the matrix products. Here a gather is undone by a gather, and the sums over an example's tokens
+are done once. Not twice differentiable.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from protlig_dd.nn.rotary import Rotation
+from protlig_dd.tokens.tracks import Layout
+
+
+@dataclass(frozen=True)
+class Rows:
+    """How n packed rows spread over p places, each row having one place of its own and some being repeated to fill gaps.
+
+    Args:
+        source: [p] the row at each place.
+        place: [n] the place of each row; any place for a row that has none.
+        repeats: the places that hold a repetition, or None.
+        homeless: the rows that have no place, or None.
+    """
+
+    source: Int[Tensor, " p"]
+    place: Int[Tensor, " n"]
+    repeats: Int[Tensor, " r"] | None
+    homeless: Int[Tensor, " o"] | None
+
+
+def spread(x: Float[Tensor, "n *s"], rows: Rows) -> Float[Tensor, "p *s"]:
+    """Return the row of each place. Gradients that arrive at repetitions are dropped: they have to be zero."""
+    out: Tensor = _Spread.apply(x, rows.source, rows.place, rows.homeless)
+    return out
+
+
+def collect(y: Float[Tensor, "p *s"], rows: Rows) -> Float[Tensor, "n *s"]:
+    """Return each row from its own place, zeros for a row that has none."""
+    out: Tensor = _Collect.apply(y, rows.source, rows.place, rows.repeats, rows.homeless)
+    return out
+
+
+def _take(x: Tensor, index: Tensor, zeros: Tensor | None) -> Tensor:
+    """The rows at `index`, with zeros in the rows `zeros` of the result."""
+    taken = x.index_select(0, index)
+    return taken if zeros is None else taken.index_fill_(0, zeros, 0.0)
+
+
+class _Spread(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, source: Tensor, place: Tensor, homeless: Tensor | None) -> Tensor:
+        ctx.save_for_backward(place, homeless)
+        return x.index_select(0, source)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None, None]:
+        return _take(g, *ctx.saved_tensors), None, None, None
+
+
+class _Collect(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, y: Tensor, source: Tensor, place: Tensor, repeats: Tensor | None, homeless: Tensor | None
+    ) -> Tensor:
+        ctx.save_for_backward(source, repeats)
+        return _take(y, place, homeless)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None, None, None]:
+        return _take(g, *ctx.saved_tensors), None, None, None, None
+
+
+def modulate(
+    x: Float[Tensor, "n e"], shift: Float[Tensor, "b e"], scale: Float[Tensor, "b e"], segment: Int[Tensor, " n"]
+) -> Float[Tensor, "n e"]:
+    """Return x (1 + scale) + shift with the shift and scale of each token's example (Peebles and Xie 2023, DiT)."""
+    out: Tensor = _Modulate.apply(x, shift, scale, segment)
+    return out
+
+
+def add_gated(
+    x: Float[Tensor, "n e"], y: Float[Tensor, "n e"], gate: Float[Tensor, "b e"], segment: Int[Tensor, " n"]
+) -> Float[Tensor, "n e"]:
+    """Return x + gate y with the gate of each token's example, in the dtype of x."""
+    out: Tensor = _AddGated.apply(x, y, gate, segment)
+    return out
+
+
+def _sum_rows(x: Tensor, segment: Tensor, like: Tensor) -> Tensor:
+    """Sums over the tokens of each example, added up in float32."""
+    total = torch.zeros(like.shape, dtype=torch.promote_types(x.dtype, torch.float32), device=x.device)
+    return total.index_add_(0, segment, x.to(total.dtype)).to(like.dtype)
+
+
+class _Modulate(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, shift: Tensor, scale: Tensor, segment: Tensor) -> Tensor:
+        ctx.save_for_backward(x, shift, scale, segment)
+        factor = (scale.to(x.dtype) + 1).index_select(0, segment)
+        return shift.to(x.dtype).index_select(0, segment).addcmul_(x, factor)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        x, shift, scale, segment = ctx.saved_tensors
+        factor = (scale.to(x.dtype) + 1).index_select(0, segment)
+        return factor.mul_(g), _sum_rows(g, segment, shift), _sum_rows(g * x, segment, scale), None
+
+
+class _AddGated(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, y: Tensor, gate: Tensor, segment: Tensor) -> Tensor:
+        ctx.save_for_backward(y, gate, segment)
+        return torch.addcmul(x, gate.to(x.dtype).index_select(0, segment), y.to(x.dtype))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        y, gate, segment = ctx.saved_tensors
+        to_y = gate.to(g.dtype).index_select(0, segment).mul_(g).to(y.dtype)
+        return g, to_y, _sum_rows(g * y, segment, gate), None
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which tokens of a track the last block has to produce, and which it has to read for that.
+
+    Args:
+        kept: [b] the examples that have a wanted token.
+        read: [m] all tokens of these examples.
+        read_layout: their layout, with length 0 for the other examples.
+        queries: [a] the wanted tokens, counted among those that are read.
+        layout: how many wanted tokens each example has.
+    """
+
+    kept: Tensor
+    read: Int[Tensor, " m"]
+    read_layout: Layout
+    queries: Int[Tensor, " a"]
+    layout: Layout
+
+    def read_of(self, x: Float[Tensor, "n e"], by: Rotation) -> tuple[Tensor, Layout, Rotation]:
+        """Return hidden states, layout and rotary angles of the tokens that are read."""
+        if len(self.read) == len(x):
+            return x, self.read_layout, by
+        turned = Rotation(by.cos.index_select(0, self.read), by.sin.index_select(0, self.read))
+        return x.index_select(0, self.read), self.read_layout, turned
+
+    def context_of(self, context: Float[Tensor, "m e"], layout: Layout) -> tuple[Tensor, Layout]:
+        """Return the context of the examples that are kept."""
+        rows, kept_layout = rows_of(self.kept, layout)
+        return (context, layout) if len(rows) == len(context) else (context.index_select(0, rows), kept_layout)
+
+
+def wanted_tokens(at: Int[Tensor, " a"] | None, layout: Layout) -> Wanted | None:
+    """Return what the last block can be narrowed to when only the logits at some packed positions are asked for.
+
+    None when narrowing is not worth it (nearly all positions), or not possible: positions that do not ascend, or that lie on an
+    accelerator, where counting them would make the host wait.
+    """
+    if at is None or at.device.type != "cpu" or 4 * len(at) > 3 * layout.num_tokens or bool((at[1:] < at[:-1]).any()):
+        return None
+    counts = torch.bincount(layout.segment[at], minlength=layout.num_examples)
+    kept = counts > 0
+    read, read_layout = rows_of(kept, layout)
+    row_of = torch.cumsum(kept[layout.segment], 0) - 1
+    return Wanted(kept, read, read_layout, row_of[at], Layout(tuple(counts.tolist())))
+
+
+def rows_of(kept: Tensor, layout: Layout) -> tuple[Int[Tensor, " m"], Layout]:
+    """Return the packed positions of the examples that are kept, and their layout, in which the others have length 0."""
+    lengths = tuple(n if k else 0 for n, k in zip(layout.lengths, kept.tolist(), strict=True))
+    return kept[layout.segment].nonzero().squeeze(1), Layout(lengths, layout.device)
+
+
+@lru_cache(maxsize=16)
+def window_rows(layout: Layout, width: int) -> Int[Tensor, "n w"]:
+    """Return for each token the packed positions of the `width` (odd) tokens around it; n beyond the ends of its example."""
+    offsets = torch.arange(-(width // 2), width // 2 + 1, device=layout.device)
+    lengths = torch.tensor(layout.lengths, device=layout.device)[layout.segment]
+    inside = layout.position[:, None] + offsets
+    valid = (inside >= 0) & (inside < lengths[:, None])
+    rows = torch.arange(layout.num_tokens, device=layout.device)[:, None] + offsets
+    return torch.where(valid, rows, layout.num_tokens)

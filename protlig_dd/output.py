@@ -1,0 +1,141 @@
+"""Samples as files: CSV, FASTA, SMILES, SDF and JSON lines, ranked, with the settings beside them; and the partial file that survives a stop."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from protlig_dd.errors import ConfigError, FormatError, nearest, require
+
+SUFFIXES = (".csv", ".jsonl", ".fasta", ".smi", ".sdf")
+Row = Mapping[str, Any]
+
+
+def check_output(path: Path) -> None:
+    """Refuse a file name that says no known form, before anything is generated.
+
+    Raises:
+        ConfigError: naming the known ones.
+    """
+    if path.suffix not in SUFFIXES:
+        raise ConfigError(f"--out {path}: found '{path.suffix}', expected one of {', '.join(SUFFIXES)}{nearest(path.suffix, SUFFIXES)}")
+    if not path.parent.is_dir():
+        raise ConfigError(f"--out {path}: the folder {path.parent} does not exist; make it first")
+
+
+class PartialFile:
+    """Rows as they come, one JSON line each, beside the file they are for; a stopped run finds here what it has done.
+
+    The first line holds the settings; a partial file of other settings is refused, not mixed in.
+    """
+
+    def __init__(self, out: Path, settings: Mapping[str, Any]) -> None:
+        self.path = out.with_name(out.name + ".partial")
+        self.settings = dict(settings)
+        self.rows: list[dict[str, Any]] = []
+        if self.path.is_file():
+            self._read()
+        else:
+            self.path.write_text(json.dumps(self.settings) + "\n", encoding="utf-8")
+
+    def _read(self) -> None:
+        whole = self.path.read_bytes()
+        kept = whole[: whole.rfind(b"\n") + 1]  # a line cut off by the stop is drawn again
+        lines = kept.decode("utf-8").splitlines()
+        if not lines or json.loads(lines[0]) != json.loads(json.dumps(self.settings)):
+            raise FormatError(f"{self.path}: was left by a run with other settings; remove it, or start that command again to finish it")
+        self.rows = [json.loads(line) for line in lines[1:]]
+        self.path.write_bytes(kept)
+
+    def append(self, rows: Iterable[Row]) -> Iterator[Row]:
+        """Write rows as they are taken, each on the disk before the next is made."""
+        with self.path.open("a", encoding="utf-8") as file:
+            for row in rows:
+                file.write(json.dumps(row) + "\n")
+                file.flush()
+                self.rows.append(dict(row))
+                yield row
+
+    def remove(self) -> None:
+        """Remove the partial file; the finished one is there."""
+        self.path.unlink(missing_ok=True)
+
+
+def rank(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """Return rows by request in the order given, the likeliest first within each, with their rank from 1."""
+    names = list(dict.fromkeys(row["name"] for row in rows))
+    ranked = []
+    for name in names:
+        own = [row for row in rows if row["name"] == name]
+        own.sort(key=lambda row: (row.get("nll_per_token", 0.0), row["id"]))
+        ranked += [{**row, "rank": i} for i, row in enumerate(own, start=1)]
+    return ranked
+
+
+def write_rows(path: Path, rows: Sequence[Row], settings: Mapping[str, Any]) -> None:
+    """Write samples in the form that the file's name says, and OUT.json with every setting.
+
+    Raises:
+        ConfigError: for an unknown form.
+        FormatError: where a form cannot hold the rows (FASTA of molecules, SDF of invalid SMILES).
+    """
+    check_output(path)
+    writers = {".csv": _csv, ".jsonl": _jsonl, ".fasta": _fasta, ".smi": _smiles, ".sdf": _sdf}
+    temporary = path.with_name(f".{path.name}.writing")
+    writers[path.suffix](temporary, rows)
+    os.replace(temporary, path)
+    path.with_name(path.name + ".json").write_text(json.dumps(dict(settings), indent=1) + "\n", encoding="utf-8")
+
+
+def _csv(path: Path, rows: Sequence[Row]) -> None:
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _jsonl(path: Path, rows: Sequence[Row]) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def _title(row: Row) -> str:
+    score = f" nll_per_token={row['nll_per_token']}" if "nll_per_token" in row else ""
+    return f"{row['name']}_{row['id']}{score}"
+
+
+def _fasta(path: Path, rows: Sequence[Row]) -> None:
+    _require(rows, "protein", path)
+    path.write_text("".join(f">{_title(row)}\n{row['protein']}\n" for row in rows), encoding="utf-8")
+
+
+def _smiles(path: Path, rows: Sequence[Row]) -> None:
+    _require(rows, "ligand", path)
+    path.write_text("".join(f"{row['ligand']} {_title(row)}\n" for row in rows), encoding="utf-8")
+
+
+def _require(rows: Sequence[Row], track: str, path: Path) -> None:
+    if any(track not in row for row in rows):
+        raise FormatError(f"{path.suffix}: the samples have no {track}; write .csv or .jsonl instead")
+
+
+def _sdf(path: Path, rows: Sequence[Row]) -> None:
+    """Molecules with their rows as properties; SDF cannot hold a string that is no molecule, so such samples are an error."""
+    _require(rows, "ligand", path)
+    chem = require("rdkit.Chem", "writing SDF", extra="ligand")
+    molecules = [chem.MolFromSmiles(row["ligand"]) for row in rows]
+    invalid = [str(row["id"]) for row, molecule in zip(rows, molecules, strict=True) if molecule is None]
+    writer = chem.SDWriter(str(path))
+    for row, molecule in zip(rows, molecules, strict=True):
+        if molecule is not None:
+            for key, value in row.items():
+                molecule.SetProp(key, str(value))
+            writer.write(molecule)
+    writer.close()
+    if invalid:
+        path.unlink()
+        raise FormatError(f".sdf: {len(invalid)} samples are no valid molecules (ids {', '.join(invalid[:8])}); write .csv, which holds all")

@@ -1,0 +1,1 @@
+"""Vocabularies, tracks, and packed batches of them."""

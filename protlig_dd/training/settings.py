@@ -1,0 +1,120 @@
+"""What a training run is told, and what it is given: its settings, and the shapes of objective, batch and loader."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Literal, Protocol, runtime_checkable
+
+from torch import Tensor, nn
+
+from protlig_dd.config import settings
+from protlig_dd.device import PrecisionName
+from protlig_dd.training.distributed import DistributedName
+from protlig_dd.training.optim import OptimSettings
+from protlig_dd.training.tracking import TrackingSettings
+
+
+@settings
+class TrainSettings:
+    """How long and how a model is trained.
+
+    Args:
+        steps: optimiser steps; or 0, and
+        tokens: the budget in tokens of all processes, rounded up to whole steps. Exactly one of the two is set.
+        batch_size: examples a step, of all processes and micro-batches; or None, and
+        tokens_per_batch: tokens a step, likewise; "auto" keeps them and finds the accumulation that fits the memory.
+        accumulation: micro-batches a step and process.
+        precision: "auto" takes what the device does natively.
+        compile: compile the model with torch.compile.
+        activation_checkpointing: recompute activations in the backward pass; for the model's builder.
+        distributed: "auto" is none for one process and ddp for several.
+        deepspeed: keys of DeepSpeed's configuration that replace ours, for zero3.
+        checkpoint_every, validate_every, log_every: in steps; 0 is never (the last step always has all three).
+        keep: how many checkpoints stay, beside the best; 0 keeps all.
+        best_metric: the validation metric that `best` follows; empty for the first one.
+        best_is: whether its lowest or its highest value is the best.
+        resume: "auto" goes on where the run's folder stands, "last-good" passes damaged checkpoints over, "never" refuses to go on.
+        watchdog_seconds: how long a phase of a step may last before the process that holds the run up is named; 0 is never.
+    """
+
+    steps: int = 1000
+    tokens: int = 0
+    batch_size: int | None = 64
+    tokens_per_batch: int | Literal["auto"] | None = None
+    accumulation: int = 1
+    precision: PrecisionName = "auto"
+    compile: bool = False
+    activation_checkpointing: bool = False
+    distributed: DistributedName = "auto"
+    deepspeed: dict[str, Any] | None = None
+    checkpoint_every: int = 1000
+    validate_every: int = 500
+    log_every: int = 50
+    keep: int = 3
+    best_metric: str = ""
+    best_is: Literal["lowest", "highest"] = "lowest"
+    resume: Literal["auto", "never", "last-good"] = "auto"
+    watchdog_seconds: float = 900.0
+    optim: OptimSettings = OptimSettings()
+    tracking: TrackingSettings = TrackingSettings()
+
+    def __post_init__(self) -> None:
+        if (self.steps > 0) == (self.tokens > 0):
+            raise ValueError(f"steps: found steps={self.steps} and tokens={self.tokens}, expected exactly one above 0")
+        for name in ("checkpoint_every", "validate_every", "log_every", "keep", "watchdog_seconds"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}: found {getattr(self, name)}, expected 0 or more")
+        if self.accumulation < 1:
+            raise ValueError(f"accumulation: found {self.accumulation}, expected 1 or more")
+
+
+@runtime_checkable
+class LossTerms(Protocol):
+    """A loss as a sum over tokens in float32, with gradient, and detached sums with their counts by name."""
+
+    @property
+    def total(self) -> Tensor:
+        """The sum to be minimised, with gradient."""
+
+    @property
+    def sums(self) -> Mapping[str, Tensor]:
+        """Detached sums, for the log."""
+
+    @property
+    def counts(self) -> Mapping[str, float]:
+        """What each of `sums` is a sum over."""
+
+
+@runtime_checkable
+class Prepared(Protocol):
+    """A batch after everything that needs no network; may have `describe() -> str` for messages."""
+
+    @property
+    def num_tokens(self) -> int:
+        """The tokens of the loss, known on the host: the denominator."""
+
+
+@runtime_checkable
+class Objective(Protocol):
+    """The loss of a model on a batch."""
+
+    def prepare(self, batch: Any, step: int) -> Any:
+        """Return a `Prepared`: everything before the network, on the model's device. A pure function of batch and step (from 0)."""
+
+    def loss(self, model: Any, prepared: Any) -> LossTerms:
+        """Return the loss of a prepared batch, with one or more calls of the model."""
+
+
+@runtime_checkable
+class Loader(Protocol):
+    """Batches as a pure function of the step."""
+
+    def micro_batches(self, step: int) -> list[Any]:
+        """Return this process's micro-batches of a step (from 0); each has `num_tokens`."""
+
+    def prefetch(self, first_step: int, last_step: int) -> Iterator[list[Any]]:
+        """Iterate over the micro-batches of steps first_step .. last_step - 1."""
+
+
+Validate = Callable[[nn.Module], Mapping[str, float]]
+"""Returns metrics of a model by name. All processes call it; rank 0's answer counts."""

@@ -1,0 +1,312 @@
+"""Where numbers go: metrics.jsonl always, TensorBoard and wandb where wanted. On rank 0 only; the other ranks get a tracking of nothing.
+
+A resumed run goes on in the same files: what was written after the step it resumes from is removed from metrics.jsonl, hidden in
+TensorBoard, and overdrawn in wandb (same run id), so that no step is counted twice.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import secrets
+import socket
+import struct
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Protocol, runtime_checkable
+from urllib.parse import urlparse
+
+from protlig_dd.config import settings
+from protlig_dd.errors import ConfigError, MissingDependencyError, require
+
+log = logging.getLogger(__name__)
+
+
+@settings
+class TrackingSettings:
+    """Which trackers a run has beside metrics.jsonl.
+
+    Args:
+        tensorboard: write event files into the run's folder.
+        wandb: "auto" uses it where a key is found or WANDB_MODE=offline is set; "on" makes its absence an error; "off" never.
+        project: the wandb project.
+        entity: the wandb team or user; empty for the default one.
+        name: the run's name in wandb; empty for that of its folder.
+        timeout_seconds: how long wandb may keep the run waiting when it starts, and when it ends.
+    """
+
+    tensorboard: bool = True
+    wandb: Literal["auto", "on", "off"] = "auto"
+    project: str = "protlig_dd"
+    entity: str = ""
+    name: str = ""
+    timeout_seconds: float = 10.0
+
+
+@runtime_checkable
+class Tracker(Protocol):
+    """Takes numbers, texts and pictures by step."""
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Take the metrics of a step."""
+
+    def log_text(self, step: int, name: str, text: str) -> None:
+        """Take a text, such as sampled sequences."""
+
+    def log_image(self, step: int, name: str, png: bytes) -> None:
+        """Take a picture."""
+
+    def close(self) -> None:
+        """Write what is left."""
+
+
+class JsonlTracker:
+    """One JSON object a line in `metrics.jsonl`, and texts and pictures as files under `samples/`.
+
+    Args:
+        folder: the run's folder.
+        resumed_step: lines of later steps are removed.
+    """
+
+    def __init__(self, folder: Path, resumed_step: int = 0) -> None:
+        self._folder = folder
+        path = folder / "metrics.jsonl"
+        folder.mkdir(parents=True, exist_ok=True)
+        _truncate(path, resumed_step)
+        self._file = path.open("a", encoding="utf-8", buffering=1)
+        self._start = time.time()
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """See `Tracker.log`; what is not finite becomes null, which JSON has."""
+        plain = {k: float(v) if math.isfinite(v) else None for k, v in metrics.items()}
+        self._file.write(json.dumps({"step": step, "seconds": round(time.time() - self._start, 3), **plain}) + "\n")
+
+    def log_text(self, step: int, name: str, text: str) -> None:
+        """See `Tracker.log_text`."""
+        self._path(step, name, "txt").write_text(text + "\n", encoding="utf-8")
+
+    def log_image(self, step: int, name: str, png: bytes) -> None:
+        """See `Tracker.log_image`."""
+        self._path(step, name, "png").write_bytes(png)
+
+    def _path(self, step: int, name: str, suffix: str) -> Path:
+        folder = self._folder / "samples"
+        folder.mkdir(exist_ok=True)
+        return folder / f"{name.replace('/', '_')}_{step:08d}.{suffix}"
+
+    def close(self) -> None:
+        """See `Tracker.close`."""
+        self._file.close()
+
+
+def _truncate(path: Path, resumed_step: int) -> None:
+    """Keep the whole lines up to a step; the last line of a killed run may be torn."""
+    if not path.is_file():
+        return
+    kept = [line for line in path.read_text(encoding="utf-8").splitlines() if _step_of(line) <= resumed_step]
+    temporary = path.with_suffix(".writing")
+    temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def _step_of(line: str) -> float:
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return math.inf
+
+
+class TensorBoardTracker:
+    """Event files under `tensorboard/`, written without importing TensorFlow or torch's writer."""
+
+    def __init__(self, folder: Path, resumed_step: int = 0) -> None:
+        require("tensorboard", "tracking.tensorboard", extra="train")
+        from tensorboard.compat.proto import event_pb2, summary_pb2
+        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+        self._event, self._summary = event_pb2, summary_pb2
+        self._writer = EventFileWriter(str(folder / "tensorboard"))
+        if resumed_step:
+            start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+            self._writer.add_event(event_pb2.Event(wall_time=time.time(), step=resumed_step + 1, session_log=start))
+
+    def _add(self, step: int, values: Sequence[Any]) -> None:
+        summary = self._summary.Summary(value=values)
+        self._writer.add_event(self._event.Event(wall_time=time.time(), step=step, summary=summary))
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """See `Tracker.log`."""
+        self._add(step, [self._summary.Summary.Value(tag=k, simple_value=float(v)) for k, v in metrics.items()])
+
+    def log_text(self, step: int, name: str, text: str) -> None:
+        """See `Tracker.log_text`."""
+        from tensorboard.compat.proto import tensor_pb2, tensor_shape_pb2, types_pb2
+
+        plugin = self._summary.SummaryMetadata(plugin_data=self._summary.SummaryMetadata.PluginData(plugin_name="text"))
+        one = tensor_shape_pb2.TensorShapeProto(dim=[tensor_shape_pb2.TensorShapeProto.Dim(size=1)])
+        tensor = tensor_pb2.TensorProto(dtype=types_pb2.DT_STRING, string_val=[text.encode()], tensor_shape=one)
+        self._add(step, [self._summary.Summary.Value(tag=name, metadata=plugin, tensor=tensor)])
+
+    def log_image(self, step: int, name: str, png: bytes) -> None:
+        """See `Tracker.log_image`."""
+        width, height = struct.unpack(">II", png[16:24])  # the header of a PNG file
+        image = self._summary.Summary.Image(height=height, width=width, colorspace=4, encoded_image_string=png)
+        self._add(step, [self._summary.Summary.Value(tag=name, image=image)])
+
+    def close(self) -> None:
+        """See `Tracker.close`."""
+        self._writer.close()
+
+
+class WandbTracker:
+    """A wandb run whose id stands in `wandb_run.json`, so that a resumed run is the same run."""
+
+    def __init__(self, folder: Path, settings: TrackingSettings, mode: str, config: Mapping[str, Any]) -> None:
+        self._wandb = require("wandb", "tracking.wandb", extra="train")
+        identity = folder / "wandb_run.json"
+        folder.mkdir(parents=True, exist_ok=True)
+        if not identity.is_file():
+            identity.write_text(json.dumps({"id": secrets.token_hex(4)}) + "\n", encoding="utf-8")
+        run_id = json.loads(identity.read_text(encoding="utf-8"))["id"]
+        wanted: dict[str, Any] = {
+            "project": settings.project,
+            "entity": settings.entity or None,
+            "name": settings.name or folder.name,
+            "id": run_id,
+            "resume": "allow" if mode == "online" else None,
+            "dir": str(folder),
+            "config": dict(config),
+        }
+        limits = {"init_timeout": settings.timeout_seconds, "finish_timeout": settings.timeout_seconds, "silent": True}
+        try:
+            self._run = self._wandb.init(mode=mode, settings=self._wandb.Settings(**limits), **wanted)
+        except (self._wandb.Error, OSError) as error:
+            log.warning("wandb: %s; this run is logged offline, send it later with: wandb sync", _one_line(error))
+            wanted["resume"] = None
+            self._run = self._wandb.init(mode="offline", settings=self._wandb.Settings(**limits), **wanted)
+        self._run.define_metric("*", step_metric="step")
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """See `Tracker.log`."""
+        self._run.log({"step": step, **metrics})
+
+    def log_text(self, step: int, name: str, text: str) -> None:
+        """See `Tracker.log_text`."""
+        self._run.log({"step": step, name: self._wandb.Html(f"<pre>{text}</pre>", inject=False)})
+
+    def log_image(self, step: int, name: str, png: bytes) -> None:
+        """See `Tracker.log_image`."""
+        import io
+
+        from PIL import Image
+
+        self._run.log({"step": step, name: self._wandb.Image(Image.open(io.BytesIO(png)))})
+
+    def close(self) -> None:
+        """See `Tracker.close`; waits no longer than the settings allow."""
+        self._run.finish()
+
+
+def wandb_mode(settings: TrackingSettings) -> tuple[str, str]:
+    """Return how wandb will be used ("online", "offline" or "off") and why.
+
+    Raises:
+        ConfigError: if it is asked for ("on") and there is no key.
+        MissingDependencyError: if it is asked for and not installed.
+    """
+    wanted = os.environ.get("WANDB_MODE", "")
+    if settings.wandb == "off" or wanted == "disabled":
+        return "off", "it is turned off"
+    try:
+        wandb = require("wandb", "tracking.wandb", extra="train")
+    except MissingDependencyError:
+        if settings.wandb == "on":
+            raise
+        return "off", "it is not installed"
+    if wanted in ("offline", "dryrun"):
+        return "offline", "WANDB_MODE=offline"
+    if not wandb.api.api_key:
+        if settings.wandb == "on":
+            raise ConfigError(
+                "tracking.wandb: found 'on' but no key; log in with: wandb login (or set WANDB_API_KEY, or WANDB_MODE=offline)"
+            )
+        return "off", "there is no key (wandb login, or WANDB_MODE=offline)"
+    url = wandb.api.settings("base_url") or "https://api.wandb.ai"
+    if not _reachable(url, settings.timeout_seconds):
+        return "offline", f"{url} cannot be reached; send the run later with: wandb sync"
+    return "online", "a key was found"
+
+
+def _reachable(url: str, timeout_seconds: float) -> bool:
+    """Return whether something listens there; behind a proxy that cannot be told, and the answer is yes."""
+    if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy")):
+        return True
+    parts = urlparse(url)
+    try:
+        port = parts.port or (80 if parts.scheme == "http" else 443)
+        with socket.create_connection((parts.hostname or "", port), timeout=min(timeout_seconds, 3.0)):
+            return True
+    except OSError:
+        return False
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())
+
+
+class Tracking:
+    """Several trackers as one; without any it takes everything and keeps nothing."""
+
+    def __init__(self, trackers: Sequence[Tracker] = ()) -> None:
+        self.trackers = list(trackers)
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """See `Tracker.log`."""
+        for tracker in self.trackers:
+            tracker.log(step, metrics)
+
+    def log_text(self, step: int, name: str, text: str) -> None:
+        """See `Tracker.log_text`."""
+        for tracker in self.trackers:
+            tracker.log_text(step, name, text)
+
+    def log_image(self, step: int, name: str, png: bytes) -> None:
+        """See `Tracker.log_image`."""
+        for tracker in self.trackers:
+            tracker.log_image(step, name, png)
+
+    def close(self) -> None:
+        """See `Tracker.close`."""
+        for tracker in self.trackers:
+            tracker.close()
+
+
+def start_tracking(
+    folder: Path,
+    settings: TrackingSettings,
+    *,
+    rank: int,
+    resumed_step: int = 0,
+    config: Mapping[str, Any] | None = None,
+) -> Tracking:
+    """Return the trackers of a run; on ranks other than 0, none.
+
+    Raises:
+        ConfigError: if wandb is asked for and there is no key.
+    """
+    if rank != 0:
+        return Tracking()
+    trackers: list[Tracker] = [JsonlTracker(folder, resumed_step)]
+    if settings.tensorboard:
+        try:
+            trackers.append(TensorBoardTracker(folder, resumed_step))
+        except MissingDependencyError as error:
+            log.info("tracking.tensorboard: %s; not used", error)
+    mode, reason = wandb_mode(settings)
+    log.info("wandb: %s, %s", "not used" if mode == "off" else mode, reason)
+    if mode != "off":
+        trackers.append(WandbTracker(folder, settings, mode, config or {}))
+    return Tracking(trackers)
