@@ -108,7 +108,7 @@ def _add_optimize(commands) -> None:  # type: ignore[no-untyped-def]
     sub = _command(
         commands,
         "optimize",
-        "optimizing.optimize",
+        "optimizing.optimize_lead",
         "improve a lead by partial re-noising and selection",
         "A callable objective is written module:function, and takes a list of SMILES.",
     )

@@ -7,7 +7,7 @@ reports) stands in `run.py`, `generation.py` and `assessment.py`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -29,7 +29,7 @@ from protlig_dd.errors import ConfigError
 from protlig_dd.models import ModelSettings
 from protlig_dd.nn.attention import BackendChoice, choose_backend
 from protlig_dd.sampling import Ancestral, ConfidenceUnmasking, Guidance, SamplerSettings
-from protlig_dd.tokens.tracks import Track, TrackSettings
+from protlig_dd.tokens.tracks import Layout, Track, TrackBatch, TrackSettings, TrackTokens
 from protlig_dd.training.trainer import TrainSettings
 
 
@@ -186,6 +186,13 @@ class Parts:
     def fingerprints(self) -> dict[str, str]:
         """The vocabulary fingerprint of each track, as checkpoints carry it."""
         return {name: track.vocabulary.fingerprint for name, track in self.tracks.items()}
+
+    def complete(self, batch: TrackBatch) -> TrackBatch:
+        """Return a batch that has every track of the model; those that it lacks are empty for all examples."""
+        nothing = Layout((0,) * batch.num_examples, batch.device)
+        none = torch.zeros(0, dtype=torch.int64, device=batch.device)
+        empty = TrackTokens(tokens=none, maskable=none.bool(), layout=nothing)
+        return replace(batch, tracks={name: batch.tracks.get(name, empty) for name in self.tracks})
 
     def backend(self, choice: DeviceChoice) -> BackendChoice:
         """Return the attention back-end for a device, with its reason."""

@@ -16,6 +16,7 @@ import torch
 
 from protlig_dd.config import to_mapping
 from protlig_dd.data.lengths import draw_lengths
+from protlig_dd.diffusion.denoiser import Denoiser
 from protlig_dd.diffusion.times import Task
 from protlig_dd.errors import ConfigError, FormatError
 from protlig_dd.evaluation.likelihood import bound
@@ -195,11 +196,33 @@ class Generator:
             maskable[name] = replace(batch.tracks[name], maskable=torch.tensor(flags, dtype=torch.bool))
         return replace(batch, tracks=maskable).to(self.run.choice.device)
 
+    def denoiser(self, generate: tuple[str, ...]) -> Denoiser:
+        """Return the run's model with the guidance.
+
+        Raises:
+            ConfigError: for guidance that the run was not trained for.
+        """
+        parts = self.run.parts
+        parts.require_guidance(self.guidance, generate)
+        return self.guidance.apply(self.run.model, parts.diffusion, parts.tracks, generate=generate)
+
+    def lead(self, request: Request, track: str) -> TrackBatch:
+        """Return a batch of one example in which every token of a track may change.
+
+        Raises:
+            FormatError, ConfigError: as in `generate`.
+        """
+        for name in request.given:
+            if name not in self.run.parts.tracks:
+                raise ConfigError(f"{request.name}: this run has no track '{name}'; it has {', '.join(self.run.parts.tracks)}")
+        item = self._item(request, 0)
+        emittable = self.run.parts.tracks[track].emittable
+        is_open = {name: [name == track and bool(emittable[i]) for i in ids] for name, ids in item.ids.items()}
+        return self._pack([replace(item, open=is_open)])
+
     def _draw(self, chunk: Sequence[_Item]) -> Iterator[Sample]:
         generate = _open_tracks(chunk[0])
-        parts, batch = self.run.parts, self._pack(chunk)
-        parts.require_guidance(self.guidance, generate)
-        denoiser = self.guidance.apply(self.run.model, parts.diffusion, parts.tracks, generate=generate)
+        parts, batch, denoiser = self.run.parts, self._pack(chunk), self.denoiser(generate)
         with torch.autocast(self.run.choice.device.type, self.run.choice.dtype, enabled=self.run.choice.autocast):
             done = sample(denoiser, parts.diffusion, batch, generate=generate, sampler=self.sampler, seed=self.seed).batch
             scores = self._likelihood(done, generate) if self.with_likelihood else [None] * len(chunk)

@@ -12,7 +12,7 @@ from protlig_dd.errors import ConfigError
 from protlig_dd.evaluation.report import write_report
 from protlig_dd.run import open_run, read_config_file
 
-_SHOWN = ("loss", "validation/nll", "train/tokens_per_second")
+_SHOWN = ("train/loss", "validation/nll", "speed/tokens_per_second")
 
 
 def evaluate(options: Namespace) -> Iterator[str]:

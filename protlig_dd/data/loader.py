@@ -10,9 +10,10 @@ Nothing is padded, so buckets only even out the cost; every token of a batch is 
 
 from __future__ import annotations
 
-import queue
-import threading
+import itertools
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
 
 import numpy as np
@@ -215,33 +216,16 @@ class Loader:
 
     def prefetch(self, first_step: int, last_step: int) -> Iterator[list[TrackBatch]]:
         """Iterate over the micro-batches of steps first_step .. last_step - 1, prepared ahead by a thread."""
-        ready: queue.Queue[list[TrackBatch] | BaseException] = queue.Queue(maxsize=max(1, self.ahead))
-        stopped = threading.Event()
-
-        def put(item: list[TrackBatch] | BaseException) -> None:
-            while not stopped.is_set():
-                try:
-                    return ready.put(item, timeout=0.1)
-                except queue.Full:
-                    continue
-
-        def work() -> None:
-            try:
-                for step in range(first_step, last_step):
-                    if stopped.is_set():
-                        return
-                    put(self.micro_batches(step))
-            except BaseException as error:  # noqa: B036  every failure of the thread is raised again in the consumer
-                put(error)
-
-        thread = threading.Thread(target=work, name="protlig-loader", daemon=True)
-        thread.start()
+        worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="protlig-loader")
+        ready: deque[Future[list[TrackBatch]]] = deque()
+        steps = iter(range(first_step, last_step))
         try:
-            for _ in range(first_step, last_step):
-                item = ready.get()
-                if isinstance(item, BaseException):
-                    raise item
-                yield item
+            ready.extend(
+                worker.submit(self.micro_batches, step) for step in itertools.islice(steps, max(1, self.ahead))
+            )
+            while ready:
+                batches = ready.popleft().result()
+                ready.extend(worker.submit(self.micro_batches, step) for step in itertools.islice(steps, 1))
+                yield batches
         finally:
-            stopped.set()
-            thread.join()
+            worker.shutdown(wait=True, cancel_futures=True)

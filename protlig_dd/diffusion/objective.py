@@ -216,10 +216,14 @@ def _group_of(track: str, noised: tuple[tuple[str, ...], ...]) -> int:
 
 
 def _levels(schedule: NoiseSchedule, times: Times) -> tuple[Tensor, Tensor]:
-    """alpha and alpha' of each example; t = 0 means clean, so alpha is exactly 1 there whatever the schedule's own start."""
-    t = times.t
-    alpha = torch.where(t > 0, schedule.alpha(t), 1.0)
-    return alpha, schedule.alpha_prime(t)
+    """alpha and alpha' of each example; t = 0 means clean, so alpha is exactly 1 there whatever the schedule's own start.
+
+    Computed in float64, since float32 powers and exponentials may differ in the last bit with the place in the batch. Noised examples
+    keep an alpha below 1, so that weights and ratios are finite.
+    """
+    t = times.t.double()
+    alpha = torch.where(t > 0, schedule.alpha(t).float().clamp(max=1 - 2.0**-24), 1.0)
+    return alpha, schedule.alpha_prime(t).float()
 
 
 def _bound(param: Parameterization, logits: Tensor, track: NoisedTrack) -> Tensor:

@@ -153,6 +153,8 @@ class Score:
         self, logits: Float[Tensor, "*s k"], xt: Int[Tensor, "*s"], alpha_s: Float[Tensor, "*s"], alpha_t: Float[Tensor, "*s"]
     ) -> Float[Tensor, "*s k"]:
         """Return SEDD's analytic step from the scores."""
+        if isinstance(self.process, Absorbing):
+            return self.process.reverse_from_x0(self._log_ratio(logits, alpha_t).exp(), xt, alpha_s, alpha_t)
         return self.process.reverse_from_score(self.log_score(logits, xt, alpha_t).exp(), xt, alpha_s, alpha_t)
 
     def informative(self, xt: Int[Tensor, "*s"]) -> Bool[Tensor, "*s"]:

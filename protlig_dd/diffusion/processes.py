@@ -102,13 +102,24 @@ class Absorbing(_OnVocabulary):
         """Return SEDD's analytic step (equation 19): s_y (e^ds - 1) for each letter, and what is left for the mask.
 
         With scores of a normalised p(x0 | x_t) this is `posterior`. Scores that sum to too much leave less than nothing for the mask;
-        such rows are cut off at 0 there and are unnormalised, as in SEDD.
+        such rows are cut off at 0 there and are unnormalised, as in SEDD. A step to alpha_s = 1 leaves no mask, whatever the sum.
         """
-        grow = (alpha_s / alpha_t - 1)[..., None]  # e^(sigma_t - sigma_s) - 1
-        letters = score * self.emittable(score) * grow
-        mask = self._one_hot(torch.full_like(xt, self.mask_id), score)
-        at_mask = letters + (1 - letters.sum(-1, keepdim=True)).clamp(min=0) * mask
-        return torch.where((xt == self.mask_id)[..., None], at_mask, self._one_hot(xt, score))
+        grow = alpha_s / alpha_t - 1  # e^(sigma_t - sigma_s) - 1
+        return self._open(score * grow[..., None], xt, alpha_s)
+
+    def reverse_from_x0(
+        self, x0_weights: Float[Tensor, "*s k"], xt: Int[Tensor, "*s"], alpha_s: Float[Tensor, "*s"], alpha_t: Float[Tensor, "*s"]
+    ) -> Float[Tensor, "*s k"]:
+        """Return `reverse_from_score` with score = x0_weights alpha_t / (1 - alpha_t), in a form that is finite where alpha_t is 0."""
+        opens = (alpha_s - alpha_t) / (1 - alpha_t)
+        return self._open(x0_weights * opens[..., None], xt, alpha_s)
+
+    def _open(self, letters: Tensor, xt: Tensor, alpha_s: Tensor) -> Tensor:
+        """The letters' probabilities at masks, with what they leave for the mask; what is no mask stays."""
+        letters = letters * self.emittable(letters)
+        left = torch.where(alpha_s < 1, (1 - letters.sum(-1)).clamp(min=0), 0.0)
+        mask = self._one_hot(torch.full_like(xt, self.mask_id), letters)
+        return torch.where((xt == self.mask_id)[..., None], letters + left[..., None] * mask, self._one_hot(xt, letters))
 
     def rate_from_score(self, score: Float[Tensor, "*s k"], xt: Int[Tensor, "*s"]) -> Float[Tensor, "*s k"]:
         """Return s_y for every letter y where x_t is the mask, 0 elsewhere: what is unmasked never moves."""

@@ -49,8 +49,8 @@ class LogLinear:
         return torch.full_like(t, -(1 - self.eps))
 
     def time_of(self, alpha: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
-        """Return the t with this alpha."""
-        return (1 - alpha) / (1 - self.eps)
+        """Return the t in [0, 1] with this alpha; an alpha beyond the ends gives the end."""
+        return ((1 - alpha) / (1 - self.eps)).clamp(0, 1)
 
 
 class _FromSigma:
@@ -212,7 +212,11 @@ class SigmaCurriculum:
     def at(self, step: int, schedule: NoiseSchedule) -> NoiseSchedule:
         """Return the schedule in force at a step."""
         factor = self.start + (1 - self.start) * ramp_up(self.ramp, step / self.steps)
-        return schedule if factor == 1 or isinstance(schedule, Scaled) else Scaled(base=schedule, factor=factor)
+        if factor == 1:
+            return schedule
+        if isinstance(schedule, Scaled):
+            return Scaled(base=schedule.base, factor=schedule.factor * factor)
+        return Scaled(base=schedule, factor=factor)
 
 
 def require_noise_at_end(schedule: NoiseSchedule) -> None:
@@ -222,7 +226,7 @@ def require_noise_at_end(schedule: NoiseSchedule) -> None:
         ConfigError: with alpha(1) and what to change.
     """
     left = float(schedule.alpha(torch.ones((), dtype=torch.float64)))
-    if left > SAMPLER_ALPHA_LIMIT:
+    if left > SAMPLER_ALPHA_LIMIT * (1 + 1e-9):  # 1 - (1 - 0.01) is a little more than 0.01
         raise ConfigError(
             f"diffusion.schedule: {schedule.kind} leaves alpha(1) = {left:.3g} of the tokens unnoised, so a sampler that starts from "
             f"noise would start where training never was; expected at most {SAMPLER_ALPHA_LIMIT}: "

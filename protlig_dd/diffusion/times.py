@@ -61,7 +61,7 @@ class StratifiedTimes:
 
     def draw(self, draws: Draws, shared: Draws, slots: Int[Tensor, " b"], global_size: int, step: int) -> Times:
         """Return a time for each example."""
-        u = (shared.uniform().double() + slots / global_size) % 1.0
+        u = (shared.uniform() + slots.double() / global_size) % 1.0
         return _uniform_times(u.float().clamp(2.0**-24, 1 - 2.0**-24), self.t_min)
 
 
@@ -83,7 +83,7 @@ class BiasedTimes:
 
     def __post_init__(self) -> None:
         _check_bounds(self.t_min)
-        if self.steps < 1 or self.strength < 0:
+        if self.steps < 1 or not 0 <= self.strength < math.inf:
             raise ValueError(f"steps: found {self.steps} with strength {self.strength}, expected steps >= 1 and strength >= 0")
 
     def power(self, step: int) -> float:
@@ -106,10 +106,11 @@ class BiasedTimes:
         power = self.power(step)
         if power == 1:
             return _uniform_times(u, self.t_min)
-        t = self.t_min + (1 - 2 * self.t_min) * u**power
+        wide = u.double()  # a float32 power differs in its last bit with the place in the batch
+        t = self.t_min + (1 - 2 * self.t_min) * wide**power
         # density of t is u^(1 - power) / power, so its inverse is power * u^(power - 1)
-        weight = (1 - 2 * self.t_min) * power * u ** (power - 1) if self.corrected else torch.ones_like(u)
-        return Times(t, weight)
+        weight = (1 - 2 * self.t_min) * power * wide ** (power - 1) if self.corrected else torch.ones_like(wide)
+        return Times(t.to(u.dtype), weight.to(u.dtype))
 
 
 TimeSampler = StratifiedTimes | UniformTimes | BiasedTimes
@@ -134,11 +135,11 @@ class Task:
     weight: float = 1.0
 
     def __post_init__(self) -> None:
-        names = [name for group in self.noised for name in group] + list(self.clean)
-        if not self.noised or len(set(names)) != len(names):
+        names = self.tracks
+        if not all(self.noised) or not self.noised or len(set(names)) != len(names):
             raise ValueError(f"noised {self.noised} and clean {self.clean}: expected at least one noised track and none twice")
-        if not self.weight >= 0:
-            raise ValueError(f"weight: found {self.weight}, expected a number >= 0")
+        if not 0 <= self.weight < math.inf:
+            raise ValueError(f"weight: found {self.weight}, expected a finite number >= 0")
 
     @property
     def tracks(self) -> tuple[str, ...]:
@@ -204,7 +205,7 @@ class TaskMixture:
         weights = torch.tensor([self.weights[n] for n in self.names])
         num = len(draws.keys)
         fits = torch.tensor(
-            [[all(present[t][i] for t in self.tasks[n].tracks) for n in self.names] for i in range(num)]
+            [[all(t in present and present[t][i] for t in self.tasks[n].tracks) for n in self.names] for i in range(num)]
         ).reshape(num, len(self.names))
         log_probs = torch.log(weights * fits)
         stuck = (log_probs == -math.inf).all(-1)

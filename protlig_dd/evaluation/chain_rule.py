@@ -19,7 +19,7 @@ from protlig_dd.diffusion.processes import Absorbing
 from protlig_dd.diffusion.times import Task
 from protlig_dd.errors import ConfigError
 from protlig_dd.evaluation.likelihood import ExampleBounds, add_up, of_task
-from protlig_dd.sampling.first_hitting import rank_within
+from protlig_dd.sampling.loop import rank_within
 from protlig_dd.tokens.tracks import TrackBatch
 
 

@@ -18,14 +18,13 @@ from torch import Tensor
 from protlig_dd import rng
 from protlig_dd.config import settings
 from protlig_dd.data.loader import Loader
-from protlig_dd.data.table import TokenColumn, TokenTable
+from protlig_dd.data.table import TokenTable
 from protlig_dd.diffusion.denoiser import Denoiser, Diffusion
 from protlig_dd.diffusion.objective import DiffusionObjective, Prepared
 from protlig_dd.diffusion.times import Task, TaskMixture, Times, UniformTimes
 from protlig_dd.evaluation.intervals import Estimate, Score, normal_interval
-from protlig_dd.tokens.tracks import Track, TrackBatch, TrackSet
-
-_ROWS_AT_ONCE = 65_536
+from protlig_dd.evaluation.unigrams import Unigrams
+from protlig_dd.tokens.tracks import TrackBatch, TrackSet
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -203,40 +202,6 @@ def of_task(
         yield batch, mixture
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Unigrams:
-    """The composition of training data, track by track: the null of every likelihood.
-
-    Attributes:
-        log_probs: for each track the log frequency of each id [k], with one added to every emittable id's count; -inf for others.
-    """
-
-    log_probs: Mapping[str, Float[np.ndarray, " _"]]
-
-    @staticmethod
-    def of(table: TokenTable, tracks: TrackSet) -> Unigrams:
-        """Return the composition of a table."""
-        return Unigrams(log_probs={name: _log_frequencies(table.tracks[name], track) for name, track in tracks.items()})
-
-    def nats(self, bounds: ExampleBounds, track: str) -> Float[np.ndarray, " b"]:
-        """Return -log probability of each example's modelled tokens."""
-        counts = bounds.num_tokens[track]
-        example = np.repeat(np.arange(len(counts)), counts)
-        log_probs = torch.from_numpy(self.log_probs[track][bounds.tokens[track]])
-        return add_up(torch.from_numpy(example), -log_probs, len(counts))
-
-
-def _log_frequencies(column: TokenColumn, track: Track) -> Float[np.ndarray, " k"]:
-    emittable = list(track.vocabulary.emittable_ids)
-    counts = np.zeros(track.vocabulary.num_rows)
-    for start in range(0, len(column), _ROWS_AT_ONCE):
-        rows = np.arange(start, min(start + _ROWS_AT_ONCE, len(column)))
-        counts += np.bincount(column.gather(rows), minlength=len(counts))
-    log_probs = np.full(len(counts), -np.inf)
-    log_probs[emittable] = np.log((counts[emittable] + 1) / (counts[emittable] + 1).sum())
-    return log_probs
-
-
 @dataclass(frozen=True, kw_only=True)
 class TrackLikelihood:
     """How well a model predicts one track in one task.
@@ -291,7 +256,7 @@ def summarise(bounds: ExampleBounds, unigrams: Unigrams | None = None) -> list[T
                 f"{bounds.task}/{track}: example {bounds.example_ids[worst]} has the bound {nats[worst]}; the model's weights are damaged"
             )
         estimate, error = _per_token(nats, counts)
-        null = None if unigrams is None else _per_token(unigrams.nats(bounds, track), counts)[0]
+        null = None if unigrams is None else _per_token(unigrams.nats(track, bounds.tokens[track], counts), counts)[0]
         summaries.append(
             TrackLikelihood(
                 task=bounds.task,

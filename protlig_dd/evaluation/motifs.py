@@ -7,7 +7,7 @@ ignoring the protein gives (shuffled labels), and what looking up the most simil
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int64
@@ -17,7 +17,7 @@ from protlig_dd.data.demo import RULES, DemoWorld, Pair, knn_null, motif_of
 from protlig_dd.data.demo_rules import count_groups
 from protlig_dd.evaluation.intervals import Estimate, Score, wilson
 from protlig_dd.evaluation.ligands import parse_molecule, silent_rdkit
-from protlig_dd.evaluation.report import Section, Table
+from protlig_dd.evaluation.sections import Section, Table
 
 RULE_NAMES = tuple(rule.name for rule in RULES)
 GROUP_NAMES = tuple(rule.group for rule in RULES)
@@ -39,8 +39,10 @@ class MatchTable:
             matches if it is valid and carries the group of its protein's rule and no other.
         matched: the fraction that matches, with Wilson's interval.
         per_rule: the same for each rule's proteins.
-        shuffled: the fraction that would match if protein labels were shuffled, the mean over all permutations.
-        learned: (matched - shuffled) / (law - shuffled): 0 reads nothing of the protein, 1 all there is; None without the law.
+        shuffled: the fraction that matches if every ligand is paired with every other sample's protein: the mean over all ways to
+            shuffle the protein labels that leave no ligand its own.
+        learned: (matched - shuffled) / (law - shuffled): 0 reads nothing of the protein, 1 all there is; None without the law, or where
+            shuffling does as well as the law, as with proteins of a single rule.
         valid: the fraction of valid molecules.
         law: the fraction of true pairs that match, or None.
         knn: the fraction that the ligands of the nearest training proteins match, or None.
@@ -54,7 +56,7 @@ class MatchTable:
     valid: Estimate
     learned: Estimate | None = None
     law: float | None = None
-    knn: Estimate | None = field(default=None)
+    knn: Estimate | None = None
     num_left_out: int = 0
 
     def scores(self) -> list[Score]:
@@ -79,7 +81,9 @@ class MatchTable:
     def lines(self) -> list[str]:
         """Return the verdict as a few lines of text."""
         law = "" if self.law is None else f", the law {self.law:.2f}"
-        told = [f"matched {self.matched}, shuffled proteins {self.shuffled}{law} (synthetic world, n={self.matched.num})"]
+        told = [
+            f"matched {self.matched}, shuffled proteins {self.shuffled}{law} (synthetic world, n={self.matched.num})"
+        ]
         if self.learned is not None:
             told.append(f"learned {self.learned} of what there is to learn: (matched - shuffled) / (law - shuffled)")
         if self.knn is not None:
@@ -183,10 +187,12 @@ def _matched(counts: Int64[np.ndarray, "12 15"]) -> Estimate:
     return wilson(int(np.trace(counts)), int(counts.sum()))
 
 
-def _shuffled_fraction(counts: Float[np.ndarray, "*r 12 15"]) -> Float[np.ndarray, "*r"]:
-    """Return the mean over all permutations of the protein labels: sum_r n(rule r) n(group r) / n^2."""
-    rules, groups = counts.sum(-1), counts.sum(-2)[..., : len(RULE_NAMES)]
-    return np.asarray((rules * groups).sum(-1) / counts.sum((-2, -1)) ** 2)
+def _shuffled_fraction(counts: Float[np.ndarray, "r 12 15"]) -> Float[np.ndarray, " r"]:
+    """Return the fraction of matches among all pairs of one sample's protein and another sample's ligand."""
+    rules, groups = counts.sum(2), counts.sum(1)[:, : len(RULE_NAMES)]
+    num = counts.sum((1, 2))
+    # sum_r n(rule r) n(group r) counts every pair; a sample's own pair, which matches on the diagonal, is taken out again.
+    return np.asarray(((rules * groups).sum(1) - np.trace(counts, axis1=1, axis2=2)) / (num * (num - 1)))
 
 
 def _bootstrapped(
@@ -194,18 +200,24 @@ def _bootstrapped(
 ) -> tuple[Estimate, Estimate | None]:
     """Return the shuffled fraction and the learned share with bootstrap intervals over samples."""
     num = int(counts.sum())
+    if num < 2:
+        return Estimate.missing(), None
     draws = np.random.Generator(np.random.PCG64(rng.key(seed, "match bootstrap")))
     resampled = draws.multinomial(num, counts.ravel() / num, size=num_resamples).reshape(-1, *counts.shape)
     every = np.concatenate([counts[None], resampled]).astype(np.float64)
     shuffled = _shuffled_fraction(every)
     matched = np.trace(every, axis1=1, axis2=2) / num
-    if law is None:
+    if law is None or (shuffled >= law).any():
         return _percentiles(shuffled, num), None
     return _percentiles(shuffled, num), _percentiles((matched - shuffled) / (law - shuffled), num)
 
 
 def _percentiles(values: Float[np.ndarray, " r1"], num: int) -> Estimate:
-    """The first value is the estimate, the others its resamples."""
-    low, high = np.percentile(values[1:], [2.5, 97.5])
+    """The interval of the first value from its resamples, the others, moved to have the estimate as their mean.
+
+    A resample holds copies of a sample, whose proteins and ligands match as pairs of two different ones do not: without moving them the
+    resampled fractions lie too high by about 1/num.
+    """
     value = float(values[0])
+    low, high = np.percentile(values[1:] - values[1:].mean(), [2.5, 97.5]) + value
     return Estimate(value=value, low=min(float(low), value), high=max(float(high), value), num=num)

@@ -79,7 +79,9 @@ class DiTSettings:
             ConfigError: unless there is exactly one track.
         """
         if len(tracks) != 1:
-            raise ConfigError(f"model.kind: 'dit' takes one track, found {sorted(tracks)}; use kind: dual_track for two")
+            raise ConfigError(
+                f"model.kind: 'dit' takes one track, found {sorted(tracks)}; use kind: dual_track for two"
+            )
         ((name, track),) = tracks.items()
         return DiT(self, name, track.vocabulary.num_rows, backend)
 
@@ -137,7 +139,9 @@ class DiT(nn.Module):
     def forward_flops(self, batch: TrackBatch) -> float:
         """Return the floating-point operations of one forward pass on a batch (a multiply-add counts as two)."""
         layout = batch.tracks[self.track].layout
-        per_token = linear_flops(self.blocks, per_example=("modulation",)) + linear_flops(self.head, per_example=("modulation",))
+        per_token = linear_flops(self.blocks, per_example=("modulation",)) + linear_flops(
+            self.head, per_example=("modulation",)
+        )
         if self.convolution is not None:
             per_token += linear_flops(self.convolution)
         pairs = sum(n * n for n in layout.lengths)

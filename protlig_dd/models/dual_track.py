@@ -58,7 +58,9 @@ class DualTrackSettings:
             ConfigError: for fewer than two tracks, or a convolution on a track that is not there.
         """
         if len(tracks) < 2:
-            raise ConfigError(f"model.kind: 'dual_track' takes two tracks or more, found {sorted(tracks)}; use kind: dit for one")
+            raise ConfigError(
+                f"model.kind: 'dual_track' takes two tracks or more, found {sorted(tracks)}; use kind: dit for one"
+            )
         for name in self.conv_width or {}:
             if name not in tracks:
                 raise ConfigError(f"model.conv_width: found track '{name}', expected one of {', '.join(tracks)}")
@@ -160,7 +162,9 @@ class DualTrack(nn.Module):
             for block in stack.blocks:
                 if block.cross is not None:
                     crossed = sum(a * b for other in others for a, b in zip(own.lengths, other.lengths, strict=True))
-                    total += linear_flops(block.cross.kv) * sum(o.num_tokens for o in others) + attention_flops(size, crossed)
+                    total += linear_flops(block.cross.kv) * sum(o.num_tokens for o in others) + attention_flops(
+                        size, crossed
+                    )
                 total += attention_flops(size, pairs)
         return total
 

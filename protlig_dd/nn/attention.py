@@ -30,7 +30,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from protlig_dd.errors import DeviceError
-from protlig_dd.nn.packed import Rows, collect, spread
 from protlig_dd.tokens.tracks import Layout
 
 Backend = Literal["flash_attn", "varlen", "padded", "bucketed", "per_sequence", "reference"]
@@ -80,11 +79,16 @@ def choose_backend(requested: str, device: torch.device, dtype: torch.dtype) -> 
     if requested in ("flash_attn", "varlen"):
         obstacle = _kernel_obstacle(device, dtype)
         if requested == "flash_attn" and not has_flash_attn():
-            obstacle = obstacle or "the flash-attn package is not installed (pip install 'protlig_dd[flash]', needs a CUDA compiler)"
+            obstacle = (
+                obstacle
+                or "the flash-attn package is not installed (pip install 'protlig_dd[flash]', needs a CUDA compiler)"
+            )
         if requested == "varlen" and not has_torch_varlen():
             obstacle = obstacle or f"torch {torch.__version__} has no varlen attention; install torch 2.11 or later"
         if obstacle:
-            raise DeviceError(f"attention: '{requested}' cannot run here: {obstacle}; use attention=auto, which chooses what can")
+            raise DeviceError(
+                f"attention: '{requested}' cannot run here: {obstacle}; use attention=auto, which chooses what can"
+            )
     return BackendChoice(requested, "asked for by name")  # type: ignore[arg-type]
 
 
@@ -93,7 +97,9 @@ def _kernel_obstacle(device: torch.device, dtype: torch.dtype) -> str:
     if device.type != "cuda":
         return f"it needs a CUDA device, this is {device.type}"
     if compute_capability(device) < (8, 0):
-        return f"it needs compute capability 8.0 (A100) or newer, this is {'.'.join(map(str, compute_capability(device)))}"
+        return (
+            f"it needs compute capability 8.0 (A100) or newer, this is {'.'.join(map(str, compute_capability(device)))}"
+        )
     if dtype not in (torch.float16, torch.bfloat16):
         return f"it needs half precision, this run computes in {str(dtype).removeprefix('torch.')}"
     return ""
@@ -103,15 +109,23 @@ def _automatic(device: torch.device, dtype: torch.dtype) -> BackendChoice:
     if device.type == "cuda":
         obstacle = _kernel_obstacle(device, dtype)
         if not obstacle and has_torch_varlen():
-            return BackendChoice("varlen", "torch's varlen FlashAttention: CUDA sm80 or newer, half precision, no padding")
+            return BackendChoice(
+                "varlen", "torch's varlen FlashAttention: CUDA sm80 or newer, half precision, no padding"
+            )
         if not obstacle and has_flash_attn():
             return BackendChoice("flash_attn", "flash-attn's varlen kernel: this torch has none of its own")
         if compute_capability(device) < (8, 0):
             return BackendChoice("padded", f"masked SDPA, padded inside attention only: {obstacle}")
-        return BackendChoice("bucketed", f"masked SDPA in blocks of similar lengths: {obstacle or 'no varlen kernel is installed'}")
+        return BackendChoice(
+            "bucketed", f"masked SDPA in blocks of similar lengths: {obstacle or 'no varlen kernel is installed'}"
+        )
     if device.type == "cpu":
-        return BackendChoice("bucketed", "SDPA in blocks of similar lengths: fastest on a CPU, where no varlen kernel exists")
-    return BackendChoice("per_sequence", f"SDPA without masks in blocks of equal length: masks have been unsafe on {device.type}")
+        return BackendChoice(
+            "bucketed", "SDPA in blocks of similar lengths: fastest on a CPU, where no varlen kernel exists"
+        )
+    return BackendChoice(
+        "per_sequence", f"SDPA without masks in blocks of equal length: masks have been unsafe on {device.type}"
+    )
 
 
 @dataclass(frozen=True)
@@ -124,11 +138,13 @@ class _Block:
 
 @dataclass(frozen=True)
 class _Plan:
-    """A batch cut into blocks; the places of all blocks lie one behind the other. Rows are None where nothing has to move."""
+    """A batch cut into blocks, whose places lie one behind the other. Indices are None where nothing has to move."""
 
     blocks: tuple[_Block, ...]
-    q_rows: Rows | None
-    k_rows: Rows | None
+    q_source: Tensor | None  # the packed token at each place
+    k_source: Tensor | None
+    q_place: Tensor | None  # the place of each packed query; a query without keys has the zero row behind all places
+    empty: bool  # some queries have no keys
 
 
 @lru_cache(maxsize=64)
@@ -141,33 +157,37 @@ def _plan(q_layout: Layout, k_layout: Layout, backend: Backend) -> _Plan:
     order = [i for group in groups for i in group]
     q_places = [lq for e, lq, _ in shapes for _ in range(e)]
     k_places = [lk for e, _, lk in shapes for _ in range(e)]
-    q_rows, _ = _rows(q_layout, order, q_places)
-    k_rows, is_key = _rows(k_layout, order, k_places)
+    q_source, is_query = _sources(q_layout, order, q_places)
+    k_source, is_key = _sources(k_layout, order, k_places)
     masks = is_key.to(k_layout.device).split([e * lk for e, _, lk in shapes]) if groups else ()
     blocks = []
     for group, (e, lq, lk), mask in zip(groups, shapes, masks, strict=True):
         ragged = any(pairs[i][1] != lk for i in group)
         blocks.append(_Block((e, lq, lk), mask.view(e, 1, 1, lk) if ragged else None))
-    return _Plan(tuple(blocks), q_rows, k_rows)
+    place = torch.full((q_layout.num_tokens,), len(q_source)).index_copy_(
+        0, q_source[is_query], is_query.nonzero().squeeze(1)
+    )
+    moved = [
+        None if len(index) == n and bool((index == torch.arange(n)).all()) else index.to(layout.device)
+        for index, n, layout in (
+            (q_source, q_layout.num_tokens, q_layout),
+            (k_source, k_layout.num_tokens, k_layout),
+            (place, len(q_source), q_layout),
+        )
+    ]
+    return _Plan(tuple(blocks), *moved, empty=any(lq and not lk for lq, lk in pairs))
 
 
-def _rows(layout: Layout, order: list[int], places: list[int]) -> tuple[Rows | None, Tensor]:
-    """Lay the examples in `order` out, each on its number of places, and say which places hold a token of their own.
+def _sources(layout: Layout, order: list[int], places: list[int]) -> tuple[Tensor, Tensor]:
+    """Lay the examples in `order` out, each on its number of places: the token at each place, and whether it is no repetition.
 
     Places beyond an example's end repeat its last token: as keys they are masked, as queries they are thrown away.
     """
-    n, spans = layout.num_tokens, torch.tensor(places, dtype=torch.int64)
+    spans = torch.tensor(places, dtype=torch.int64)
     lengths = torch.tensor([layout.lengths[i] for i in order], dtype=torch.int64).repeat_interleave(spans)
     starts = torch.tensor([layout.offsets[i] for i in order], dtype=torch.int64).repeat_interleave(spans)
     inside = torch.arange(len(lengths)) - (spans.cumsum(0) - spans).repeat_interleave(spans)
-    own = inside < lengths
-    source = starts + torch.minimum(inside, lengths - 1)
-    if len(source) == n and bool((source == torch.arange(n)).all()):
-        return None, own
-    place = torch.full((n,), -1).index_copy_(0, source[own], own.nonzero().squeeze(1))
-    repeats, homeless = ((~own).nonzero().squeeze(1), (place < 0).nonzero().squeeze(1))
-    moved = [t.to(layout.device) for t in (source, place.clamp(min=0), repeats, homeless)]
-    return Rows(*moved[:2], *(t if len(t) else None for t in moved[2:])), own
+    return starts + torch.minimum(inside, lengths - 1), inside < lengths
 
 
 def _groups(ordered: list[int], pairs: list[tuple[int, int]], backend: Backend) -> list[list[int]]:
@@ -196,10 +216,10 @@ def _blockwise(q: Tensor, k: Tensor, v: Tensor, q_layout: Layout, k_layout: Layo
     plan = _plan(q_layout, k_layout, backend)
     if not plan.blocks:  # nobody has both queries and keys; the sum keeps the gradients defined
         return torch.zeros_like(q) + 0.0 * (q.sum() + k.sum() + v.sum())
-    if plan.q_rows is not None:
-        q = spread(q, plan.q_rows)
-    if plan.k_rows is not None:
-        k, v = spread(k, plan.k_rows), spread(v, plan.k_rows)
+    if plan.q_source is not None:
+        q = q.index_select(0, plan.q_source)
+    if plan.k_source is not None:
+        k, v = k.index_select(0, plan.k_source), v.index_select(0, plan.k_source)
     q_sizes = [e * lq for e, lq, _ in (block.shape for block in plan.blocks)]
     k_sizes = [e * lk for e, _, lk in (block.shape for block in plan.blocks)]
     outputs = []
@@ -207,8 +227,10 @@ def _blockwise(q: Tensor, k: Tensor, v: Tensor, q_layout: Layout, k_layout: Layo
         heads_first = (part.unflatten(0, (block.shape[0], -1)).transpose(1, 2) for part in parts)
         out = F.scaled_dot_product_attention(*heads_first, attn_mask=block.mask)
         outputs.append(out.transpose(1, 2).flatten(0, 1))
+    if plan.empty:
+        outputs.append(q.new_zeros((1, *q.shape[1:])))
     joined = torch.cat(outputs) if len(outputs) > 1 else outputs[0]
-    return joined if plan.q_rows is None else collect(joined, plan.q_rows)
+    return joined if plan.q_place is None else joined.index_select(0, plan.q_place)
 
 
 def _reference(q: Tensor, k: Tensor, v: Tensor, q_layout: Layout, k_layout: Layout) -> Tensor:
@@ -219,10 +241,12 @@ def _reference(q: Tensor, k: Tensor, v: Tensor, q_layout: Layout, k_layout: Layo
         vi = v[k_layout.offsets[i] : k_layout.offsets[i + 1]].float()
         weights = (torch.einsum("qhd,khd->hqk", qi, ki) * q.shape[-1] ** -0.5).softmax(-1)
         outputs.append(torch.einsum("hqk,khd->qhd", weights, vi).to(q.dtype))  # no keys: an empty sum, zeros
-    return torch.cat(outputs) if outputs else q
+    return torch.cat(outputs) if outputs else q + 0.0 * (k.sum() + v.sum())
 
 
-def _varlen(q: Tensor, k: Tensor, v: Tensor, q_layout: Layout, k_layout: Layout, kernel: Callable[..., Tensor]) -> Tensor:
+def _varlen(
+    q: Tensor, k: Tensor, v: Tensor, q_layout: Layout, k_layout: Layout, kernel: Callable[..., Tensor]
+) -> Tensor:
     if not q_layout.num_tokens or not k_layout.num_tokens:
         return q * 0 + k.sum() * 0 + v.sum() * 0
     out = kernel(q, k, v, q_layout.cu_seqlens, k_layout.cu_seqlens, q_layout.max_length, k_layout.max_length)

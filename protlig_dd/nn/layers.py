@@ -91,5 +91,5 @@ class LocalConvolution(nn.Module):
         """Return x plus what the convolution finds around each token."""
         index = window_rows(layout, self.width)
         padded = torch.cat([x, x.new_zeros(1, x.shape[1])])
-        windows = padded.index_select(0, index.flatten()).view(len(x), -1)
+        windows = padded.index_select(0, index.flatten()).view(len(x), self.width * x.shape[1])
         return x + nn.functional.gelu(self.mix(windows))

@@ -1,8 +1,7 @@
-"""Row operations on packed tokens whose backward passes cost what their forward passes do.
+"""Operations on packed tokens that know their examples: modulation, narrowing to what is asked for, windows.
 
-Autograd's own gradient of a gather is a scatter with additions, and that of a modulated norm passes over every token several times;
-on small models that is as much work as the matrix products. Here a gather is undone by a gather, and the sums over an example's tokens
-are done once. Not twice differentiable.
+Modulation has its own backward pass: autograd's would pass over every token several times and keep one more copy of each chunk, which
+on small models is as much work as the matrix products. It is not twice differentiable.
 """
 
 from __future__ import annotations
@@ -18,67 +17,6 @@ from torch.autograd.function import once_differentiable
 
 from protlig_dd.nn.rotary import Rotation
 from protlig_dd.tokens.tracks import Layout
-
-
-@dataclass(frozen=True)
-class Rows:
-    """How n packed rows spread over p places, each row having one place of its own and some being repeated to fill gaps.
-
-    Args:
-        source: [p] the row at each place.
-        place: [n] the place of each row; any place for a row that has none.
-        repeats: the places that hold a repetition, or None.
-        homeless: the rows that have no place, or None.
-    """
-
-    source: Int[Tensor, " p"]
-    place: Int[Tensor, " n"]
-    repeats: Int[Tensor, " r"] | None
-    homeless: Int[Tensor, " o"] | None
-
-
-def spread(x: Float[Tensor, "n *s"], rows: Rows) -> Float[Tensor, "p *s"]:
-    """Return the row of each place. Gradients that arrive at repetitions are dropped: they have to be zero."""
-    out: Tensor = _Spread.apply(x, rows.source, rows.place, rows.homeless)
-    return out
-
-
-def collect(y: Float[Tensor, "p *s"], rows: Rows) -> Float[Tensor, "n *s"]:
-    """Return each row from its own place, zeros for a row that has none."""
-    out: Tensor = _Collect.apply(y, rows.source, rows.place, rows.repeats, rows.homeless)
-    return out
-
-
-def _take(x: Tensor, index: Tensor, zeros: Tensor | None) -> Tensor:
-    """The rows at `index`, with zeros in the rows `zeros` of the result."""
-    taken = x.index_select(0, index)
-    return taken if zeros is None else taken.index_fill_(0, zeros, 0.0)
-
-
-class _Spread(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, source: Tensor, place: Tensor, homeless: Tensor | None) -> Tensor:
-        ctx.save_for_backward(place, homeless)
-        return x.index_select(0, source)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None, None]:
-        return _take(g, *ctx.saved_tensors), None, None, None
-
-
-class _Collect(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any, y: Tensor, source: Tensor, place: Tensor, repeats: Tensor | None, homeless: Tensor | None
-    ) -> Tensor:
-        ctx.save_for_backward(source, repeats)
-        return _take(y, place, homeless)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None, None, None]:
-        return _take(g, *ctx.saved_tensors), None, None, None, None
 
 
 def modulate(

@@ -149,9 +149,11 @@ def sample(
         trace: called with the step and the state after it.
 
     Raises:
-        ConfigError: for a track that is not in the batch, or a schedule that does not end in noise.
+        ConfigError: for a track that is not in the batch, a time outside (0, 1], or a schedule that does not end in noise.
     """
     require_noise_at_end(diffusion.schedule)
+    if not generate:
+        raise ConfigError(f"generate: found no track, expected one or more of {', '.join(batch.tracks)}")
     for name in generate:
         if name not in batch.tracks:
             raise ConfigError(f"generate: found track '{name}', expected one of {', '.join(batch.tracks)}")

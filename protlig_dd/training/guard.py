@@ -226,8 +226,8 @@ class Watchdog:
             f"; no heartbeat at all from rank {', '.join(silent)}: its process has died or is frozen" if silent else ""
         )
         others = "" if len(behind) == self._world else f"; the other {self._world - len(behind)} wait for it"
-        place = f"step {step}, {PHASES[phase]}" if step >= 0 else "before its first step"
-        return f"no progress for {self._seconds:g} s: {who} hangs at {place}{others}{dead}"
+        place = f"at step {step}, {PHASES[phase]}" if step >= 0 else "before its first step"
+        return f"no progress for {self._seconds:g} s: {who} hangs {place}{others}{dead}"
 
     def _stack(self) -> str:
         frame = sys._current_frames().get(self._main)

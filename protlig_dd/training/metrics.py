@@ -35,12 +35,12 @@ class Meter:
         self._batch: Any = None
         self._start = time.perf_counter()
 
-    def add(self, name: str, total: Tensor, count: float) -> None:
+    def add(self, name: str, total: Tensor, count: float | int) -> None:
         """Take a detached sum over `count` things."""
         self._sums[name].append(total)
         self._counts[name] += count
 
-    def add_terms(self, sums: Mapping[str, Tensor], counts: Mapping[str, float]) -> None:
+    def add_terms(self, sums: Mapping[str, Tensor], counts: Mapping[str, float | int]) -> None:
         """Take the named sums of a loss, with their counts."""
         for name, total in sums.items():
             self._sums[name].append(total)

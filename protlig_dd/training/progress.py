@@ -44,7 +44,7 @@ class Progress:
         if self._bar is not None:
             self._bar.update()
 
-    def show(self, step: int, metrics: Mapping[str, float]) -> None:
+    def show(self, step: int, metrics: Mapping[str, float | int]) -> None:
         """Show the metrics of a step: beside the bar, or as a line with the time that is left."""
         words = _in_words(metrics)
         if self._bar is not None:
@@ -55,7 +55,7 @@ class Progress:
             log.info("step %d/%d  %s  %s left", step, self._total, words, tqdm.format_interval(left))
 
 
-def _in_words(metrics: Mapping[str, float]) -> str:
+def _in_words(metrics: Mapping[str, float | int]) -> str:
     shown = {name.removeprefix("train/"): value for name, value in metrics.items() if name in _SHOWN}
     words = [f"{name} {value:.4g}" for name, value in shown.items()]
     speed = metrics.get("speed/tokens_per_second")

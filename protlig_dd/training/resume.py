@@ -112,7 +112,7 @@ def _resumable(state: RunState, resume: str) -> Path | None:
     return checkpoints.find_resumable(state.root, resume)
 
 
-def store(state: RunState, strategy: Single, *, metrics: Mapping[str, float], keep: int, best: bool) -> Path:
+def store(state: RunState, strategy: Single, *, metrics: Mapping[str, float | int], keep: int, best: bool) -> Path:
     """Write a checkpoint of where the run stands, and return its folder. All processes must call it.
 
     Raises:

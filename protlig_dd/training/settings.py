@@ -81,7 +81,7 @@ class LossTerms(Protocol):
         """Detached sums, for the log."""
 
     @property
-    def counts(self) -> Mapping[str, float]:
+    def counts(self) -> Mapping[str, float | int]:
         """What each of `sums` is a sum over."""
 
 
@@ -116,5 +116,5 @@ class Loader(Protocol):
         """Iterate over the micro-batches of steps first_step .. last_step - 1."""
 
 
-Validate = Callable[[nn.Module], Mapping[str, float]]
+Validate = Callable[[nn.Module], Mapping[str, float | int]]
 """Returns metrics of a model by name. All processes call it; rank 0's answer counts."""

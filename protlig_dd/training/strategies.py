@@ -189,9 +189,9 @@ class Single:
         assert value is not None
         return value.to(like.device, like.dtype)
 
-    def sum_over_ranks(self, values: Sequence[float]) -> list[float]:
+    def sum_over_ranks(self, values: Sequence[float | int]) -> list[float]:
         """Return the sums of numbers of the host over all processes, without waiting for the device."""
-        return list(values)
+        return [float(v) for v in values]
 
     def gather(self, value: Any) -> list[Any]:
         """Return every process's value, in the order of the ranks."""
@@ -239,7 +239,7 @@ class Ddp(Single):
         dist.broadcast(buffer, 0)
         return buffer
 
-    def sum_over_ranks(self, values: Sequence[float]) -> list[float]:
+    def sum_over_ranks(self, values: Sequence[float | int]) -> list[float]:
         """See `Single.sum_over_ranks`."""
         total = torch.tensor(values, dtype=torch.float64)
         dist.all_reduce(total, group=self._host)

@@ -50,7 +50,7 @@ class TrackingSettings:
 class Tracker(Protocol):
     """Takes numbers, texts and pictures by step."""
 
-    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+    def log(self, step: int, metrics: Mapping[str, float | int]) -> None:
         """Take the metrics of a step."""
 
     def log_text(self, step: int, name: str, text: str) -> None:
@@ -79,7 +79,7 @@ class JsonlTracker:
         self._file = path.open("a", encoding="utf-8", buffering=1)
         self._start = time.time()
 
-    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+    def log(self, step: int, metrics: Mapping[str, float | int]) -> None:
         """See `Tracker.log`; what is not finite becomes null, which JSON has."""
         plain = {k: float(v) if math.isfinite(v) else None for k, v in metrics.items()}
         self._file.write(json.dumps({"step": step, "seconds": round(time.time() - self._start, 3), **plain}) + "\n")
@@ -137,7 +137,7 @@ class TensorBoardTracker:
         summary = self._summary.Summary(value=values)
         self._writer.add_event(self._event.Event(wall_time=time.time(), step=step, summary=summary))
 
-    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+    def log(self, step: int, metrics: Mapping[str, float | int]) -> None:
         """See `Tracker.log`."""
         self._add(step, [self._summary.Summary.Value(tag=k, simple_value=float(v)) for k, v in metrics.items()])
 
@@ -189,7 +189,7 @@ class WandbTracker:
             self._run = self._wandb.init(mode="offline", settings=self._wandb.Settings(**limits), **wanted)
         self._run.define_metric("*", step_metric="step")
 
-    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+    def log(self, step: int, metrics: Mapping[str, float | int]) -> None:
         """See `Tracker.log`."""
         self._run.log({"step": step, **metrics})
 
@@ -263,7 +263,7 @@ class Tracking:
     def __init__(self, trackers: Sequence[Tracker] = ()) -> None:
         self.trackers = list(trackers)
 
-    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+    def log(self, step: int, metrics: Mapping[str, float | int]) -> None:
         """See `Tracker.log`."""
         for tracker in self.trackers:
             tracker.log(step, metrics)

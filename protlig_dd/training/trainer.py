@@ -233,7 +233,7 @@ class _Run:
 
     def _validate(self, model: nn.Module) -> None:
         assert self.validate is not None
-        self.validation = self.strategy.broadcast(dict(self.validate(model)))
+        self.validation = self.strategy.broadcast({name: float(v) for name, v in self.validate(model).items()})
 
     def _best_value(self) -> float:
         name = self.settings.best_metric or next(iter(self.validation), "")

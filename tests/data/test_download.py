@@ -110,6 +110,7 @@ def test_a_part_that_cannot_be_continued_is_begun_again(server, tmp_path, change
     else:
         server.files["/a.bin"], server.tag = BODY[::-1], '"two"'
     assert fetch(f"{server.base}/a.bin", tmp_path / "a.bin").read_bytes() == server.files["/a.bin"]
+    assert len(server.asked) == 2
 
 
 def test_a_part_that_was_whole_is_finished(server, tmp_path):

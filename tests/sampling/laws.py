@@ -19,8 +19,8 @@ from protlig_dd.diffusion.parameterizations import Parameterization
 from protlig_dd.diffusion.processes import Absorbing
 from protlig_dd.diffusion.schedules import LogLinear, NoiseSchedule
 from protlig_dd.rng import Draws
-from protlig_dd.sampling.loop import Problem, State, Stepper
-from protlig_dd.tokens.tracks import TrackBatch, TrackTokens
+from protlig_dd.sampling.loop import Problem, State, Stepper, sample
+from protlig_dd.tokens.tracks import Layout, TrackBatch, TrackTokens
 from tests.enumerable import AXES, LENGTHS, LETTERS, NAMES, ExactDenoiser, World
 
 KINDS = ("subs", "score", "score_unscaled", "uniform", "mixed")
@@ -45,17 +45,22 @@ class Scene:
         others = [i for i in range(len(AXES)) if i not in self.axes]
         return (world.joint.sum(others) if others else world.joint).flatten()
 
-    def prepare(self, world: World, batch: TrackBatch) -> TrackBatch:
-        """Return a batch with `maskable` as the scene says."""
+    def batch(self, world: World, num: int, *, seed: int = 0) -> TrackBatch:
+        """Return `num` examples drawn from the joint, with `maskable` at the open places."""
+        draws = Draws.root(seed, "scene").fold_in(torch.arange(num))
+        drawn = world.states[draws.categorical(world.probs.log().expand(num, -1))]
         tracks = {}
-        for name, track in batch.tracks.items():
+        for name in NAMES:
+            mine = drawn[:, [n == name for n, _ in AXES]]
+            ids = torch.tensor(world.tracks[name].vocabulary.emittable_ids)
             places = torch.tensor(self.open.get(name, (False,) * LENGTHS[name]))
+            present = num if name in self.tracks else 0
             tracks[name] = TrackTokens(
-                tokens=track.tokens, maskable=places[track.layout.position] & track.maskable, layout=track.layout
+                tokens=ids[mine].flatten()[: present * LENGTHS[name]],
+                maskable=places.repeat(present),
+                layout=Layout((LENGTHS[name] if present else 0,) * num),
             )
-        return TrackBatch(
-            tracks=tracks, example_ids=batch.example_ids, slots=batch.slots, global_size=batch.global_size
-        )
+        return TrackBatch(tracks=tracks, example_ids=torch.arange(num), slots=torch.arange(num), global_size=num)
 
     def law(self, world: World, batch: TrackBatch) -> Tensor:
         """Return the frequencies of finished samples over the axes that are there, flat."""
@@ -125,6 +130,7 @@ class Propagation:
             diffusion=diffusion,
             open=is_open,
             draws={n: self._recorder(n) for n in is_open},
+            layouts={n: self.batch.tracks[n].layout for n in is_open},
             t_start=t_start,
         )
         alpha = schedule.alpha(torch.tensor(float(t_start), dtype=torch.float64))
@@ -219,6 +225,31 @@ def exact_law(
     for index in range(stepper.num_calls(run.problem, State(batch=run.batch, alpha=run.alpha))):
         run.step(stepper, index)
     return run.finished()
+
+
+def draw(
+    world: World,
+    kind: str,
+    scene: Scene,
+    stepper: Stepper,
+    num: int,
+    *,
+    seed: int = 0,
+    schedule: NoiseSchedule | None = None,
+    t_start: float = 1.0,
+) -> Tensor:
+    """Return the frequencies of `num` samples of the exact denoiser, over the axes that are there, flat."""
+    parameterizations = world.parameterizations(kind)
+    drawn = sample(
+        ExactDenoiser(world, parameterizations),
+        Diffusion(parameterizations=parameterizations, schedule=schedule or LogLinear()),
+        scene.batch(world, num, seed=seed),
+        generate=tuple(scene.open),
+        sampler=stepper,
+        seed=seed,
+        t_start=t_start,
+    )
+    return scene.law(world, drawn.batch)
 
 
 def total_variation(p: Tensor, q: Tensor) -> float:

@@ -174,7 +174,7 @@ def run_toy(
     **given: Any,
 ) -> FitResult:
     """Train the toy model in this process, as rank and world of the environment say."""
-    strategy = start(settings.distributed, choice, timeout_seconds=60)
+    strategy = start(settings.distributed, choice, timeout_seconds=60.0)
     loader = ToyLoader(rank=strategy.rank, world=strategy.world, accumulation=settings.accumulation)
     try:
         return fit(

@@ -1,0 +1,198 @@
+"""What a run is worth: bounds, condition dependence, sample quality, each beside its null, printed and written for the report.
+
+For the textbook world also the motif-group table. Every number comes with the part of the data it was measured on.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from protlig_dd.config import to_mapping
+from protlig_dd.data.demo import RULES, DemoWorld, generate, motif_of
+from protlig_dd.data.table import TokenTable
+from protlig_dd.errors import ConfigError
+from protlig_dd.evaluation import ligands, proteins
+from protlig_dd.evaluation.conditioning import condition_dependence
+from protlig_dd.evaluation.intervals import Score, format_scores
+from protlig_dd.evaluation.likelihood import Unigrams, bound, summarise, table_batches
+from protlig_dd.evaluation.motifs import MatchTable, column_of, matching
+from protlig_dd.evaluation.sections import Section, write_evaluation
+from protlig_dd.generation import Generator, Request, Sample
+from protlig_dd.output import rank, write_rows
+from protlig_dd.run import Run
+from protlig_dd.sampling import SamplerSettings
+
+SYNTHETIC = "A SYNTHETIC world: proteins, ligands and rules are made up from textbook motifs; nothing here is a drug."
+_TRAINING_TEXTS = 20_000  # training examples that novelty and neighbours are looked up in
+
+
+def assess(run: Run, *, split: str = "test", num: int = 0) -> Iterator[str]:
+    """Evaluate a run on a part of its data; yield lines as they come, and leave evaluation.json and samples/ in the run folder.
+
+    Args:
+        run: an opened run.
+        split: "train", "validation" or "test".
+        num: examples and samples at most; 0 takes the config's.
+
+    Raises:
+        ConfigError: if the part is empty.
+    """
+    table = run.data.part(split)
+    if not len(table):
+        raise ConfigError(f"--split {split}: this run has no {split} data; use another split, or give data.split a {split}_fraction")
+    caution = SYNTHETIC if isinstance(run.config.data, DemoWorld) else ""
+    if caution:
+        yield caution
+    sections = []
+    for section, lines in _sections(run, table, split, num):
+        yield from lines
+        sections.append(section)
+    path = run.folder / "evaluation.json"
+    write_evaluation(path, sections)
+    yield f"evaluation: {path}"
+
+
+def _sections(run: Run, table: TokenTable, split: str, num: int) -> Iterator[tuple[Section, list[str]]]:
+    settings = run.config.evaluation
+    examples = _spread(table, num or settings.num_examples)
+    yield _bounds(run, examples, split)
+    conditional = [name for name, task in run.parts.tasks.tasks.items() if task.clean and run.parts.tasks.weights[name] > 0]
+    for task in conditional:
+        yield _dependence(run, examples, split, task)
+    yield from _samples(run, _spread(table, num or settings.num_samples), split)
+
+
+def _spread(table: TokenTable, num: int) -> TokenTable:
+    """At most `num` examples, evenly spread over the table."""
+    return table if len(table) <= num else table.select(np.linspace(0, len(table) - 1, num).astype(np.int64))
+
+
+def _bounds(run: Run, table: TokenTable, split: str) -> tuple[Section, list[str]]:
+    """The bound of each task and track beside the unigram null."""
+    parts, settings = run.parts, run.config.evaluation
+    unigrams = Unigrams.of(run.data.train, parts.tracks)
+    scores: list[Score] = []
+    for name, task in parts.tasks.tasks.items():
+        complete = table.select(np.all([table.tracks[t].lengths > 0 for t in task.tracks], axis=0))
+        if not len(complete) or parts.tasks.weights[name] == 0:
+            continue
+        used = {t: parts.tracks[t] for t in parts.tracks if t in task.tracks}
+        batches = _with_absent(run, table_batches(complete, used, batch_size=64))
+        result = bound(run.model, parts.diffusion, batches, task, num_times=settings.num_times, device=run.choice.device)
+        for summary in summarise(result, unigrams):
+            scores += [_renamed(s, summary.task, name) for s in summary.scores()]
+    title = f"Likelihood bound, {split} split"
+    return Section(title=title, scores=tuple(scores)), [f"{title}:", format_scores(scores)]
+
+
+def _renamed(score: Score, old: str, new: str) -> Score:
+    return Score(name=score.name.replace(f"in {old}", f"in {new}"), value=score.value, null=score.null, null_name=score.null_name, note=score.note)
+
+
+def _with_absent(run: Run, batches):  # type: ignore[no-untyped-def]
+    """Give every track of the model a place in each batch; those a task does not use are empty."""
+    for batch in batches:
+        yield run.parts.complete(batch)
+
+
+def _dependence(run: Run, table: TokenTable, split: str, task: str) -> tuple[Section, list[str]]:
+    """Does the output depend on the condition?"""
+    parts, settings = run.parts, run.config.evaluation
+    needed = parts.tasks.tasks[task].tracks
+    complete = table.select(np.all([table.tracks[t].lengths > 0 for t in needed], axis=0))
+    title = f"Condition dependence, {task}, {split} split"
+    try:
+        found = condition_dependence(
+            run.model, parts.diffusion, complete, parts.tracks, task, num_times=settings.num_times, device=run.choice.device
+        )
+    except ValueError as error:
+        return Section(title=title, lines=(str(error),)), [f"{title}: {error}"]
+    lines = found.lines() + _negatives(run, split, task)
+    return Section(title=title, scores=tuple(found.scores()), lines=tuple(lines)), [f"{title}:", *lines]
+
+
+def _negatives(run: Run, split: str, task: str) -> list[str]:
+    """The bound of pairs that are labelled as not binding, where the data has them: beside the true pairs, not in training."""
+    negatives = run.data.negatives.get(split)
+    if negatives is None or not len(negatives):
+        return []
+    some = _spread(negatives, run.config.evaluation.num_examples)
+    batches = table_batches(some, run.parts.tracks, batch_size=64)
+    result = bound(
+        run.model, run.parts.diffusion, batches, task, num_times=run.config.evaluation.num_times, device=run.choice.device
+    )
+    (summary,) = summarise(result)
+    return [f"pairs labelled as not binding: {summary.nats_per_token} nats per token (n={len(some)})"]
+
+
+def _samples(run: Run, table: TokenTable, split: str) -> Iterator[tuple[Section, list[str]]]:
+    """Samples of one track for the held-out examples, by each sampler, beside their nulls."""
+    generate_track = run.config.evaluation.generate
+    requests, texts = _requests(run, table, generate_track)
+    known = _texts(run, run.data.train, generate_track)
+    for sampler in run.config.evaluation.samplers:
+        started = time.perf_counter()
+        generator = Generator(run, seed=run.config.seed, sampler=sampler, with_likelihood=sampler == run.config.sampling.sampler)
+        samples = list(generator.generate(requests, 1))
+        seconds = time.perf_counter() - started
+        drawn = [s.texts.get(generate_track, "") for s in samples]
+        quality = ligands if generate_track == "ligand" else proteins
+        scores = quality.summary(drawn, known, seed=run.config.seed)
+        name = _name(sampler)
+        title = f"Samples by {name}, {split} split"
+        heading = f"{title}: {len(samples)} in {seconds:.1f} s"
+        yield Section(title=title, scores=tuple(scores), lines=(heading,)), [heading, format_scores(scores)]
+        is_demo = isinstance(run.config.data, DemoWorld) and generate_track == "ligand" and "protein" in run.parts.tracks
+        _keep(run, generator, samples, split, is_demo=is_demo)
+        if is_demo:
+            match = _match(run.config.data, texts, drawn)
+            yield match.section(f"Motif and group, {name}, {split} split"), match.lines()
+
+
+def _match(world: DemoWorld, given: Sequence[str], drawn: Sequence[str]) -> MatchTable:
+    return matching(list(zip(given, drawn, strict=True)), world=world, training=generate(world)["train"])
+
+
+def _requests(run: Run, table: TokenTable, generated: str) -> tuple[list[Request], list[str]]:
+    """A request for each example: everything but the generated track is given; its length is drawn from the training lengths."""
+    others = [name for name in run.parts.tracks if name != generated]
+    requests, conditions = [], []
+    for i in range(len(table)):
+        example = table.example(i)
+        given = {name: run.parts.tracks[name].decode(example[name].tolist()) for name in others if len(example[name])}
+        requests.append(Request(name=f"example{i}", given=given, generate={generated: None}))
+        conditions.append(given.get("protein", ""))
+    return requests, conditions
+
+
+def _texts(run: Run, table: TokenTable, track: str) -> list[str]:
+    rows = _spread(table, _TRAINING_TEXTS)
+    return [run.parts.tracks[track].decode(rows.example(i)[track].tolist()) for i in range(len(rows))]
+
+
+def _keep(run: Run, generator: Generator, samples: Sequence[Sample], split: str, *, is_demo: bool) -> None:
+    """Write the samples under samples/, and those of the run's own sampler (or the first) as samples.csv, which the report shows."""
+    folder = run.folder / "samples"
+    folder.mkdir(exist_ok=True)
+    rows = [s.row() for s in samples]
+    if is_demo:
+        with ligands.silent_rdkit():
+            rows = [{**row, "matched": int(_matches(row.get("protein", ""), row.get("ligand", "")))} for row in rows]
+    settings = generator.settings() | {"split": split}
+    write_rows(folder / f"{split}_{generator.sampler.kind}.csv", rank(rows), settings)
+    if generator.sampler in (run.config.sampling.sampler, run.config.evaluation.samplers[0]):
+        write_rows(run.folder / "samples.csv", rank(rows), settings)
+
+
+def _matches(protein: str, smiles: str) -> bool:
+    """Whether a ligand of the textbook world carries the group of its protein's rule."""
+    groups = {rule.group for rule in RULES if rule.name in motif_of(protein)}
+    return groups == {column_of(smiles)}
+
+
+def _name(sampler: SamplerSettings) -> str:
+    values = {k: v for k, v in to_mapping(sampler).items() if k != "kind" and v}
+    return sampler.kind + (f" ({', '.join(f'{k} {v}' for k, v in values.items())})" if values else "")

@@ -1,0 +1,191 @@
+"""What an evaluation hands to a report: sections of scores, tables and lines, and their JSON form.
+
+`evaluation.json` is a list of sections:
+
+    [{"title": str, "caution": str,
+      "scores": [{"name": str, "value": number | null, "low": number | null, "high": number | null, "num": int,
+                  "null": number | null, "null_low": number | null, "null_high": number | null, "null_num": int,
+                  "null_name": str, "note": str}],
+      "tables": [{"title": str, "rows": [str], "columns": [str], "cells": [[str | number | null]], "heat": bool, "diagonal": bool}],
+      "lines": [str]}]
+
+All keys but "title" (of sections), "name" and "value" (of scores), "rows", "columns" and "cells" (of tables) may be absent. `null` stands
+for what is not known: a value of nothing, an interval of one value, a score without a null.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from protlig_dd.errors import FormatError
+from protlig_dd.evaluation.intervals import Estimate, Score
+
+Cell = str | int | float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A table of texts and numbers.
+
+    Attributes:
+        title: what it shows.
+        rows: the label of each row.
+        columns: the label of each column, without one for the row labels.
+        cells: a row of cells for each label of `rows`.
+        heat: whether cells are shaded by their share of the row's sum.
+        diagonal: whether the cells on the diagonal are framed, as the ones that should be full.
+    """
+
+    title: str = ""
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    cells: tuple[tuple[Cell, ...], ...]
+    heat: bool = False
+    diagonal: bool = False
+
+    def __post_init__(self) -> None:
+        """Check once that the cells fit the labels.
+
+        Raises:
+            ValueError: if they do not.
+        """
+        widths = {len(row) for row in self.cells}
+        if len(self.cells) != len(self.rows) or widths - {len(self.columns)}:
+            raise ValueError(
+                f"table '{self.title}': found {len(self.cells)} rows of {sorted(widths)} cells, "
+                f"expected {len(self.rows)} of {len(self.columns)}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """A part of an evaluation with its own title.
+
+    Attributes:
+        title: what was evaluated.
+        caution: in plain words what the numbers do not say; shown beside them.
+        scores: numbers with intervals and nulls.
+        tables: tables.
+        lines: anything else, one line of text each.
+    """
+
+    title: str
+    caution: str = ""
+    scores: tuple[Score, ...] = ()
+    tables: tuple[Table, ...] = ()
+    lines: tuple[str, ...] = ()
+
+
+def write_evaluation(path: Path, sections: Sequence[Section]) -> None:
+    """Write sections as JSON, whole or not at all."""
+    plain = [
+        {
+            "title": section.title,
+            "caution": section.caution,
+            "scores": [_score_to_json(score) for score in section.scores],
+            "tables": [asdict(table) for table in section.tables],
+            "lines": list(section.lines),
+        }
+        for section in sections
+    ]
+    temporary = path.with_name(f".{path.name}.writing")
+    temporary.write_text(json.dumps(plain, indent=1, allow_nan=False, default=_plain_number) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def read_evaluation(path: Path) -> list[Section]:
+    """Return the sections of a file made by `write_evaluation`.
+
+    Raises:
+        FormatError: if it is not JSON of that form, naming the section.
+    """
+    try:
+        plain = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise FormatError(f"{path}: not JSON ({error}); make it again with: protlig evaluate RUN") from error
+    if not isinstance(plain, list):
+        raise FormatError(
+            f"{path}: found {type(plain).__name__}, expected a list of sections; make it again with: protlig evaluate RUN"
+        )
+    sections = []
+    for number, item in enumerate(plain, 1):
+        try:
+            sections.append(_section_from_json(item))
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise FormatError(
+                f"{path}: section {number}: {type(error).__name__} {error}; make the file again with: protlig evaluate RUN"
+            ) from error
+    return sections
+
+
+def _plain_number(value: Any) -> Any:
+    """Turn numpy's scalars into Python's."""
+    return value.item()
+
+
+def _known(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def _score_to_json(score: Score) -> dict[str, Any]:
+    null = score.null or Estimate.missing()
+    value = score.value
+    return {
+        "name": score.name,
+        "value": _known(value.value),
+        "low": _known(value.low),
+        "high": _known(value.high),
+        "num": value.num,
+        "null": _known(null.value),
+        "null_low": _known(null.low),
+        "null_high": _known(null.high),
+        "null_num": null.num,
+        "null_name": score.null_name,
+        "note": score.note,
+    }
+
+
+def _section_from_json(item: Mapping[str, Any]) -> Section:
+    return Section(
+        title=str(item["title"]),
+        caution=str(item.get("caution", "")),
+        scores=tuple(_score_from_json(score) for score in item.get("scores", ())),
+        tables=tuple(
+            Table(
+                title=str(table.get("title", "")),
+                rows=tuple(map(str, table["rows"])),
+                columns=tuple(map(str, table["columns"])),
+                cells=tuple(tuple(row) for row in table["cells"]),
+                heat=bool(table.get("heat", False)),
+                diagonal=bool(table.get("diagonal", False)),
+            )
+            for table in item.get("tables", ())
+        ),
+        lines=tuple(map(str, item.get("lines", ()))),
+    )
+
+
+def _score_from_json(item: Mapping[str, Any]) -> Score:
+    value = _estimate_from_json(item["value"], item.get("low"), item.get("high"), item.get("num", 1))
+    null = _estimate_from_json(item.get("null"), item.get("null_low"), item.get("null_high"), item.get("null_num", 1))
+    return Score(
+        name=str(item["name"]),
+        value=value,
+        null=None if math.isnan(null.value) else null,
+        null_name=str(item.get("null_name", "")),
+        note=str(item.get("note", "")),
+    )
+
+
+def _estimate_from_json(value: float | None, low: float | None, high: float | None, num: int) -> Estimate:
+    if value is None:
+        return Estimate.missing()
+    if low is None or high is None:
+        return Estimate.plain(value, int(num))
+    return Estimate(value=float(value), low=float(low), high=float(high), num=int(num))

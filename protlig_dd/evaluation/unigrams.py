@@ -1,0 +1,49 @@
+"""The null of every likelihood: each token drawn by itself from the composition of the training data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from protlig_dd.data.table import TokenColumn, TokenTable
+from protlig_dd.tokens.tracks import Track, TrackSet
+
+_ROWS_AT_ONCE = 65_536
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Unigrams:
+    """The composition of training data, track by track: the null of every likelihood.
+
+    Attributes:
+        log_probs: for each track the log frequency of each id [k], with one added to every emittable id's count; -inf for others.
+    """
+
+    log_probs: Mapping[str, Float[np.ndarray, " _"]]
+
+    @staticmethod
+    def of(table: TokenTable, tracks: TrackSet) -> Unigrams:
+        """Return the composition of a table."""
+        return Unigrams(log_probs={name: _log_frequencies(table.tracks[name], track) for name, track in tracks.items()})
+
+    def nats(
+        self, track: str, tokens: Int[np.ndarray, " n"], num_tokens: Int[np.ndarray, " b"]
+    ) -> Float[np.ndarray, " b"]:
+        """Return -log probability of each example's tokens, which lie one example behind the other."""
+        example = np.repeat(np.arange(len(num_tokens)), num_tokens)
+        nats = -self.log_probs[track][tokens]
+        return np.bincount(example, weights=nats, minlength=len(num_tokens)).astype(np.float64)
+
+
+def _log_frequencies(column: TokenColumn, track: Track) -> Float[np.ndarray, " k"]:
+    emittable = list(track.vocabulary.emittable_ids)
+    counts = np.zeros(track.vocabulary.num_rows)
+    for start in range(0, len(column), _ROWS_AT_ONCE):
+        rows = np.arange(start, min(start + _ROWS_AT_ONCE, len(column)))
+        counts += np.bincount(column.gather(rows), minlength=len(counts))
+    log_probs = np.full(len(counts), -np.inf)
+    log_probs[emittable] = np.log((counts[emittable] + 1) / (counts[emittable] + 1).sum())
+    return log_probs
