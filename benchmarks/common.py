@@ -35,8 +35,7 @@ def read_lengths(path: Path, *, cap: int) -> list[int]:
         FormatError: if there is no sequence in it.
     """
     lengths: list[int] = []
-    opened = gzip.open(path, "rt") if path.suffix == ".gz" else path.open()
-    with opened as lines:
+    with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as lines:
         for line in lines:
             if line.startswith(">"):
                 lengths.append(0)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from protlig_dd.evaluation.conditioning import condition_dependence
 from protlig_dd.evaluation.intervals import Score, format_scores
 from protlig_dd.evaluation.likelihood import Unigrams, bound, summarise, table_batches
 from protlig_dd.evaluation.motifs import MatchTable, column_of, matching
-from protlig_dd.evaluation.sections import Section, write_evaluation
+from protlig_dd.evaluation.sections import Section, read_evaluation, write_evaluation
 from protlig_dd.generation import Generator, Request, Sample
 from protlig_dd.output import rank, write_rows
 from protlig_dd.run import Run
@@ -42,7 +43,9 @@ def assess(run: Run, *, split: str = "test", num: int = 0) -> Iterator[str]:
     """
     table = run.data.part(split)
     if not len(table):
-        raise ConfigError(f"--split {split}: this run has no {split} data; use another split, or give data.split a {split}_fraction")
+        raise ConfigError(
+            f"--split {split}: this run has no {split} data; use another split, or give data.split a {split}_fraction"
+        )
     caution = SYNTHETIC if isinstance(run.config.data, DemoWorld) else ""
     if caution:
         yield caution
@@ -59,10 +62,26 @@ def _sections(run: Run, table: TokenTable, split: str, num: int) -> Iterator[tup
     settings = run.config.evaluation
     examples = _spread(table, num or settings.num_examples)
     yield _bounds(run, examples, split)
-    conditional = [name for name, task in run.parts.tasks.tasks.items() if task.clean and run.parts.tasks.weights[name] > 0]
+    conditional = [
+        name for name, task in run.parts.tasks.tasks.items() if task.clean and run.parts.tasks.weights[name] > 0
+    ]
     for task in conditional:
         yield _dependence(run, examples, split, task)
     yield from _samples(run, _spread(table, num or settings.num_samples), split)
+
+
+_HEADLINES = ("validity", "uniqueness", "novelty", "exact copies", "condition gap")
+
+
+def summarise_evaluation(run: Run) -> list[str]:
+    """Return what evaluation.json holds in a few lines: for each sampler the scores that matter, each beside its null."""
+    lines = [SYNTHETIC] if isinstance(run.config.data, DemoWorld) else []
+    for section in read_evaluation(run.folder / "evaluation.json"):
+        shown = [s for s in section.scores if s.name.startswith(_HEADLINES)]
+        told = [*format_scores(shown).splitlines(), *(section.lines if section.title.startswith("Motif") else ())]
+        if told:
+            lines += [f"{section.title}:", *(f"  {line}" for line in told)]
+    return lines
 
 
 def _spread(table: TokenTable, num: int) -> TokenTable:
@@ -81,7 +100,9 @@ def _bounds(run: Run, table: TokenTable, split: str) -> tuple[Section, list[str]
             continue
         used = {t: parts.tracks[t] for t in parts.tracks if t in task.tracks}
         batches = _with_absent(run, table_batches(complete, used, batch_size=64))
-        result = bound(run.model, parts.diffusion, batches, task, num_times=settings.num_times, device=run.choice.device)
+        result = bound(
+            run.model, parts.diffusion, batches, task, num_times=settings.num_times, device=run.choice.device
+        )
         for summary in summarise(result, unigrams):
             scores += [_renamed(s, summary.task, name) for s in summary.scores()]
     title = f"Likelihood bound, {split} split"
@@ -89,7 +110,13 @@ def _bounds(run: Run, table: TokenTable, split: str) -> tuple[Section, list[str]
 
 
 def _renamed(score: Score, old: str, new: str) -> Score:
-    return Score(name=score.name.replace(f"in {old}", f"in {new}"), value=score.value, null=score.null, null_name=score.null_name, note=score.note)
+    return Score(
+        name=score.name.replace(f"in {old}", f"in {new}"),
+        value=score.value,
+        null=score.null,
+        null_name=score.null_name,
+        note=score.note,
+    )
 
 
 def _with_absent(run: Run, batches):  # type: ignore[no-untyped-def]
@@ -106,7 +133,13 @@ def _dependence(run: Run, table: TokenTable, split: str, task: str) -> tuple[Sec
     title = f"Condition dependence, {task}, {split} split"
     try:
         found = condition_dependence(
-            run.model, parts.diffusion, complete, parts.tracks, task, num_times=settings.num_times, device=run.choice.device
+            run.model,
+            parts.diffusion,
+            complete,
+            parts.tracks,
+            task,
+            num_times=settings.num_times,
+            device=run.choice.device,
         )
     except ValueError as error:
         return Section(title=title, lines=(str(error),)), [f"{title}: {error}"]
@@ -122,7 +155,12 @@ def _negatives(run: Run, split: str, task: str) -> list[str]:
     some = _spread(negatives, run.config.evaluation.num_examples)
     batches = table_batches(some, run.parts.tracks, batch_size=64)
     result = bound(
-        run.model, run.parts.diffusion, batches, task, num_times=run.config.evaluation.num_times, device=run.choice.device
+        run.model,
+        run.parts.diffusion,
+        batches,
+        task,
+        num_times=run.config.evaluation.num_times,
+        device=run.choice.device,
     )
     (summary,) = summarise(result)
     return [f"pairs labelled as not binding: {summary.nats_per_token} nats per token (n={len(some)})"]
@@ -135,7 +173,9 @@ def _samples(run: Run, table: TokenTable, split: str) -> Iterator[tuple[Section,
     known = _texts(run, run.data.train, generate_track)
     for sampler in run.config.evaluation.samplers:
         started = time.perf_counter()
-        generator = Generator(run, seed=run.config.seed, sampler=sampler, with_likelihood=sampler == run.config.sampling.sampler)
+        generator = Generator(
+            run, seed=run.config.seed, sampler=sampler, with_likelihood=sampler == run.config.sampling.sampler
+        )
         samples = list(generator.generate(requests, 1))
         seconds = time.perf_counter() - started
         drawn = [s.texts.get(generate_track, "") for s in samples]
@@ -145,11 +185,12 @@ def _samples(run: Run, table: TokenTable, split: str) -> Iterator[tuple[Section,
         title = f"Samples by {name}, {split} split"
         heading = f"{title}: {len(samples)} in {seconds:.1f} s"
         yield Section(title=title, scores=tuple(scores), lines=(heading,)), [heading, format_scores(scores)]
-        is_demo = isinstance(run.config.data, DemoWorld) and generate_track == "ligand" and "protein" in run.parts.tracks
-        _keep(run, generator, samples, split, is_demo=is_demo)
-        if is_demo:
-            match = _match(run.config.data, texts, drawn)
-            yield match.section(f"Motif and group, {name}, {split} split"), match.lines()
+        world = run.config.data if isinstance(run.config.data, DemoWorld) and len(run.parts.tracks) > 1 else None
+        _keep(run, generator, samples, split, is_demo=world is not None)
+        if world is not None and generate_track == "ligand":
+            match = _match(world, texts, drawn)
+            section = match.section(f"Motif and group, {name}, {split} split")
+            yield replace(section, lines=tuple(match.lines())), match.lines()
 
 
 def _match(world: DemoWorld, given: Sequence[str], drawn: Sequence[str]) -> MatchTable:

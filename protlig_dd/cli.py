@@ -35,7 +35,12 @@ def build_parser() -> argparse.ArgumentParser:
     _add_optimize(commands)
     _add_judging(commands)
     _add_data(commands)
-    _command(commands, "doctor", "doctor.doctor", "show devices, precision and attention, and what would mend what is missing")
+    _command(
+        commands,
+        "doctor",
+        "doctor.doctor",
+        "show devices, precision and attention, and what would mend what is missing",
+    )
     return parser
 
 
@@ -61,12 +66,16 @@ def _add_training(commands) -> None:  # type: ignore[no-untyped-def]
         ("check", "validate a config; estimate parameters, FLOPs and memory"),
     ):
         sub = _command(commands, name, f"training.{name}", text, epilog)
-        sub.add_argument("config", nargs="?", default="dual_track/demo", help="a packaged config (see below) or a YAML file")
+        sub.add_argument(
+            "config", nargs="?", default="dual_track/demo", help="a packaged config (see below) or a YAML file"
+        )
         sub.add_argument("overrides", nargs="*", metavar="key.sub=value", help="settings to change")
         _device(sub)
         if name == "train":
             sub.add_argument("--out", default="", help="the run folder (default runs/NAME)")
-            sub.add_argument("--resume", default="", choices=["", "auto", "never", "last-good"], help="what to do with a run folder")
+            sub.add_argument(
+                "--resume", default="", choices=["", "auto", "never", "last-good"], help="what to do with a run folder"
+            )
 
 
 def _add_sampling(commands) -> None:  # type: ignore[no-untyped-def]
@@ -79,26 +88,49 @@ def _add_sampling(commands) -> None:  # type: ignore[no-untyped-def]
         "--out decides the form: .csv .fasta .smi .sdf .jsonl; every setting is kept beside it as OUT.json.",
     )
     sub.add_argument("run", help="the run folder")
-    sub.add_argument("--protein", default="", help="a sequence, a FASTA file, or a PDB/mmCIF file (file.pdb:A for one chain)")
+    sub.add_argument(
+        "--protein", default="", help="a sequence, a FASTA file, or a PDB/mmCIF file (file.pdb:A for one chain)"
+    )
     sub.add_argument("--ligand", default="", help="a SMILES, or a file of them")
     sub.add_argument("--infill", default="", help="a protein or SMILES with gaps `_`")
-    sub.add_argument("--unconditional", action="store_true", help="generate all tracks, or those of --generate, from nothing")
+    sub.add_argument(
+        "--unconditional", action="store_true", help="generate all tracks, or those of --generate, from nothing"
+    )
     sub.add_argument("--generate", default="", help="the tracks to generate, with commas (default: those not given)")
     sub.add_argument("--num", type=int, default=10, help="samples for each condition (10)")
-    sub.add_argument("--length", type=int, default=0, help="tokens of each generated track (default: drawn from the training lengths)")
-    sub.add_argument("--condition", action="append", default=[], metavar="NAME=CLASS", help="a class label, such as affinity_bin=2")
+    sub.add_argument(
+        "--length",
+        type=int,
+        default=0,
+        help="tokens of each generated track (default: drawn from the training lengths)",
+    )
+    sub.add_argument(
+        "--condition", action="append", default=[], metavar="NAME=CLASS", help="a class label, such as affinity_bin=2"
+    )
     sub.add_argument("--out", default="", help="the file to write (default: print)")
     _add_sampler_options(sub)
     sub.add_argument("--shard", default="0/1", metavar="i/n", help="only every n-th sample, from i: one shard a device")
-    sub.add_argument("--no-likelihood", action="store_true", help="leave out each sample's likelihood bound, and the ranking by it")
+    sub.add_argument(
+        "--no-likelihood", action="store_true", help="leave out each sample's likelihood bound, and the ranking by it"
+    )
     _device(sub)
 
 
 def _add_sampler_options(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("--sampler", default="", help="ancestral, euler, first_hitting, confidence, remasking; with steps: ancestral:100")
+    sub.add_argument(
+        "--sampler",
+        default="",
+        help="ancestral, euler, first_hitting, confidence, remasking; with steps: ancestral:100",
+    )
     sub.add_argument("--temperature", type=float, help="of the letters' probabilities")
     sub.add_argument("--top-p", type=float, help="keep the likeliest letters of this total probability")
-    sub.add_argument("--forbid", action="append", default=[], metavar="TRACK:SYMBOL", help="a symbol never to draw, such as ligand:Br")
+    sub.add_argument(
+        "--forbid",
+        action="append",
+        default=[],
+        metavar="TRACK:SYMBOL",
+        help="a symbol never to draw, such as ligand:Br",
+    )
     sub.add_argument("--guidance", type=float, help="classifier-free guidance weight (1: none)")
     sub.add_argument("--seed", type=int, default=0, help="sample i depends on the seed and i only (0)")
     sub.add_argument("--batch-size", type=int, default=0, help="samples a network call; changes no sample")
@@ -115,7 +147,9 @@ def _add_optimize(commands) -> None:  # type: ignore[no-untyped-def]
     sub.add_argument("run", help="the run folder")
     sub.add_argument("--ligand", required=True, help="the SMILES of the lead")
     sub.add_argument("--protein", default="", help="the protein it is for, as in `protlig sample`")
-    sub.add_argument("--objective", default="qed", help="qed, logp, sa, a property's name, or module:function (higher is better)")
+    sub.add_argument(
+        "--objective", default="qed", help="qed, logp, sa, a property's name, or module:function (higher is better)"
+    )
     sub.add_argument("--keep", default="", metavar="SMARTS", help="a substructure that every result must have")
     sub.add_argument("--rounds", type=int, default=10, help="rounds of re-noising and selection (10)")
     sub.add_argument("--population", type=int, default=16, help="molecules kept in each round (16)")
@@ -125,9 +159,16 @@ def _add_optimize(commands) -> None:  # type: ignore[no-untyped-def]
 
 
 def _add_judging(commands) -> None:  # type: ignore[no-untyped-def]
-    sub = _command(commands, "evaluate", "judging.evaluate", "bounds, sample quality and condition dependence, each beside its null")
+    sub = _command(
+        commands,
+        "evaluate",
+        "judging.evaluate",
+        "bounds, sample quality and condition dependence, each beside its null",
+    )
     sub.add_argument("run", help="the run folder")
-    sub.add_argument("--split", default="test", choices=["train", "validation", "test"], help="the part of the data (test)")
+    sub.add_argument(
+        "--split", default="test", choices=["train", "validation", "test"], help="the part of the data (test)"
+    )
     sub.add_argument("--num", type=int, default=0, help="samples and examples, at most (default: the config's)")
     sub.add_argument("--which", default="last", choices=["last", "best"], help="the checkpoint")
     _device(sub)
@@ -139,17 +180,23 @@ def _add_judging(commands) -> None:  # type: ignore[no-untyped-def]
 
 
 def _add_data(commands) -> None:  # type: ignore[no-untyped-def]
-    sub = _command(commands, "inspect", "data.inspect", "say what a data file holds and what training would drop, and why")
+    sub = _command(
+        commands, "inspect", "data.inspect", "say what a data file holds and what training would drop, and why"
+    )
     sub.add_argument("file", help="CSV, TSV, Parquet, JSONL, FASTA, SMILES (also .gz, .zst)")
     sub.add_argument("--config", default="", help="use the tracks of this config")
-    sub.add_argument("--column", action="append", default=[], metavar="ROLE=NAME", help="a column whose name is unusual")
+    sub.add_argument(
+        "--column", action="append", default=[], metavar="ROLE=NAME", help="a column whose name is unusual"
+    )
     sub = _command(commands, "prepare", "data.prepare", "make a ligand vocabulary, or memory-mapped shards")
     sub.add_argument("what", choices=["vocab", "shards"])
     sub.add_argument("files", nargs="+", help="data files")
     sub.add_argument("--out", required=True, help="the vocabulary file, or the folder of shards")
     sub.add_argument("--min-count", type=int, default=1, help="vocab: leave out rarer tokens (1)")
     sub.add_argument("--config", default="", help="shards: use the tracks and data policies of this config")
-    sub = _command(commands, "download", "data.download", "fetch a public data set from its publisher, resumable and checked")
+    sub = _command(
+        commands, "download", "data.download", "fetch a public data set from its publisher, resumable and checked"
+    )
     sub.add_argument("name", help="uniref50, bindingdb, plinder, davis, kiba, zinc250k or pubchem")
     sub.add_argument("--out", default="data", help="the folder (data)")
     sub.add_argument("--limit", type=int, default=0, help="convert only so many records (0: all)")

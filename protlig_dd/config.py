@@ -18,11 +18,10 @@ from typing import Any, TypeVar, dataclass_transform
 from protlig_dd.errors import ConfigError, nearest
 
 T = TypeVar("T")
-C = TypeVar("C", bound=type)
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
-def settings(cls: C) -> C:
+def settings(cls: type[T]) -> type[T]:
     """Make a frozen, keyword-only dataclass that refuses unknown keys when it is built from a mapping."""
     cls.__pydantic_config__ = {"extra": "forbid"}  # type: ignore[attr-defined]
     return dataclasses.dataclass(frozen=True, kw_only=True)(cls)
@@ -80,7 +79,9 @@ def read_config(name: str | Path, overrides: Sequence[str] = ()) -> dict[str, An
         try:
             change = OmegaConf.to_container(OmegaConf.from_dotlist([f"{key}={value}"]), resolve=False)
         except (YAMLError, OmegaConfBaseException) as error:
-            raise ConfigError(f"override '{override}': the value is not YAML ({' '.join(str(error).split())})") from error
+            raise ConfigError(
+                f"override '{override}': the value is not YAML ({' '.join(str(error).split())})"
+            ) from error
         merged = _merge(merged, typing.cast("dict[str, Any]", change))
     plain = OmegaConf.to_container(OmegaConf.create(merged), resolve=True)
     assert isinstance(plain, dict)
@@ -136,9 +137,10 @@ def build(cls: type[T] | Any, values: Any, where: str = "") -> T:
     from pydantic import TypeAdapter, ValidationError
 
     try:
-        return TypeAdapter(cls).validate_python(_resolve_kinds(cls, values, where))
+        built: T = TypeAdapter(cls).validate_python(_resolve_kinds(cls, values, where))
     except ValidationError as error:
         raise ConfigError("\n".join(_explain(cls, item, where) for item in error.errors())) from error
+    return built
 
 
 def _members(annotation: Any) -> list[type]:

@@ -59,7 +59,9 @@ class DiffusionSettings:
 
     def __post_init__(self) -> None:
         if self.process == "uniform" and self.parameterization == "subs":
-            raise ValueError("parameterization: found 'subs' with uniform noise; subs needs process: absorbing, uniform needs score")
+            raise ValueError(
+                "parameterization: found 'subs' with uniform noise; subs needs process: absorbing, uniform needs score"
+            )
         if self.process == "uniform" and self.weighting != "elbo":
             raise ValueError(f"weighting: found '{self.weighting}' with uniform noise, expected elbo")
         if not 0 <= self.condition_dropout < 1:
@@ -140,7 +142,9 @@ class Experiment:
             raise ValueError("tracks: found none, expected at least one, such as protein: {kind: protein}")
         TaskMixture(self.diffusion.tasks, tuple(self.tracks))
         if self.evaluation.generate not in self.tracks and self.evaluation.after_training:
-            raise ValueError(f"evaluation.generate: found '{self.evaluation.generate}', expected one of {', '.join(self.tracks)}")
+            raise ValueError(
+                f"evaluation.generate: found '{self.evaluation.generate}', expected one of {', '.join(self.tracks)}"
+            )
 
 
 def load_experiment(name: str | Path, overrides: Sequence[str] = ()) -> Experiment:
@@ -205,7 +209,9 @@ class Parts:
             model = self.config.model.build(self.tracks, self.backend(choice).name)
         expected, found = self.config.model.parameters, count_parameters(model)
         if expected is not None and expected != found:
-            raise ConfigError(f"model.parameters: found {expected:,} in the config, the model has {found:,}; correct or remove the number")
+            raise ConfigError(
+                f"model.parameters: found {expected:,} in the config, the model has {found:,}; correct or remove the number"
+            )
         return model.to(choice.device)
 
     def objective(self, choice: DeviceChoice) -> DiffusionObjective:

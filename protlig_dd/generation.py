@@ -165,7 +165,9 @@ class Generator:
         for name, label in request.conditions.items():
             known = getattr(self.run.config.model, "conditions", None) or {}
             if name not in known or not 0 <= label < known[name]:
-                raise ConfigError(f"{request.name}: condition {name}={label}: this run knows {known or 'no conditions'}")
+                raise ConfigError(
+                    f"{request.name}: condition {name}={label}: this run knows {known or 'no conditions'}"
+                )
         opened = [n for n, text in request.given.items() if _GAP in text]
         if not request.generate and not opened:
             raise ConfigError(f"{request.name}: nothing to generate; leave a track out, or write gaps as '{_GAP}'")
@@ -178,7 +180,9 @@ class Generator:
         for name, length in request.generate.items():
             known = {n: len(x) for n, x in ids.items()}
             extra = len(_ends(tracks[name]))
-            total = (length + extra) if length else draw_lengths(self.run.lengths, name, known, [sample_id], self.seed)[0]
+            total = (
+                (length + extra) if length else draw_lengths(self.run.lengths, name, known, [sample_id], self.seed)[0]
+            )
             _check_length(tracks[name], total, request.name)
             ids[name], is_open[name] = open_tokens(tracks[name], _GAP * (total - extra))
         return _Item(id=sample_id, request=request, ids=ids, open=is_open)
@@ -214,7 +218,9 @@ class Generator:
         """
         for name in request.given:
             if name not in self.run.parts.tracks:
-                raise ConfigError(f"{request.name}: this run has no track '{name}'; it has {', '.join(self.run.parts.tracks)}")
+                raise ConfigError(
+                    f"{request.name}: this run has no track '{name}'; it has {', '.join(self.run.parts.tracks)}"
+                )
         item = self._item(request, 0)
         emittable = self.run.parts.tracks[track].emittable
         is_open = {name: [name == track and bool(emittable[i]) for i in ids] for name, ids in item.ids.items()}
@@ -224,7 +230,9 @@ class Generator:
         generate = _open_tracks(chunk[0])
         parts, batch, denoiser = self.run.parts, self._pack(chunk), self.denoiser(generate)
         with torch.autocast(self.run.choice.device.type, self.run.choice.dtype, enabled=self.run.choice.autocast):
-            done = sample(denoiser, parts.diffusion, batch, generate=generate, sampler=self.sampler, seed=self.seed).batch
+            done = sample(
+                denoiser, parts.diffusion, batch, generate=generate, sampler=self.sampler, seed=self.seed
+            ).batch
             scores = self._likelihood(done, generate) if self.with_likelihood else [None] * len(chunk)
         ids = {name: track.split() for name, track in done.tracks.items()}
         for row, item in enumerate(chunk):

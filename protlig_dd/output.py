@@ -22,7 +22,9 @@ def check_output(path: Path) -> None:
         ConfigError: naming the known ones.
     """
     if path.suffix not in SUFFIXES:
-        raise ConfigError(f"--out {path}: found '{path.suffix}', expected one of {', '.join(SUFFIXES)}{nearest(path.suffix, SUFFIXES)}")
+        raise ConfigError(
+            f"--out {path}: found '{path.suffix}', expected one of {', '.join(SUFFIXES)}{nearest(path.suffix, SUFFIXES)}"
+        )
     if not path.parent.is_dir():
         raise ConfigError(f"--out {path}: the folder {path.parent} does not exist; make it first")
 
@@ -47,7 +49,9 @@ class PartialFile:
         kept = whole[: whole.rfind(b"\n") + 1]  # a line cut off by the stop is drawn again
         lines = kept.decode("utf-8").splitlines()
         if not lines or json.loads(lines[0]) != json.loads(json.dumps(self.settings)):
-            raise FormatError(f"{self.path}: was left by a run with other settings; remove it, or start that command again to finish it")
+            raise FormatError(
+                f"{self.path}: was left by a run with other settings; remove it, or start that command again to finish it"
+            )
         self.rows = [json.loads(line) for line in lines[1:]]
         self.path.write_bytes(kept)
 
@@ -138,4 +142,6 @@ def _sdf(path: Path, rows: Sequence[Row]) -> None:
     writer.close()
     if invalid:
         path.unlink()
-        raise FormatError(f".sdf: {len(invalid)} samples are no valid molecules (ids {', '.join(invalid[:8])}); write .csv, which holds all")
+        raise FormatError(
+            f".sdf: {len(invalid)} samples are no valid molecules (ids {', '.join(invalid[:8])}); write .csv, which holds all"
+        )

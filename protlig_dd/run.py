@@ -8,7 +8,7 @@ Starting the same command again goes on where the folder stands; a folder that h
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -29,16 +29,19 @@ from protlig_dd.errors import CheckpointError, ConfigError
 from protlig_dd.experiment import Experiment, Parts, count_parameters, experiment_from
 from protlig_dd.models.transfer import freeze_parameters, initialise_from
 from protlig_dd.nn.flops import training_flops
+from protlig_dd.tokens.tracks import TrackBatch
 from protlig_dd.training import checkpoint as checkpoints
 from protlig_dd.training import distributed
+from protlig_dd.training.out_of_memory import smallest_accumulation
 from protlig_dd.training.strategies import Single
 from protlig_dd.training.trainer import FitResult, fit
 
 log = logging.getLogger(__name__)
 Which = Literal["last", "best"]
+Resume = Literal["auto", "never", "last-good"]
 
 
-def train(config: Experiment, folder: Path, *, device: str = "auto", resume: str = "") -> FitResult:
+def train(config: Experiment, folder: Path, *, device: str = "auto", resume: Resume | Literal[""] = "") -> FitResult:
     """Train an experiment in a folder, going on from its last checkpoint if there is one.
 
     Args:
@@ -69,20 +72,13 @@ def train(config: Experiment, folder: Path, *, device: str = "auto", resume: str
         log.info("%s", line)
     if strategy.rank == 0:
         _announce(parts, model, choice, bundle)
-    loader = Loader(
-        bundle.train,
-        parts.tracks,
-        batch_size=settings.batch_size,
-        tokens_per_batch=settings.tokens_per_batch,
-        seed=config.seed,
-        rank=strategy.rank,
-        world=strategy.world,
-        accumulation=settings.accumulation,
-    )
+    make_loader = partial(_loader, config, parts, bundle, strategy)
+    if settings.tokens_per_batch == "auto":
+        settings = replace(settings, accumulation=_fitting_accumulation(model, parts, choice, make_loader, strategy))
     return fit(
         model,
         parts.objective(choice),
-        loader,
+        make_loader(settings.accumulation),
         settings,
         strategy=strategy,
         run_folder=folder,
@@ -90,8 +86,41 @@ def train(config: Experiment, folder: Path, *, device: str = "auto", resume: str
         config=to_mapping(config),
         fingerprints=parts.fingerprints,
         validate=_validator(parts, bundle, choice) if len(bundle.validation) else None,
-        flops_per_token=lambda batch: training_flops(model.forward_flops(batch)) / max(batch.num_tokens, 1),
+        flops_per_token=partial(_forward_flops, model),
     )
+
+
+def _loader(config: Experiment, parts: Parts, bundle: DataBundle, strategy: Single, accumulation: int) -> Loader:
+    """The training batches of this process."""
+    tokens = config.train.tokens_per_batch
+    return Loader(
+        bundle.train,
+        parts.tracks,
+        batch_size=config.train.batch_size,
+        tokens_per_batch=None if tokens == "auto" else tokens,
+        seed=config.seed,
+        rank=strategy.rank,
+        world=strategy.world,
+        accumulation=accumulation,
+    )
+
+
+def _fitting_accumulation(
+    model: nn.Module, parts: Parts, choice: DeviceChoice, make_loader: Callable[[int], Loader], strategy: Single
+) -> int:
+    """The fewest micro-batches that fit the memory: tried on the longest of the first steps' micro-batches."""
+    objective = parts.objective(choice)
+
+    def attempt(accumulation: int) -> None:
+        loader = make_loader(accumulation)
+        batches = [batch for step in range(8) for batch in loader.micro_batches(step)]
+        largest = max(batches, key=lambda batch: batch.num_tokens)
+        try:
+            objective.loss(model, objective.prepare(largest, 0)).total.backward()
+        finally:
+            model.zero_grad(set_to_none=True)
+
+    return smallest_accumulation(attempt, strategy)
 
 
 def _on_every_rank(strategy: Single, work: Any) -> Any:
@@ -151,7 +180,9 @@ def read_config_file(path: Path) -> dict[str, Any]:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path}: not readable ({error}); expected a run folder, as 'protlig train' makes it") from error
+        raise ConfigError(
+            f"{path}: not readable ({error}); expected a run folder, as 'protlig train' makes it"
+        ) from error
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: found {type(values).__name__}, expected the settings of a run")
     return values
@@ -166,12 +197,19 @@ def _announce(parts: Parts, model: nn.Module, choice: DeviceChoice, bundle: Data
         log.info("%s", line)
 
 
+def _forward_flops(model: Any, batch: TrackBatch) -> float:
+    """Training operations of a batch, a token."""
+    return training_flops(float(model.forward_flops(batch))) / max(batch.num_tokens, 1)
+
+
 def _validator(parts: Parts, bundle: DataBundle, choice: DeviceChoice) -> Any:
     """Return a function that gives the bound on validation data: same noise every time, no curriculum, elbo weights."""
     objective = validation_objective(parts, choice, "validation")
     rows = min(len(bundle.validation), parts.config.evaluation.num_examples)
     table = bundle.validation.select(list(range(rows)))
-    loader = Loader(table, parts.tracks, batch_size=min(64, rows), seed=parts.config.seed, shuffle=False, conditions=None)
+    loader = Loader(
+        table, parts.tracks, batch_size=min(64, rows), seed=parts.config.seed, shuffle=False, conditions=None
+    )
 
     def validate(model: nn.Module) -> dict[str, float]:
         sums: dict[str, float] = {}

@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Generate ligands for proteins from a trained run: `protlig sample RUN --protein ... --generate ligand`, under the name users know.
 
-    python scripts/generate_ligands.py runs/dual_track_demo --protein proteins.fasta --num 100 --out ligands.csv
+python scripts/generate_ligands.py runs/dual_track_demo --protein proteins.fasta --num 100 --out ligands.csv
 """
 
 from __future__ import annotations

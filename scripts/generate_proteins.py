@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Generate proteins for ligands from a trained run: `protlig sample RUN --ligand ... --generate protein`, under the name users know.
 
-    python scripts/generate_proteins.py runs/dual_track_demo --ligand "CC(=O)NO" --num 100 --out proteins.fasta
+python scripts/generate_proteins.py runs/dual_track_demo --ligand "CC(=O)NO" --num 100 --out proteins.fasta
 """
 
 from __future__ import annotations

@@ -168,9 +168,7 @@ class World:
         v = self.tracks[name].vocabulary
         return torch.tensor([*v.emittable_ids, v.mask_id])[letters]
 
-    def noised_law(
-        self, parameterizations: Mapping[str, Parameterization], alphas: Mapping[str, float]
-    ) -> NoisedLaw:
+    def noised_law(self, parameterizations: Mapping[str, Parameterization], alphas: Mapping[str, float]) -> NoisedLaw:
         """Return every noised state with its exact probability; tracks without an alpha are absent."""
         kernels = []
         for name, _ in AXES:
@@ -310,4 +308,6 @@ def write_joint() -> None:
     weights = draw_weights().tolist()
     cuts = range(0, len(weights) + 1, 16)
     lines = ",\n  ".join(", ".join(map(str, weights[a:b])) for a, b in pairwise(cuts))
-    JOINT.write_text(f'{{"made_by": "tests.enumerable.write_joint", "order": "a1 a2 a3 b1 b2", "weights": [\n  {lines}\n]}}\n')
+    JOINT.write_text(
+        f'{{"made_by": "tests.enumerable.write_joint", "order": "a1 a2 a3 b1 b2", "weights": [\n  {lines}\n]}}\n'
+    )

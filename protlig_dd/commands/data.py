@@ -27,7 +27,9 @@ def _columns(pairs: list[str]) -> Columns:
     for pair in pairs:
         role, sep, name = pair.partition("=")
         if not sep or role not in known:
-            raise ConfigError(f"--column '{pair}': expected ROLE=NAME with a role among {', '.join(sorted(known))}{nearest(role, known)}")
+            raise ConfigError(
+                f"--column '{pair}': expected ROLE=NAME with a role among {', '.join(sorted(known))}{nearest(role, known)}"
+            )
         values[role] = name
     return Columns(**values)
 
@@ -43,11 +45,21 @@ def prepare(options: Namespace) -> Iterator[str]:
     files = [Path(f) for f in options.files]
     if options.what == "vocab":
         yield from prepare_vocab(files, Path(options.out), min_count=options.min_count).lines()
-    else:
-        yield from prepare_shards(files, _tracks(options.config), Path(options.out)).lines()
+        return
+    if len(files) != 1:
+        raise ConfigError(
+            f"prepare shards: found {len(files)} files, expected one; concatenate them, or make a folder of shards for each"
+        )
+    data = load_experiment(options.config).data if options.config else None
+    policies = {
+        name: getattr(data, name)
+        for name in ("too_long", "unknown", "columns", "molecules", "limit")
+        if hasattr(data, name)
+    }
+    yield from prepare_shards(files[0], _tracks(options.config), Path(options.out), **policies).lines()
 
 
 def download(options: Namespace) -> Iterator[str]:
     """Fetch a public data set."""
-    result = downloads.download(options.name, Path(options.out), limit=options.limit, base_url=options.base_url)
+    result = downloads.download(options.name, Path(options.out), limit=options.limit, base=options.base_url)
     yield from result.lines()

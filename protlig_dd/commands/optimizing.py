@@ -38,7 +38,9 @@ def objective_from(name: str) -> Callable[[list[str]], np.ndarray]:
     known = _SHORT.get(name.lower(), name)
     if known not in PROPERTIES:
         names = [*_SHORT, *PROPERTIES]
-        raise ConfigError(f"--objective '{name}': expected one of {', '.join(names)}, or module:function{nearest(name, names)}")
+        raise ConfigError(
+            f"--objective '{name}': expected one of {', '.join(names)}, or module:function{nearest(name, names)}"
+        )
     sign = -1.0 if known in _LOWER_IS_BETTER else 1.0
 
     def score(strings: list[str]) -> np.ndarray:
@@ -56,7 +58,9 @@ def _user_function(name: str) -> Callable[[list[str]], np.ndarray]:
     try:
         found = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError) as error:
-        raise ConfigError(f"--objective '{name}': {error}; expected module:function that can be imported from here") from error
+        raise ConfigError(
+            f"--objective '{name}': {error}; expected module:function that can be imported from here"
+        ) from error
     return lambda strings: np.asarray(found(strings), dtype=float)
 
 

@@ -27,7 +27,9 @@ def sampler_from(options: Namespace, config: Experiment) -> SamplerSettings:
     values: dict[str, Any] = {"kind": kind}
     if steps:
         if not steps.isdigit():
-            raise ConfigError(f"--sampler '{options.sampler}': found '{steps}' steps, expected a number, such as ancestral:100")
+            raise ConfigError(
+                f"--sampler '{options.sampler}': found '{steps}' steps, expected a number, such as ancestral:100"
+            )
         values["num_steps"] = int(steps)
     return build(SamplerSettings, values, "--sampler")
 
@@ -62,7 +64,9 @@ def _requests(options: Namespace, run: Run) -> list[Request]:
             wanted = [n for n in options.generate.split(",") if n] or [n for n in tracks if n not in given]
             if infill_track or any("_" in t for t in given.values()):
                 wanted = [n for n in options.generate.split(",") if n]
-            name = "_".join(n for n in (protein_name, ligand_name) if n) or ("infill" if infill_track else "unconditional")
+            name = "_".join(n for n in (protein_name, ligand_name) if n) or (
+                "infill" if infill_track else "unconditional"
+            )
             generate = {n: options.length or None for n in wanted if n not in given}
             requests.append(Request(name=name, given=given, generate=generate, conditions=labels))
     return requests
@@ -129,5 +133,3 @@ def sample(options: Namespace) -> Iterator[str]:
     write_rows(out, rank(partial.rows), settings)
     partial.remove()
     yield f"{len(partial.rows)} samples: {out} (settings: {out}.json)"
-
-

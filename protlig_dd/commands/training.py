@@ -7,11 +7,11 @@ import sys
 from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import nn
 
-from protlig_dd.assessment import assess
+from protlig_dd.assessment import assess, summarise_evaluation
 from protlig_dd.data.bundle import load
 from protlig_dd.data.loader import Loader
 from protlig_dd.device import DeviceChoice, choose_device
@@ -21,6 +21,8 @@ from protlig_dd.nn.flops import training_flops
 from protlig_dd.run import open_run
 from protlig_dd.run import train as train_run
 from protlig_dd.training import distributed
+
+log = logging.getLogger(__name__)
 
 
 def _experiment(options: Namespace) -> Experiment:
@@ -43,8 +45,11 @@ def train(options: Namespace) -> Iterator[str | int]:
     yield f"trained {result.steps} steps: {folder}"
     if config.evaluation.after_training:
         run = open_run(folder, device=options.device)
-        yield from assess(run, split="test" if len(run.data.test) else "validation")
-        yield f"report: {write_report(folder)}"
+        for line in assess(run, split="test" if len(run.data.test) else "validation"):
+            log.info("%s", line)
+        page = write_report(folder)
+        yield from summarise_evaluation(run)
+        yield f"report: {page}"
 
 
 def check(options: Namespace) -> Iterator[str]:
@@ -68,7 +73,7 @@ def check(options: Namespace) -> Iterator[str]:
     yield from _costs(config, parts, model, choice)
 
 
-def _costs(config: Experiment, parts: Parts, model: nn.Module, choice: DeviceChoice) -> Iterator[str]:
+def _costs(config: Experiment, parts: Parts, model: Any, choice: DeviceChoice) -> Iterator[str]:
     number = count_parameters(model)
     if config.model.parameters not in (None, number):
         yield f"model: {number:,} parameters, but model.parameters says {config.model.parameters:,}: correct it"
@@ -77,17 +82,19 @@ def _costs(config: Experiment, parts: Parts, model: nn.Module, choice: DeviceCho
     averaged = 4 if config.train.optim.ema_decay else 0
     yield f"memory for weights, gradients, AdamW{' and EMA' if averaged else ''}: {number * (16 + averaged) / 2**20:,.0f} MiB a process"
     bundle = load(config.data, parts.tracks, config.seed)
+    budget = config.train.tokens_per_batch
+    tokens_per_batch = None if budget == "auto" else budget
     loader = Loader(
         bundle.train,
         parts.tracks,
         batch_size=config.train.batch_size,
-        tokens_per_batch=config.train.tokens_per_batch,
+        tokens_per_batch=tokens_per_batch,
         seed=config.seed,
         accumulation=config.train.accumulation,
     )
     batches = [b for step in range(4) for b in loader.micro_batches(step)]
     tokens = sum(b.num_tokens for b in batches)
-    flops = sum(training_flops(model.forward_flops(b)) for b in batches) / max(tokens, 1)
+    flops = sum(training_flops(float(model.forward_flops(b))) for b in batches) / max(tokens, 1)
     yield from bundle.report.lines()
     steps = config.train.steps or max(1, config.train.tokens * 4 // max(tokens, 1))
     yield f"steps: {steps:,} of about {tokens / 4:,.0f} tokens; {loader.steps_per_epoch:,} steps an epoch"

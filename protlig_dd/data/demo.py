@@ -110,7 +110,7 @@ class Pair:
 
     Attributes:
         protein: one-letter residues.
-        ligand: canonical SMILES.
+        ligand: SMILES in order of assembly: scaffold, substituents, linker, group.
         rule: name of the rule whose motif the protein carries.
         group: name of the group that the ligand carries: the rule's own in a fraction `law` of pairs.
         family: number of the protein's family; no two splits share one.
@@ -261,9 +261,13 @@ def _rule_ligands(rule: Rule, seed: int, count: int, max_tokens: int) -> dict[in
     """Return distinct ligands of one rule by their number of tokens, from `count` random combinations of parts."""
     parts = list(ligand_parts(rule))
     order = _generator(seed, "ligands", rule.name).permutation(len(parts))[:count]
+    molecules: dict[str, str] = {}
+    for ligand in (assemble(rule, parts[i]) for i in order):
+        if ligand is not None:
+            molecules.setdefault(*ligand)  # the same molecule from other parts is written as it was first
     cells: dict[int, list[str]] = {}
-    for smiles in dict.fromkeys(assemble(rule, parts[i]) for i in order):
-        if smiles is not None and (length := len(tokenize_smiles(smiles))) <= max_tokens:
+    for smiles in molecules.values():
+        if (length := len(tokenize_smiles(smiles))) <= max_tokens:
             cells.setdefault(length, []).append(smiles)
     return cells
 

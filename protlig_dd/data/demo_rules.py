@@ -248,21 +248,28 @@ def ligand_parts(rule: Rule) -> Iterator[tuple[str, str, str, str]]:
     return itertools.product(SCAFFOLDS, rule.linkers, SUBSTITUENTS, SMALL_SUBSTITUENTS)
 
 
-def assemble(rule: Rule, parts: tuple[str, str, str, str]) -> str | None:
-    """Return the canonical SMILES of a ligand, sanitised by RDKit, or None unless it carries the rule's group once and no other.
+def assemble(rule: Rule, parts: tuple[str, str, str, str]) -> tuple[str, str] | None:
+    """Return a ligand's canonical SMILES, and the SMILES in order of assembly that the world writes it as.
+
+    In order of assembly the scaffold comes first and the group last, as a chemist would draw it; canonical order puts the same group in
+    many places, which a model of the demo's size learns several times more slowly.
 
     Args:
         rule: whose group the ligand carries.
         parts: names of the scaffold, the linker and the two substituents.
+
+    Returns:
+        None unless RDKit sanitises the molecule and it carries the rule's group once and no other.
     """
     chem = _chem()
     scaffold, linker, first, second = parts
     smiles = SCAFFOLDS[scaffold].replace("[1]", LINKERS[linker] + rule.attachment.removeprefix("[*]"))
-    molecule = chem.MolFromSmiles(smiles.replace("[2]", SUBSTITUENTS[first]).replace("[3]", SUBSTITUENTS[second]))
+    smiles = smiles.replace("[2]", SUBSTITUENTS[first]).replace("[3]", SUBSTITUENTS[second]).replace("([H])", "")
+    molecule = chem.MolFromSmiles(smiles)
     assert molecule is not None, f"{smiles} with {parts} does not sanitise"
     if count_groups(molecule) != {rule.group: 1}:
         return None
-    return str(chem.MolToSmiles(molecule))
+    return str(chem.MolToSmiles(molecule)), smiles
 
 
 def _chem() -> ModuleType:

@@ -225,7 +225,8 @@ def encode_records(records: Iterable[Record], encoder: Encoder, *, limit: int = 
     table = TokenTable(
         tracks={
             n: TokenColumn.of(
-                np.frombuffer(values[n], np.int32) if values[n] else np.zeros(0, np.int32), np.frombuffer(offsets[n], np.int64)
+                np.frombuffer(values[n], np.int32) if values[n] else np.zeros(0, np.int32),
+                np.frombuffer(offsets[n], np.int64),
             )
             for n in values
         },

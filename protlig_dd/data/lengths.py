@@ -73,7 +73,9 @@ class LengthDistribution:
             content = json.loads(path.read_text())
             return LengthDistribution({name: np.asarray(values, dtype=np.int64) for name, values in content.items()})
         except (OSError, ValueError, AttributeError) as error:
-            raise FormatError(f"{path}: found no readable lengths ({error}); expected the file that training writes") from error
+            raise FormatError(
+                f"{path}: found no readable lengths ({error}); expected the file that training writes"
+            ) from error
 
 
 def draw_lengths(

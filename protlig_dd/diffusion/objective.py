@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -36,7 +37,9 @@ class NoisedTrack:
 
     def to(self, device: torch.device) -> NoisedTrack:
         """Return a copy on a device."""
-        moved = {k: v.to(device, non_blocking=True) for k, v in vars(self).items() if isinstance(v, Tensor)}
+        moved: dict[str, Any] = {
+            k: v.to(device, non_blocking=True) for k, v in vars(self).items() if isinstance(v, Tensor)
+        }
         return replace(self, **moved)
 
 
@@ -197,13 +200,19 @@ class DiffusionObjective:
         counts: dict[str, float] = {}
         for name, track in prepared.tracks.items():
             param = self.diffusion.parameterizations[name]
-            per_token = param.loss(logits[name], track.clean, track.noised, track.alpha, track.alpha_prime) * track.weight
+            per_token = (
+                param.loss(logits[name], track.clean, track.noised, track.alpha, track.alpha_prime) * track.weight
+            )
             total = total + per_token.sum()
-            shown = {"nll": _bound(param, logits[name], track).detach() if param.weighting != "elbo" else per_token.detach()}
+            shown = {
+                "nll": _bound(param, logits[name], track).detach() if param.weighting != "elbo" else per_token.detach()
+            }
             if param.weighting != "elbo":
                 shown["loss"] = per_token.detach()
             for label, values in shown.items():
-                by_task = torch.zeros(len(self.tasks.names), device=total.device).index_add_(0, track.group, values.float())
+                by_task = torch.zeros(len(self.tasks.names), device=total.device).index_add_(
+                    0, track.group, values.float()
+                )
                 for task, count in track.num_tokens.items():
                     sums[f"{label}/{task}/{name}"] = by_task[self.tasks.names.index(task)]
                     counts[f"{label}/{task}/{name}"] = float(count)

@@ -32,6 +32,10 @@ class Parameterization(Protocol):
     def process(self) -> Absorbing | Uniform:
         """The forward process."""
 
+    @property
+    def weighting(self) -> Weighting:
+        """What the loss is weighted with."""
+
     def log_score(self, logits: Tensor, xt: Tensor, alpha: Tensor) -> Tensor:
         """Return log p_t(y) / p_t(x_t); SEDD's code calls this `score`."""
 
@@ -72,17 +76,25 @@ class Subs:
     process: Absorbing
     weighting: Weighting = "elbo"
 
-    def x0_log_probs(self, logits: Float[Tensor, "*s k"], xt: Int[Tensor, "*s"], alpha: Float[Tensor, "*s"]) -> Float[Tensor, "*s k"]:
+    def x0_log_probs(
+        self, logits: Float[Tensor, "*s k"], xt: Int[Tensor, "*s"], alpha: Float[Tensor, "*s"]
+    ) -> Float[Tensor, "*s k"]:
         """Return log p(x0 | x_t), normalised over emittable ids."""
         return _restrict(logits, self.process).log_softmax(-1)
 
-    def log_score(self, logits: Float[Tensor, "*s k"], xt: Int[Tensor, "*s"], alpha: Float[Tensor, "*s"]) -> Float[Tensor, "*s k"]:
+    def log_score(
+        self, logits: Float[Tensor, "*s k"], xt: Int[Tensor, "*s"], alpha: Float[Tensor, "*s"]
+    ) -> Float[Tensor, "*s k"]:
         """Return log p(x0 | x_t) + log(alpha / (1 - alpha)), and 0 at x_t itself."""
         scores = self.x0_log_probs(logits, xt, alpha) + torch.log(alpha / (1 - alpha))[..., None]
         return scores.scatter(-1, xt[..., None], 0.0)
 
     def reverse_probs(
-        self, logits: Float[Tensor, "*s k"], xt: Int[Tensor, "*s"], alpha_s: Float[Tensor, "*s"], alpha_t: Float[Tensor, "*s"]
+        self,
+        logits: Float[Tensor, "*s k"],
+        xt: Int[Tensor, "*s"],
+        alpha_s: Float[Tensor, "*s"],
+        alpha_t: Float[Tensor, "*s"],
     ) -> Float[Tensor, "*s k"]:
         """Return the ancestral posterior q(x_s | x_t, x0 ~ p)."""
         return self.process.posterior(self.x0_log_probs(logits, xt, alpha_t).exp(), xt, alpha_s, alpha_t)
@@ -121,16 +133,22 @@ class Score:
 
     def __post_init__(self) -> None:
         if isinstance(self.process, Uniform) and self.weighting != "elbo":
-            raise ValueError(f"weighting: found '{self.weighting}' with uniform noise, expected 'elbo'; the others need absorbing noise")
+            raise ValueError(
+                f"weighting: found '{self.weighting}' with uniform noise, expected 'elbo'; the others need absorbing noise"
+            )
 
     def _log_ratio(self, logits: Tensor, alpha: Tensor) -> Tensor:
         """lp = log_score - log(alpha / (1 - alpha)) for absorbing noise; scale_by_sigma cancels the second term exactly."""
         scores = _restrict(logits, self.process)
         if self.scale_by_sigma:
-            return scores - torch.log(torch.tensor(float(self.process.num_states), dtype=scores.dtype, device=scores.device))
+            return scores - torch.log(
+                torch.tensor(float(self.process.num_states), dtype=scores.dtype, device=scores.device)
+            )
         return scores - torch.log(alpha / (1 - alpha))[..., None]
 
-    def log_score(self, logits: Float[Tensor, "*s k"], xt: Int[Tensor, "*s"], alpha: Float[Tensor, "*s"]) -> Float[Tensor, "*s k"]:
+    def log_score(
+        self, logits: Float[Tensor, "*s k"], xt: Int[Tensor, "*s"], alpha: Float[Tensor, "*s"]
+    ) -> Float[Tensor, "*s k"]:
         """Return log p_t(y) / p_t(x_t), 0 at x_t itself, -inf at ids that are neither emittable nor x_t."""
         if isinstance(self.process, Absorbing):
             scores = self._log_ratio(logits, alpha) + torch.log(alpha / (1 - alpha))[..., None]
@@ -138,11 +156,15 @@ class Score:
             scores = _restrict(logits, self.process)
         return scores.scatter(-1, xt[..., None], 0.0)
 
-    def x0_log_probs(self, logits: Float[Tensor, "*s k"], xt: Int[Tensor, "*s"], alpha: Float[Tensor, "*s"]) -> Float[Tensor, "*s k"]:
+    def x0_log_probs(
+        self, logits: Float[Tensor, "*s k"], xt: Int[Tensor, "*s"], alpha: Float[Tensor, "*s"]
+    ) -> Float[Tensor, "*s k"]:
         """Return log p(x0 | x_t): normalised scores at masks; for uniform noise by Bayes, from the marginal with its noise taken out."""
         if isinstance(self.process, Absorbing):
             return _restrict(logits, self.process).log_softmax(-1)
-        marginal = self.log_score(logits, xt, alpha).softmax(-1)  # p_t(y), since the scores share the denominator p_t(x_t)
+        marginal = self.log_score(logits, xt, alpha).softmax(
+            -1
+        )  # p_t(y), since the scores share the denominator p_t(x_t)
         noise = (1 - alpha[..., None]) / self.process.num_states * self.process.emittable(marginal)
         tiny = torch.finfo(marginal.dtype).tiny
         elsewhere = (marginal - noise).clamp(min=0)  # alpha p(x0 | x_t at all other places)
@@ -150,7 +172,11 @@ class Score:
         return (clean / clean.sum(-1, keepdim=True)).log()
 
     def reverse_probs(
-        self, logits: Float[Tensor, "*s k"], xt: Int[Tensor, "*s"], alpha_s: Float[Tensor, "*s"], alpha_t: Float[Tensor, "*s"]
+        self,
+        logits: Float[Tensor, "*s k"],
+        xt: Int[Tensor, "*s"],
+        alpha_s: Float[Tensor, "*s"],
+        alpha_t: Float[Tensor, "*s"],
     ) -> Float[Tensor, "*s k"]:
         """Return SEDD's analytic step from the scores."""
         if isinstance(self.process, Absorbing):

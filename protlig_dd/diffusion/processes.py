@@ -33,12 +33,20 @@ class Process(Protocol):
         """Return x0 with noise: each token kept with probability alpha."""
 
     def posterior(
-        self, x0_probs: Float[Tensor, "*s k"], xt: Int[Tensor, "*s"], alpha_s: Float[Tensor, "*s"], alpha_t: Float[Tensor, "*s"]
+        self,
+        x0_probs: Float[Tensor, "*s k"],
+        xt: Int[Tensor, "*s"],
+        alpha_s: Float[Tensor, "*s"],
+        alpha_t: Float[Tensor, "*s"],
     ) -> Float[Tensor, "*s k"]:
         """Return q(x_s | x_t, x0 ~ x0_probs), s < t."""
 
     def reverse_from_score(
-        self, score: Float[Tensor, "*s k"], xt: Int[Tensor, "*s"], alpha_s: Float[Tensor, "*s"], alpha_t: Float[Tensor, "*s"]
+        self,
+        score: Float[Tensor, "*s k"],
+        xt: Int[Tensor, "*s"],
+        alpha_s: Float[Tensor, "*s"],
+        alpha_t: Float[Tensor, "*s"],
     ) -> Float[Tensor, "*s k"]:
         """Return the analytic reverse step from t to s, from scores p_t(y) / p_t(x_t)."""
 
@@ -88,7 +96,11 @@ class Absorbing(_OnVocabulary):
         return torch.where(draws.uniform() < 1 - alpha, self.mask_id, x0)
 
     def posterior(
-        self, x0_probs: Float[Tensor, "*s k"], xt: Int[Tensor, "*s"], alpha_s: Float[Tensor, "*s"], alpha_t: Float[Tensor, "*s"]
+        self,
+        x0_probs: Float[Tensor, "*s k"],
+        xt: Int[Tensor, "*s"],
+        alpha_s: Float[Tensor, "*s"],
+        alpha_t: Float[Tensor, "*s"],
     ) -> Float[Tensor, "*s k"]:
         """Return q(x_s | x_t, x0): a mask opens with probability (alpha_s - alpha_t) / (1 - alpha_t), anything else stays."""
         opens = ((alpha_s - alpha_t) / (1 - alpha_t))[..., None]
@@ -97,7 +109,11 @@ class Absorbing(_OnVocabulary):
         return torch.where((xt == self.mask_id)[..., None], at_mask, self._one_hot(xt, x0_probs))
 
     def reverse_from_score(
-        self, score: Float[Tensor, "*s k"], xt: Int[Tensor, "*s"], alpha_s: Float[Tensor, "*s"], alpha_t: Float[Tensor, "*s"]
+        self,
+        score: Float[Tensor, "*s k"],
+        xt: Int[Tensor, "*s"],
+        alpha_s: Float[Tensor, "*s"],
+        alpha_t: Float[Tensor, "*s"],
     ) -> Float[Tensor, "*s k"]:
         """Return SEDD's analytic step (equation 19): s_y (e^ds - 1) for each letter, and what is left for the mask.
 
@@ -108,7 +124,11 @@ class Absorbing(_OnVocabulary):
         return self._open(score * grow[..., None], xt, alpha_s)
 
     def reverse_from_x0(
-        self, x0_weights: Float[Tensor, "*s k"], xt: Int[Tensor, "*s"], alpha_s: Float[Tensor, "*s"], alpha_t: Float[Tensor, "*s"]
+        self,
+        x0_weights: Float[Tensor, "*s k"],
+        xt: Int[Tensor, "*s"],
+        alpha_s: Float[Tensor, "*s"],
+        alpha_t: Float[Tensor, "*s"],
     ) -> Float[Tensor, "*s k"]:
         """Return `reverse_from_score` with score = x0_weights alpha_t / (1 - alpha_t), in a form that is finite where alpha_t is 0."""
         opens = (alpha_s - alpha_t) / (1 - alpha_t)
@@ -119,7 +139,9 @@ class Absorbing(_OnVocabulary):
         letters = letters * self.emittable(letters)
         left = torch.where(alpha_s < 1, (1 - letters.sum(-1)).clamp(min=0), 0.0)
         mask = self._one_hot(torch.full_like(xt, self.mask_id), letters)
-        return torch.where((xt == self.mask_id)[..., None], letters + left[..., None] * mask, self._one_hot(xt, letters))
+        return torch.where(
+            (xt == self.mask_id)[..., None], letters + left[..., None] * mask, self._one_hot(xt, letters)
+        )
 
     def rate_from_score(self, score: Float[Tensor, "*s k"], xt: Int[Tensor, "*s"]) -> Float[Tensor, "*s k"]:
         """Return s_y for every letter y where x_t is the mask, 0 elsewhere: what is unmasked never moves."""
@@ -143,26 +165,40 @@ class Uniform(_OnVocabulary):
 
     def transition(self, xt: Int[Tensor, "*s"], alpha: Float[Tensor, "*s"], like: Tensor) -> Float[Tensor, "*s k"]:
         """Return q(x_t | y) with survival alpha for every letter y, in the dtype of `like`; symmetric in x_t and y."""
-        return alpha[..., None] * self._one_hot(xt, like) + (1 - alpha[..., None]) / self.num_states * self.emittable(like)
+        return alpha[..., None] * self._one_hot(xt, like) + (1 - alpha[..., None]) / self.num_states * self.emittable(
+            like
+        )
 
     def posterior(
-        self, x0_probs: Float[Tensor, "*s k"], xt: Int[Tensor, "*s"], alpha_s: Float[Tensor, "*s"], alpha_t: Float[Tensor, "*s"]
+        self,
+        x0_probs: Float[Tensor, "*s k"],
+        xt: Int[Tensor, "*s"],
+        alpha_s: Float[Tensor, "*s"],
+        alpha_t: Float[Tensor, "*s"],
     ) -> Float[Tensor, "*s k"]:
         """Return sum over x0 of p(x0) q(x_s | x_t, x0), by Bayes for each x0: Duo's and UDLM's reverse step."""
         back = self.transition(xt, alpha_t / alpha_s, x0_probs)  # q(x_t | x_s = y)
         spread = (1 - alpha_s[..., None]) / self.num_states
         reached = self.transition(xt, alpha_t, x0_probs)  # q(x_t | x0 = y)
         weighted = torch.where(x0_probs > 0, x0_probs / reached.clamp(min=torch.finfo(x0_probs.dtype).tiny), 0)
-        return back * (alpha_s[..., None] * weighted + spread * weighted.sum(-1, keepdim=True) * self.emittable(x0_probs))
+        return back * (
+            alpha_s[..., None] * weighted + spread * weighted.sum(-1, keepdim=True) * self.emittable(x0_probs)
+        )
 
     def reverse_from_score(
-        self, score: Float[Tensor, "*s k"], xt: Int[Tensor, "*s"], alpha_s: Float[Tensor, "*s"], alpha_t: Float[Tensor, "*s"]
+        self,
+        score: Float[Tensor, "*s k"],
+        xt: Int[Tensor, "*s"],
+        alpha_s: Float[Tensor, "*s"],
+        alpha_t: Float[Tensor, "*s"],
     ) -> Float[Tensor, "*s k"]:
         """Return SEDD's analytic (Tweedie) step: the scores carried back by e^ds, times the transition to x_t."""
         keep = alpha_t / alpha_s  # e^-ds
         allowed = self.emittable(score)
         total = (score * allowed).sum(-1, keepdim=True)
-        carried = score * allowed / keep[..., None] + ((keep - 1) / (self.num_states * keep))[..., None] * total * allowed
+        carried = (
+            score * allowed / keep[..., None] + ((keep - 1) / (self.num_states * keep))[..., None] * total * allowed
+        )
         return (carried * self.transition(xt, keep, score)).clamp(min=0)
 
     def rate_from_score(self, score: Float[Tensor, "*s k"], xt: Int[Tensor, "*s"]) -> Float[Tensor, "*s k"]:

@@ -17,7 +17,7 @@ from protlig_dd.errors import require
 
 # Okabe and Ito's colours for the colour-blind, without yellow, which fades on white.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#444444")
-Place = Callable[[float, float], tuple[float, float]]
+Place = Callable[[float | int, float | int], tuple[float, float]]
 _MAX_POINTS = 300
 _WIDTH, _HEIGHT = 560, 260
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 14, 12, 40
@@ -51,7 +51,7 @@ def line_chart(title: str, curves: Sequence[Curve], *, x_label: str = "step", y_
     x_ticks, y_ticks = nice_ticks(min(xs), max(xs)), nice_ticks(min(ys), max(ys))
     (x_low, x_high), (y_low, y_high) = _ends(xs + x_ticks), _ends(ys + y_ticks)
 
-    def place(x: float, y: float) -> tuple[float, float]:
+    def place(x: float | int, y: float | int) -> tuple[float, float]:
         across, up = (x - x_low) / (x_high - x_low), (y - y_low) / (y_high - y_low)
         return _LEFT + across * (_WIDTH - _LEFT - _RIGHT), _HEIGHT - _BOTTOM - up * (_HEIGHT - _TOP - _BOTTOM)
 
@@ -98,18 +98,18 @@ def _axes(x_ticks: list[float], y_ticks: list[float], place: Place, x_label: str
     return parts
 
 
-def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:
+def nice_ticks(low: float | int, high: float | int, count: int = 5) -> list[float]:
     """Return about `count` round numbers between low and high, or the one number if they are equal."""
     if not high > low:
-        return [low]
+        return [float(low)]
     raw = (high - low) / count
     unit = 10.0 ** math.floor(math.log10(raw))
     step = next(m * unit for m in (1, 2, 2.5, 5, 10) if m * unit >= raw * 0.999)
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
-    return [round(i * step, 12) for i in range(first, last + 1)] or [low]
+    return [round(float(i * step), 12) for i in range(first, last + 1)] or [float(low)]
 
 
-def tick_text(value: float) -> str:
+def tick_text(value: float | int) -> str:
     """Return a number as an axis shows it: 1500 as "1.5k", 0.001 as "0.001", 2e-05 as "2e-05"."""
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= size:
@@ -129,7 +129,7 @@ def interval_strip(value: float, low: float, high: float, null: float | None) ->
     """Return a strip from 0 to 1 with the value as a dot, its interval as a bar and the null as a hollow mark."""
     width = 120
 
-    def at(x: float) -> float:
+    def at(x: float | int) -> float:
         return round(6 + x * (width - 12), 1)
 
     bar = ""

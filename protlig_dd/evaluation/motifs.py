@@ -164,19 +164,19 @@ def count_matches(samples: Sequence[tuple[str, str]]) -> tuple[Int64[np.ndarray,
     """Return samples counted by rule and column, and how many had a protein without exactly one motif."""
     counts = np.zeros((len(RULE_NAMES), len(COLUMNS)), dtype=np.int64)
     left_out = 0
-    with silent_rdkit():
-        for protein, smiles in samples:
-            motifs = motif_of(protein)
-            if len(motifs) != 1:
-                left_out += 1
-                continue
-            counts[RULE_NAMES.index(motifs.pop()), COLUMNS.index(column_of(smiles))] += 1
+    for protein, smiles in samples:
+        motifs = motif_of(protein)
+        if len(motifs) != 1:
+            left_out += 1
+            continue
+        counts[RULE_NAMES.index(motifs.pop()), COLUMNS.index(column_of(smiles))] += 1
     return counts, left_out
 
 
 def column_of(smiles: str) -> str:
     """Return the column a ligand is counted in: its one group, "several groups", "no group" or "invalid"."""
-    molecule, _ = parse_molecule(smiles)
+    with silent_rdkit():
+        molecule, _ = parse_molecule(smiles)
     if molecule is None:
         return "invalid"
     groups = list(count_groups(molecule))

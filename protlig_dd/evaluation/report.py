@@ -35,7 +35,7 @@ import yaml
 from protlig_dd.errors import FormatError, MissingDependencyError
 from protlig_dd.evaluation.drawings import COLOURS, Curve, line_chart, molecule
 from protlig_dd.evaluation.sections import Section, Table, read_evaluation, write_evaluation
-from protlig_dd.evaluation.tables import cards_html, section_html
+from protlig_dd.evaluation.tables import cards_html, headline, section_html
 
 __all__ = ["Section", "Table", "render", "write_evaluation", "write_report", "write_reproduction"]
 
@@ -150,16 +150,19 @@ def _read_config(run_folder: Path) -> tuple[str, dict[str, Any]]:
     return "", {}
 
 
-def _headlines(metrics: Mapping[str, list[tuple[float, float]]], sections: Sequence[Section]) -> list[tuple[str, str]]:
+def _headlines(
+    metrics: Mapping[str, list[tuple[float, float]]], sections: Sequence[Section]
+) -> list[tuple[str, str, str]]:
     """The numbers to see first: the first scores of the first section that has any, then what the run was."""
     first = next((section.scores for section in sections if section.scores), ())
-    told = [(str(score.value), score.name) for score in first[:4]]
+    told = [headline(score) for score in first[:4]]
     bound = metrics.get("validation/nll")
     if bound:
-        told.append((f"{min(y for _, y in bound):.3f}", "best validation bound, nats per token"))
+        step, best = min(bound, key=lambda point: point[1])
+        told.append((f"{best:.3f}", f"at step {int(step):,}", "best validation bound, nats per token"))
     steps = max((points[-1][0] for points in metrics.values()), default=None)
     if steps is not None:
-        told.append((f"{int(steps):,}", "training steps"))
+        told.append((f"{int(steps):,}", "", "training steps"))
     return told
 
 

@@ -89,13 +89,16 @@ def write_evaluation(path: Path, sections: Sequence[Section]) -> None:
             "title": section.title,
             "caution": section.caution,
             "scores": [_score_to_json(score) for score in section.scores],
-            "tables": [asdict(table) for table in section.tables],
+            "tables": [
+                asdict(table) | {"cells": [list(map(_cell_to_json, r)) for r in table.cells]}
+                for table in section.tables
+            ],
             "lines": list(section.lines),
         }
         for section in sections
     ]
     temporary = path.with_name(f".{path.name}.writing")
-    temporary.write_text(json.dumps(plain, indent=1, allow_nan=False, default=_plain_number) + "\n", encoding="utf-8")
+    temporary.write_text(json.dumps(plain, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     os.replace(temporary, path)
 
 
@@ -124,13 +127,12 @@ def read_evaluation(path: Path) -> list[Section]:
     return sections
 
 
-def _plain_number(value: Any) -> Any:
-    """Turn numpy's scalars into Python's."""
-    return value.item()
-
-
 def _known(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
+
+
+def _cell_to_json(cell: Cell) -> Cell:
+    return _known(cell) if isinstance(cell, float) else cell
 
 
 def _score_to_json(score: Score) -> dict[str, Any]:

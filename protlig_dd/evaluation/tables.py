@@ -11,12 +11,24 @@ from protlig_dd.evaluation.intervals import Score
 from protlig_dd.evaluation.sections import Cell, Section, Table
 
 
-def cards_html(headlines: Sequence[tuple[str, str]]) -> str:
-    """Return the (number, meaning) pairs that open a report."""
+def cards_html(headlines: Sequence[tuple[str, str, str]]) -> str:
+    """Return the (number, interval or null beside it, meaning) triples that open a report."""
     cards = "".join(
-        f'<div class="card"><b>{escape(number)}</b><span>{escape(text)}</span></div>' for number, text in headlines
+        f'<div class="card"><b>{escape(number)}</b><small>{escape(beside)}</small><span>{escape(text)}</span></div>'
+        for number, beside, text in headlines
     )
     return f'<div class="cards">{cards}</div>' if cards else ""
+
+
+def headline(score: Score) -> tuple[str, str, str]:
+    """Return the card of a score: its value, its interval and null, its name."""
+    number, _, interval = str(score.value).partition(" ")
+    null = f"{score.null_name} {str(score.null).partition(' ')[0]}" if score.null is not None else ""
+    return (
+        number,
+        ", ".join(part.replace(", ", " \u2013 ").strip("[]") for part in (interval, null) if part),
+        score.name,
+    )
 
 
 def section_html(section: Section) -> str:
@@ -40,7 +52,7 @@ def scores_html(scores: Sequence[Score]) -> str:
         "null": any(score.null is not None for score in scores),
         "note": any(score.note for score in scores),
     }
-    head = ["what", "value and 95 % interval", *([""] if has["strip"] else []), "samples"]
+    head = ["what", "value and 95 % interval", *(["0 to 1"] if has["strip"] else []), "samples"]
     head += [*(["null"] if has["null"] else []), *(["note"] if has["note"] else [])]
     rows = []
     for score, strip in zip(scores, strips, strict=True):
@@ -77,7 +89,7 @@ def table_html(table: Table) -> str:
     top = "".join(f"<th scope='col'><span>{escape(column)}</span></th>" for column in table.columns)
     rows = []
     for i, (label, cells) in enumerate(zip(table.rows, table.cells, strict=True)):
-        total = sum(c for c in cells if isinstance(c, int | float) and c > 0) or 1
+        total = float(sum(c for c in cells if isinstance(c, int | float) and c > 0)) or 1.0
         drawn = "".join(_cell(cell, table, total, is_on=table.diagonal and i == j) for j, cell in enumerate(cells))
         rows.append(f'<tr><th scope="row">{escape(label)}</th>{drawn}</tr>')
     kind = "heat" if table.heat else "plain"

@@ -60,7 +60,9 @@ def initialise_from(
                 target.copy_(value)
             copied.append(name)
     if not copied:
-        raise CheckpointError(f"{where}: none of its tensors fits this model; expected a run with a track among {', '.join(tracks)}")
+        raise CheckpointError(
+            f"{where}: none of its tensors fits this model; expected a run with a track among {', '.join(tracks)}"
+        )
     lines = [f"started from {where}: {len(copied)} tensors copied, {len(fresh)} fresh"]
     if fresh:
         lines.append(f"fresh: {', '.join(fresh[:6])}{' ...' if len(fresh) > 6 else ''}")

@@ -89,7 +89,9 @@ def _forward(problem: Problem, state: State, alpha_t: Tensor, name: str) -> Stat
         index = is_open.nonzero().squeeze(1)
         keep = problem.of_token(alpha_t / state.alpha, state, track, index)
         process = problem.diffusion.parameterizations[track].process
-        noised = process.sample_xt(state.batch.tracks[track].tokens[index], keep, problem.draws[track][index].fold(name))
+        noised = process.sample_xt(
+            state.batch.tracks[track].tokens[index], keep, problem.draws[track][index].fold(name)
+        )
         result = write(result, track, index, noised)
     return State(batch=result.batch, alpha=alpha_t)
 
@@ -134,7 +136,9 @@ class Remasking:
             param, before = problem.diffusion.parameterizations[track], state.batch.tracks[track].tokens
             draws = problem.draws[track].fold(f"step {index}")
             level = problem.of_token(state.alpha, state, track, at[track])
-            letters = draws[at[track]].fold("letter").categorical(param.x0_log_probs(logits[track], before[at[track]], level))
+            letters = (
+                draws[at[track]].fold("letter").categorical(param.x0_log_probs(logits[track], before[at[track]], level))
+            )
             chance = draws.uniform()
             segment = state.batch.tracks[track].layout.segment
             masked = before == param.process.mask_id

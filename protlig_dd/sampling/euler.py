@@ -41,7 +41,9 @@ class Euler:
         for track, index_ in at.items():
             param, xt = problem.diffusion.parameterizations[track], state.batch.tracks[track].tokens[index_]
             score = param.log_score(logits[track], xt, problem.of_token(alpha_t, state, track, index_)).exp()
-            moves = param.process.rate_from_score(score, xt) * problem.of_token(step_sigma, state, track, index_)[:, None]
+            moves = (
+                param.process.rate_from_score(score, xt) * problem.of_token(step_sigma, state, track, index_)[:, None]
+            )
             stays = (1 - moves.sum(-1)).clamp(min=0)
             probs = moves.scatter_add(-1, xt[:, None], stays[:, None])
             drawn = problem.draws[track][index_].fold(f"step {index}").categorical(probs.log())

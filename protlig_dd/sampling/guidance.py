@@ -38,11 +38,15 @@ class Guidance:
 
     def __post_init__(self) -> None:
         if not self.temperature > 0:
-            raise ValueError(f"temperature: found {self.temperature}, expected a positive number (argmax is a small one, such as 0.01)")
+            raise ValueError(
+                f"temperature: found {self.temperature}, expected a positive number (argmax is a small one, such as 0.01)"
+            )
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p: found {self.top_p}, expected 0 < top_p <= 1")
 
-    def apply(self, denoiser: Denoiser, diffusion: Diffusion, tracks: TrackSet, *, generate: tuple[str, ...]) -> Denoiser:
+    def apply(
+        self, denoiser: Denoiser, diffusion: Diffusion, tracks: TrackSet, *, generate: tuple[str, ...]
+    ) -> Denoiser:
         """Return the guided denoiser; the same object when nothing is to change.
 
         Raises:
@@ -52,7 +56,9 @@ class Guidance:
             return denoiser
         for name in generate:
             if not isinstance(diffusion.parameterizations[name].process, Absorbing):
-                raise ConfigError(f"sampling.guidance: track '{name}' has uniform noise; guidance is defined for absorbing noise")
+                raise ConfigError(
+                    f"sampling.guidance: track '{name}' has uniform noise; guidance is defined for absorbing noise"
+                )
         if self.weight != 1:
             emittable = {name: tracks[name].emittable for name in generate}
             denoiser = ClassifierFree(denoiser, emittable=emittable, weight=self.weight)
@@ -71,7 +77,9 @@ class Guidance:
         ids = tracks[name].vocabulary.ids
         for symbol in (self.forbidden or {}).get(name, ()):
             if symbol not in ids:
-                raise ConfigError(f"sampling.guidance.forbidden.{name}: found '{symbol}'{nearest(symbol, ids)}, not a symbol of the track")
+                raise ConfigError(
+                    f"sampling.guidance.forbidden.{name}: found '{symbol}'{nearest(symbol, ids)}, not a symbol of the track"
+                )
             allowed[ids[symbol]] = False
         if not allowed.any():
             raise ConfigError(f"sampling.guidance.forbidden.{name}: every symbol is forbidden; leave at least one")
@@ -133,7 +141,9 @@ class ClassifierFree:
         free = self.denoiser(replace(batch, tracks=tracks, conditions=hidden), sigma, at=kept)
         return {n: self._combine(x, free[n], self.emittable[n]) if n in self.emittable else x for n, x in given.items()}
 
-    def _combine(self, given: Float[Tensor, "a k"], free: Float[Tensor, "a k"], emittable: Tensor) -> Float[Tensor, "a k"]:
+    def _combine(
+        self, given: Float[Tensor, "a k"], free: Float[Tensor, "a k"], emittable: Tensor
+    ) -> Float[Tensor, "a k"]:
         given, free = _restrict(given, emittable), _restrict(free, emittable)
         mass = given.logsumexp(-1, keepdim=True)
         log_given, log_free = given.log_softmax(-1), free.log_softmax(-1)

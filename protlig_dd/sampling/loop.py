@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -25,7 +25,9 @@ from protlig_dd.errors import ConfigError
 from protlig_dd.rng import Draws
 from protlig_dd.tokens.tracks import Layout, TrackBatch
 
-_LEAST_ALPHA = 1e-12  # a schedule may reach alpha = 0, where scores are 0 and rates infinite; the network's input ends here too
+_LEAST_ALPHA = (
+    1e-12  # a schedule may reach alpha = 0, where scores are 0 and rates infinite; the network's input ends here too
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,11 +92,14 @@ class Problem:
         batch, positions = _leave_out(state.batch, ~asked, at)
         return self.denoiser(batch, sigma, at={name: positions.get(name, none) for name in batch.tracks})
 
-    def of_token(self, per_example: Float[Tensor, " b"], state: State, track: str, at: Int[Tensor, " a"]) -> Float[Tensor, " a"]:
+    def of_token(
+        self, per_example: Float[Tensor, " b"], state: State, track: str, at: Int[Tensor, " a"]
+    ) -> Float[Tensor, " a"]:
         """Return a per-example number for each of some positions."""
         return per_example[state.batch.tracks[track].layout.segment[at]]
 
 
+@runtime_checkable
 class Stepper(Protocol):
     """A sampling method."""
 
@@ -224,7 +229,5 @@ def _leave_out(
     if all(kept) or not any(kept):
         return batch, dict(at)
     tracks = {name: track.keep(kept) for name, track in batch.tracks.items()}
-    moved = {
-        name: index - left_out[batch.tracks[name].layout.segment].cumsum(0)[index] for name, index in at.items()
-    }
+    moved = {name: index - left_out[batch.tracks[name].layout.segment].cumsum(0)[index] for name, index in at.items()}
     return replace(batch, tracks=tracks), moved

@@ -24,7 +24,24 @@ _BUILT_IN = (
     *"123456789",
     *"()=#-/\\.",
     *("[nH]", "[N+]", "[O-]", "[NH+]", "[NH2+]", "[NH3+]", "[n+]", "[N-]", "[S-]", "[C@@H]", "[C@H]", "[C@]", "[C@@]"),
-    *("[nH+]", "[n-]", "[S@]", "[S@@]", "[S+]", "[o+]", "[s+]", "[C-]", "[CH-]", "[H]", "[P@]", "[P@@]", "[Si]", "[B-]", "[se]", "[Se]"),
+    *(
+        "[nH+]",
+        "[n-]",
+        "[S@]",
+        "[S@@]",
+        "[S+]",
+        "[o+]",
+        "[s+]",
+        "[C-]",
+        "[CH-]",
+        "[H]",
+        "[P@]",
+        "[P@@]",
+        "[Si]",
+        "[B-]",
+        "[se]",
+        "[Se]",
+    ),
 )
 
 
@@ -41,7 +58,9 @@ def tokenize_smiles(smiles: str, *, where: str = "SMILES") -> list[str]:
     if not smiles or sum(map(len, tokens)) != len(smiles):
         place = _first_gap(smiles)
         found = f"'{smiles[place]}' at character {place + 1} of '{smiles}'" if smiles else "an empty string"
-        raise FormatError(f"{where}: {found} is not SMILES; expected atoms, bonds, rings and branches; correct or remove the record")
+        raise FormatError(
+            f"{where}: {found} is not SMILES; expected atoms, bonds, rings and branches; correct or remove the record"
+        )
     return tokens
 
 
@@ -54,7 +73,9 @@ def _first_gap(smiles: str) -> int:
     return min(end, len(smiles) - 1)
 
 
-def ligand_vocabulary(tokens: Iterable[str] = _BUILT_IN, *, name: str = "built-in ligand", num_rows: int = 0) -> Vocabulary:
+def ligand_vocabulary(
+    tokens: Iterable[str] = _BUILT_IN, *, name: str = "built-in ligand", num_rows: int = 0
+) -> Vocabulary:
     """Return a vocabulary of SMILES tokens behind five special ones; every SMILES token is emittable."""
     tokens = tuple(dict.fromkeys(tokens))
     emittable = tuple(range(len(_SPECIALS), len(_SPECIALS) + len(tokens)))
@@ -96,14 +117,18 @@ def load_vocabulary(path: Path, *, num_rows: int = 0) -> Vocabulary:
     try:
         content = json.loads(path.read_text())
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise FormatError(f"{path}: not readable as a vocabulary ({error}); make one with: protlig prepare vocab DATA --out {path}") from error
+        raise FormatError(
+            f"{path}: not readable as a vocabulary ({error}); make one with: protlig prepare vocab DATA --out {path}"
+        ) from error
     if isinstance(content, dict) and isinstance(content.get("tokens"), list):
         return ligand_vocabulary(content["tokens"], name=path.stem, num_rows=num_rows)
     if isinstance(content, dict) and isinstance(content.get("model"), dict) and "vocab" in content["model"]:
         content = content["model"]["vocab"]
     if isinstance(content, dict) and content and all(isinstance(v, int) for v in content.values()):
         return _from_hugging_face(content, path, num_rows)
-    raise FormatError(f"{path}: expected 'tokens', or a Hugging Face map of tokens to ids; make one with: protlig prepare vocab")
+    raise FormatError(
+        f"{path}: expected 'tokens', or a Hugging Face map of tokens to ids; make one with: protlig prepare vocab"
+    )
 
 
 def _from_hugging_face(ids: dict[str, int], path: Path, num_rows: int) -> Vocabulary:
@@ -111,7 +136,9 @@ def _from_hugging_face(ids: dict[str, int], path: Path, num_rows: int) -> Vocabu
     symbols = tuple(by_id.get(i, f"<unused{i}>") for i in range(max(by_id) + 1))
     mask = ids.get("<mask>", ids.get("[MASK]"))
     if mask is None:
-        raise FormatError(f"{path}: found no '<mask>' token{nearest('<mask>', ids)}; expected one for absorbing diffusion")
+        raise FormatError(
+            f"{path}: found no '<mask>' token{nearest('<mask>', ids)}; expected one for absorbing diffusion"
+        )
     special = re.compile(r"<.*>|\[(?:MASK|PAD|CLS|SEP|UNK|BOS|EOS)\]")
     return Vocabulary(
         name=path.stem,

@@ -46,10 +46,14 @@ class Vocabulary:
         rows = self.num_rows or max(len(self.symbols), self.mask_id + 1)
         object.__setattr__(self, "num_rows", rows)
         if rows < max(len(self.symbols), self.mask_id + 1):
-            raise ValueError(f"vocabulary '{self.name}': {rows} rows cannot hold {len(self.symbols)} symbols and mask {self.mask_id}")
+            raise ValueError(
+                f"vocabulary '{self.name}': {rows} rows cannot hold {len(self.symbols)} symbols and mask {self.mask_id}"
+            )
         bad = set(self.emittable_ids) & self.special_ids
         if bad or not self.emittable_ids:
-            raise ValueError(f"vocabulary '{self.name}': emittable ids must be non-empty and not special; found special {sorted(bad)}")
+            raise ValueError(
+                f"vocabulary '{self.name}': emittable ids must be non-empty and not special; found special {sorted(bad)}"
+            )
 
     @cached_property
     def ids(self) -> dict[str, int]:
@@ -83,5 +87,13 @@ class Vocabulary:
     @cached_property
     def fingerprint(self) -> str:
         """A short hash of everything that ids mean; it stands in checkpoints and must agree on loading."""
-        content = [self.symbols, self.mask_id, sorted(self.emittable_ids), self.begin_id, self.end_id, self.pad_id, self.num_rows]
+        content = [
+            self.symbols,
+            self.mask_id,
+            sorted(self.emittable_ids),
+            self.begin_id,
+            self.end_id,
+            self.pad_id,
+            self.num_rows,
+        ]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]

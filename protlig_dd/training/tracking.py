@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import netrc
 import os
 import secrets
 import socket
@@ -172,8 +173,8 @@ class WandbTracker:
             identity.write_text(json.dumps({"id": secrets.token_hex(4)}) + "\n", encoding="utf-8")
         run_id = json.loads(identity.read_text(encoding="utf-8"))["id"]
         wanted: dict[str, Any] = {
-            "project": settings.project,
-            "entity": settings.entity or None,
+            "project": os.environ.get("WANDB_PROJECT") or settings.project,
+            "entity": os.environ.get("WANDB_ENTITY") or settings.entity or None,
             "name": settings.name or folder.name,
             "id": run_id,
             "resume": "allow" if mode == "online" else None,
@@ -217,27 +218,39 @@ def wandb_mode(settings: TrackingSettings) -> tuple[str, str]:
         ConfigError: if it is asked for ("on") and there is no key.
         MissingDependencyError: if it is asked for and not installed.
     """
-    wanted = os.environ.get("WANDB_MODE", "")
-    if settings.wandb == "off" or wanted == "disabled":
+    mode = os.environ.get("WANDB_MODE", "")
+    if settings.wandb == "off" or mode == "disabled":
         return "off", "it is turned off"
-    try:
-        wandb = require("wandb", "tracking.wandb", extra="train")
-    except MissingDependencyError:
-        if settings.wandb == "on":
-            raise
-        return "off", "it is not installed"
-    if wanted in ("offline", "dryrun"):
-        return "offline", "WANDB_MODE=offline"
-    if not wandb.api.api_key:
+    offline = mode in ("offline", "dryrun")
+    server = (os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai").rstrip("/")
+    if not offline and not _has_key(server):
         if settings.wandb == "on":
             raise ConfigError(
                 "tracking.wandb: found 'on' but no key; log in with: wandb login (or set WANDB_API_KEY, or WANDB_MODE=offline)"
             )
         return "off", "there is no key (wandb login, or WANDB_MODE=offline)"
-    url = wandb.api.settings("base_url") or "https://api.wandb.ai"
-    if not _reachable(url, settings.timeout_seconds):
-        return "offline", f"{url} cannot be reached; send the run later with: wandb sync"
+    try:
+        require("wandb", "tracking.wandb", extra="train")
+    except MissingDependencyError:
+        if settings.wandb == "on":
+            raise
+        return "off", "it is not installed"
+    if offline:
+        return "offline", f"WANDB_MODE={mode}"
+    if not _reachable(server, settings.timeout_seconds):
+        return "offline", f"{server} cannot be reached; send the run later with: wandb sync"
     return "online", "a key was found"
+
+
+def _has_key(server: str) -> bool:
+    """Return whether there is a key for a server where wandb keeps them: in WANDB_API_KEY or in .netrc."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    path = Path(os.environ.get("NETRC") or Path.home() / ".netrc").expanduser()
+    try:
+        return netrc.netrc(path).authenticators(urlparse(server).netloc) is not None
+    except (OSError, netrc.NetrcParseError):
+        return False
 
 
 def _reachable(url: str, timeout_seconds: float) -> bool:

@@ -102,12 +102,12 @@ def test_group_of_finds_nothing_in_invalid_empty_or_plain_smiles(capfd: pytest.C
     assert capfd.readouterr().err == ""
 
 
-def test_every_ligand_is_canonical_valid_and_carries_its_group_once_and_no_other() -> None:
-    pairs = world_pairs()["train"][:2000]
+def test_every_ligand_is_valid_written_once_and_carries_its_group_once_and_no_other() -> None:
+    pairs, written = world_pairs()["train"][:2000], {}
     for smiles, group in {pair.ligand: pair.group for pair in pairs}.items():
         molecule = Chem.MolFromSmiles(smiles)
         assert count_groups(molecule) == {group: 1}, smiles
-        assert Chem.MolToSmiles(molecule) == smiles
+        assert written.setdefault(Chem.MolToSmiles(molecule), smiles) == smiles
         assert not re.search(r"[+\-]\]|@|\.", smiles)
     assert {pair.group for pair in pairs} == set(GROUP_OF_RULE.values())
 

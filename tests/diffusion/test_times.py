@@ -26,7 +26,15 @@ from protlig_dd.rng import Draws
 SAMPLERS = [cls() for cls in typing.get_args(TimeSampler)]
 
 
-def draw(sampler: TimeSampler, num: int, step: int = 0, *, ids: Tensor | None = None, slots: Tensor | None = None, size: int = 0):  # type: ignore[no-untyped-def]
+def draw(
+    sampler: TimeSampler,
+    num: int,
+    step: int = 0,
+    *,
+    ids: Tensor | None = None,
+    slots: Tensor | None = None,
+    size: int = 0,
+):  # type: ignore[no-untyped-def]
     ids = torch.arange(num) if ids is None else ids
     root = Draws.root(3, "times", step)
     return sampler.draw(root.fold_in(ids), root.fold("shared"), ids if slots is None else slots, size or num, step)
@@ -47,7 +55,7 @@ def test_times_are_uniform_on_their_interval(sampler: TimeSampler) -> None:
     over_steps = torch.cat([draw(sampler, 8, step).t[5:6] for step in range(1000)])
     at_once = draw(sampler, 4000).t
     for t in (over_steps, at_once):
-        assert 1e-3 < float(t.min()) and float(t.max()) <= 1
+        assert float(t.min()) > 1e-3 and float(t.max()) <= 1
         assert distance_to_uniform((t - 1e-3) / (1 - 1e-3)) < 1.95
 
 
@@ -107,7 +115,9 @@ def test_correction_is_one_over_the_density(ramp: str) -> None:
         u = torch.linspace(0.01, 0.99, 50, dtype=torch.float64)
         h = 1e-6
         density = 2 * h / (sampler.from_uniform(u + h, step).t - sampler.from_uniform(u - h, step).t)
-        torch.testing.assert_close(sampler.from_uniform(u, step).weight * density, torch.ones_like(u), rtol=1e-6, atol=0)
+        torch.testing.assert_close(
+            sampler.from_uniform(u, step).weight * density, torch.ones_like(u), rtol=1e-6, atol=0
+        )
         grid = (torch.arange(20_000, dtype=torch.float64) + 0.5) / 20_000
         total = float(sampler.from_uniform(grid, step).weight.mean())
         assert total == pytest.approx(1 - 1e-3 if step == 5000 else 1 - 2e-3, abs=1e-6)
@@ -197,8 +207,14 @@ def test_no_examples_draw_no_tasks() -> None:
     ("tasks", "words"),
     [
         ({"jont": 1.0}, "diffusion.tasks.jont: unknown task (did you mean 'joint'?); known ones are: protein_only"),
-        ({"x": Task(noised=(("structure",),))}, "diffusion.tasks.x: found track 'structure', expected one of protein, ligand"),
-        ({"joint": 0.0}, "diffusion.tasks: found weights {'joint': 0.0}, expected none negative and at least one positive"),
+        (
+            {"x": Task(noised=(("structure",),))},
+            "diffusion.tasks.x: found track 'structure', expected one of protein, ligand",
+        ),
+        (
+            {"joint": 0.0},
+            "diffusion.tasks: found weights {'joint': 0.0}, expected none negative and at least one positive",
+        ),
         ({"joint": 1.0, "protein_only": -0.5}, "expected none negative"),
         ({}, "diffusion.tasks: found weights {}"),
     ],

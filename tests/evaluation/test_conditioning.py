@@ -53,7 +53,7 @@ def test_the_gap_of_an_exact_model_is_what_the_law_says() -> None:
     assert abs(found.gap.value - expected) < 4 * error and error < expected / 4
     assert found.is_shown and found.is_permutation
     assert (found.num_pairs, found.num_clusters, found.num_left_out) == (
-        400,
+        300,
         len(set(table.tracks["a"].values.reshape(-1, 3).dot([1, 9, 81]))),
         0,
     )

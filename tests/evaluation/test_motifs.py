@@ -102,7 +102,7 @@ def test_a_string_that_is_only_in_part_a_molecule_is_invalid(capfd: pytest.Captu
     found = [column_of(s) for s in ("", "CC(=O)NO extra", "C(C", BENZENE)]
     assert found == ["invalid", "invalid", "invalid", "no group"]
     count_matches([(ZINC, "C(C"), (ZINC, "F(F)F")])
-    assert "Explicit valence" not in capfd.readouterr().err
+    assert capfd.readouterr().err == ""
 
 
 def test_the_section_says_that_the_world_is_synthetic_and_frames_the_diagonal() -> None:

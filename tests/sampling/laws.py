@@ -47,8 +47,8 @@ class Scene:
 
     def batch(self, world: World, num: int, *, seed: int = 0) -> TrackBatch:
         """Return `num` examples drawn from the joint, with `maskable` at the open places."""
-        draws = Draws.root(seed, "scene").fold_in(torch.arange(num))
-        drawn = world.states[draws.categorical(world.probs.log().expand(num, -1))]
+        chance = Draws.root(seed, "scene").fold_in(torch.arange(num)).uniform().double()
+        drawn = world.states[torch.searchsorted(world.probs.cumsum(0), chance).clamp(max=len(world.states) - 1)]
         tracks = {}
         for name in NAMES:
             mine = drawn[:, [n == name for n, _ in AXES]]
@@ -218,7 +218,13 @@ class Propagation:
 
 
 def exact_law(
-    world: World, kind: str, scene: Scene, stepper: Stepper, *, schedule: NoiseSchedule | None = None, t_start: float = 1.0
+    world: World,
+    kind: str,
+    scene: Scene,
+    stepper: Stepper,
+    *,
+    schedule: NoiseSchedule | None = None,
+    t_start: float = 1.0,
 ) -> Tensor:
     """Return the law of finished samples of a stepper that draws each token once a step."""
     run = Propagation(world, kind, scene, schedule=schedule or LogLinear(), t_start=t_start)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import struct
 import time
 import zlib
@@ -103,6 +104,8 @@ def test_without_a_key_wandb_is_not_used_unless_it_is_asked_for(monkeypatch: pyt
     with pytest.raises(ConfigError, match="tracking.wandb: found 'on' but no key; log in with: wandb login"):
         wandb_mode(TrackingSettings(wandb="on"))
     assert wandb_mode(TrackingSettings(wandb="off"))[0] == "off"
+    Path(os.environ["NETRC"]).write_text("machine 127.0.0.1:9 login user password " + "0" * 40)
+    assert wandb_mode(TrackingSettings())[0] == "offline", "the key is found; the server cannot be reached"
     monkeypatch.setenv("WANDB_MODE", "offline")
     assert wandb_mode(TrackingSettings())[0] == "offline"
     monkeypatch.setenv("WANDB_MODE", "disabled")
@@ -120,7 +123,7 @@ def test_a_server_that_cannot_be_reached_is_noticed_in_seconds(monkeypatch: pyte
 
 
 def test_a_package_that_is_absent_is_used_only_if_asked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.delenv("WANDB_MODE", raising=False)
+    monkeypatch.setenv("WANDB_MODE", "offline")
 
     def absent(package: str, purpose: str, *, extra: str) -> Any:
         raise MissingDependencyError(f"{purpose} needs the package '{package}'")
@@ -129,7 +132,9 @@ def test_a_package_that_is_absent_is_used_only_if_asked_for(monkeypatch: pytest.
     assert wandb_mode(TrackingSettings()) == ("off", "it is not installed")
     with pytest.raises(errors.MissingDependencyError, match="wandb"):
         wandb_mode(TrackingSettings(wandb="on"))
-    assert len(start_tracking(tmp_path, TrackingSettings(), rank=0).trackers) == 1
+    alone = start_tracking(tmp_path, TrackingSettings(), rank=0)
+    assert len(alone.trackers) == 1
+    alone.close()
 
 
 @pytest.mark.usefixtures("no_key")

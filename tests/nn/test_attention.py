@@ -1,0 +1,143 @@
+"""All back-ends that can run on a CPU are one function: they agree, forward and gradients, and examples never see each other."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from protlig_dd.nn import attention as module
+from protlig_dd.nn.attention import attention
+from protlig_dd.tokens.tracks import Layout
+
+BACKENDS = ["padded", "bucketed", "per_sequence"]
+CASES = {
+    "self": ((5, 3, 9, 1, 3, 40), None),
+    "equal lengths": ((4, 4, 4), None),
+    "single tokens": ((1, 1, 1), None),
+    "one example": ((7,), None),
+    "empty examples": ((0, 5, 0, 3, 0), None),
+    "all empty": ((0, 0), None),
+    "no examples": ((), None),
+    "cross": ((5, 3, 9, 1), (2, 8, 2, 6)),
+    "cross, equal keys": ((5, 3, 9, 1), (4, 4, 4, 4)),
+    "empty contexts": ((5, 3, 9, 1), (0, 8, 0, 6)),
+    "only empty contexts": ((5, 3), (0, 0)),
+    "empty queries": ((0, 3, 0, 1), (2, 8, 4, 6)),
+    "only empty queries": ((0, 0), (2, 8)),
+    "both empty here and there": ((0, 3, 5, 0), (2, 0, 4, 0)),
+}
+
+
+def inputs(q_lengths: tuple[int, ...], k_lengths: tuple[int, ...] | None, dtype: torch.dtype = torch.float32) -> list:
+    generator = torch.Generator().manual_seed(1)
+    q_layout = Layout(q_lengths)
+    k_layout = q_layout if k_lengths is None else Layout(k_lengths)
+    sizes = (q_layout.num_tokens, k_layout.num_tokens, k_layout.num_tokens)
+    tensors = [torch.randn(n, 2, 4, generator=generator).to(dtype).requires_grad_() for n in sizes]
+    return [*tensors, q_layout, k_layout]
+
+
+def run(arguments: list, backend: str) -> list[Tensor]:
+    """Return the output and the gradients of q, k and v for one fixed cotangent."""
+    out = attention(*arguments, backend=backend)
+    cotangent = torch.randn(out.shape, generator=torch.Generator().manual_seed(2)).to(out.dtype)
+    gradients = torch.autograd.grad(out, arguments[:3], cotangent, allow_unused=True)
+    return [out, *(torch.zeros_like(x) if g is None else g for g, x in zip(gradients, arguments[:3], strict=True))]
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_back_ends_agree_with_the_reference(backend: str, case: str) -> None:
+    arguments = inputs(*CASES[case])
+    for found, expected in zip(run(arguments, backend), run(arguments, "reference"), strict=True):
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_many_buckets_agree_with_the_reference(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With calls that cost nothing every length gets a block of its own."""
+    monkeypatch.setattr(module, "_CALL_COST", 0)
+    module._plan.cache_clear()
+    arguments = inputs((5, 3, 9, 1, 3, 5, 0), (2, 8, 2, 6, 8, 2, 3))
+    results = run(arguments, backend)
+    num_blocks = len(module._plan(*arguments[3:], backend).blocks)
+    module._plan.cache_clear()
+    assert num_blocks == {"padded": 1, "bucketed": 4, "per_sequence": 4}[backend]
+    for found, expected in zip(results, run(arguments, "reference"), strict=True):
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_the_reference_is_the_textbook_formula() -> None:
+    q, k, v, *layouts = inputs((3,), (2,))
+    weights = torch.einsum("qhd,khd->hqk", q, k).div(2.0).softmax(-1)
+    torch.testing.assert_close(
+        attention(q, k, v, *layouts, backend="reference"), torch.einsum("hqk,khd->qhd", weights, v)
+    )
+
+
+@pytest.mark.parametrize("backend", [*BACKENDS, "reference"])
+def test_an_example_without_keys_gets_zeros(backend: str) -> None:
+    arguments = inputs((2, 3), (4, 0))
+    out = attention(*arguments, backend=backend)
+    assert out[2:].abs().max() == 0
+    assert out[:2].abs().min() > 0
+
+
+@pytest.mark.parametrize("backend", [*BACKENDS, "reference"])
+def test_editing_an_example_changes_no_other(backend: str) -> None:
+    q, k, v, q_layout, k_layout = inputs((5, 3, 9), (2, 8, 4))
+    mine_q, mine_k = slice(0, 5), slice(0, 2)
+    out, dq, dk, dv = run([q, k, v, q_layout, k_layout], backend)
+    edited = [x.detach().clone() for x in (q, k, v)]
+    for x, start in zip(edited, (5, 2, 2), strict=True):
+        x[start:] = 100 * torch.randn(x[start:].shape)
+    out2, dq2, dk2, dv2 = run([*(x.requires_grad_() for x in edited), q_layout, k_layout], backend)
+    torch.testing.assert_close(out[mine_q], out2[mine_q], atol=0, rtol=0)
+    torch.testing.assert_close(dq[mine_q], dq2[mine_q], atol=0, rtol=0)
+    for a, b in ((dk, dk2), (dv, dv2)):
+        torch.testing.assert_close(a[mine_k], b[mine_k], atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("backend", [*BACKENDS, "reference"])
+def test_the_gradient_of_an_example_stays_in_it(backend: str) -> None:
+    q, k, v, q_layout, k_layout = inputs((5, 3, 9), (2, 8, 4))
+    out = attention(q, k, v, q_layout, k_layout, backend=backend)
+    dq, dk, dv = torch.autograd.grad(out[5:8].square().sum(), (q, k, v))
+    for g, mine in ((dq, slice(5, 8)), (dk, slice(2, 10)), (dv, slice(2, 10))):
+        outside = g.clone()
+        outside[mine] = 0
+        assert outside.abs().max() == 0
+        assert g[mine].abs().min() > 0
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_half_precision_comes_back_as_it_came(backend: str) -> None:
+    arguments = inputs((5, 3, 9), None, torch.bfloat16)
+    found, expected = (attention(*arguments, backend=name) for name in (backend, "reference"))
+    assert found.dtype == expected.dtype == torch.bfloat16
+    torch.testing.assert_close(found, expected, atol=0.02, rtol=0.02)
+
+
+def varlen_on_cpu(*arguments: Tensor | int) -> Tensor:
+    """What a varlen kernel computes, read from the seven arguments that it is given; garbage where an example has no keys."""
+    q, k, v, cu_q, cu_k, max_q, max_k = arguments
+    assert cu_q.dtype == cu_k.dtype == torch.int32, "kernels take int32 offsets"
+    outputs = []
+    for i in range(len(cu_q) - 1):
+        qi, ki, vi = q[cu_q[i] : cu_q[i + 1]], k[cu_k[i] : cu_k[i + 1]], v[cu_k[i] : cu_k[i + 1]]
+        assert len(qi) <= max_q and len(ki) <= max_k, "the longest lengths bound the kernel's tiles"
+        scores = torch.einsum("qhd,khd->hqk", qi, ki) / q.shape[-1] ** 0.5
+        outputs.append(torch.einsum("hqk,khd->qhd", scores.softmax(-1), vi) if len(ki) else 7.0 * qi)
+    return torch.cat(outputs)
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(("backend", "kernel"), [("varlen", "_torch_kernel"), ("flash_attn", "_flash_kernel")])
+def test_varlen_kernels_get_what_they_need(
+    backend: str, kernel: str, case: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, kernel, varlen_on_cpu)
+    arguments = inputs(*CASES[case])
+    for found, expected in zip(run(arguments, backend), run(arguments, "reference"), strict=True):
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)

@@ -1,0 +1,18 @@
+"""Counts of operations of layers; whole models are held against torch's counter beside the models."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from protlig_dd.nn.flops import attention_flops, linear_flops, training_flops
+
+
+def test_linear_layers_are_counted_by_their_weights() -> None:
+    module = nn.ModuleDict({"modulation": nn.Linear(3, 5), "mlp": nn.Sequential(nn.Linear(4, 7), nn.Linear(7, 4))})
+    assert linear_flops(module) == 2 * (15 + 56)
+    assert linear_flops(module, per_example=("modulation",)) == 2 * 56
+
+
+def test_attention_is_two_products_and_training_three_passes() -> None:
+    assert attention_flops(8, 10) == 2 * 2 * 8 * 10
+    assert training_flops(7.0) == 21.0
