@@ -21,7 +21,7 @@ from protlig_dd.evaluation.intervals import Score, format_scores
 from protlig_dd.evaluation.likelihood import Unigrams, bound, summarise, table_batches
 from protlig_dd.evaluation.motifs import MatchTable, column_of, matching
 from protlig_dd.evaluation.sections import Section, read_evaluation, write_evaluation
-from protlig_dd.generation import Generator, Request, Sample
+from protlig_dd.generation import Generator, Sample, example_requests
 from protlig_dd.output import rank, write_rows
 from protlig_dd.run import Run
 from protlig_dd.sampling import SamplerSettings
@@ -169,7 +169,8 @@ def _negatives(run: Run, split: str, task: str) -> list[str]:
 def _samples(run: Run, table: TokenTable, split: str) -> Iterator[tuple[Section, list[str]]]:
     """Samples of one track for the held-out examples, by each sampler, beside their nulls."""
     generate_track = run.config.evaluation.generate
-    requests, texts = _requests(run, table, generate_track)
+    requests = example_requests(run.parts, table, generate_track, range(len(table)))
+    texts = [request.given.get("protein", "") for request in requests]
     known = _texts(run, run.data.train, generate_track)
     for sampler in run.config.evaluation.samplers:
         started = time.perf_counter()
@@ -195,18 +196,6 @@ def _samples(run: Run, table: TokenTable, split: str) -> Iterator[tuple[Section,
 
 def _match(world: DemoWorld, given: Sequence[str], drawn: Sequence[str]) -> MatchTable:
     return matching(list(zip(given, drawn, strict=True)), world=world, training=generate(world)["train"])
-
-
-def _requests(run: Run, table: TokenTable, generated: str) -> tuple[list[Request], list[str]]:
-    """A request for each example: everything but the generated track is given; its length is drawn from the training lengths."""
-    others = [name for name in run.parts.tracks if name != generated]
-    requests, conditions = [], []
-    for i in range(len(table)):
-        example = table.example(i)
-        given = {name: run.parts.tracks[name].decode(example[name].tolist()) for name in others if len(example[name])}
-        requests.append(Request(name=f"example{i}", given=given, generate={generated: None}))
-        conditions.append(given.get("protein", ""))
-    return requests, conditions
 
 
 def _texts(run: Run, table: TokenTable, track: str) -> list[str]:

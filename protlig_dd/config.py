@@ -74,7 +74,7 @@ def read_config(name: str | Path, overrides: Sequence[str] = ()) -> dict[str, An
     merged = _read_chain(find_config(name), seen=())
     for override in overrides:
         key, sep, value = override.partition("=")
-        if not sep or not key.strip("."):
+        if not sep or not all(part.strip() for part in key.split(".")):
             raise ConfigError(f"override '{override}': expected key.sub=value, for instance train.optim.lr=1e-4")
         try:
             change = OmegaConf.to_container(OmegaConf.from_dotlist([f"{key}={value}"]), resolve=False)
@@ -83,7 +83,10 @@ def read_config(name: str | Path, overrides: Sequence[str] = ()) -> dict[str, An
                 f"override '{override}': the value is not YAML ({' '.join(str(error).split())})"
             ) from error
         merged = _merge(merged, typing.cast("dict[str, Any]", change))
-    plain = OmegaConf.to_container(OmegaConf.create(merged), resolve=True)
+    try:
+        plain = OmegaConf.to_container(OmegaConf.create(merged), resolve=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"config '{name}': a reference does not resolve: {str(error).splitlines()[0]}") from error
     assert isinstance(plain, dict)
     return typing.cast("dict[str, Any]", plain)
 
@@ -118,6 +121,8 @@ def _read_chain(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     parent = plain.pop("extends", None)
     if parent is None:
         return typing.cast("dict[str, Any]", plain)
+    if not isinstance(parent, str):
+        raise ConfigError(f"{path}: extends: found {parent!r}, expected the name of one config; write extends: dual_track/demo")
     beside = path.parent / f"{parent}.yaml"
     base = _read_chain(beside if beside.is_file() else find_config(parent), (*seen, path))
     return _merge(base, typing.cast("dict[str, Any]", plain))

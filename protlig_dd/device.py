@@ -93,11 +93,9 @@ def device_name(device: torch.device) -> str:
 
 def memory_bytes(device: torch.device) -> int | None:
     """Return the memory of an accelerator in bytes, or None where it is shared with the host."""
-    if device.type == "cuda":
-        return int(torch.cuda.get_device_properties(device).total_memory)
-    if device.type == "xpu":
-        return int(torch.xpu.get_device_properties(device).total_memory)
-    return None
+    if device.type not in ("cuda", "xpu"):
+        return None
+    return int(getattr(torch, device.type).get_device_properties(device).total_memory)
 
 
 def mps_has_bf16() -> bool:
@@ -239,10 +237,8 @@ def peak_flops(device: torch.device, dtype: torch.dtype = torch.bfloat16) -> flo
 
 def peak_memory(device: torch.device) -> int:
     """Return the most memory held since the last `reset_peak_memory`, in bytes (CPU: of the process so far; MPS: held now)."""
-    if device.type == "cuda":
-        return int(torch.cuda.max_memory_allocated(device))
-    if device.type == "xpu":
-        return int(torch.xpu.max_memory_allocated(device))
+    if device.type in ("cuda", "xpu"):
+        return int(getattr(torch, device.type).max_memory_allocated(device))
     if device.type == "mps":
         return int(torch.mps.driver_allocated_memory())
     unit = 1 if sys.platform == "darwin" else 1024  # getrusage counts bytes on macOS, KiB on Linux
@@ -251,28 +247,22 @@ def peak_memory(device: torch.device) -> int:
 
 def reset_peak_memory(device: torch.device) -> None:
     """Start a new measurement of `peak_memory`, where the device can."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    if device.type == "xpu":
-        torch.xpu.reset_peak_memory_stats(device)
+    if device.type in ("cuda", "xpu"):
+        getattr(torch, device.type).reset_peak_memory_stats(device)
 
 
 def synchronize(device: torch.device) -> None:
     """Wait until the device has done everything it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "xpu":
-        torch.xpu.synchronize(device)
+    if device.type in ("cuda", "xpu"):
+        getattr(torch, device.type).synchronize(device)
     elif device.type == "mps":
         torch.mps.synchronize()
 
 
 def use_device(device: torch.device) -> None:
     """Make a device this process's current one (collectives and kernels pick it up)."""
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-    elif device.type == "xpu":
-        torch.xpu.set_device(device)
+    if device.type in ("cuda", "xpu"):
+        getattr(torch, device.type).set_device(device)
 
 
 def seed_library_draws(device: torch.device, seed: int) -> None:
@@ -294,11 +284,8 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def describe() -> list[tuple[str, str]]:
     """Return what was found here as rows (what, value), for `protlig doctor`; the last rows are the automatic choice."""
-    rows = [
-        ("python", platform.python_version()),
-        ("torch", f"{torch.__version__} (CUDA {torch.version.cuda or 'not built in'})"),
-        ("threads", f"{torch.get_num_threads()}"),
-    ]
+    built = f"{torch.__version__} (CUDA {torch.version.cuda or 'not built in'})"
+    rows = [("python", platform.python_version()), ("torch", built), ("threads", f"{torch.get_num_threads()}")]
     for kind in ("cuda", "xpu", "mps"):
         count = count_devices(kind)
         rows.append((kind, f"{count} found" if count else f"none ({_advice(kind)})"))

@@ -101,6 +101,8 @@ class EvaluationSettings:
         num_examples: examples of the bound, at most.
         samplers: the methods that are shown side by side.
         generate: the track that is generated; the others are given.
+        preview_every: steps between samples drawn during training, with their molecules; 0 is never.
+        preview_samples: how many.
     """
 
     after_training: bool = False
@@ -109,6 +111,8 @@ class EvaluationSettings:
     num_examples: int = 500
     samplers: tuple[SamplerSettings, ...] = (ConfidenceUnmasking(), Ancestral())
     generate: str = "ligand"
+    preview_every: int = 0
+    preview_samples: int = 8
 
 
 @settings
@@ -120,8 +124,6 @@ class Experiment:
         seed: the root of weights, data order, noise and samples.
         tracks, data, model, diffusion, train, sampling, evaluation: the parts.
         attention: a back-end's name, or "auto".
-        init_from: run folders, with commas, whose weights the model starts from.
-        freeze: regular expressions of parameter names that are not trained.
     """
 
     name: str
@@ -134,8 +136,6 @@ class Experiment:
     sampling: SamplingSettings = SamplingSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     attention: str = "auto"
-    init_from: str = ""
-    freeze: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.tracks:
@@ -150,10 +150,17 @@ class Experiment:
 def load_experiment(name: str | Path, overrides: Sequence[str] = ()) -> Experiment:
     """Return the experiment of a config file or packaged name, with overrides.
 
+    A few settings have short names: `distributed` for `train.distributed`, and `init_from` for `train.init_from`.
+
     Raises:
         ConfigError: for anything that does not fit, with its dotted path.
     """
-    return experiment_from(read_config(name, overrides))
+    return experiment_from(read_config(name, [_in_full(override) for override in overrides]))
+
+
+def _in_full(override: str) -> str:
+    key, sep, value = override.partition("=")
+    return f"train.{key}{sep}{value}" if key in ("distributed", "init_from") else override
 
 
 def experiment_from(values: Mapping[str, Any]) -> Experiment:

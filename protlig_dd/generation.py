@@ -7,7 +7,7 @@ Sample i of a request depends on (seed, i) only, so shards and resumed runs toge
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,10 +16,12 @@ import torch
 
 from protlig_dd.config import to_mapping
 from protlig_dd.data.lengths import draw_lengths
+from protlig_dd.data.table import TokenTable
 from protlig_dd.diffusion.denoiser import Denoiser
 from protlig_dd.diffusion.times import Task
 from protlig_dd.errors import ConfigError, FormatError
 from protlig_dd.evaluation.likelihood import bound
+from protlig_dd.experiment import Parts
 from protlig_dd.run import Run
 from protlig_dd.sampling import Guidance, SamplerSettings, sample
 from protlig_dd.tokens.tracks import Example, Track, TrackBatch, pack
@@ -247,6 +249,20 @@ class Generator:
         device = self.run.choice.device
         result = bound(self.run.model, self.run.parts.diffusion, host, task, seed=self.seed, device=device)
         return [float(x) for x in result.total / np.maximum(result.total_tokens, 1)]
+
+
+def example_requests(parts: Parts, table: TokenTable, generated: str, rows: Iterable[int]) -> list[Request]:
+    """Return a request for each of some examples: every other track is given, and the length is drawn from the training lengths."""
+    requests = []
+    for i in rows:
+        example = table.example(i)
+        given = {
+            name: track.decode(example[name].tolist())
+            for name, track in parts.tracks.items()
+            if name != generated and len(example[name])
+        }
+        requests.append(Request(name=f"example{i}", given=given, generate={generated: None}))
+    return requests
 
 
 def _open_tracks(item: _Item) -> tuple[str, ...]:

@@ -34,14 +34,22 @@ from protlig_dd.training import checkpoint as checkpoints
 from protlig_dd.training import distributed
 from protlig_dd.training.out_of_memory import smallest_accumulation
 from protlig_dd.training.strategies import Single
-from protlig_dd.training.trainer import FitResult, fit
+from protlig_dd.training.trainer import Every, FitResult, fit
 
 log = logging.getLogger(__name__)
 Which = Literal["last", "best"]
 Resume = Literal["auto", "never", "last-good"]
+MakeHooks = Callable[[Path, Parts, DeviceChoice, DataBundle], list[Every]]
 
 
-def train(config: Experiment, folder: Path, *, device: str = "auto", resume: Resume | Literal[""] = "") -> FitResult:
+def train(
+    config: Experiment,
+    folder: Path,
+    *,
+    device: str = "auto",
+    resume: Resume | Literal[""] = "",
+    make_hooks: MakeHooks | None = None,
+) -> FitResult:
     """Train an experiment in a folder, going on from its last checkpoint if there is one.
 
     Args:
@@ -49,6 +57,7 @@ def train(config: Experiment, folder: Path, *, device: str = "auto", resume: Res
         folder: the run folder; made if it is not there.
         device: "auto", "cpu", "cuda", "mps" or "xpu".
         resume: overrides `train.resume` ("last-good" passes damaged checkpoints over).
+        make_hooks: returns what is done at intervals, from the run folder, the parts, the device and the data.
 
     Raises:
         ConfigError: if the folder holds another experiment, or the settings do not fit together.
@@ -65,10 +74,10 @@ def train(config: Experiment, folder: Path, *, device: str = "auto", resume: Res
     if strategy.rank == 0:
         _write_description(config, folder, bundle)
     model = parts.build_model(choice)
-    for source in filter(None, config.init_from.split(",")):
+    for source in filter(None, config.train.init_from.split(",")):
         for line in initialise_from(model, parts.tracks, *_source_of(source)):
             log.info("%s", line)
-    for line in freeze_parameters(model, config.freeze):
+    for line in freeze_parameters(model, config.train.freeze):
         log.info("%s", line)
     if strategy.rank == 0:
         _announce(parts, model, choice, bundle)
@@ -85,6 +94,7 @@ def train(config: Experiment, folder: Path, *, device: str = "auto", resume: Res
         seed=config.seed,
         config=to_mapping(config),
         fingerprints=parts.fingerprints,
+        hooks=make_hooks(folder, parts, choice, bundle) if make_hooks else (),
         validate=_validator(parts, bundle, choice) if len(bundle.validation) else None,
         flops_per_token=partial(_forward_flops, model),
     )
@@ -151,7 +161,7 @@ def require_same_experiment(before: Mapping[str, Any], now: Mapping[str, Any], f
     """
     may_change = {"steps", "tokens", "log_every", "validate_every", "checkpoint_every", "keep", "resume", "tracking"}
     may_change |= {"watchdog_seconds", "distributed", "deepspeed", "compile", "accumulation"}
-    for part in ("seed", "tracks", "data", "model", "diffusion", "init_from", "train"):
+    for part in ("seed", "tracks", "data", "model", "diffusion", "train"):
         old, new = before.get(part), now.get(part)
         if part == "train" and isinstance(old, Mapping) and isinstance(new, Mapping):
             old = {k: v for k, v in old.items() if k not in may_change}

@@ -65,3 +65,17 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
         if not torch.cuda.is_available():
             pytest.skip("no CUDA device here")
+
+
+SMOKE = ("train.steps=4", "train.checkpoint_every=2", "train.validate_every=4", "evaluation.after_training=false")
+
+
+@pytest.fixture(scope="session")
+def smoke_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a dual-track run of four steps on a tiny textbook world: everything is there, nothing is learned."""
+    from protlig_dd.experiment import load_experiment
+    from protlig_dd.run import train
+
+    folder = tmp_path_factory.mktemp("runs") / "smoke"
+    train(load_experiment("demo/smoke", SMOKE), folder, device="cpu")
+    return folder

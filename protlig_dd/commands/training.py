@@ -18,6 +18,7 @@ from protlig_dd.device import DeviceChoice, choose_device
 from protlig_dd.evaluation.report import write_report
 from protlig_dd.experiment import Experiment, Parts, count_parameters, load_experiment
 from protlig_dd.nn.flops import training_flops
+from protlig_dd.preview import preview_hooks
 from protlig_dd.run import open_run
 from protlig_dd.run import train as train_run
 from protlig_dd.training import distributed
@@ -36,7 +37,7 @@ def train(options: Namespace) -> Iterator[str | int]:
     """Train, and afterwards evaluate and report if the config says so; the exit code is 128 + signal when stopped by one."""
     config = _experiment(options)
     folder = Path(options.out or f"runs/{config.name}")
-    result = train_run(config, folder, device=options.device, resume=options.resume)
+    result = train_run(config, folder, device=options.device, resume=options.resume, make_hooks=preview_hooks)
     if distributed.launched().rank != 0:
         return
     if result.stopped_by:

@@ -136,7 +136,7 @@ def interval_strip(value: float, low: float, high: float, null: float | None) ->
     if not math.isnan(low):
         thickness = max(at(high) - at(low), 1.5)
         bar = (
-            f'<rect x="{at(low)}" y="6" width="{thickness:.1f}" height="6" rx="3" fill="#0072b2" fill-opacity="0.35"/>'
+            f'<rect x="{at(low)}" y="6" width="{thickness:.1f}" height="6" rx="2" fill="#0072b2" fill-opacity="0.45"/>'
         )
     mark = (
         ""
@@ -144,7 +144,7 @@ def interval_strip(value: float, low: float, high: float, null: float | None) ->
         else f'<circle cx="{at(null)}" cy="9" r="3.4" fill="#fff" stroke="#8a929c" stroke-width="1.4"/>'
     )
     axis = f'<line x1="6" x2="{width - 6}" y1="9" y2="9" stroke="#d5dae0"/>'
-    dot = f'<circle cx="{at(value)}" cy="9" r="3.6" fill="#0072b2"/>'
+    dot = f'<circle cx="{at(value)}" cy="9" r="2.6" fill="#0072b2"/>'
     return f'<svg class="strip" viewBox="0 0 {width} 18" width="{width}" height="18" aria-hidden="true">{axis}{bar}{mark}{dot}</svg>'
 
 

@@ -32,6 +32,7 @@ from typing import Any
 
 import yaml
 
+from protlig_dd import __version__
 from protlig_dd.errors import FormatError, MissingDependencyError
 from protlig_dd.evaluation.drawings import COLOURS, Curve, line_chart, molecule
 from protlig_dd.evaluation.sections import Section, Table, read_evaluation, write_evaluation
@@ -40,7 +41,7 @@ from protlig_dd.evaluation.tables import cards_html, headline, section_html
 __all__ = ["Section", "Table", "render", "write_evaluation", "write_report", "write_reproduction"]
 
 NUM_SHOWN = 12
-_PACKAGES = ("protlig_dd", "torch", "numpy", "rdkit")
+_PACKAGES = ("torch", "numpy", "rdkit")
 _SMALL_CHARTS = {
     "loss": ("train/loss", "validation/nll"),
     "learning rate": ("train/lr",),
@@ -237,7 +238,7 @@ def _facts_html(row: Mapping[str, str], smiles: str) -> str:
     facts = [("ligand", f"<code>{escape(smiles)}</code>")] if smiles else []
     if row.get("protein"):
         facts.append(("protein", f"<code>{escape(_shortened(row['protein']))}</code>"))
-    facts += [(k, escape(v)) for k, v in row.items() if k not in ("matched", "protein") and v and len(v) <= 40]
+    facts += [(k, escape(v)) for k, v in row.items() if k not in ("matched", "protein", "id") and v and len(v) <= 40]
     return badge + "<dl>" + "".join(f"<dt>{escape(k)}</dt><dd>{v}</dd>" for k, v in facts) + "</dl>"
 
 
@@ -283,7 +284,7 @@ def _items(versions: Any) -> Iterable[tuple[str, Any]]:
 
 
 def _versions() -> dict[str, str]:
-    versions = {"python": platform.python_version()}
+    versions = {"python": platform.python_version(), "protlig_dd": __version__}
     for name in _PACKAGES:
         try:
             versions[name] = metadata.version(name)

@@ -137,7 +137,7 @@ class DiT(nn.Module):
         return list(self.blocks)
 
     def forward_flops(self, batch: TrackBatch) -> float:
-        """Return the floating-point operations of one forward pass on a batch (a multiply-add counts as two)."""
+        """Return the operations of one forward pass for the logits of all tokens (a multiply-add counts as two)."""
         layout = batch.tracks[self.track].layout
         per_token = linear_flops(self.blocks, per_example=("modulation",)) + linear_flops(
             self.head, per_example=("modulation",)
@@ -145,4 +145,5 @@ class DiT(nn.Module):
         if self.convolution is not None:
             per_token += linear_flops(self.convolution)
         pairs = sum(n * n for n in layout.lengths)
-        return per_token * layout.num_tokens + len(self.blocks) * attention_flops(self.embedding.embedding_dim, pairs)
+        attended = len(self.blocks) * attention_flops(self.embedding.embedding_dim, pairs)
+        return float(per_token * layout.num_tokens + attended)

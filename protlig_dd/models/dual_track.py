@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from jaxtyping import Float
@@ -23,7 +23,7 @@ from protlig_dd.nn.attention import Backend
 from protlig_dd.nn.blocks import BlockShape, DiTBlock, Head
 from protlig_dd.nn.embeddings import ConditionEmbedding, NoiseLevelEmbedding
 from protlig_dd.nn.flops import attention_flops, linear_flops
-from protlig_dd.nn.layers import Activation, LocalConvolution
+from protlig_dd.nn.layers import Activation, CrossAttention, LocalConvolution
 from protlig_dd.nn.packed import wanted_tokens
 from protlig_dd.nn.rotary import rotation
 from protlig_dd.tokens.tracks import Layout, TrackBatch, TrackSet
@@ -114,7 +114,7 @@ class DualTrack(nn.Module):
         """Return logits of every track; see `diffusion.denoiser.Denoiser`."""
         layouts = {name: batch.tracks[name].layout for name in self.stacks}
         hidden, conditions, rotations = {}, {}, {}
-        for name, stack in self.stacks.items():
+        for name, stack in self._stacks.items():
             condition = stack.noise_level(sigma[name])
             conditions[name] = condition + stack.conditions(batch.conditions, condition)
             rotations[name] = rotation(layouts[name].position, self.head_size)
@@ -126,7 +126,7 @@ class DualTrack(nn.Module):
         for i in range(self.num_blocks):
             before = hidden
             hidden = {}
-            for name, stack in self.stacks.items():
+            for name, stack in self._stacks.items():
                 context, context_layout = _context(name, before, layouts)
                 own = (before[name], layouts[name], rotations[name])
                 only = wanted[name] if i == self.num_blocks - 1 else None
@@ -139,33 +139,37 @@ class DualTrack(nn.Module):
                 else:
                     hidden[name] = stack.blocks[i](*arguments)
         logits = {}
-        for name, stack in self.stacks.items():
+        for name, stack in self._stacks.items():
             only = wanted[name]
             layout, rows = (layouts[name], asked[name]) if only is None else (only.layout, None)
             logits[name] = stack.head(hidden[name], layout, conditions[name], rows)
         return logits
 
+    @property
+    def _stacks(self) -> dict[str, TrackStack]:
+        """`stacks` as a dictionary of what it holds."""
+        return cast("dict[str, TrackStack]", dict(self.stacks.items()))
+
     def shard_units(self) -> list[nn.Module]:
         """Return the modules that sharded training wraps one by one."""
-        return [block for stack in self.stacks.values() for block in stack.blocks]
+        return [block for stack in self._stacks.values() for block in stack.blocks]
 
     def forward_flops(self, batch: TrackBatch) -> float:
-        """Return the floating-point operations of one forward pass on a batch (a multiply-add counts as two)."""
+        """Return the operations of one forward pass for the logits of all tokens (a multiply-add counts as two)."""
         layouts = {name: batch.tracks[name].layout for name in self.stacks}
         total = 0.0
-        for name, stack in self.stacks.items():
+        for name, stack in self._stacks.items():
             own, skip = layouts[name], ("modulation", "kv", "noise_level")
             total += linear_flops(stack, per_example=skip) * own.num_tokens
             size = stack.embedding.embedding_dim
             others = [layouts[n] for n in self.stacks if n != name]
             pairs = sum(n * n for n in own.lengths)
             for block in stack.blocks:
-                if block.cross is not None:
-                    crossed = sum(a * b for other in others for a, b in zip(own.lengths, other.lengths, strict=True))
-                    total += linear_flops(block.cross.kv) * sum(o.num_tokens for o in others) + attention_flops(
-                        size, crossed
-                    )
                 total += attention_flops(size, pairs)
+                if isinstance(block.cross, CrossAttention):
+                    crossed = sum(a * b for other in others for a, b in zip(own.lengths, other.lengths, strict=True))
+                    total += linear_flops(block.cross.kv) * sum(o.num_tokens for o in others)
+                    total += attention_flops(size, crossed)
         return total
 
 

@@ -175,7 +175,8 @@ def _plan(q_layout: Layout, k_layout: Layout, backend: Backend) -> _Plan:
             (place, len(q_source), q_layout),
         )
     ]
-    return _Plan(tuple(blocks), *moved, empty=any(lq and not lk for lq, lk in pairs))
+    empty = any(lq and not lk for lq, lk in pairs)
+    return _Plan(tuple(blocks), q_source=moved[0], k_source=moved[1], q_place=moved[2], empty=empty)
 
 
 def _sources(layout: Layout, order: list[int], places: list[int]) -> tuple[Tensor, Tensor]:
@@ -224,8 +225,8 @@ def _blockwise(q: Tensor, k: Tensor, v: Tensor, q_layout: Layout, k_layout: Layo
     k_sizes = [e * lk for e, _, lk in (block.shape for block in plan.blocks)]
     outputs = []
     for block, *parts in zip(plan.blocks, q.split(q_sizes), k.split(k_sizes), v.split(k_sizes), strict=True):
-        heads_first = (part.unflatten(0, (block.shape[0], -1)).transpose(1, 2) for part in parts)
-        out = F.scaled_dot_product_attention(*heads_first, attn_mask=block.mask)
+        qb, kb, vb = (part.unflatten(0, (block.shape[0], -1)).transpose(1, 2) for part in parts)
+        out = F.scaled_dot_product_attention(qb, kb, vb, attn_mask=block.mask)
         outputs.append(out.transpose(1, 2).flatten(0, 1))
     if plan.empty:
         outputs.append(q.new_zeros((1, *q.shape[1:])))
@@ -259,13 +260,15 @@ def _varlen(
 def _torch_kernel(*arguments: Tensor | int) -> Tensor:
     from torch.nn.attention.varlen import varlen_attn
 
-    return varlen_attn(*arguments)
+    out: Tensor = varlen_attn(*arguments)  # type: ignore[arg-type, assignment]
+    return out
 
 
 def _flash_kernel(*arguments: Tensor | int) -> Tensor:
     from flash_attn import flash_attn_varlen_func
 
-    return flash_attn_varlen_func(*arguments)
+    out: Tensor = flash_attn_varlen_func(*arguments)
+    return out
 
 
 def attention(

@@ -104,4 +104,5 @@ class Head(nn.Module):
         if at is not None:
             x, segment = x.index_select(0, at), segment.index_select(0, at)
         shift, scale = self.modulation(condition).chunk(2, dim=-1)
-        return self.linear(modulate(self.norm(x), shift, scale, segment))
+        logits: Tensor = self.linear(modulate(self.norm(x), shift, scale, segment))
+        return logits

@@ -55,7 +55,8 @@ class SelfAttention(nn.Module):
         else:
             q = q.index_select(0, wanted.queries)
             attended = attention(q, k, v, wanted.layout, layout, backend=self.backend)
-        return self.out(attended.flatten(1))
+        projected: Tensor = self.out(attended.flatten(1))
+        return projected
 
 
 class CrossAttention(nn.Module):
@@ -75,7 +76,9 @@ class CrossAttention(nn.Module):
         """Return what each token reads from its example's context; zeros where there is none."""
         q = self.q(x).unflatten(-1, (self.num_heads, -1))
         k, v = self.kv(context).unflatten(-1, (2, self.num_heads, -1)).unbind(1)
-        return self.out(attention(q, k, v, layout, context_layout, backend=self.backend).flatten(1))
+        read = attention(q, k, v, layout, context_layout, backend=self.backend)
+        projected: Tensor = self.out(read.flatten(1))
+        return projected
 
 
 class LocalConvolution(nn.Module):

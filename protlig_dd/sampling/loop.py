@@ -77,8 +77,8 @@ class Problem:
         informative = self.diffusion.parameterizations[track].informative(state.batch.tracks[track].tokens)
         return (self.open[track] & informative).nonzero().squeeze(1)
 
-    def logits(self, state: State, at: Mapping[str, Int[Tensor, " a"]]) -> dict[str, Float[Tensor, "a k"]]:
-        """Return the denoiser's logits at some positions of the generated tracks: one network call.
+    def logits(self, state: State, at: Mapping[str, Int[Tensor, " _a"]]) -> dict[str, Float[Tensor, "_a _k"]]:
+        """Return the denoiser's logits [a, k] at some positions of the generated tracks: one network call.
 
         Examples of which nothing is asked (finished ones) are emptied before the call, so that they cost nothing.
         """
@@ -222,8 +222,8 @@ def _count(layout: Layout, chosen: Bool[Tensor, " n"]) -> Int[Tensor, " b"]:
 
 
 def _leave_out(
-    batch: TrackBatch, left_out: Bool[Tensor, " b"], at: Mapping[str, Int[Tensor, " a"]]
-) -> tuple[TrackBatch, dict[str, Int[Tensor, " a"]]]:
+    batch: TrackBatch, left_out: Bool[Tensor, " b"], at: Mapping[str, Int[Tensor, " _a"]]
+) -> tuple[TrackBatch, dict[str, Int[Tensor, " _a"]]]:
     """Return a batch with some examples emptied, and where positions of the others lie in it; all or none is left as it is."""
     kept = (~left_out).tolist()
     if all(kept) or not any(kept):

@@ -34,6 +34,8 @@ class TrainSettings:
         best_metric: the validation metric that `best` follows; empty for the first one.
         best_is: whether its lowest or its highest value is the best.
         resume: "auto" goes on where the run's folder stands, "last-good" passes damaged checkpoints over, "never" refuses to go on.
+        init_from: run folders, with commas, whose weights the model starts from (done by whoever builds the model).
+        freeze: regular expressions of parameter names that are not trained (likewise).
         watchdog_seconds: how long a phase of a step may last before the process that holds the run up is named; 0 is never.
     """
 
@@ -55,6 +57,8 @@ class TrainSettings:
     best_is: Literal["lowest", "highest"] = "lowest"
     resume: Literal["auto", "never", "last-good"] = "auto"
     watchdog_seconds: float = 900.0
+    init_from: str = ""
+    freeze: tuple[str, ...] = ()
     optim: OptimSettings = OptimSettings()
     tracking: TrackingSettings = TrackingSettings()
 

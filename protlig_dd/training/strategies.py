@@ -80,7 +80,7 @@ class Single:
         """Add the gradients of a loss."""
         if self.scaler.is_enabled():
             loss = self.scaler.scale(loss)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
 
     def clip(self) -> Tensor | None:
         """Clip the gradients; return their norm over all parameters and processes before clipping, or None if `step` will clip.
@@ -226,7 +226,6 @@ class Ddp(Single):
             device_ids=devices,
             find_unused_parameters=True,
             gradient_as_bucket_view=True,
-            broadcast_buffers=False,
         )
 
     def micro_step(self, *, last: bool) -> AbstractContextManager[None]:

@@ -83,14 +83,13 @@ class JsonlTracker:
     def log(self, step: int, metrics: Mapping[str, float | int]) -> None:
         """See `Tracker.log`; what is not finite becomes null, which JSON has."""
         plain = {k: float(v) if math.isfinite(v) else None for k, v in metrics.items()}
-        self._file.write(json.dumps({"step": step, "seconds": round(time.time() - self._start, 3), **plain}) + "\n")
+        seconds = round(time.time() - self._start, 3)
+        self._file.write(json.dumps({"step": step, "seconds": seconds, **plain}) + "\n")
 
     def log_text(self, step: int, name: str, text: str) -> None:
-        """See `Tracker.log_text`."""
         self._path(step, name, "txt").write_text(text + "\n", encoding="utf-8")
 
     def log_image(self, step: int, name: str, png: bytes) -> None:
-        """See `Tracker.log_image`."""
         self._path(step, name, "png").write_bytes(png)
 
     def _path(self, step: int, name: str, suffix: str) -> Path:
@@ -99,7 +98,6 @@ class JsonlTracker:
         return folder / f"{name.replace('/', '_')}_{step:08d}.{suffix}"
 
     def close(self) -> None:
-        """See `Tracker.close`."""
         self._file.close()
 
 
@@ -139,11 +137,9 @@ class TensorBoardTracker:
         self._writer.add_event(self._event.Event(wall_time=time.time(), step=step, summary=summary))
 
     def log(self, step: int, metrics: Mapping[str, float | int]) -> None:
-        """See `Tracker.log`."""
         self._add(step, [self._summary.Summary.Value(tag=k, simple_value=float(v)) for k, v in metrics.items()])
 
     def log_text(self, step: int, name: str, text: str) -> None:
-        """See `Tracker.log_text`."""
         from tensorboard.compat.proto import tensor_pb2, tensor_shape_pb2, types_pb2
 
         plugin = self._summary.SummaryMetadata(plugin_data=self._summary.SummaryMetadata.PluginData(plugin_name="text"))
@@ -152,13 +148,11 @@ class TensorBoardTracker:
         self._add(step, [self._summary.Summary.Value(tag=name, metadata=plugin, tensor=tensor)])
 
     def log_image(self, step: int, name: str, png: bytes) -> None:
-        """See `Tracker.log_image`."""
         width, height = struct.unpack(">II", png[16:24])  # the header of a PNG file
         image = self._summary.Summary.Image(height=height, width=width, colorspace=4, encoded_image_string=png)
         self._add(step, [self._summary.Summary.Value(tag=name, image=image)])
 
     def close(self) -> None:
-        """See `Tracker.close`."""
         self._writer.close()
 
 
@@ -168,7 +162,6 @@ class WandbTracker:
     def __init__(self, folder: Path, settings: TrackingSettings, mode: str, config: Mapping[str, Any]) -> None:
         self._wandb = require("wandb", "tracking.wandb", extra="train")
         identity = folder / "wandb_run.json"
-        folder.mkdir(parents=True, exist_ok=True)
         if not identity.is_file():
             identity.write_text(json.dumps({"id": secrets.token_hex(4)}) + "\n", encoding="utf-8")
         run_id = json.loads(identity.read_text(encoding="utf-8"))["id"]
@@ -185,21 +178,20 @@ class WandbTracker:
         try:
             self._run = self._wandb.init(mode=mode, settings=self._wandb.Settings(**limits), **wanted)
         except (self._wandb.Error, OSError) as error:
-            log.warning("wandb: %s; this run is logged offline, send it later with: wandb sync", _one_line(error))
+            log.warning(
+                "wandb: %s; this run is logged offline, send it later with: wandb sync", " ".join(str(error).split())
+            )
             wanted["resume"] = None
             self._run = self._wandb.init(mode="offline", settings=self._wandb.Settings(**limits), **wanted)
         self._run.define_metric("*", step_metric="step")
 
     def log(self, step: int, metrics: Mapping[str, float | int]) -> None:
-        """See `Tracker.log`."""
         self._run.log({"step": step, **metrics})
 
     def log_text(self, step: int, name: str, text: str) -> None:
-        """See `Tracker.log_text`."""
         self._run.log({"step": step, name: self._wandb.Html(f"<pre>{text}</pre>", inject=False)})
 
     def log_image(self, step: int, name: str, png: bytes) -> None:
-        """See `Tracker.log_image`."""
         import io
 
         from PIL import Image
@@ -266,10 +258,6 @@ def _reachable(url: str, timeout_seconds: float) -> bool:
         return False
 
 
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())
-
-
 class Tracking:
     """Several trackers as one; without any it takes everything and keeps nothing."""
 
@@ -277,22 +265,18 @@ class Tracking:
         self.trackers = list(trackers)
 
     def log(self, step: int, metrics: Mapping[str, float | int]) -> None:
-        """See `Tracker.log`."""
         for tracker in self.trackers:
             tracker.log(step, metrics)
 
     def log_text(self, step: int, name: str, text: str) -> None:
-        """See `Tracker.log_text`."""
         for tracker in self.trackers:
             tracker.log_text(step, name, text)
 
     def log_image(self, step: int, name: str, png: bytes) -> None:
-        """See `Tracker.log_image`."""
         for tracker in self.trackers:
             tracker.log_image(step, name, png)
 
     def close(self) -> None:
-        """See `Tracker.close`."""
         for tracker in self.trackers:
             tracker.close()
 

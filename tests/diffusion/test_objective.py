@@ -109,10 +109,10 @@ def by_example(prepared: Prepared) -> dict[int, tuple[object, ...]]:
 def test_an_examples_noise_does_not_depend_on_its_batch(kind: str, times: TimeSampler) -> None:
     """Neither on order, nor on neighbours, nor on the split over ranks and micro-batches: bit for bit."""
     one = objective(kind, times=times)
-    size = 48
+    size = 36
     whole = by_example(one.prepare(batch_of(list(range(size)), size=size), 5))
     order = torch.randperm(size).tolist()
-    for parts in (1, 3, 48):
+    for parts in (1, 3, 12):
         together: dict[int, tuple[object, ...]] = {}
         for part in range(parts):
             together |= by_example(one.prepare(batch_of(order[part::parts], size=size), 5))
@@ -216,11 +216,11 @@ def test_counts_are_maskable_tokens_of_noised_tracks() -> None:
 def test_the_loss_is_the_sum_over_tokens_written_out(kind: str) -> None:
     """Each token of each example by itself, with the alpha, slope and weight of its own example and track."""
     one = objective(kind, times=BiasedTimes(corrected=True, steps=10))
-    clean = batch_of(list(range(20)), size=20)
+    clean = batch_of(list(range(8)), size=8)
     prepared = one.prepare(clean, 3)
     logits = Arbitrary()(prepared.batch, prepared.sigma)
     draws = Draws.root(0, "train", 3).fold("example").fold_in(clean.example_ids)
-    drawn = [one.times.draw(draws.fold("time", g), draws, clean.slots, 20, 3) for g in (0, 1)]
+    drawn = [one.times.draw(draws.fold("time", g), draws, clean.slots, 8, 3) for g in (0, 1)]
     total = 0.0
     for name, track in prepared.batch.tracks.items():
         param, at = one.diffusion.parameterizations[name], 0
@@ -250,7 +250,7 @@ def test_sigma_is_the_noise_that_was_applied() -> None:
         times=Fixed(t=0.9),
         curriculum=curriculum,
     )
-    size = 400
+    size = 120
     for step in (0, 50, 100):
         scaled = Scaled(base=Geometric(), factor=0.1 + 0.9 * step / 100)
         prepared = one.prepare(batch_of(list(range(size)), size=size), step)
@@ -311,15 +311,15 @@ def test_preparing_writes_nothing_into_the_batch() -> None:
 
 
 def test_conditions_are_hidden_at_their_rate_and_by_example() -> None:
-    size = 2000
+    size = 700
     batch = replace(batch_of(list(range(size)), size=size), conditions={"affinity": torch.arange(size) % 5})
     hidden = objective(condition_dropout=0.2).prepare(batch, 0).batch.conditions["affinity"]
     share = float((hidden == -1).float().mean())
     assert abs(share - 0.2) < 4 * math.sqrt(0.16 / size)
     assert torch.equal(hidden[hidden >= 0], batch.conditions["affinity"][hidden >= 0])
-    part = replace(batch_of([5, 1999, 7], size=size), conditions={"affinity": torch.tensor([0, 4, 2])})
+    part = replace(batch_of([5, 699, 7], size=size), conditions={"affinity": torch.tensor([0, 4, 2])})
     again = objective(condition_dropout=0.2).prepare(part, 0).batch.conditions["affinity"]
-    assert torch.equal(again, hidden[[5, 1999, 7]])
+    assert torch.equal(again, hidden[[5, 699, 7]])
     assert bool((objective(condition_dropout=0.0).prepare(batch, 0).batch.conditions["affinity"] >= 0).all())
 
 

@@ -41,7 +41,7 @@ def untrained() -> DualTrack:
 def test_the_gap_of_an_exact_model_is_what_the_law_says() -> None:
     denoiser = ExactDenoiser(WORLD, WORLD.parameterizations("subs"))
     table = table_of(WORLD.sample(300, seed=5))
-    found = condition_dependence(denoiser, diffusion(), table, WORLD.tracks, "b_given_a", num_times=4)
+    found = condition_dependence(denoiser, diffusion(), table, WORLD.tracks, "b_given_a", num_times=3)
     joint = WORLD.joint.reshape(27, 16)
     of_a, conditional = joint.sum(1), joint / joint.sum(1, keepdim=True)
     # Shuffled: a' is any other condition, as likely as it is in the data: sum over a, a' != a of p(a) p(a') / (1 - p(a)) H(b|a, b|a').
@@ -100,13 +100,13 @@ class Hashed:
 def test_the_interval_of_an_untrained_model_that_reads_its_condition_covers_nought() -> None:
     draws = np.random.default_rng(0)
     covered = 0
-    for seed in range(12):
+    for seed in range(8):
         letters = torch.from_numpy(draws.integers([3, 3, 3, 4, 4], size=(60, 5)))
         table = table_of(WORLD.batch(letters))
         found = condition_dependence(Hashed(), diffusion(), table, WORLD.tracks, "b_given_a", num_times=1, seed=seed)
         assert found.gap.value != 0
         covered += found.gap.low <= 0 <= found.gap.high
-    assert covered >= 9
+    assert covered >= 6
 
 
 def test_noise_is_common_to_true_and_shuffled_pairs() -> None:

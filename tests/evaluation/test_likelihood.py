@@ -168,9 +168,9 @@ def test_special_tokens_are_neither_noised_nor_counted() -> None:
         return {n: torch.zeros(len(at[n]), t.vocabulary.num_rows) for n, t in WORLD.tracks.items()}
 
     table = TokenTable.from_examples([{"a": [0, 1, 2, 3, 0], "b": [2, 3]}], ["a", "b"])
-    found = bound(flat, diffusion, table_batches(table, WORLD.tracks, batch_size=8), "joint", num_times=100)
+    found = bound(flat, diffusion, table_batches(table, WORLD.tracks, batch_size=8), "joint", num_times=40)
     assert (found.num_tokens["a"].tolist(), found.num_tokens["b"].tolist()) == ([3], [1])
-    assert found.nats["a"][0] == pytest.approx(3 * math.log(3), rel=0.15)
+    assert found.nats["a"][0] == pytest.approx(3 * math.log(3), rel=0.25)
     assert chain_rule_nll(flat, diffusion, table_batches(table, WORLD.tracks, batch_size=8), "joint").total[
         0
     ] == pytest.approx(3 * math.log(3) + math.log(4), rel=1e-5)

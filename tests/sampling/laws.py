@@ -83,14 +83,27 @@ SCENES = {
 
 
 class RememberingDenoiser(ExactDenoiser):
-    """The exact denoiser, quick where it is asked for the same states again."""
+    """The exact denoiser, quick where it is asked for the same states again and the noise level does not matter."""
 
-    def _given_others(self, codes: Tensor, noise: Tensor) -> list[Tensor]:
-        last = self.__dict__.get("last")
-        if last is None or not (torch.equal(last[0], codes) and torch.equal(last[1], noise)):
-            last = (codes, noise, super()._given_others(codes, noise))
-            self.__dict__["last"] = last
-        return last[2]
+    _last: tuple[Tensor, dict[str, Tensor]] | None = None
+
+    def __call__(
+        self, batch: TrackBatch, sigma: Mapping[str, Tensor], *, at: Mapping[str, Tensor] | None = None
+    ) -> dict[str, Tensor]:
+        tokens = torch.cat([batch.tracks[name].tokens for name in NAMES])
+        last = self._last
+        if last is None or not torch.equal(last[0], tokens) or not self._is_stationary:
+            last = (tokens, super().__call__(batch, sigma))
+            self._last = last
+        return last[1] if at is None else {name: logits[at[name]] for name, logits in last[1].items()}
+
+    @property
+    def _is_stationary(self) -> bool:
+        """Whether p(x0 | x_t), and with it the logits, is the same at all times."""
+        return all(
+            isinstance(param.process, Absorbing) and getattr(param, "scale_by_sigma", True)
+            for param in self.parameterizations.values()
+        )
 
 
 @dataclass(frozen=True)

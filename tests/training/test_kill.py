@@ -11,8 +11,8 @@ import pytest
 from protlig_dd.training.checkpoint import list_checkpoints, step_of
 from tests.training.toy import killed_child, quick_settings, read_metrics, run_toy, start_process, train_child
 
-STEPS, DROPOUT = 60, 0.1
-CHANGES: dict[str, Any] = {"steps": STEPS, "checkpoint_every": 7, "log_every": 1}
+STEPS, DROPOUT = 24, 0.1
+CHANGES: dict[str, Any] = {"steps": STEPS, "checkpoint_every": 5, "log_every": 1}
 
 
 def bytes_of(folder: Path, step: int) -> dict[str, bytes]:
@@ -33,10 +33,10 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     "moment",
     [
         0,
-        17,
-        pytest.param(9, marks=pytest.mark.slow),
-        pytest.param(26, marks=pytest.mark.slow),
-        pytest.param(40, marks=pytest.mark.slow),
+        8,
+        pytest.param(3, marks=pytest.mark.slow),
+        pytest.param(13, marks=pytest.mark.slow),
+        pytest.param(19, marks=pytest.mark.slow),
     ],
 )
 def test_a_killed_run_ends_with_the_same_bytes(tmp_path: Path, whole: Path, moment: int) -> None:
@@ -46,8 +46,8 @@ def test_a_killed_run_ends_with_the_same_bytes(tmp_path: Path, whole: Path, mome
     saved = list_checkpoints(tmp_path / "checkpoints")
     last = step_of(saved[-1]) if saved else 0
     if moment == 0:
-        assert last == 7
-        assert list((tmp_path / "checkpoints").glob(".writing-step_00000014-*/weights.safetensors"))
+        assert last == 5
+        assert list((tmp_path / "checkpoints").glob(".writing-step_00000010-*/weights.safetensors"))
     logged_before = read_last(tmp_path)
     again = start_process(train_child, folder=tmp_path, changes=CHANGES, dropout=DROPOUT)
     again.join(120)
