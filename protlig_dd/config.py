@@ -7,7 +7,9 @@ dotted path, what was found, and the nearest valid name. Nothing here imports to
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import re
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -38,7 +40,9 @@ def config_folder() -> Path:
 def list_configs() -> list[str]:
     """Return the names of all packaged configs, such as "dual_track/demo"."""
     folder = config_folder()
-    return sorted(str(p.relative_to(folder).with_suffix("")) for p in folder.rglob("*.yaml") if p.parent != folder)
+    launcher = folder / "accelerate"  # settings of the launcher, not of a run
+    files = (p for p in folder.rglob("*.yaml") if p.parent not in (folder, launcher))
+    return sorted(p.relative_to(folder).with_suffix("").as_posix() for p in files)
 
 
 def find_config(name: str | Path) -> Path:
@@ -48,8 +52,9 @@ def find_config(name: str | Path) -> Path:
         ConfigError: if there is none; the message lists the nearest packaged name.
     """
     for candidate in (Path(name), config_folder() / f"{name}.yaml", config_folder() / str(name)):
-        if candidate.is_file():
-            return candidate
+        with contextlib.suppress(OSError):  # a name too long for a file is no file
+            if candidate.is_file():
+                return candidate
     known = list_configs()
     raise ConfigError(
         f"config '{name}': found neither a file nor a packaged config of that name{nearest(str(name), known)}; "
@@ -122,7 +127,9 @@ def _read_chain(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     if parent is None:
         return typing.cast("dict[str, Any]", plain)
     if not isinstance(parent, str):
-        raise ConfigError(f"{path}: extends: found {parent!r}, expected the name of one config; write extends: dual_track/demo")
+        raise ConfigError(
+            f"{path}: extends: found {parent!r}, expected the name of one config; write extends: dual_track/demo"
+        )
     beside = path.parent / f"{parent}.yaml"
     base = _read_chain(beside if beside.is_file() else find_config(parent), (*seen, path))
     return _merge(base, typing.cast("dict[str, Any]", plain))
@@ -170,20 +177,27 @@ def _resolve_kinds(annotation: Any, values: Any, where: str) -> Any:
     members = _members(annotation)
     if not members:
         origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+        if origin in (typing.Union, types.UnionType) and len(arguments) == 2 and type(None) in arguments:
+            return _resolve_kinds(arguments[arguments[0] is type(None)], values, where)
         if origin is dict and isinstance(values, Mapping):
             # null takes an entry away that the extended config has, such as diffusion.tasks.joint=null
             return {k: _resolve_kinds(arguments[1], v, _join(where, k)) for k, v in values.items() if v is not None}
         if origin in (tuple, list) and isinstance(values, list):
             return [_resolve_kinds(arguments[0], v, _join(where, i)) for i, v in enumerate(values)]
         return values
-    if not isinstance(values, Mapping):
-        return values
     kinds = {kind_of(m): m for m in members}
+    others = _plain_members(annotation)
+    if not isinstance(values, Mapping):
+        if len(members) > 1 and not others and not isinstance(values, tuple(members)):
+            raise ConfigError(
+                f"{where}: found {values!r}, expected a mapping with a kind, one of {', '.join(map(str, kinds))}"
+            )
+        return values
     if len(members) == 1:
         (cls,) = members
     else:
         kind = values.get("kind")
-        if kind not in kinds:
+        if not isinstance(kind, str) or kind not in kinds:
             found = f"found '{kind}'" if kind is not None else "found none"
             raise ConfigError(
                 f"{_join(where, 'kind')}: {found}, expected one of {', '.join(map(str, kinds))}{nearest(str(kind), map(str, kinds))}"
@@ -191,7 +205,14 @@ def _resolve_kinds(annotation: Any, values: Any, where: str) -> Any:
         cls = kinds[kind]
     hints = typing.get_type_hints(cls, include_extras=True)
     resolved = {k: _resolve_kinds(hints[k], v, _join(where, k)) if k in hints else v for k, v in values.items()}
-    return build_one(cls, resolved, where) if len(members) > 1 else resolved
+    return build_one(cls, resolved, where) if len(members) > 1 or others - {type(None)} else resolved
+
+
+def _plain_members(annotation: Any) -> set[Any]:
+    """Return what an annotation allows beside settings classes: None, numbers, text."""
+    if typing.get_origin(annotation) not in (typing.Union, types.UnionType):
+        return set()
+    return {arg for arg in typing.get_args(annotation) if not _members(arg)}
 
 
 def build_one(cls: type[T], values: Mapping[str, Any], where: str) -> T:
@@ -211,10 +232,12 @@ def _explain(cls: Any, item: Any, where: str) -> str:
         return f"{path}: unknown setting{nearest(str(item['loc'][-1]), options)}; valid ones are: {', '.join(options)}"
     if item["type"] in ("missing", "missing_argument", "missing_keyword_only_argument"):
         return f"{path}: required, found nothing; set {path}=..."
-    message = str(item["msg"]).removeprefix("Value error, ")
+    message = str(item["msg"]).removeprefix("Value error, ").removeprefix("Input should be ")
     if item["type"] == "value_error":
-        return f"{path}: {message}" if path else message
-    return f"{path}: found {item['input']!r}, expected {message.removeprefix('Input should be ').lower()}"
+        names_field = re.match(r"\w+: found", message)
+        return f"{path}{'.' if names_field else ': '}{message}" if path else message
+    expected = "a mapping of settings" if item["type"] == "dataclass_type" else message[:1].lower() + message[1:]
+    return f"{path or 'config'}: found {item['input']!r}, expected {expected}"
 
 
 def _field_names(cls: Any, loc: list[str]) -> list[str]:

@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Draw the loss that a curriculum shows beside the bound that it cannot flatter, from the metrics of a run.
 
-    python scripts/plot_curriculum.py runs/curriculum --out docs/images/curriculum.png
+python scripts/plot_curriculum.py runs/curriculum --out docs/images/curriculum.png
 """
 
 from __future__ import annotations
@@ -37,7 +37,10 @@ def main() -> None:
     axes.plot(*series(options.run, "validation/nll"), label="validation bound, no curriculum", marker=".")
     axes.set(xlabel="step", ylabel="nats per token")
     last = int(axes.get_xlim()[1])
-    factors = [curriculum["start"] + (1 - curriculum["start"]) * ramp_up(curriculum["ramp"], s / curriculum["steps"]) for s in range(last)]
+    factors = [
+        curriculum["start"] + (1 - curriculum["start"]) * ramp_up(curriculum["ramp"], s / curriculum["steps"])
+        for s in range(last)
+    ]
     scale = axes.twinx()
     scale.plot(factors, color="gray", linestyle=":", label="factor on sigma (right)")
     scale.set(ylim=(0, 1.05), ylabel="factor on sigma")

@@ -74,7 +74,7 @@ SMOKE = ("train.steps=4", "train.checkpoint_every=2", "train.validate_every=4", 
 def smoke_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder of a dual-track run of four steps on a tiny textbook world: everything is there, nothing is learned."""
     from protlig_dd.experiment import load_experiment
-    from protlig_dd.run import train
+    from protlig_dd.launch import train
 
     folder = tmp_path_factory.mktemp("runs") / "smoke"
     train(load_experiment("demo/smoke", SMOKE), folder, device="cpu")

@@ -25,6 +25,7 @@ FLOORS = [
     {"evaluation", "scaling"},
     {"experiment"},
     {"run"},
+    {"launch"},
     {"generation", "output"},
     {"assessment", "preview"},
     {"commands"},

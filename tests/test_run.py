@@ -11,7 +11,8 @@ import torch
 
 from protlig_dd.errors import CheckpointError, ConfigError
 from protlig_dd.experiment import Parts, load_experiment
-from protlig_dd.run import open_run, train
+from protlig_dd.launch import train
+from protlig_dd.run import open_run
 from tests.conftest import SMOKE
 
 pytestmark = pytest.mark.xdist_group("run")
@@ -28,12 +29,16 @@ def test_a_run_folder_holds_what_is_needed_to_use_it(smoke_run: Path) -> None:
 def test_an_opened_run_has_the_averaged_weights_and_can_have_the_plain_ones(smoke_run: Path) -> None:
     averaged, plain = open_run(smoke_run, device="cpu"), open_run(smoke_run, device="cpu", averaged=False)
     assert averaged.step == plain.step == 4 and not averaged.model.training
-    different = [not torch.equal(a, b) for a, b in zip(averaged.model.parameters(), plain.model.parameters(), strict=True)]
+    different = [
+        not torch.equal(a, b) for a, b in zip(averaged.model.parameters(), plain.model.parameters(), strict=True)
+    ]
     assert any(different)
     assert not any(p.requires_grad for p in averaged.model.parameters())
 
 
-def test_training_again_goes_on_after_the_last_step_and_more_steps_are_the_same_run(smoke_run: Path, tmp_path: Path) -> None:
+def test_training_again_goes_on_after_the_last_step_and_more_steps_are_the_same_run(
+    smoke_run: Path, tmp_path: Path
+) -> None:
     folder = tmp_path / "smoke"
     shutil.copytree(smoke_run, folder)
     result = train(load_experiment("demo/smoke", [*SMOKE, "train.steps=6"]), folder, device="cpu")
@@ -43,7 +48,9 @@ def test_training_again_goes_on_after_the_last_step_and_more_steps_are_the_same_
 
 
 def test_a_folder_of_another_experiment_is_refused_with_the_setting_that_differs(smoke_run: Path) -> None:
-    with pytest.raises(ConfigError, match=r"holds another experiment \(model: found num_blocks '2' there and '3' now\).*name=\.\.\."):
+    with pytest.raises(
+        ConfigError, match=r"holds another experiment \(model: found num_blocks '2' there and '3' now\).*name=\.\.\."
+    ):
         train(load_experiment("demo/smoke", [*SMOKE, "model.num_blocks=3"]), smoke_run, device="cpu")
 
 
@@ -83,7 +90,10 @@ def test_a_model_starts_from_a_run_and_frozen_parameters_stay(smoke_run: Path, t
     for (name, a), (_, b) in zip(before.named_parameters(), after.named_parameters(), strict=True):
         if "protein" in name:
             assert torch.equal(a, b), name
-    assert not torch.equal(before.get_parameter("stacks.ligand.head.linear.weight"), after.get_parameter("stacks.ligand.head.linear.weight"))
+    assert not torch.equal(
+        before.get_parameter("stacks.ligand.head.linear.weight"),
+        after.get_parameter("stacks.ligand.head.linear.weight"),
+    )
 
 
 def test_guidance_needs_a_model_that_saw_the_track_alone() -> None:

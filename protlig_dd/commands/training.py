@@ -15,12 +15,12 @@ from protlig_dd.assessment import assess, summarise_evaluation
 from protlig_dd.data.bundle import load
 from protlig_dd.data.loader import Loader
 from protlig_dd.device import DeviceChoice, choose_device
-from protlig_dd.evaluation.report import write_report
+from protlig_dd.evaluation.report import write_report, write_reproduction
 from protlig_dd.experiment import Experiment, Parts, count_parameters, load_experiment
+from protlig_dd.launch import train as train_run
 from protlig_dd.nn.flops import training_flops
 from protlig_dd.preview import preview_hooks
 from protlig_dd.run import open_run
-from protlig_dd.run import train as train_run
 from protlig_dd.training import distributed
 
 log = logging.getLogger(__name__)
@@ -40,6 +40,8 @@ def train(options: Namespace) -> Iterator[str | int]:
     result = train_run(config, folder, device=options.device, resume=options.resume, make_hooks=preview_hooks)
     if distributed.launched().rank != 0:
         return
+    command = " ".join(["protlig train", options.config, *options.overrides])
+    write_reproduction(folder, command=command, seed=config.seed)
     if result.stopped_by:
         yield result.exit_code
         return

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
+
 from protlig_dd.config import settings
 from protlig_dd.sampling.ancestral import check_steps, reverse_step
 from protlig_dd.sampling.loop import Problem, State, grid, write
@@ -33,8 +35,9 @@ class Euler:
         if index + 1 == self.num_steps:
             return reverse_step(problem, state, alpha_s, f"step {index}", last=True)
         schedule = problem.diffusion.schedule
-        t = schedule.time_of(alpha_t)
+        t = torch.full_like(alpha_t, problem.t_start * (1 - index / self.num_steps))
         step_sigma = -schedule.alpha_prime(t) / alpha_t * problem.t_start / self.num_steps  # d sigma / dt * dt
+        step_sigma = step_sigma.clamp(min=0)  # the cosine's slope at t = 1 rounds to less than nothing
         at = {track: problem.active(state, track) for track in problem.open}
         logits = problem.logits(state, at)
         result = state

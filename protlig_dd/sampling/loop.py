@@ -199,7 +199,7 @@ def grid(problem: Problem, state: State, index: int, num_steps: int) -> tuple[Te
     return level(schedule, t), torch.ones_like(t) if last else level(schedule, s)
 
 
-def level(schedule: NoiseSchedule, t: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
+def level(schedule: NoiseSchedule, t: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
     """Return alpha at t, kept above 0."""
     return schedule.alpha(t).clamp(min=_LEAST_ALPHA)
 

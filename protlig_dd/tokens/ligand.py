@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-from protlig_dd.errors import FormatError, nearest
+from protlig_dd.errors import ConfigError, FormatError, nearest
 from protlig_dd.tokens.vocabulary import Vocabulary
 
 _TOKEN = re.compile(r"\[[^\[\]]+\]|%\(\d+\)|%\d\d|Br|Cl|[BCNOPSFIbcnops]|[0-9]|[-=#$:/\\~*.()]")
@@ -120,21 +120,43 @@ def load_vocabulary(path: Path, *, num_rows: int = 0) -> Vocabulary:
         raise FormatError(
             f"{path}: not readable as a vocabulary ({error}); make one with: protlig prepare vocab DATA --out {path}"
         ) from error
-    if isinstance(content, dict) and isinstance(content.get("tokens"), list):
-        return ligand_vocabulary(content["tokens"], name=path.stem, num_rows=num_rows)
-    if isinstance(content, dict) and isinstance(content.get("model"), dict) and "vocab" in content["model"]:
-        content = content["model"]["vocab"]
-    if isinstance(content, dict) and content and all(isinstance(v, int) for v in content.values()):
-        return _from_hugging_face(content, path, num_rows)
+    try:
+        if isinstance(content, dict) and isinstance(content.get("tokens"), list):
+            return ligand_vocabulary(map(str, content["tokens"]), name=path.stem, num_rows=num_rows)
+        ids = _hugging_face_ids(content)
+        if ids:
+            return _from_hugging_face(ids, path, num_rows)
+    except ConfigError as error:
+        raise FormatError(f"{path}: {error}") from error
     raise FormatError(
         f"{path}: expected 'tokens', or a Hugging Face map of tokens to ids; make one with: protlig prepare vocab"
     )
 
 
+def _hugging_face_ids(content: object) -> dict[str, int]:
+    """The ids of a vocab.json, or of a tokenizer.json with the tokens added to it; empty for anything else."""
+    added: list[dict[str, object]] = []
+    if isinstance(content, dict) and isinstance(content.get("model"), dict):
+        added = content.get("added_tokens") or []
+        content = content["model"].get("vocab")
+    if not isinstance(content, dict) or not all(isinstance(v, int) and v >= 0 for v in content.values()):
+        return {}
+    return {**content, **{str(t["content"]): int(str(t["id"])) for t in added if "content" in t and "id" in t}}
+
+
 def _from_hugging_face(ids: dict[str, int], path: Path, num_rows: int) -> Vocabulary:
     by_id = {i: token for token, i in ids.items()}
+    if len(by_id) < len(ids):
+        shared = next(token for token, i in ids.items() if by_id[i] != token)
+        raise FormatError(
+            f"{path}: '{shared}' and '{by_id[ids[shared]]}' share the id {ids[shared]}; expected one token an id"
+        )
     symbols = tuple(by_id.get(i, f"<unused{i}>") for i in range(max(by_id) + 1))
-    mask = ids.get("<mask>", ids.get("[MASK]"))
+
+    def first(*names: str) -> int | None:
+        return next((ids[name] for name in names if name in ids), None)
+
+    mask = first("<mask>", "[MASK]")
     if mask is None:
         raise FormatError(
             f"{path}: found no '<mask>' token{nearest('<mask>', ids)}; expected one for absorbing diffusion"
@@ -145,9 +167,9 @@ def _from_hugging_face(ids: dict[str, int], path: Path, num_rows: int) -> Vocabu
         symbols=symbols,
         mask_id=mask,
         emittable_ids=tuple(i for i, s in enumerate(symbols) if not special.fullmatch(s)),
-        unknown_id=ids.get("<unk>", ids.get("[UNK]")),
-        begin_id=ids.get("<bos>", ids.get("[CLS]")),
-        end_id=ids.get("<eos>", ids.get("[SEP]")),
-        pad_id=ids.get("<pad>", ids.get("[PAD]")),
+        unknown_id=first("<unk>", "[UNK]"),
+        begin_id=first("<bos>", "<s>", "<cls>", "[CLS]", "[BOS]"),
+        end_id=first("<eos>", "</s>", "[SEP]", "[EOS]"),
+        pad_id=first("<pad>", "[PAD]"),
         num_rows=num_rows,
     )

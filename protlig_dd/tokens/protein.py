@@ -5,7 +5,7 @@ Source: the `vocab.txt` of facebook/esm2 (ids 0 `<cls>`, 1 `<pad>`, 2 `<eos>`, 3
 
 from __future__ import annotations
 
-from protlig_dd.errors import FormatError
+from protlig_dd.errors import ConfigError, FormatError
 from protlig_dd.tokens.vocabulary import Vocabulary
 
 AMINO_ACIDS = "LAGVSERTIDPKQNFYMHWC"
@@ -20,7 +20,14 @@ def protein_vocabulary(*, num_rows: int = 33, mask_id: int = 32) -> Vocabulary:
     Args:
         num_rows: embedding rows, 33 or more; SEDD's published shape has 37.
         mask_id: 32 is ESM's `<mask>`; SEDD's published shape uses its last row, 36.
+
+    Raises:
+        ConfigError: if the mask is a letter or another special id, or the rows do not hold it.
     """
+    if mask_id < _SYMBOLS.index("<mask>"):
+        raise ConfigError(
+            f"mask_id: found {mask_id}, which is '{_SYMBOLS[mask_id]}'; expected 32, or a padded row from 33 on"
+        )
     return Vocabulary(
         name="ESM protein",
         symbols=_SYMBOLS,
@@ -45,7 +52,8 @@ def split_protein(sequence: str, *, where: str = "sequence", unknown: str = "ref
     Raises:
         FormatError: for a letter outside the alphabet when `unknown` is "refuse", or an empty sequence.
     """
-    letters = list("".join(sequence.split()).upper().removesuffix("*"))
+    # Only ASCII letters: str.upper also turns what is no amino acid into one ("\u017f" into "S", "\ufb01" into "FI").
+    letters = [c.upper() if c.isascii() else c for c in "".join(sequence.split()).removesuffix("*")]
     if not letters:
         raise FormatError(f"{where}: found an empty sequence, expected amino-acid letters; remove the record")
     known = set(AMINO_ACIDS) | set("XBUZO")

@@ -19,9 +19,9 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from protlig_dd.config import settings
-from protlig_dd.errors import FormatError
+from protlig_dd.errors import ConfigError, FormatError
 from protlig_dd.tokens.ligand import ligand_vocabulary, load_vocabulary, tokenize_smiles
-from protlig_dd.tokens.protein import protein_vocabulary, split_protein
+from protlig_dd.tokens.protein import AMINO_ACIDS, protein_vocabulary, split_protein
 from protlig_dd.tokens.vocabulary import Vocabulary
 
 
@@ -44,6 +44,13 @@ class Track:
     split: Callable[..., list[str]]
     aligned_to: str | None = None
     add_ends: bool = False
+
+    def __post_init__(self) -> None:
+        if self.add_ends and (self.vocabulary.begin_id is None or self.vocabulary.end_id is None):
+            raise ConfigError(
+                f"track '{self.name}': add_ends needs begin and end tokens, which the vocabulary '{self.vocabulary.name}' lacks; "
+                f"set add_ends: false"
+            )
 
     def encode(self, text: str, *, where: str = "") -> list[int]:
         """Return the token ids of a text.
@@ -95,6 +102,12 @@ class ProteinTrack:
     mask_id: int = 32
     unknown: str = "refuse"
     add_ends: bool = True
+
+    def __post_init__(self) -> None:
+        if self.unknown not in ("refuse", *AMINO_ACIDS, *"XBUZO"):
+            raise ValueError(
+                f"unknown: found '{self.unknown}', expected 'refuse' or a letter of the alphabet, such as X"
+            )
 
     def build(self, name: str) -> Track:
         """Return the track."""

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from protlig_dd.errors import ConfigError
+
 
 @dataclass(frozen=True, kw_only=True)
 class Vocabulary:
@@ -42,17 +44,23 @@ class Vocabulary:
 
     def __post_init__(self) -> None:
         if len(set(self.symbols)) != len(self.symbols):
-            raise ValueError(f"vocabulary '{self.name}': a symbol occurs twice")
-        rows = self.num_rows or max(len(self.symbols), self.mask_id + 1)
+            raise ConfigError(f"vocabulary '{self.name}': a symbol occurs twice")
+        least = max(len(self.symbols), self.mask_id + 1)
+        rows = self.num_rows or least
         object.__setattr__(self, "num_rows", rows)
-        if rows < max(len(self.symbols), self.mask_id + 1):
-            raise ValueError(
+        if rows < least:
+            raise ConfigError(
                 f"vocabulary '{self.name}': {rows} rows cannot hold {len(self.symbols)} symbols and mask {self.mask_id}"
             )
         bad = set(self.emittable_ids) & self.special_ids
         if bad or not self.emittable_ids:
-            raise ValueError(
+            raise ConfigError(
                 f"vocabulary '{self.name}': emittable ids must be non-empty and not special; found special {sorted(bad)}"
+            )
+        ids = [*self.emittable_ids, *self._named_ids]
+        if len(set(ids)) != len(ids) or not 0 <= min(ids) <= max(ids) < rows:
+            raise ConfigError(
+                f"vocabulary '{self.name}': expected distinct ids from 0 to {rows - 1}, found {sorted(ids)}"
             )
 
     @cached_property
@@ -63,8 +71,12 @@ class Vocabulary:
     @property
     def special_ids(self) -> set[int]:
         """Ids that stand for no symbol of the data: mask, begin, end, padding, unknown."""
+        return set(self._named_ids)
+
+    @property
+    def _named_ids(self) -> list[int]:
         named = (self.mask_id, self.unknown_id, self.begin_id, self.end_id, self.pad_id)
-        return {i for i in named if i is not None}
+        return [i for i in named if i is not None]
 
     def encode(self, symbols: Iterable[str]) -> list[int]:
         """Return the ids of symbols.

@@ -160,6 +160,8 @@ class WandbTracker:
     """A wandb run whose id stands in `wandb_run.json`, so that a resumed run is the same run."""
 
     def __init__(self, folder: Path, settings: TrackingSettings, mode: str, config: Mapping[str, Any]) -> None:
+        # Its reports about itself would keep a run waiting for 20 s at the end where the server does not answer.
+        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         self._wandb = require("wandb", "tracking.wandb", extra="train")
         identity = folder / "wandb_run.json"
         if not identity.is_file():
@@ -182,6 +184,7 @@ class WandbTracker:
                 "wandb: %s; this run is logged offline, send it later with: wandb sync", " ".join(str(error).split())
             )
             wanted["resume"] = None
+            self._wandb.teardown()  # wandb's service would hold the id of the failed run
             self._run = self._wandb.init(mode="offline", settings=self._wandb.Settings(**limits), **wanted)
         self._run.define_metric("*", step_metric="step")
 

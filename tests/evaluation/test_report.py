@@ -137,6 +137,7 @@ def test_the_page_holds_every_part_in_plain_words(run_folder: Path) -> None:
         "0.930.85 \u2013 0.97, shuffled proteins 0.08matched",
         "The first 3 of 3 samples in the order of the file",
         "does not match",
+        "nll_per_token0.81",
         "(300)",
         "seed: 7",
         "data: demo",

@@ -19,7 +19,7 @@ from protlig_dd.diffusion.parameterizations import Parameterization
 from protlig_dd.diffusion.processes import Absorbing
 from protlig_dd.diffusion.schedules import LogLinear, NoiseSchedule
 from protlig_dd.rng import Draws
-from protlig_dd.sampling.loop import Problem, State, Stepper, sample
+from protlig_dd.sampling.loop import Problem, State, Stepper, level, sample
 from protlig_dd.tokens.tracks import Layout, TrackBatch, TrackTokens
 from tests.enumerable import AXES, LENGTHS, LETTERS, NAMES, ExactDenoiser, World
 
@@ -146,7 +146,7 @@ class Propagation:
             layouts={n: self.batch.tracks[n].layout for n in is_open},
             t_start=t_start,
         )
-        alpha = schedule.alpha(torch.tensor(float(t_start), dtype=torch.float64))
+        alpha = level(schedule, torch.tensor(float(t_start), dtype=torch.float64))
         self.law = self._noised(None if t_start == 1 else alpha)
         self.alpha = alpha.expand(len(codes))
 

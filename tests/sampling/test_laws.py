@@ -24,7 +24,9 @@ STEPWISE = tuple(sampler for sampler in EXACT if sampler is not FirstHitting)
 Record = Callable[[str, object], None]
 
 
-def run_of(world: World, kind: str, scene: str, sampler: type, steps: tuple[int, ...], schedule: NoiseSchedule) -> list[float]:
+def run_of(
+    world: World, kind: str, scene: str, sampler: type, steps: tuple[int, ...], schedule: NoiseSchedule
+) -> list[float]:
     """Return the exact total variation for each number of steps."""
     truth = SCENES[scene].truth(world)
     return [
@@ -55,7 +57,9 @@ def test_the_error_of_the_joint_halves_when_the_number_of_steps_doubles(
 @pytest.mark.parametrize("scene", ["a given b", "b given a", "a alone"])
 @pytest.mark.parametrize("sampler", STEPWISE)
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_error_halves_for_conditionals_and_a_single_track(world: World, kind: str, sampler: type, scene: str) -> None:
+def test_the_error_halves_for_conditionals_and_a_single_track(
+    world: World, kind: str, sampler: type, scene: str
+) -> None:
     series = run_of(world, kind, scene, sampler, (4, 8), LogLinear())
     ratios = [a / b for a, b in zip(series, series[1:], strict=False)]
     assert all(1.85 < ratio < 2.2 for ratio in ratios), ratios
@@ -103,7 +107,8 @@ def test_noise_may_reach_alpha_zero(world: World, kind: str, sampler: type) -> N
 def test_joint_samples_noised_in_part_and_reversed_are_joint_samples(world: World, kind: str, scene: str) -> None:
     truth = SCENES[scene].truth(world)
     series = [
-        total_variation(exact_law(world, kind, SCENES[scene], Ancestral(num_steps=n), t_start=0.6), truth) for n in (8, 16)
+        total_variation(exact_law(world, kind, SCENES[scene], Ancestral(num_steps=n), t_start=0.6), truth)
+        for n in (8, 16)
     ]
     assert 1.8 < series[0] / series[1] < 2.2
     assert series[1] < 0.03
@@ -163,7 +168,11 @@ def test_draws_from_a_partial_noise_follow_their_law(world: World, stepper: Samp
 
 @pytest.mark.parametrize(
     "stepper",
-    [ConfidenceUnmasking(num_steps=5), ConfidenceUnmasking(num_steps=5, randomness=4.0), Remasking(num_steps=16, eta=0.3)],
+    [
+        ConfidenceUnmasking(num_steps=5),
+        ConfidenceUnmasking(num_steps=5, randomness=4.0),
+        Remasking(num_steps=16, eta=0.3),
+    ],
     ids=["confidence", "confidence with noise", "remasking"],
 )
 def test_samplers_that_are_not_exact_print_their_total_variation(

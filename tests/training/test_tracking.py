@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import math
 import os
+import socket
 import struct
+import subprocess
+import sys
 import time
 import zlib
 from pathlib import Path
@@ -153,3 +156,30 @@ def test_an_offline_run_is_written_and_resumed_under_its_id(tmp_path: Path, monk
     written = [p for p in (tmp_path / "wandb").glob("offline-run-*/*.wandb") if ids[0] in p.name]
     assert written
     assert all(p.stat().st_size > 0 for p in written)
+
+
+@pytest.mark.slow
+def test_a_server_that_never_answers_costs_seconds_and_the_run_goes_on_offline(tmp_path: Path) -> None:
+    """In a process of its own: what wandb does at the end of the process counts too."""
+    pytest.importorskip("wandb")
+    script = (
+        "import sys, pathlib, logging; logging.basicConfig(level=logging.INFO)\n"
+        "from protlig_dd.training.tracking import TrackingSettings, start_tracking\n"
+        "settings = TrackingSettings(tensorboard=False, timeout_seconds=2.0)\n"
+        "tracker = start_tracking(pathlib.Path(sys.argv[1]), settings, rank=0)\n"
+        "tracker.log(1, {'loss': 1.0})\n"
+        "tracker.close()\n"
+    )
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen(50)  # connections are taken, and never answered
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        environment = {**os.environ, "WANDB_API_KEY": "0" * 40, "WANDB_BASE_URL": url, "WANDB_MODE": "online"}
+        start = time.monotonic()
+        command = [sys.executable, "-c", script, str(tmp_path)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+        seconds = time.monotonic() - start
+    assert done.returncode == 0, done.stderr
+    assert "this run is logged offline, send it later with: wandb sync" in done.stderr
+    assert rows(tmp_path)[0]["loss"] == 1.0
+    assert seconds < 40, f"{seconds:.0f} s"

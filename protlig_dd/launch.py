@@ -1,0 +1,236 @@
+"""Training an experiment in a run folder, and going on where the folder stands.
+
+Starting the same command again goes on after the last checkpoint; a folder that holds another experiment is refused.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import yaml
+from torch import nn
+
+from protlig_dd.config import to_mapping
+from protlig_dd.data.bundle import DataBundle, load
+from protlig_dd.data.lengths import LengthDistribution
+from protlig_dd.data.loader import Loader
+from protlig_dd.device import DeviceChoice, choose_device
+from protlig_dd.diffusion.objective import DiffusionObjective
+from protlig_dd.diffusion.times import StratifiedTimes
+from protlig_dd.errors import ConfigError
+from protlig_dd.experiment import Experiment, Parts, count_parameters
+from protlig_dd.models.transfer import freeze_parameters, initialise_from
+from protlig_dd.nn.flops import training_flops
+from protlig_dd.run import open_run, read_config_file
+from protlig_dd.tokens.tracks import TrackBatch
+from protlig_dd.training import distributed
+from protlig_dd.training.out_of_memory import smallest_accumulation
+from protlig_dd.training.strategies import Single
+from protlig_dd.training.trainer import Every, FitResult, fit
+
+log = logging.getLogger(__name__)
+Resume = Literal["auto", "never", "last-good"]
+MakeHooks = Callable[[Path, Parts, DeviceChoice, DataBundle], list[Every]]
+
+
+def train(
+    config: Experiment,
+    folder: Path,
+    *,
+    device: str = "auto",
+    resume: Resume | Literal[""] = "",
+    make_hooks: MakeHooks | None = None,
+) -> FitResult:
+    """Train an experiment in a folder, going on from its last checkpoint if there is one.
+
+    Args:
+        config: the experiment.
+        folder: the run folder; made if it is not there.
+        device: "auto", "cpu", "cuda", "mps" or "xpu".
+        resume: overrides `train.resume` ("last-good" passes damaged checkpoints over).
+        make_hooks: returns what is done at intervals, from the run folder, the parts, the device and the data.
+
+    Raises:
+        ConfigError: if the folder holds another experiment, or the settings do not fit together.
+        CheckpointError, DeviceError: as in `training.trainer.fit`.
+    """
+    processes = distributed.launched()
+    choice = choose_device(
+        device, precision=config.train.precision, local_rank=processes.local_rank, processes=processes.world
+    )
+    strategy = distributed.start(config.train.distributed, choice, overrides=config.train.deepspeed)
+    settings = replace(config.train, resume=resume) if resume else config.train
+    parts = Parts(config)
+    bundle = _on_every_rank(strategy, partial(load, config.data, parts.tracks, config.seed))
+    if strategy.rank == 0:
+        _write_description(config, folder, bundle)
+    model = parts.build_model(choice)
+    for source in filter(None, config.train.init_from.split(",")):
+        for line in initialise_from(model, parts.tracks, *_source_of(source)):
+            log.info("%s", line)
+    for line in freeze_parameters(model, config.train.freeze):
+        log.info("%s", line)
+    if strategy.rank == 0:
+        _announce(parts, model, choice, bundle)
+    make_loader = partial(_loader, config, parts, bundle, strategy)
+    if settings.tokens_per_batch == "auto":
+        settings = replace(settings, accumulation=_fitting_accumulation(model, parts, choice, make_loader, strategy))
+    return fit(
+        model,
+        parts.objective(choice),
+        make_loader(settings.accumulation),
+        settings,
+        strategy=strategy,
+        run_folder=folder,
+        seed=config.seed,
+        config=to_mapping(config),
+        fingerprints=parts.fingerprints,
+        hooks=make_hooks(folder, parts, choice, bundle) if make_hooks else (),
+        validate=_validator(parts, bundle, choice) if len(bundle.validation) else None,
+        flops_per_token=partial(_forward_flops, model),
+    )
+
+
+def _loader(config: Experiment, parts: Parts, bundle: DataBundle, strategy: Single, accumulation: int) -> Loader:
+    """The training batches of this process."""
+    tokens = config.train.tokens_per_batch
+    return Loader(
+        bundle.train,
+        parts.tracks,
+        batch_size=config.train.batch_size,
+        tokens_per_batch=None if tokens == "auto" else tokens,
+        seed=config.seed,
+        rank=strategy.rank,
+        world=strategy.world,
+        accumulation=accumulation,
+    )
+
+
+def _fitting_accumulation(
+    model: nn.Module, parts: Parts, choice: DeviceChoice, make_loader: Callable[[int], Loader], strategy: Single
+) -> int:
+    """The fewest micro-batches that fit the memory: tried on the longest of the first steps' micro-batches."""
+    objective = parts.objective(choice)
+
+    def attempt(accumulation: int) -> None:
+        loader = make_loader(accumulation)
+        batches = [batch for step in range(8) for batch in loader.micro_batches(step)]
+        largest = max(batches, key=lambda batch: batch.num_tokens)
+        try:
+            objective.loss(model, objective.prepare(largest, 0)).total.backward()
+        finally:
+            model.zero_grad(set_to_none=True)
+
+    return smallest_accumulation(attempt, strategy)
+
+
+def _on_every_rank(strategy: Single, work: Any) -> Any:
+    """Do something on rank 0 first, so that files it makes are there for the others."""
+    if strategy.rank == 0:
+        result = work()
+        strategy.barrier()
+        return result
+    strategy.barrier()
+    return work()
+
+
+def _write_description(config: Experiment, folder: Path, bundle: DataBundle) -> None:
+    path = folder / "config.yaml"
+    if path.is_file():
+        require_same_experiment(read_config_file(path), to_mapping(config), folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump(to_mapping(config), sort_keys=False), encoding="utf-8")
+    (folder / "data.txt").write_text("\n".join(bundle.report.lines()) + "\n", encoding="utf-8")
+    LengthDistribution.of(bundle.train).save(folder / "lengths.json")
+
+
+def require_same_experiment(before: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> None:
+    """Refuse to go on in a folder with another experiment. How long to train, and what is logged and evaluated, may change.
+
+    Raises:
+        ConfigError: naming the first setting that differs.
+    """
+    may_change = {"steps", "tokens", "log_every", "validate_every", "checkpoint_every", "keep", "resume", "tracking"}
+    may_change |= {"watchdog_seconds", "distributed", "deepspeed", "compile", "accumulation"}
+    for part in ("seed", "tracks", "data", "model", "diffusion", "train"):
+        old, new = before.get(part), now.get(part)
+        if part == "train" and isinstance(old, Mapping) and isinstance(new, Mapping):
+            old = {k: v for k, v in old.items() if k not in may_change}
+            new = {k: v for k, v in new.items() if k not in may_change}
+        if old != new:
+            raise ConfigError(
+                f"{folder}: holds another experiment ({part}: found {_first_difference(old, new)}); "
+                f"give this one a name of its own with name=..., or remove the folder"
+            )
+
+
+def _first_difference(old: Any, new: Any) -> str:
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        for key in {**old, **new}:
+            if old.get(key) != new.get(key):
+                return f"{key} " + _first_difference(old.get(key), new.get(key))
+    return f"'{old}' there and '{new}' now"
+
+
+def _announce(parts: Parts, model: nn.Module, choice: DeviceChoice, bundle: DataBundle) -> None:
+    backend = parts.backend(choice)
+    log.info("%s", choice.reason)
+    log.info("attention: %s, %s", backend.name, backend.reason)
+    log.info("model: %s, %s parameters", parts.config.model.kind, f"{count_parameters(model):,}")
+    for line in bundle.report.lines():
+        log.info("%s", line)
+
+
+def _forward_flops(model: Any, batch: TrackBatch) -> float:
+    """Training operations of a batch, a token."""
+    return training_flops(float(model.forward_flops(batch))) / max(batch.num_tokens, 1)
+
+
+def _validator(parts: Parts, bundle: DataBundle, choice: DeviceChoice) -> Any:
+    """Return a function that gives the bound on validation data: same noise every time, no curriculum, elbo weights."""
+    objective = validation_objective(parts, choice, "validation")
+    rows = min(len(bundle.validation), parts.config.evaluation.num_examples)
+    table = bundle.validation.select(list(range(rows)))
+    loader = Loader(
+        table, parts.tracks, batch_size=min(64, rows), seed=parts.config.seed, shuffle=False, conditions=None
+    )
+
+    def validate(model: nn.Module) -> dict[str, float]:
+        sums: dict[str, float] = {}
+        counts: dict[str, float] = {}
+        for step in range(loader.steps_per_epoch):
+            for batch in loader.micro_batches(step):
+                terms = objective.loss(model, objective.prepare(batch, 0))
+                for name, value in terms.sums.items():
+                    sums[name] = sums.get(name, 0.0) + float(value)
+                    counts[name] = counts.get(name, 0.0) + terms.counts[name]
+        overall = {"nll": sum(sums.values()) / max(sum(counts.values()), 1.0)}
+        return overall | {name: sums[name] / max(counts[name], 1.0) for name in sorted(sums)}
+
+    return validate
+
+
+def validation_objective(parts: Parts, choice: DeviceChoice, purpose: str) -> DiffusionObjective:
+    """Return the objective whose value is the bound: elbo weights, uniform times, no curriculum, no dropped conditions."""
+    bound = {name: replace(p, weighting="elbo") for name, p in parts.diffusion.parameterizations.items()}  # type: ignore[type-var]
+    return DiffusionObjective(
+        diffusion=replace(parts.diffusion, parameterizations=bound),
+        tasks=parts.tasks,
+        times=StratifiedTimes(),
+        seed=parts.config.seed,
+        purpose=purpose,
+        device=choice.device,
+        condition_dropout=0.0,
+    )
+
+
+def _source_of(folder: str) -> tuple[Mapping[str, torch.Tensor], Mapping[str, Any], str]:
+    """Return the weights, the tracks and the name of a run to start from."""
+    run = open_run(folder, device="cpu")
+    return run.model.state_dict(), run.parts.tracks, str(run.folder)

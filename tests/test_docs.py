@@ -1,0 +1,251 @@
+"""The documents hold what they say: commands run, links lead somewhere, options, configs and settings exist."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+
+import pytest
+
+from protlig_dd.cli import build_parser
+from protlig_dd.config import find_config
+from protlig_dd.experiment import load_experiment
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
+FENCE = re.compile(r"(<!-- tested -->\n)?```(\w+)\n(.*?)```", re.DOTALL)
+# Options that belong to other programs than ours: torchrun, accelerate, sbatch, pip.
+FOREIGN = {"--standalone", "--nproc_per_node", "--config_file", "--nodes", "--array", "--extra"}
+
+
+def in_any(pages: list[Path]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("page", pages, ids=lambda page: page.name)
+
+
+def blocks(page: Path, *, tested: bool = False) -> list[tuple[str, str]]:
+    """Return the language and the text of the fenced blocks of a page, or of those marked as tested."""
+    found = FENCE.findall(page.read_text(encoding="utf-8"))
+    return [(language, text) for mark, language, text in found if mark or not tested]
+
+
+def commands(page: Path) -> Iterator[list[str]]:
+    """Yield the words of every command in the bash blocks of a page, comments left out."""
+    for language, text in blocks(page):
+        if language == "bash":
+            text = re.sub(r"<<'(\w+)'\n.*?\n\1\n", "\n", text.replace("\\\n", " "), flags=re.DOTALL)
+            yield from filter(None, (shlex.split(line, comments=True) for line in text.splitlines()))
+
+
+def protlig_commands(page: Path) -> Iterator[list[str]]:
+    """Yield the commands of protlig itself, however it is started."""
+    for words in commands(page):
+        for i, word in enumerate(words):
+            if word in ("protlig", "protlig_dd.cli") and i + 1 < len(words):
+                yield words[i + 1 :]
+
+
+def options_of(command: str = "") -> set[str]:
+    """Return the options of a subcommand, or of all of them."""
+    (subs,) = (a for a in build_parser()._actions if isinstance(a, argparse._SubParsersAction))
+    chosen = [subs.choices[command]] if command else subs.choices.values()
+    return {option for parser in chosen for action in parser._actions for option in action.option_strings}
+
+
+def run_blocks(page: Path, folder: Path) -> list[str]:
+    """Run the tested blocks of a page one after the other in a folder; return what each printed."""
+    tools = folder / "bin"
+    tools.mkdir()
+    (tools / "protlig").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m protlig_dd.cli "$@"\n', encoding="utf-8")
+    (tools / "protlig").chmod(0o755)
+    environment = os.environ | {"PATH": f"{tools}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+    printed = []
+    for language, text in blocks(page, tested=True):
+        program = [sys.executable, "-c", text] if language == "python" else ["bash", "-euo", "pipefail", "-c", text]
+        done = subprocess.run(program, cwd=folder, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, (
+            f"{page.name}:\n{text}\nended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
+        )
+        printed.append(done.stdout)
+    return printed
+
+
+def test_the_commands_of_the_readme_run(tmp_path: Path) -> None:
+    shell, python = run_blocks(ROOT / "README.md", tmp_path)
+    assert "SYNTHETIC" in shell and "matched" in shell
+    assert "columns: protein = 'protein', ligand = 'ligand'" in shell
+    assert len((tmp_path / "ligands.csv").read_text().splitlines()) == 5
+    assert (tmp_path / "runs/demo_smoke/report.html").stat().st_size > 10_000
+    assert len(python.splitlines()) == 4
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_tutorial_run(tmp_path: Path) -> None:
+    printed = "\n".join(run_blocks(DOCS / "tutorial.md", tmp_path))
+    assert "condition dependence of ligand_given_protein" in printed
+    assert "runs/tuned" in printed
+    assert (tmp_path / "mine.csv").is_file()
+
+
+@pytest.mark.slow
+def test_the_draw_prints_what_the_page_says(tmp_path: Path) -> None:
+    (printed,) = run_blocks(DOCS / "numerics.md", tmp_path)
+    assert ("text", printed) in blocks(DOCS / "numerics.md")
+
+
+@pytest.mark.slow
+def test_the_site_builds(tmp_path: Path) -> None:
+    pytest.importorskip("material", reason="mkdocs-material is not installed (extra docs)")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "site/tutorial/index.html").is_file()
+
+
+def test_the_settings_page_is_that_of_the_code() -> None:
+    spec = spec_from_file_location("generate_configs", DOCS / "generate_configs.py")
+    assert spec is not None and spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    generated = module.tables()
+    assert "|  |" not in generated, "a setting has no meaning: say it in its docstring or in MEANINGS"
+    stale = "docs/configs.md is stale; run: python docs/generate_configs.py"
+    assert module.page_with(generated) == (DOCS / "configs.md").read_text(encoding="utf-8"), stale
+
+
+@in_any(PAGES)
+def test_links_lead_somewhere(page: Path) -> None:
+    text = FENCE.sub("", page.read_text(encoding="utf-8"))
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if not target.startswith(("http:", "https:")):
+            path, _, anchor = target.partition("#")
+            assert (page.parent / path).is_file(), f"{page.name}: '{target}' leads nowhere"
+            assert not anchor, f"{page.name}: '{target}': link to pages, headings change"
+
+
+def test_every_page_is_reached_from_the_readme_and_the_index() -> None:
+    for start, prefix in ((ROOT / "README.md", "docs/"), (DOCS / "index.md", "")):
+        text = start.read_text(encoding="utf-8")
+        for page in DOCS.glob("*.md"):
+            assert page.name == "index.md" or f"({prefix}{page.name})" in text, (
+                f"{start.name} does not link {page.name}"
+            )
+
+
+@in_any(PAGES)
+def test_files_that_are_named_exist(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    for name in re.findall(r"\b(?:configs|scripts|tests|benchmarks|docs)/[\w./-]*\w", text):
+        named = "<" not in text.split(name, 1)[1][:2]
+        assert (ROOT / name).exists() or not named, f"{page.name} names '{name}', which is not there"
+    for name in re.findall(r"`((?:dual_track|demo|sedd|recipe)/\w+)`", text):
+        assert find_config(name).is_file()
+
+
+@in_any(PAGES)
+def test_commands_have_options_and_settings_that_exist(page: Path) -> None:
+    for words in protlig_commands(page):
+        if words[0].startswith("-"):
+            assert words[0] in ("--help", "--version"), words
+            continue
+        options = {word.split("=")[0] for word in words[1:] if word.startswith("--")}
+        assert options <= options_of(words[0]), f"{page.name}: protlig {' '.join(words)}"
+        if words[0] in ("train", "check"):
+            positional = [word for word in words[1:] if not word.startswith(("-", "$"))]
+            settings = [word for word in positional if "=" in word and "$" not in word]
+            configs = [word for word in positional if "=" not in word and not word.endswith(".yaml")]
+            if configs and configs[0] not in ("cpu", "CONFIG"):
+                load_experiment(configs[0], settings)
+
+
+@in_any(PAGES)
+def test_options_named_in_the_text_exist(page: Path) -> None:
+    scripts = "".join((ROOT / name).read_text() for name in ("run_train.sh", "run_tests.sh"))
+    benchmarks = "".join(path.read_text() for path in (ROOT / "benchmarks").glob("*.py"))
+    known = options_of() | set(re.findall(r"--[a-z][a-z-]*", scripts + benchmarks)) | FOREIGN
+    for option in re.findall(r"(?<![\w-])--[a-z][\w-]*", page.read_text(encoding="utf-8")):
+        assert option in known or page.name == "curriculum.md" and option == "--out", f"{page.name} names '{option}'"
+
+
+@in_any(PAGES)
+def test_pages_are_plain(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert text.isascii(), [c for c in text if not c.isascii()]
+    assert not re.search(r"/(?:tmp|home|root|work|Users)/|\bTODO\b", text)
+
+
+def fake_slurm(folder: Path, exit_status: int) -> dict[str, str]:
+    """Put stand-ins for SLURM and protlig on the PATH that note how they were called."""
+    stand_ins = {
+        "scontrol": 'echo "scontrol $*" >> calls; [ "$1" != show ] || echo node7',
+        "srun": 'echo "srun $*" | head -n 1 >> calls; while [ "${1#--}" != "$1" ]; do shift; done; SLURM_PROCID=3 SLURM_LOCALID=1 "$@"',
+        "protlig": 'echo "protlig $*" >> calls; env | grep -E "^(RANK|LOCAL_RANK|WORLD_SIZE|MASTER_ADDR|WANDB_MODE)=" | sort >> calls; '
+        + f'[ "$1" = download ] || exit {exit_status}',
+    }
+    (folder / "bin").mkdir()
+    for name, body in stand_ins.items():
+        (folder / "bin" / name).write_text(f"#!/usr/bin/env bash\n{body}\n", encoding="utf-8")
+        (folder / "bin" / name).chmod(0o755)
+    job = {"SLURM_JOB_ID": "42", "SLURM_JOB_NODELIST": "node[7-8]", "SLURM_NTASKS": "8", "SLURM_CPUS_PER_TASK": "2"}
+    array = {"SLURM_ARRAY_TASK_ID": "2", "SLURM_ARRAY_TASK_COUNT": "4"}
+    clean = {k: v for k, v in os.environ.items() if k not in ("WANDB_MODE", "PROTLIG_VENV", "PROTLIG_DOWNLOAD")}
+    return clean | job | array | {"PATH": f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}"}
+
+
+@pytest.mark.parametrize(
+    ("ended_with", "requeues", "status"), [(0, False, 0), (138, True, 0), (143, False, 143), (1, False, 1)]
+)
+def test_the_slurm_job_goes_on_only_after_its_time_was_up(
+    tmp_path: Path, ended_with: int, requeues: bool, status: int
+) -> None:
+    environment = fake_slurm(tmp_path, ended_with) | {"PROTLIG_DOWNLOAD": "uniref50"}
+    command = [str(ROOT / "scripts/slurm_train.sh"), "dual_track/base", "data.path=my pairs.csv"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    calls = (tmp_path / "calls").read_text()
+    assert done.returncode == status, done.stderr
+    assert ("scontrol requeue 42" in calls) == requeues
+    assert calls.count("protlig download uniref50 --out data") == 1
+    assert "protlig train dual_track/base data.path=my pairs.csv" in calls
+    assert "RANK=3\nWANDB_MODE=offline\nWORLD_SIZE=8" in calls and "LOCAL_RANK=1\nMASTER_ADDR=node7\nRANK=3" in calls
+
+
+def test_the_sampling_array_shares_the_samples_out(tmp_path: Path) -> None:
+    command = [str(ROOT / "scripts/slurm_sample.sh"), "runs/x", "ligands", "--protein", "p.fasta", "--num", "9"]
+    done = subprocess.run(command, cwd=tmp_path, env=fake_slurm(tmp_path, 0), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (
+        "protlig sample runs/x --shard 2/4 --out ligands_2.csv --protein p.fasta --num 9"
+        in (tmp_path / "calls").read_text()
+    )
+
+
+def test_the_deepspeed_file_is_a_setting() -> None:
+    text = (ROOT / "configs/deepspeed_zero3.json").read_text(encoding="utf-8")
+    config = load_experiment("demo/smoke", ["distributed=zero3", f"train.deepspeed={text}"])
+    assert config.train.distributed == "zero3"
+    assert config.train.deepspeed == json.loads(text)
+
+
+@pytest.mark.slow
+def test_the_curriculum_can_be_drawn(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    (tmp_path / "config.yaml").write_text("diffusion: {curriculum: {ramp: linear, steps: 20, start: 0.1}}\n")
+    lines = [{"step": s, "train/loss": 2.0 - s / 100, "validation/nll": 2.1} for s in range(0, 40, 10)]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    command = [
+        sys.executable,
+        str(ROOT / "scripts/plot_curriculum.py"),
+        str(tmp_path),
+        "--out",
+        str(tmp_path / "plot.png"),
+    ]
+    subprocess.run(command, check=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    assert (tmp_path / "plot.png").read_bytes()[:4] == b"\x89PNG"
