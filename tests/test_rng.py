@@ -173,18 +173,18 @@ def test_categorical_draws_follow_their_probabilities(shape: str) -> None:
         "flat": torch.zeros(50),
         "spread over ten decades": torch.linspace(0, -23, 11),
     }[shape]
-    num = 200_000
+    num = 60_000
     drawn = torch.bincount(streams(num).categorical(logits.expand(num, -1)), minlength=len(logits)).double()
     for seen, p in zip(drawn.tolist(), logits.double().softmax(0).tolist(), strict=True):
         assert abs(seen - num * p) <= 4 * math.sqrt(num * p * (1 - p)) + 1
 
 
 def test_a_letter_of_one_in_a_million_is_drawn_at_its_rate() -> None:
-    """Chi-square over common and rare letters in 3 million draws: about 3 + 3 rare ones, and 300 of p = 1e-4."""
+    """Chi-square over common and rare letters in 2 million draws: about 2 + 2 of p = 1e-6, and 200 of p = 1e-4."""
     probs = torch.tensor([0.4999, 0.499998, 1e-4, 1e-6, 1e-6], dtype=torch.float64)
     probs[0] = 1 - probs[1:].sum()
     counts = torch.zeros(5, dtype=torch.float64)
-    num, rounds = 500_000, 6
+    num, rounds = 500_000, 4
     for part in range(rounds):
         draws = Draws.root(part, "rare").fold_in(torch.arange(num))
         counts += torch.bincount(draws.categorical(probs.log().expand(num, -1)), minlength=5)
@@ -222,9 +222,9 @@ def naive_race(probs: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_probabilities_are_drawn_right_by_us_and_wrong_by_the_naive_race(dtype: torch.dtype) -> None:
-    """One step of 1,000 from a peaked residue: the mask opens with probability 1e-3, and rare letters with 2e-7 at the least.
+    """One step of 1,000 from a peaked residue: the mask opens with probability 1e-3, into rarer letters with 1e-4 in all.
 
-    Ours passes a z-test at 4 standard errors where the naive race misses by more than 10.
+    Ours passes z-tests at 4 standard errors where the naive race never draws the rarer letters.
     """
     letters = torch.tensor([0.90, 0.05, 0.03, 0.018, 0.002], dtype=torch.float64)
     probs = torch.cat([letters * 1e-3, torch.tensor([0.999], dtype=torch.float64)])
@@ -233,13 +233,12 @@ def test_half_precision_probabilities_are_drawn_right_by_us_and_wrong_by_the_nai
     truth = half.double() / half.double().sum()  # what the half-precision input really says
     ours = streams(num, "half").categorical(half.float().log().expand(num, -1).to(torch.float32))
     theirs = naive_race(half.expand(num, -1))
-    opened = float(1 - truth[-1])
-    error = math.sqrt(opened * (1 - opened) / num)
-    assert abs(float((ours != 5).double().mean()) - opened) < 4 * error
-    assert abs(float((theirs != 5).double().mean()) - opened) > 10 * error
-    for row in range(5):
-        want = num * float(truth[row])
-        assert abs(int((ours == row).sum()) - want) < 4 * math.sqrt(want) + 1
+    for rows in ([0], [1], [2], [3], [4], [1, 2, 3, 4], [0, 1, 2, 3, 4]):
+        want = num * float(truth[rows].sum())
+        assert abs(int(torch.isin(ours, torch.tensor(rows)).sum()) - want) < 4 * math.sqrt(want) + 1, rows
+    rarer = num * float(truth[1:5].sum())
+    missed = (int(((theirs >= 1) & (theirs < 5)).sum()) - rarer) / math.sqrt(rarer)
+    assert missed < -5, f"{missed} standard errors: {int(((theirs >= 1) & (theirs < 5)).sum())} of {rarer:.0f}"
 
 
 def test_autocast_does_not_reach_the_draw() -> None:
