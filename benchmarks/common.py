@@ -10,7 +10,7 @@ import random
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,7 +73,7 @@ def _wait(device: torch.device) -> None:
 
 
 def interleaved(
-    variants: dict[str, Callable[[int], object]], *, rounds: int, device: torch.device, warm_up: int = 1
+    variants: Mapping[str, Callable[[int], object]], *, rounds: int, device: torch.device, warm_up: int = 1
 ) -> dict[str, list[Seconds]]:
     """Time every variant once a round, the order reversed every other round; each gets the number of the round."""
     times: dict[str, list[Seconds]] = {name: [] for name in variants}

@@ -170,7 +170,7 @@ RULES: tuple[Rule, ...] = (
 # [1] is where linker and group go, [2] and [3] where substituents go; ring bonds of scaffolds use the digit 1, of groups 2.
 SCAFFOLDS: dict[str, str] = {
     "benzene, 1,3,4": "c1cc([2])c([3])cc1[1]",
-    "benzene, 1,3,5": "c1c([2])cc([3])cc1[1]",
+    "pyrazine, 2,5,6": "c1nc([2])c([3])nc1[1]",
     "pyridine, 2,4,6": "n1c([2])cc([3])cc1[1]",
     "thiazole, 2,4,5": "c1([2])nc([3])sc1[1]",
     "cyclohexane, 1,3,4": "C1CC([2])C([3])CC1[1]",
@@ -233,7 +233,8 @@ def count_groups(molecule: Any) -> dict[str, int]:
 
 def ligand_parts(rule: Rule) -> Iterator[tuple[str, str, str, str]]:
     """Return every choice of (scaffold, linker, first substituent, second substituent) for a rule's ligands, by name."""
-    return itertools.product(SCAFFOLDS, rule.linkers, SUBSTITUENTS, SMALL_SUBSTITUENTS)
+    firsts = (name for name in SUBSTITUENTS if name != "hydrogen")
+    return itertools.product(SCAFFOLDS, rule.linkers, firsts, SMALL_SUBSTITUENTS)
 
 
 def assemble(rule: Rule, parts: tuple[str, str, str, str]) -> tuple[str, str] | None:

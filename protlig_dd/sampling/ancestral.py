@@ -66,6 +66,8 @@ class Ancestral:
 
     def __post_init__(self) -> None:
         check_steps(self.num_steps)
+        if self.corrector_steps < 0:
+            raise ValueError(f"corrector_steps: found {self.corrector_steps}, expected 0 or more")
 
     def num_calls(self, problem: Problem, state: State) -> int:
         """Return the network calls: a step is a predictor and its correctors, the last has none."""

@@ -180,11 +180,12 @@ class WandbTracker:
         try:
             self._run = self._wandb.init(mode=mode, settings=self._wandb.Settings(**limits), **wanted)
         except (self._wandb.Error, OSError) as error:
-            log.warning(
-                "wandb: %s; this run is logged offline, send it later with: wandb sync", " ".join(str(error).split())
-            )
+            reason = " ".join(str(error).split())
+            log.warning("wandb: %s; this run is logged offline, send it later with: wandb sync", reason)
             wanted["resume"] = None
-            self._wandb.teardown()  # wandb's service would hold the id of the failed run
+            # The service that knows the failed run would refuse its id: start another.
+            self._wandb.teardown()
+            os.environ.pop("WANDB_SERVICE", None)
             self._run = self._wandb.init(mode="offline", settings=self._wandb.Settings(**limits), **wanted)
         self._run.define_metric("*", step_metric="step")
 

@@ -247,7 +247,7 @@ TASKS = {
 }
 
 
-@pytest.mark.parametrize("kind", ["subs", "score", "uniform", "mixed"])
+@pytest.mark.parametrize("kind", ["subs", "uniform", "mixed"])
 def test_objective_measures_the_entropy(kind: str) -> None:
     """From data to the loss through the public door: tasks, times, noise, denoiser, weights; z-tests at 4 standard errors."""
     params = WORLD.parameterizations(kind)
