@@ -78,7 +78,7 @@ def interleaved(
     """Time every variant once a round, the order reversed every other round; each gets the number of the round."""
     times: dict[str, list[Seconds]] = {name: [] for name in variants}
     for i in range(-warm_up, rounds):
-        for name in list(variants) if i % 2 else reversed(variants):
+        for name in list(variants) if i % 2 else reversed(list(variants)):
             seconds = timed(lambda name=name, i=i: variants[name](max(i, 0)), device)  # type: ignore[misc]
             if i >= 0:
                 times[name].append(seconds)

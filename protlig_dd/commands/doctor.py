@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import torch
 
 from protlig_dd.device import choose_device, describe
-from protlig_dd.nn.attention import attention, choose_backend, has_flash_attn
+from protlig_dd.nn.attention import attention, choose_backend
 from protlig_dd.rng import generator
 from protlig_dd.tokens.tracks import Layout
 
@@ -33,7 +33,6 @@ def doctor(options: Namespace) -> Iterator[str]:
     backend = choose_backend("auto", choice.device, choice.dtype)
     yield f"{'attention':<12} {backend.name} ({backend.reason})"
     yield f"{'self-check':<12} {_self_check(choice.device, choice.dtype, backend.name)}"
-    yield f"{'own kernel':<12} {'of flash-attn: yes' if has_flash_attn() else 'of flash-attn: no, and not needed: torch has one'}"
     for package, (extra, purpose) in _PACKAGES.items():
         present = importlib.util.find_spec(package) is not None
         yield f"{package:<12} {'yes' if present else f'no, for {purpose}: pip install protlig_dd[{extra}]'}"

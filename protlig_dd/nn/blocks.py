@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from protlig_dd.nn.attention import Backend
 from protlig_dd.nn.layers import Activation, CrossAttention, FeedForward, SelfAttention, zero_init
-from protlig_dd.nn.packed import Wanted, add_gated, modulate
+from protlig_dd.nn.packed import Wanted, add_gated, common_length, modulate
 from protlig_dd.nn.rotary import Rotation
 from protlig_dd.tokens.tracks import Layout
 
@@ -71,20 +71,22 @@ class DiTBlock(nn.Module):
             wanted: the tokens whose output is asked for; x, layout, by and the context are then what it says is read.
         """
         chunks = self.modulation(condition).chunk(self.num_chunks, dim=-1)
-        segment = layout.segment
+        segment, length = layout.segment, common_length(layout)
         shift, scale, gate = chunks[:3]
-        attended = self.attention(modulate(self.norm1(x), shift, scale, segment), layout, by, wanted)
+        attended = self.attention(modulate(self.norm1(x), shift, scale, segment, length), layout, by, wanted)
         if wanted is not None:
-            x, layout, segment = x.index_select(0, wanted.queries), wanted.layout, wanted.layout.segment
-        x = add_gated(x, self.dropout(attended), gate, segment)
+            x, layout = x.index_select(0, wanted.queries), wanted.layout
+            segment, length = layout.segment, common_length(layout)
+        x = add_gated(x, self.dropout(attended), gate, segment, length)
         if self.cross is not None:
             assert context is not None and context_layout is not None, "a block with cross-attention needs a context"
             shift, scale, gate = chunks[6:]
-            query = modulate(self.norm_cross(x), shift, scale, segment)
+            query = modulate(self.norm_cross(x), shift, scale, segment, length)
             read = self.cross(query, self.norm_context(context), layout, context_layout)
-            x = add_gated(x, self.dropout(read), gate, segment)
+            x = add_gated(x, self.dropout(read), gate, segment, length)
         shift, scale, gate = chunks[3:6]
-        return add_gated(x, self.dropout(self.mlp(modulate(self.norm2(x), shift, scale, segment))), gate, segment)
+        inner = self.mlp(modulate(self.norm2(x), shift, scale, segment, length))
+        return add_gated(x, self.dropout(inner), gate, segment, length)
 
 
 class Head(nn.Module):
@@ -100,9 +102,9 @@ class Head(nn.Module):
         self, x: Float[Tensor, "n e"], layout: Layout, condition: Float[Tensor, "b c"], at: Tensor | None = None
     ) -> Float[Tensor, "a k"]:
         """Return logits of all tokens, or only of the packed positions `at`."""
-        segment = layout.segment
+        segment, length = layout.segment, common_length(layout)
         if at is not None:
-            x, segment = x.index_select(0, at), segment.index_select(0, at)
+            x, segment, length = x.index_select(0, at), segment.index_select(0, at), 0
         shift, scale = self.modulation(condition).chunk(2, dim=-1)
-        logits: Tensor = self.linear(modulate(self.norm(x), shift, scale, segment))
+        logits: Tensor = self.linear(modulate(self.norm(x), shift, scale, segment, length))
         return logits

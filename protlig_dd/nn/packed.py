@@ -19,55 +19,97 @@ from protlig_dd.nn.rotary import Rotation
 from protlig_dd.tokens.tracks import Layout
 
 
+def common_length(layout: Layout) -> int:
+    """Return the length that all examples share, so that tokens can be viewed as [b, l], or 0 where there is none."""
+    return layout.lengths[0] if len(set(layout.lengths)) == 1 else 0
+
+
 def modulate(
-    x: Float[Tensor, "n e"], shift: Float[Tensor, "b e"], scale: Float[Tensor, "b e"], segment: Int[Tensor, " n"]
+    x: Float[Tensor, "n e"],
+    shift: Float[Tensor, "b e"],
+    scale: Float[Tensor, "b e"],
+    segment: Int[Tensor, " n"],
+    length: int = 0,
 ) -> Float[Tensor, "n e"]:
-    """Return x (1 + scale) + shift with the shift and scale of each token's example (Peebles and Xie 2023, DiT)."""
-    out: Tensor = _Modulate.apply(x, shift, scale, segment)
+    """Return x (1 + scale) + shift with the shift and scale of each token's example (Peebles and Xie 2023, DiT).
+
+    Args:
+        x: packed tokens.
+        shift, scale: of each example.
+        segment: the example of each token.
+        length: `common_length` of the layout; saves reading `segment` where there is one.
+    """
+    out: Tensor = _Modulate.apply(x, shift, scale, segment, length)
     return out
 
 
 def add_gated(
-    x: Float[Tensor, "n e"], y: Float[Tensor, "n e"], gate: Float[Tensor, "b e"], segment: Int[Tensor, " n"]
+    x: Float[Tensor, "n e"],
+    y: Float[Tensor, "n e"],
+    gate: Float[Tensor, "b e"],
+    segment: Int[Tensor, " n"],
+    length: int = 0,
 ) -> Float[Tensor, "n e"]:
-    """Return x + gate y with the gate of each token's example, in the dtype of x."""
-    out: Tensor = _AddGated.apply(x, y, gate, segment)
+    """Return x + gate y with the gate of each token's example, in the dtype of x; the other arguments are those of `modulate`."""
+    out: Tensor = _AddGated.apply(x, y, gate, segment, length)
     return out
 
 
-def _sum_rows(x: Tensor, segment: Tensor, like: Tensor) -> Tensor:
-    """Sums over the tokens of each example, added up in float32."""
-    total = torch.zeros(like.shape, dtype=torch.promote_types(x.dtype, torch.float32), device=x.device)
-    return total.index_add_(0, segment, x.to(total.dtype)).to(like.dtype)
+def _grouped(x: Tensor, length: int) -> Tensor:
+    """Packed tokens as [b, l, e] where all examples have one length, else as they are."""
+    return x.unflatten(0, (-1, length)) if length else x
+
+
+def _each(c: Tensor, segment: Tensor, length: int) -> Tensor:
+    """Per-example rows in a shape that broadcasts to `_grouped` tokens."""
+    return c[:, None] if length else c.index_select(0, segment)
+
+
+def _sum_rows(x: Tensor, segment: Tensor, like: Tensor, length: int) -> Tensor:
+    """Sums over the tokens of each example of `_grouped` tokens, added up in float32."""
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    if length:
+        return x.sum(1, dtype=dtype).to(like.dtype)
+    total = torch.zeros(like.shape, dtype=dtype, device=x.device)
+    return total.index_add_(0, segment, x.to(dtype)).to(like.dtype)
 
 
 class _Modulate(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, shift: Tensor, scale: Tensor, segment: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, shift: Tensor, scale: Tensor, segment: Tensor, length: int) -> Tensor:
         ctx.save_for_backward(x, shift, scale, segment)
-        factor = (scale.to(x.dtype) + 1).index_select(0, segment)
-        return shift.to(x.dtype).index_select(0, segment).addcmul_(x, factor)
+        ctx.length = length
+        factor = _each(scale.to(x.dtype) + 1, segment, length)
+        out = torch.addcmul(_each(shift.to(x.dtype), segment, length), _grouped(x, length), factor)
+        return out.view(x.shape)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
         x, shift, scale, segment = ctx.saved_tensors
-        factor = (scale.to(x.dtype) + 1).index_select(0, segment)
-        return factor.mul_(g), _sum_rows(g, segment, shift), _sum_rows(g * x, segment, scale), None
+        length = ctx.length
+        to_x = _grouped(g, length) * _each(scale.to(x.dtype) + 1, segment, length)
+        to_shift = _sum_rows(_grouped(g, length), segment, shift, length)
+        to_scale = _sum_rows(_grouped(g * x, length), segment, scale, length)
+        return to_x.view(x.shape), to_shift, to_scale, None, None
 
 
 class _AddGated(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, y: Tensor, gate: Tensor, segment: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, y: Tensor, gate: Tensor, segment: Tensor, length: int) -> Tensor:
         ctx.save_for_backward(y, gate, segment)
-        return torch.addcmul(x, gate.to(x.dtype).index_select(0, segment), y.to(x.dtype))
+        ctx.length = length
+        factor = _each(gate.to(x.dtype), segment, length)
+        return torch.addcmul(_grouped(x, length), factor, _grouped(y.to(x.dtype), length)).view(x.shape)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
         y, gate, segment = ctx.saved_tensors
-        to_y = gate.to(g.dtype).index_select(0, segment).mul_(g).to(y.dtype)
-        return g, to_y, _sum_rows(g * y, segment, gate), None
+        length = ctx.length
+        to_y = (_grouped(g, length) * _each(gate.to(g.dtype), segment, length)).to(y.dtype)
+        to_gate = _sum_rows(_grouped(g * y, length), segment, gate, length)
+        return g, to_y.view(y.shape), to_gate, None, None
 
 
 @dataclass(frozen=True)

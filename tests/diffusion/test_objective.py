@@ -343,3 +343,25 @@ def test_a_prepared_batch_is_described_in_words() -> None:
     prepared = objective(tasks={"joint": 1.0}).prepare(batch_of([0, 1], size=2), 0)
     assert prepared.describe() == "tasks joint; tracks protein, ligand"
     assert prepared.to(torch.device("cpu")).num_tokens == prepared.num_tokens
+
+
+def test_each_token_has_its_own_draw() -> None:
+    """Equal sequences in two tracks, and equal neighbours, are not masked alike: the draw is keyed by track and position too."""
+    tracks = dict.fromkeys(("one", "two"), TRACKS["protein"])
+    one = DiffusionObjective(
+        diffusion=Diffusion(
+            parameterizations={name: Subs(process=Absorbing.of(TRACKS["protein"].vocabulary)) for name in tracks},
+            schedule=LogLinear(),
+        ),
+        tasks=TaskMixture({"joint": 1.0}, ("one", "two")),
+        times=Fixed(t=0.5),
+    )
+    ids = TRACKS["protein"].encode("A" * 100)
+    prepared = one.prepare(pack([{"one": ids, "two": ids}] * 4, tracks), 0)
+    masked = torch.stack([(prepared.batch.tracks[n].tokens == 32).reshape(4, -1)[:, 1:-1] for n in tracks]).float()
+    assert 0.4 < float(masked.mean()) < 0.6
+    rows = masked.reshape(8, -1)
+    agreement = [float((rows[i] == rows[j]).float().mean()) for i in range(8) for j in range(i)]
+    assert max(agreement) < 0.75, "two rows were masked alike"
+    changes = float((rows[:, 1:] != rows[:, :-1]).float().mean())
+    assert 0.4 < changes < 0.6, "neighbours were masked alike"

@@ -5,21 +5,22 @@ from __future__ import annotations
 import pytest
 import torch
 
-from protlig_dd.nn.packed import add_gated, modulate, wanted_tokens, window_rows
+from protlig_dd.nn.packed import add_gated, common_length, modulate, wanted_tokens, window_rows
 from protlig_dd.nn.rotary import rotation
 from protlig_dd.tokens.tracks import Layout
 
 LAYOUT = Layout((3, 0, 4, 1))
 
 
+@pytest.mark.parametrize("layout", [LAYOUT, Layout((2, 2, 2, 2))], ids=["ragged", "equal"])
 @pytest.mark.parametrize("narrow", [None, torch.bfloat16], ids=["float32", "autocast"])
-def test_modulation_and_gating_are_the_plain_formulas(narrow: torch.dtype | None) -> None:
+def test_modulation_and_gating_are_the_plain_formulas(narrow: torch.dtype | None, layout: Layout) -> None:
     """Under autocast the modulation comes in half precision while the residual stays in float32."""
     x = torch.randn(8, 5, requires_grad=True)
     y, *chunks = (torch.randn(n, 5, dtype=narrow, requires_grad=True) for n in (8, 4, 4, 4))
     shift, scale, gate = chunks
-    segment, cotangent = LAYOUT.segment, torch.randn(8, 5)
-    found = modulate(add_gated(x, y, gate, segment), shift, scale, segment)
+    segment, length, cotangent = layout.segment, common_length(layout), torch.randn(8, 5)
+    found = modulate(add_gated(x, y, gate, segment, length), shift, scale, segment, length)
     residual = x + gate.float()[segment] * y.float()
     expected = residual * (1 + scale.float()[segment]) + shift.float()[segment]
     torch.testing.assert_close(found, expected)

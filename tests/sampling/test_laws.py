@@ -45,12 +45,12 @@ def test_the_exact_samplers_are_the_ones_meant() -> None:
 def test_the_error_of_the_joint_halves_when_the_number_of_steps_doubles(
     world: World, kind: str, sampler: type, record_property: Record
 ) -> None:
-    series = run_of(world, kind, "joint", sampler, (2, 4, 8, 16, 32), LogLinear())
+    series = run_of(world, kind, "joint", sampler, (2, 4, 8, 16), LogLinear())
     record_property("total_variation", series)
-    print(f"{kind}, {sampler.kind}: total variation at 2, 4, 8, 16, 32 steps: {[round(x, 4) for x in series]}")
+    print(f"{kind}, {sampler.kind}: total variation at 2, 4, 8, 16 steps: {[round(x, 4) for x in series]}")
     ratios = [a / b for a, b in zip(series, series[1:], strict=False)]
     assert all(1.8 < ratio < 2.3 for ratio in ratios), ratios
-    assert series[-1] < 0.023
+    assert series[-1] < 0.046
     assert series[0] > 0.25, "two steps are too few for this joint: an error of the test if they do well"
 
 
@@ -76,9 +76,9 @@ def test_infilling_is_exact_under_absorbing_noise(world: World, kind: str, sampl
 
 def test_infilling_under_uniform_noise_is_approximate(world: World, record_property: Record) -> None:
     """A track has one noise level, so frozen letters are taken for noisy ones; the module docstring of the loop says so."""
-    series = run_of(world, "uniform", "infill", Ancestral, (4, 8, 16, 32), LogLinear())
+    series = run_of(world, "uniform", "infill", Ancestral, (4, 8, 16), LogLinear())
     record_property("total_variation", series)
-    print(f"infilling under uniform noise: total variation at 4, 8, 16, 32 steps: {[round(x, 4) for x in series]}")
+    print(f"infilling under uniform noise: total variation at 4, 8, 16 steps: {[round(x, 4) for x in series]}")
     assert 0.1 < series[-1] < 0.2
 
 
@@ -127,7 +127,7 @@ def test_euler_from_a_later_start_takes_steps_of_the_right_size(world: World, ki
     assert series[1] < 0.03
 
 
-NUM = 5000
+NUM = 4000
 
 
 @pytest.mark.parametrize("scene", SCENES)
@@ -148,7 +148,7 @@ def test_samples_follow_the_law_of_their_steps(world: World, kind: str, sampler:
 
 @pytest.mark.parametrize("kind", ABSORBING)
 def test_first_hitting_is_exact_up_to_monte_carlo_error(world: World, kind: str, record_property: Record) -> None:
-    num, truth = 15_000, world.probs
+    num, truth = 12_000, world.probs
     found = draw(world, kind, SCENES["joint"], FirstHitting(), num, seed=3)
     error, expected = total_variation(found, truth), float((truth * (1 - truth) / num).sqrt().sum() * 0.3989)
     record_property("total_variation", error)

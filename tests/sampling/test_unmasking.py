@@ -16,19 +16,19 @@ from tests.sampling.networks import diffusion_of, odd_batch, small_network
 @pytest.mark.parametrize("t_start", [1.0, 0.6])
 def test_as_many_masks_are_left_as_the_schedule_has(world: World, t_start: float) -> None:
     schedule, num_steps = Cosine(), 6
-    batch, mask_id = odd_batch(world, 60), world.tracks["b"].vocabulary.mask_id
+    batch, mask_id = odd_batch(world, 60, open_share=1.0), world.tracks["b"].vocabulary.mask_id
+    network, segment = small_network(world), batch.tracks["b"].layout.segment
     left: list[torch.Tensor] = []
 
     def look(noisy, sigma, *, at=None):  # type: ignore[no-untyped-def]
         if not left:
-            left.append(torch.bincount(segment[noisy.tracks["b"].tokens == mask_id], minlength=60))
+            owner = noisy.tracks["b"].layout.segment
+            left.append(torch.bincount(owner[noisy.tracks["b"].tokens == mask_id], minlength=60))
         return network(noisy, sigma, at=at)
 
     def count(step: int, state: State) -> None:
         left.append(torch.bincount(segment[state.batch.tracks["b"].tokens == mask_id], minlength=60))
 
-    network, segment = small_network(world), batch.tracks["b"].layout.segment
-    batch = odd_batch(world, 60, open_share=1.0)
     sample(
         look,
         diffusion_of(world, "subs", schedule),
@@ -44,7 +44,7 @@ def test_as_many_masks_are_left_as_the_schedule_has(world: World, t_start: float
     start = 1 - schedule.alpha(torch.tensor(t_start))
     for step, now in enumerate(left[1:], 1):
         share = (1 - schedule.alpha(torch.tensor(t_start * (1 - step / num_steps)))) / start
-        expected = torch.round(left[-1].new_tensor(left[0] if step else 0) * share) if step < num_steps else left[0] * 0
+        expected = torch.round(left[0] * share) if step < num_steps else torch.zeros(60)
         assert float((now - expected).abs().max()) == 0, (step, now, expected)
 
 
@@ -104,7 +104,9 @@ def test_randomness_spreads_the_order(world: World) -> None:
     assert float((first(0.0) - 0.2).abs().max()) > 0.05
 
 
-@pytest.mark.parametrize("settings,message", [({"randomness": -1.0}, "randomness: found -1.0"), ({"num_steps": 0}, "num_steps: found 0")])
+@pytest.mark.parametrize(
+    "settings,message", [({"randomness": -1.0}, "randomness: found -1.0"), ({"num_steps": 0}, "num_steps: found 0")]
+)
 def test_settings_out_of_range_are_refused(settings: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ConfidenceUnmasking(**settings)
