@@ -68,6 +68,7 @@ def test_a_model_learns_and_reports(tmp_path: Path) -> None:
     assert result.steps == result.total_steps == 60
     assert result.exit_code == 0
     assert read_metrics(tmp_path, "train/nll") == losses, "the objective's own sums are divided by their own counts"
+    assert read_metrics(tmp_path, "train/half") == {step: pytest.approx(loss / 2) for step, loss in losses.items()}
     assert read_metrics(tmp_path, "train/tokens") == {20: 960.0, 40: 1920.0, 60: 2880.0}
     assert list(read_metrics(tmp_path, "train/grad_norm")) == [20, 40, 60]
     assert read_metrics(tmp_path, "train/lr")[60] == pytest.approx(0.02 * 0.01)

@@ -104,7 +104,8 @@ class ToyObjective:
     def loss(self, model: Callable[[Tensor], Tensor], prepared: ToyPrepared) -> ToyTerms:
         logits = model(prepared.noised).float()
         total = nn.functional.cross_entropy(logits, prepared.clean, reduction="sum")
-        return ToyTerms(total=total, sums={"nll": total.detach()}, counts={"nll": prepared.num_tokens})
+        shown, count = total.detach(), prepared.num_tokens
+        return ToyTerms(total=total, sums={"nll": shown, "half": shown}, counts={"nll": count, "half": 2 * count})
 
 
 @dataclass(frozen=True, kw_only=True)
