@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from protlig_dd.diffusion.schedules import Cosine, LogLinear
-from protlig_dd.sampling import Ancestral, Remasking
+from protlig_dd.sampling import Ancestral, Euler, Remasking
 from protlig_dd.sampling.loop import State, grid, sample
 from tests.enumerable import ExactDenoiser, World
 from tests.sampling.laws import SCENES, Propagation, draw, exact_law, misfit, total_variation
@@ -43,6 +43,40 @@ def test_predictor_corrector_follows_its_law(world: World, kind: str) -> None:
 def test_correctors_bring_the_law_nearer_to_the_joint(world: World, kind: str) -> None:
     errors = [total_variation(law_with_correctors(world, kind, 6, rounds), world.probs) for rounds in (0, 2)]
     assert errors[0] > errors[1], errors
+
+
+@pytest.mark.parametrize("stepper", [Ancestral(num_steps=6), Euler(num_steps=6)], ids=["ancestral", "euler"])
+def test_masks_open_at_the_rate_of_the_schedule(world: World, stepper: Ancestral | Euler) -> None:
+    """Steps are independent: random numbers used twice would open masks too early or too late."""
+    left: list[int] = []
+    mask_id = world.tracks["a"].vocabulary.mask_id
+    sample(
+        ExactDenoiser(world, world.parameterizations("score")),
+        diffusion_of(world, "score"),
+        SCENES["a given b"].batch(world, 3000),
+        generate=("a",),
+        sampler=stepper,
+        seed=0,
+        trace=lambda _, state: left.append(int((state.batch.tracks["a"].tokens == mask_id).sum())),
+    )
+    for step, count in enumerate(left):
+        p = 1 - (step + 1) / 6
+        assert abs(count - 9000 * p) <= 4 * (9000 * p * (1 - p)) ** 0.5 + 20, (step, count, 9000 * p)
+
+
+@pytest.mark.parametrize("stepper", [Ancestral(num_steps=4), Euler(num_steps=4)], ids=["ancestral", "euler"])
+@pytest.mark.parametrize("offset", [-3.0, 3.0])
+def test_scores_that_do_not_sum_to_one_leave_no_mask(world: World, stepper: Ancestral | Euler, offset: float) -> None:
+    """A trained network's scores never do; what they lack must not stay masked at the end."""
+    exact = ExactDenoiser(world, world.parameterizations("score"))
+
+    def off(batch, sigma, *, at=None):  # type: ignore[no-untyped-def]
+        return {name: logits + offset for name, logits in exact(batch, sigma, at=at).items()}
+
+    batch = SCENES["joint"].batch(world, 500)
+    drawn = sample(off, diffusion_of(world, "score"), batch, generate=("a", "b"), sampler=stepper, seed=0).batch
+    for name, track in drawn.tracks.items():
+        assert bool(world.tracks[name].emittable[track.tokens].all())
 
 
 def test_remasking_with_eta_zero_is_ancestral_sampling(world: World) -> None:
