@@ -27,11 +27,8 @@ def check_steps(num_steps: int) -> None:
         raise ValueError(f"num_steps: found {num_steps}, expected 1 or more")
 
 
-def reverse_step(problem: Problem, state: State, alpha_s: Tensor, name: str, *, last: bool = False) -> State:
-    """Return the state with every open token moved from its noise level to alpha_s [b]; `name` keys the draws.
-
-    The last step leaves no mask: scores of a trained network need not sum to one, and what they lack would go to the mask there.
-    """
+def reverse_step(problem: Problem, state: State, alpha_s: Tensor, name: str) -> State:
+    """Return the state with every open token moved from its noise level to alpha_s [b]; `name` keys the draws."""
     at = {track: problem.active(state, track) for track in problem.open}
     logits = problem.logits(state, at)
     result = state
@@ -43,8 +40,6 @@ def reverse_step(problem: Problem, state: State, alpha_s: Tensor, name: str, *, 
             problem.of_token(alpha_s, state, track, index),
             problem.of_token(state.alpha, state, track, index),
         )
-        if last:
-            probs[:, param.process.mask_id] = 0
         result = write(result, track, index, problem.draws[track][index].fold(name).categorical(probs.log()))
     return State(batch=result.batch, alpha=alpha_s)
 
@@ -78,7 +73,7 @@ class Ancestral:
         main, round_ = divmod(index, 1 + self.corrector_steps)
         if round_ == 0:
             _, alpha_s = grid(problem, state, main, self.num_steps)
-            return reverse_step(problem, state, alpha_s, f"step {index}", last=main + 1 == self.num_steps)
+            return reverse_step(problem, state, alpha_s, f"step {index}")
         alpha_t, alpha_s = grid(problem, state, main, self.num_steps)
         noised = _forward(problem, state, alpha_t, f"noise {index}")
         return reverse_step(problem, noised, alpha_s, f"step {index}")

@@ -33,7 +33,7 @@ class Euler:
         """Return the state one step further."""
         alpha_t, alpha_s = grid(problem, state, index, self.num_steps)
         if index + 1 == self.num_steps:
-            return reverse_step(problem, state, alpha_s, f"step {index}", last=True)
+            return reverse_step(problem, state, alpha_s, f"step {index}")
         schedule = problem.diffusion.schedule
         t = torch.full_like(alpha_t, problem.t_start * (1 - index / self.num_steps))
         step_sigma = -schedule.alpha_prime(t) / alpha_t * problem.t_start / self.num_steps  # d sigma / dt * dt

@@ -128,7 +128,7 @@ def test_tokens_at_open_positions_do_not_matter_from_noise(
 
 
 def test_a_partial_noise_loses_the_share_of_tokens_that_its_time_says(world: World, network: nn.Module) -> None:
-    batch = odd_batch(world, 2000, open_share=1.0)
+    batch = odd_batch(world, 400, open_share=1.0)
     mask_id, lost = world.tracks["b"].vocabulary.mask_id, []
 
     def look(noisy, sigma, *, at=None):  # type: ignore[no-untyped-def]
@@ -161,18 +161,17 @@ def test_half_precision_logits_are_drawn_from_in_float32(
     assert all(torch.equal(half.tracks[n].tokens, full.tracks[n].tokens) for n in ("a", "b"))
 
 
-@pytest.mark.parametrize("sampler", [Ancestral(num_steps=4), Euler(num_steps=4), FirstHitting()], ids=label)
-def test_a_noise_that_reaches_alpha_zero_is_sampled(world: World, network: nn.Module, sampler: SamplerSettings) -> None:
-    batch = odd_batch(world, 50, open_share=1.0)
-    tokens = [
-        sample(
-            network, diffusion_of(world, "score", LogLinear(eps=eps)), batch, generate=("b",), sampler=sampler, seed=0
-        )
-        .batch.tracks["b"]
-        .tokens
-        for eps in (0.0, 1e-6)
-    ]
-    assert float((tokens[0] == tokens[1]).float().mean()) > 0.99
+@pytest.mark.parametrize("kind", ["score", "score_unscaled", "uniform"])
+@pytest.mark.parametrize("sampler", [Ancestral(num_steps=4), Euler(num_steps=4)], ids=label)
+def test_a_noise_that_reaches_alpha_zero_is_sampled(
+    world: World, network: nn.Module, sampler: SamplerSettings, kind: str
+) -> None:
+    """Rates are infinite there; numbers that are none would give one and the same letter everywhere."""
+    batch = odd_batch(world, 60, open_share=1.0)
+    diffusion = diffusion_of(world, kind, LogLinear(eps=0.0))
+    drawn = sample(network, diffusion, batch, generate=("b",), sampler=sampler, seed=0)
+    letters = drawn.batch.tracks["b"].tokens.bincount(minlength=7)
+    assert int((letters[[0, 1, 3, 4]] > 0).sum()) == 4, letters
 
 
 @pytest.mark.parametrize("schedule", [Cosine(), Geometric()], ids=lambda s: s.kind)
