@@ -25,6 +25,36 @@ _KIND = "protlig token shards"
 _PURPOSE = "Arrow shards"
 
 
+class _Tokens:
+    """The tokens of one track in a shard, in memory that is filled again for the next: buffers of this size, freed and grown anew for
+    each shard, fragment the heap, and a long run's memory then creeps up with the number of shards.
+    """
+
+    def __init__(self) -> None:
+        self._pool, self._offsets = np.empty(1 << 16, np.int32), array("q", [0])
+
+    def __len__(self) -> int:
+        return self._offsets[-1]
+
+    def add(self, tokens: Sequence[int] | np.ndarray) -> None:
+        start, end = len(self), len(self) + len(tokens)
+        if end > len(self._pool):
+            grown = np.empty(max(end, 2 * len(self._pool)), np.int32)
+            grown[:start] = self._pool[:start]
+            self._pool = grown
+        self._pool[start:end] = tokens
+        self._offsets.append(end)
+
+    def clear(self) -> None:
+        del self._offsets[1:]
+
+    def column(self) -> Any:
+        """Return the lists as an Arrow column that shares the memory: to be written, and let go, before `clear`."""
+        pa = require("pyarrow", _PURPOSE, extra="data")
+        offsets = np.array(self._offsets, np.int64)
+        return pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(self._pool[: len(self)]))
+
+
 class ShardWriter:
     """Writes examples one by one into a folder of shards; a `with` block that ends well leaves the manifest.
 
@@ -43,11 +73,12 @@ class ShardWriter:
         self.about: dict[str, Any] = {}
         self._shards: list[dict[str, Any]] = []
         self._labels: dict[str, str] = {}
+        self._tokens = {name: _Tokens() for name in tracks}
         self._clear()
 
     def _clear(self) -> None:
-        self._values = {name: array("i") for name in self.tracks}
-        self._offsets = {name: array("q", [0]) for name in self.tracks}
+        for tokens in self._tokens.values():
+            tokens.clear()
         self._label_rows: list[Mapping[str, float | int]] = []
         self._names: list[str] = []
 
@@ -63,23 +94,18 @@ class ShardWriter:
         Raises:
             ProtligError: if a shard cannot be written (a full disk).
         """
-        for track, values in self._values.items():
-            values.frombytes(np.asarray(example.get(track, ()), dtype=np.int32).tobytes())
-            self._offsets[track].append(len(values))
+        for track, tokens in self._tokens.items():
+            tokens.add(example.get(track, ()))
         self._label_rows.append(dict(labels or {}))
         self._names.append(name)
-        if sum(map(len, self._values.values())) >= self.tokens_per_shard:
+        if sum(map(len, self._tokens.values())) >= self.tokens_per_shard:
             self._flush()
 
     def _flush(self) -> None:
         if not self._names:
             return
         pa = require("pyarrow", _PURPOSE, extra="data")
-        columns: dict[str, Any] = {}
-        for track, values in self._values.items():
-            flat = np.frombuffer(values, np.int32) if values else np.zeros(0, np.int32)
-            offsets = np.frombuffer(self._offsets[track], np.int64)
-            columns[f"track:{track}"] = pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(flat))
+        columns: dict[str, Any] = {f"track:{track}": tokens.column() for track, tokens in self._tokens.items()}
         for label in self._label_rows[0]:
             numbers = np.array([row[label] for row in self._label_rows])
             columns[f"label:{label}"] = pa.array(numbers)
@@ -96,8 +122,8 @@ class ShardWriter:
             raise ProtligError(
                 f"{part}: cannot be written ({error}); free space or choose another folder, and prepare again"
             ) from error
-        tokens = sum(map(len, self._values.values()))
-        self._shards.append({"file": file, "examples": len(self._names), "tokens": tokens})
+        count = sum(map(len, self._tokens.values()))
+        self._shards.append({"file": file, "examples": len(self._names), "tokens": count})
         self._clear()
 
     def close(self) -> None:
