@@ -13,6 +13,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.data, pytest.mark.xdist_group("recip
 QUICK = ("--device", "cpu", "train.steps=3", "train.checkpoint_every=3", "train.validate_every=3", "train.log_every=1")
 SMALL = ("model.hidden_size=32", "model.num_heads=2", "model.num_blocks=1", "model.conditioning_size=16")
 SHORT = ("tracks.protein.max_length=256",)
+FEW_CALLS = ("evaluation.samplers=[{kind: confidence, num_steps: 4}]", "evaluation.num_times=2")
 
 
 def pair_files(shared: Path) -> tuple[str, ...]:
@@ -41,11 +42,11 @@ def test_the_recipe_runs_end_to_end_and_evaluation_prints_the_gap_with_its_inter
     assert main(["train", "recipe/ligand", molecules, "data.limit=400", *SMALL, *QUICK]) == 0
     assert main(["train", "recipe/protein", sequences, "data.limit=200", *SHORT, *SMALL, *QUICK]) == 0
     capsys.readouterr()
-    assert main(["train", "recipe/pairs", *pairs, *SHORT, *SMALL, *QUICK]) == 0
+    assert main(["train", "recipe/pairs", *pairs, *SHORT, *FEW_CALLS, *SMALL, *QUICK]) == 0
     log = capsys.readouterr()
     told = log.out + log.err + (tmp_path / "runs" / "recipe_pairs" / "data.txt").read_text()
     assert "negatives, kept for evaluation" in told and "a file for training and validation and test" in told
-    assert main(["evaluate", "runs/recipe_pairs", "--split", "test", "--num", "24", "--device", "cpu"]) == 0
+    assert main(["evaluate", "runs/recipe_pairs", "--split", "test", "--num", "16", "--device", "cpu"]) == 0
     out = capsys.readouterr().out
     true, shuffled = number_after(out, "true pairs"), number_after(out, "shuffled pairs")
     gap, low, high = number_after(out, "gap")
