@@ -155,6 +155,10 @@ def build(cls: type[T] | Any, values: Any, where: str = "") -> T:
     return built
 
 
+_WORDS = {True: "on", False: "off"}
+"""YAML 1.1 reads an unquoted `on` or `off` as a truth value; a setting whose choices are these words means the words."""
+
+
 def _members(annotation: Any) -> list[type]:
     """Return the settings classes that an annotation allows (several for a union)."""
     if typing.get_origin(annotation) is typing.Annotated:
@@ -184,6 +188,8 @@ def _resolve_kinds(annotation: Any, values: Any, where: str) -> Any:
             return {k: _resolve_kinds(arguments[1], v, _join(where, k)) for k, v in values.items() if v is not None}
         if origin in (tuple, list) and isinstance(values, list):
             return [_resolve_kinds(arguments[0], v, _join(where, i)) for i, v in enumerate(values)]
+        if origin is typing.Literal and isinstance(values, bool) and values not in arguments:
+            return _WORDS[values] if _WORDS[values] in arguments else values
         return values
     kinds = {kind_of(m): m for m in members}
     others = _plain_members(annotation)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -49,6 +50,12 @@ class Nested:
 
 
 @settings
+class Switch:
+    mode: Literal["auto", "on", "off"] = "auto"
+    flag: bool = True
+
+
+@settings
 class Root:
     nested: Nested = Nested()
     steps: int
@@ -82,6 +89,15 @@ def test_a_union_is_built_by_its_kind() -> None:
     }
     assert build(Root, nested(shape=Square(side=2))).nested.shape == Square(side=2), "built parts are taken as they are"
     assert kind_of(Circle) == "circle" and kind_of(Root) is None
+
+
+@pytest.mark.parametrize("word", ["on", "off", "auto"])
+def test_on_and_off_without_quotes_are_words_where_words_are_asked_for(word: str) -> None:
+    value = yaml.safe_load(word)
+    assert isinstance(value, bool) or word == "auto"
+    assert build(Switch, {"mode": value}).mode == word
+    if isinstance(value, bool):
+        assert build(Switch, {"flag": value}).flag is value
 
 
 def test_null_takes_an_entry_of_a_mapping_away() -> None:
