@@ -29,7 +29,8 @@ from protlig_dd.models import DualTrackSettings
 from protlig_dd.rng import generator
 from protlig_dd.run import open_run
 from protlig_dd.sampling import Ancestral, ConfidenceUnmasking, Euler, FirstHitting, Remasking, SamplerSettings, sample
-from protlig_dd.tokens.tracks import LigandTrack, ProteinTrack, Track, TrackBatch, pack
+from protlig_dd.tokens.settings import LigandTrack, ProteinTrack
+from protlig_dd.tokens.tracks import Track, TrackBatch, pack
 
 SEED = 0
 THREADS = 1

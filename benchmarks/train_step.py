@@ -32,7 +32,8 @@ from torch.nn.utils.rnn import pad_sequence
 
 from protlig_dd.models.dit import DiT, DiTSettings
 from protlig_dd.nn.attention import choose_backend
-from protlig_dd.tokens.tracks import ProteinTrack, TrackBatch, pack
+from protlig_dd.tokens.settings import ProteinTrack
+from protlig_dd.tokens.tracks import TrackBatch, pack
 
 SEED, CAP, THREADS, LEARNING_RATE = 0, 512, 2, 1e-4
 SHAPE = {"hidden_size": 256, "num_heads": 8, "num_blocks": 6}

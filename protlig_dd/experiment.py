@@ -29,7 +29,8 @@ from protlig_dd.errors import ConfigError
 from protlig_dd.models import ModelSettings
 from protlig_dd.nn.attention import BackendChoice, choose_backend
 from protlig_dd.sampling import Ancestral, ConfidenceUnmasking, Guidance, SamplerSettings
-from protlig_dd.tokens.tracks import Layout, Track, TrackBatch, TrackSettings, TrackTokens
+from protlig_dd.tokens.settings import TrackSettings
+from protlig_dd.tokens.tracks import Layout, Track, TrackBatch, TrackTokens
 from protlig_dd.training.trainer import TrainSettings
 
 

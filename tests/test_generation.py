@@ -10,7 +10,7 @@ from protlig_dd.errors import ConfigError, FormatError
 from protlig_dd.generation import Generator, Request, Sample, open_tokens
 from protlig_dd.run import Run, open_run
 from protlig_dd.sampling import FirstHitting, Guidance
-from protlig_dd.tokens.tracks import LigandTrack, ProteinTrack
+from protlig_dd.tokens.settings import LigandTrack, ProteinTrack
 
 pytestmark = pytest.mark.xdist_group("run")
 PROTEIN = "MKTAYIAKQRHEAVHWFKTAYIAKQ"

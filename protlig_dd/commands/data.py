@@ -12,7 +12,8 @@ from protlig_dd.data.complexes import Columns
 from protlig_dd.data.prepare import prepare_shards, prepare_vocab
 from protlig_dd.errors import ConfigError, nearest
 from protlig_dd.experiment import Parts, load_experiment
-from protlig_dd.tokens.tracks import LigandTrack, ProteinTrack, Track
+from protlig_dd.tokens.settings import LigandTrack, ProteinTrack
+from protlig_dd.tokens.tracks import Track
 
 
 def _tracks(config: str) -> dict[str, Track]:

@@ -22,7 +22,8 @@ from protlig_dd.data.splits import GivenSplit, RandomSplit, same_sequence_groups
 from protlig_dd.data.table import TokenTable
 from protlig_dd.data.tables import TABLE_SUFFIXES, open_table
 from protlig_dd.errors import FormatError
-from protlig_dd.tokens.tracks import LigandTrack, ProteinTrack, Track, TrackSet
+from protlig_dd.tokens.settings import LigandTrack, ProteinTrack
+from protlig_dd.tokens.tracks import Track, TrackSet
 
 _QUANTILES = (0.0, 0.1, 0.5, 0.9, 0.99, 1.0)
 _UNBOUNDED = 1 << 30

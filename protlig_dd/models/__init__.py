@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from protlig_dd.models.dit import DiT, DiTSettings
 from protlig_dd.models.dual_track import DualTrack, DualTrackSettings
+from protlig_dd.models.encoder import Encoder, EncoderSettings
 
-ModelSettings = DiTSettings | DualTrackSettings
+ModelSettings = DiTSettings | DualTrackSettings | EncoderSettings
 
-__all__ = ["DiT", "DiTSettings", "DualTrack", "DualTrackSettings", "ModelSettings"]
+__all__ = ["DiT", "DiTSettings", "DualTrack", "DualTrackSettings", "Encoder", "EncoderSettings", "ModelSettings"]

@@ -8,7 +8,6 @@ noise level, so a clean condition is told that it is clean. With more than two t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import Literal, cast
 
 import torch
@@ -24,7 +23,7 @@ from protlig_dd.nn.blocks import BlockShape, DiTBlock, Head
 from protlig_dd.nn.embeddings import ConditionEmbedding, NoiseLevelEmbedding
 from protlig_dd.nn.flops import attention_flops, linear_flops
 from protlig_dd.nn.layers import Activation, CrossAttention, LocalConvolution
-from protlig_dd.nn.packed import wanted_tokens
+from protlig_dd.nn.packed import joined, wanted_tokens
 from protlig_dd.nn.rotary import rotation
 from protlig_dd.tokens.tracks import Layout, TrackBatch, TrackSet
 
@@ -178,13 +177,5 @@ def _context(name: str, hidden: Mapping[str, Tensor], layouts: Mapping[str, Layo
     others = [n for n in hidden if n != name]
     if len(others) == 1:
         return hidden[others[0]], layouts[others[0]]
-    index, layout = _joined(tuple(layouts[n] for n in others))
+    index, layout = joined(tuple(layouts[n] for n in others))
     return torch.cat([hidden[n] for n in others]).index_select(0, index), layout
-
-
-@lru_cache(maxsize=64)
-def _joined(layouts: tuple[Layout, ...]) -> tuple[Tensor, Layout]:
-    """The order that brings concatenated tracks together example by example, and the joint layout."""
-    segment = torch.cat([layout.segment for layout in layouts])
-    lengths = tuple(map(sum, zip(*(layout.lengths for layout in layouts), strict=True)))
-    return torch.sort(segment, stable=True).indices, Layout(lengths, layouts[0].device)

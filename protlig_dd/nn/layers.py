@@ -35,12 +35,12 @@ class FeedForward(nn.Sequential):
 class SelfAttention(nn.Module):
     """Attention along the sequence with one qkv projection and rotary positions."""
 
-    def __init__(self, hidden_size: int, num_heads: int, backend: Backend) -> None:
+    def __init__(self, hidden_size: int, num_heads: int, backend: Backend, *, bias: bool = False) -> None:
         super().__init__()
         self.num_heads = num_heads
         self.backend: Backend = backend
-        self.qkv = nn.Linear(hidden_size, 3 * hidden_size, bias=False)
-        self.out = nn.Linear(hidden_size, hidden_size, bias=False)
+        self.qkv = nn.Linear(hidden_size, 3 * hidden_size, bias=bias)
+        self.out = nn.Linear(hidden_size, hidden_size, bias=bias)
 
     def forward(
         self, x: Float[Tensor, "n e"], layout: Layout, by: Rotation, wanted: Wanted | None = None
@@ -96,3 +96,43 @@ class LocalConvolution(nn.Module):
         padded = torch.cat([x, x.new_zeros(1, x.shape[1])])
         windows = padded.index_select(0, index.flatten()).view(len(x), self.width * x.shape[1])
         return x + nn.functional.gelu(self.mix(windows))
+
+
+class EncoderBlock(nn.Module):
+    """A pre-norm block of self-attention and feed-forward, all with biases (ESM-2)."""
+
+    def __init__(self, hidden_size: int, num_heads: int, inner_size: int, dropout: float, backend: Backend) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(hidden_size)
+        self.attention = SelfAttention(hidden_size, num_heads, backend, bias=True)
+        self.norm2 = nn.LayerNorm(hidden_size)
+        self.mlp = FeedForward(hidden_size, inner_size)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(
+        self, x: Float[Tensor, "n e"], layout: Layout, by: Rotation, wanted: Wanted | None = None
+    ) -> Float[Tensor, "a e"]:
+        """Return the tokens after the block: all of them, or those wanted."""
+        attended = self.attention(self.norm1(x), layout, by, wanted)
+        if wanted is not None:
+            x = x.index_select(0, wanted.queries)
+        x = x + self.dropout(attended)
+        out: Tensor = x + self.dropout(self.mlp(self.norm2(x)))
+        return out
+
+
+class LanguageHead(nn.Module):
+    """Dense, GELU, layer norm, and a matrix to the vocabulary: its own, or the embedding's where tied (ESM-2)."""
+
+    def __init__(self, hidden_size: int, num_rows: int, *, tied: bool) -> None:
+        super().__init__()
+        self.dense = nn.Linear(hidden_size, hidden_size)
+        self.norm = nn.LayerNorm(hidden_size)
+        self.decoder = None if tied else nn.Linear(hidden_size, num_rows, bias=False)
+        self.bias = nn.Parameter(torch.zeros(num_rows))
+
+    def forward(self, x: Float[Tensor, "a e"], embedding: Float[Tensor, "k e"] | None = None) -> Float[Tensor, "a k"]:
+        """Return logits; `embedding` is the tied matrix."""
+        weight = embedding if self.decoder is None else self.decoder.weight
+        assert weight is not None, "a tied head needs the embedding"
+        return nn.functional.linear(self.norm(nn.functional.gelu(self.dense(x))), weight, self.bias)

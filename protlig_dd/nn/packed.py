@@ -164,6 +164,22 @@ def rows_of(kept: Tensor, layout: Layout) -> tuple[Int[Tensor, " m"], Layout]:
     return kept[layout.segment].nonzero().squeeze(1), Layout(lengths, layout.device)
 
 
+@lru_cache(maxsize=64)
+def joined(layouts: tuple[Layout, ...], apart: tuple[bool, ...] | None = None) -> tuple[Int[Tensor, " n"], Layout]:
+    """Return the order that brings concatenated tracks together example by example, and the joint layout.
+
+    Args:
+        layouts: of the tracks, in the order in which they are concatenated.
+        apart: examples whose tracks are sequences of their own in the joint layout, so that attention does not cross between them.
+    """
+    segment = torch.cat([layout.segment for layout in layouts])
+    order = torch.sort(segment, stable=True).indices
+    examples = list(zip(*(layout.lengths for layout in layouts), strict=True))
+    alone = apart or (False,) * len(examples)
+    lengths = tuple(n for own, a in zip(examples, alone, strict=True) for n in (own if a else (sum(own),)))
+    return order, Layout(lengths, layouts[0].device)
+
+
 @lru_cache(maxsize=16)
 def window_rows(layout: Layout, width: int) -> Int[Tensor, "n w"]:
     """Return for each token the packed positions of the `width` (odd) tokens around it; n beyond the ends of its example."""

@@ -23,7 +23,7 @@ class Rotation(NamedTuple):
 def rotation(position: Int[Tensor, " n"], head_size: int, base: float = 10000.0) -> Rotation:
     """Return the rotation of each position: angle = position * base^(-2 k / head_size), k = 0 .. head_size / 2 - 1."""
     exponent = torch.arange(0, head_size, 2, dtype=torch.float32, device=position.device) / head_size
-    angle = position[:, None].float() * base**-exponent
+    angle = position[:, None].float() * (1.0 / base**exponent)
     return Rotation(angle.cos()[:, None], angle.sin()[:, None])
 
 

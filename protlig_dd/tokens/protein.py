@@ -5,35 +5,47 @@ Source: the `vocab.txt` of facebook/esm2 (ids 0 `<cls>`, 1 `<pad>`, 2 `<eos>`, 3
 
 from __future__ import annotations
 
+from typing import Literal
+
 from protlig_dd.errors import ConfigError, FormatError
 from protlig_dd.tokens.vocabulary import Vocabulary
 
 AMINO_ACIDS = "LAGVSERTIDPKQNFYMHWC"
 """The twenty amino acids in the order of their ESM ids, 4 to 23."""
 
-_SYMBOLS = ("<cls>", "<pad>", "<eos>", "<unk>", *AMINO_ACIDS, *"XBUZO.-", "<null_1>", "<mask>")
+Emits = Literal["amino_acids", "dplm", "dplm2"]
+
+_EMITTED = {
+    "amino_acids": tuple(range(4, 24)),
+    "dplm": (3, *range(4, 24), *range(25, 32)),
+    "dplm2": (*range(4, 24), 29, 30, 31),
+}
+"""Ids that a model may emit. The last two are what the published samplers of DPLM and DPLM-2 leave open: `<unk>`, B, U, Z, O, gaps."""
+
+SYMBOLS = ("<cls>", "<pad>", "<eos>", "<unk>", *AMINO_ACIDS, *"XBUZO.-", "<null_1>", "<mask>")
 
 
-def protein_vocabulary(*, num_rows: int = 33, mask_id: int = 32) -> Vocabulary:
-    """Return the ESM alphabet; only the twenty amino acids are emittable.
+def protein_vocabulary(*, num_rows: int = 33, mask_id: int = 32, emits: Emits = "amino_acids") -> Vocabulary:
+    """Return the ESM alphabet; only the twenty amino acids are emittable, unless told otherwise.
 
     Args:
         num_rows: embedding rows, 33 or more; SEDD's published shape has 37.
         mask_id: 32 is ESM's `<mask>`; SEDD's published shape uses its last row, 36.
+        emits: "dplm" and "dplm2" are the sets of the published samplers, for comparisons step by step.
 
     Raises:
         ConfigError: if the mask is a letter or another special id, or the rows do not hold it.
     """
-    if mask_id < _SYMBOLS.index("<mask>"):
+    if mask_id < SYMBOLS.index("<mask>"):
         raise ConfigError(
-            f"mask_id: found {mask_id}, which is '{_SYMBOLS[mask_id]}'; expected 32, or a padded row from 33 on"
+            f"mask_id: found {mask_id}, which is '{SYMBOLS[mask_id]}'; expected 32, or a padded row from 33 on"
         )
     return Vocabulary(
         name="ESM protein",
-        symbols=_SYMBOLS,
+        symbols=SYMBOLS,
         mask_id=mask_id,
-        emittable_ids=tuple(range(4, 24)),
-        unknown_id=3,
+        emittable_ids=_EMITTED[emits],
+        unknown_id=None if emits == "dplm" else 3,
         begin_id=0,
         end_id=2,
         pad_id=1,

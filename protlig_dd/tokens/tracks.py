@@ -11,17 +11,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import accumulate
-from pathlib import Path
-from typing import Literal
 
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from protlig_dd.config import settings
 from protlig_dd.errors import ConfigError, FormatError
-from protlig_dd.tokens.ligand import ligand_vocabulary, load_vocabulary, tokenize_smiles
-from protlig_dd.tokens.protein import AMINO_ACIDS, protein_vocabulary, split_protein
 from protlig_dd.tokens.vocabulary import Vocabulary
 
 
@@ -36,6 +31,7 @@ class Track:
         split: cuts text into symbols; called with the text and `where=` for messages.
         aligned_to: the track whose positions this one's share (3Di tokens and residues), or None.
         add_ends: whether begin and end tokens surround the sequence (they are never noised).
+        separator: what stands between symbols in text.
     """
 
     name: str
@@ -44,6 +40,7 @@ class Track:
     split: Callable[..., list[str]]
     aligned_to: str | None = None
     add_ends: bool = False
+    separator: str = ""
 
     def __post_init__(self) -> None:
         if self.add_ends and (self.vocabulary.begin_id is None or self.vocabulary.end_id is None):
@@ -75,7 +72,7 @@ class Track:
         """Return the text of ids; begin, end and padding tokens are left out, a mask shows as `_`."""
         v = self.vocabulary
         kept = [i for i in ids if i not in (v.begin_id, v.end_id, v.pad_id)]
-        return "".join("_" if i == v.mask_id else s for i, s in zip(kept, v.decode(kept), strict=True))
+        return self.separator.join("_" if i == v.mask_id else s for i, s in zip(kept, v.decode(kept), strict=True))
 
     @cached_property
     def emittable(self) -> Bool[Tensor, " k"]:
@@ -86,62 +83,6 @@ class Track:
 
 
 TrackSet = Mapping[str, Track]
-
-
-@settings
-class ProteinTrack:
-    """The settings of a protein sequence track (33 ESM ids; rows and mask id may be those of a published shape).
-
-    `add_ends` is on by default: rotary attention over nothing but masks gives every position the same answer, and the begin and end
-    tokens are what tells them apart.
-    """
-
-    kind: Literal["protein"] = "protein"
-    max_length: int = 512
-    num_rows: int = 33
-    mask_id: int = 32
-    unknown: str = "refuse"
-    add_ends: bool = True
-
-    def __post_init__(self) -> None:
-        if self.unknown not in ("refuse", *AMINO_ACIDS, *"XBUZO"):
-            raise ValueError(
-                f"unknown: found '{self.unknown}', expected 'refuse' or a letter of the alphabet, such as X"
-            )
-
-    def build(self, name: str) -> Track:
-        """Return the track."""
-        unknown = self.unknown
-
-        def split(text: str, *, where: str) -> list[str]:
-            return split_protein(text, where=where, unknown=unknown)
-
-        vocabulary = protein_vocabulary(num_rows=self.num_rows, mask_id=self.mask_id)
-        return Track(name=name, vocabulary=vocabulary, max_length=self.max_length, split=split, add_ends=self.add_ends)
-
-
-@settings
-class LigandTrack:
-    """The settings of a SMILES track; `vocabulary` is "built-in" or a file made by `protlig prepare vocab`."""
-
-    kind: Literal["ligand"] = "ligand"
-    max_length: int = 128
-    num_rows: int = 0
-    vocabulary: str = "built-in"
-    add_ends: bool = True
-
-    def build(self, name: str) -> Track:
-        """Return the track, with its vocabulary read from the file if one is named."""
-        if self.vocabulary == "built-in":
-            vocabulary = ligand_vocabulary(num_rows=self.num_rows)
-        else:
-            vocabulary = load_vocabulary(Path(self.vocabulary), num_rows=self.num_rows)
-        return Track(
-            name=name, vocabulary=vocabulary, max_length=self.max_length, split=tokenize_smiles, add_ends=self.add_ends
-        )
-
-
-TrackSettings = ProteinTrack | LigandTrack
 
 
 @dataclass(frozen=True)
@@ -236,6 +177,7 @@ class TrackBatch:
         slots: the place of each example in the global batch, for times stratified over it. On the host.
         global_size: examples in the global batch (all ranks and micro-batches).
         conditions: per-example class labels, such as an affinity bin (-1: not given).
+        apart: whether the tracks of each example must not see each other; None where they always may.
     """
 
     tracks: Mapping[str, TrackTokens]
@@ -243,6 +185,7 @@ class TrackBatch:
     slots: Int[Tensor, " b"]
     global_size: int
     conditions: Mapping[str, Int[Tensor, " b"]] = field(default_factory=dict)
+    apart: tuple[bool, ...] | None = None
 
     @property
     def num_examples(self) -> int:

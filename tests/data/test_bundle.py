@@ -25,7 +25,7 @@ from protlig_dd.data.settings import (
 )
 from protlig_dd.data.shards import open_shards, read_manifest
 from protlig_dd.errors import ConfigError, FormatError
-from protlig_dd.tokens.tracks import LigandTrack, ProteinTrack
+from protlig_dd.tokens.settings import LigandTrack, ProteinTrack
 
 TRACKS = {"protein": ProteinTrack(max_length=40).build("protein"), "ligand": LigandTrack(max_length=20).build("ligand")}
 LETTERS = "ACDEFGHIKLMNPQRSTVWY"

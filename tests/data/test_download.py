@@ -19,7 +19,7 @@ from protlig_dd.data.download import SOURCES, download
 from protlig_dd.data.fetch import Checksum, fetch
 from protlig_dd.data.settings import MoleculeData, PairData, RandomSplit, SequenceData
 from protlig_dd.errors import DownloadError
-from protlig_dd.tokens.tracks import LigandTrack, ProteinTrack
+from protlig_dd.tokens.settings import LigandTrack, ProteinTrack
 
 TRACKS = {"protein": ProteinTrack().build("protein"), "ligand": LigandTrack().build("ligand")}
 

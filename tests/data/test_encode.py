@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from protlig_dd.data.encode import Encoder, encode_records, encode_text, letter_ids
 from protlig_dd.data.records import Record
 from protlig_dd.errors import FormatError
-from protlig_dd.tokens.tracks import LigandTrack, ProteinTrack
+from protlig_dd.tokens.settings import LigandTrack, ProteinTrack
 
 PROTEIN = ProteinTrack(max_length=8, add_ends=False).build("protein")
 TRACKS = {"protein": PROTEIN, "ligand": LigandTrack(max_length=6, add_ends=False).build("ligand")}

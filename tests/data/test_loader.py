@@ -11,7 +11,8 @@ import torch
 from protlig_dd.data.loader import Loader, keyed_order
 from protlig_dd.data.table import TokenTable
 from protlig_dd.errors import ConfigError
-from protlig_dd.tokens.tracks import LigandTrack, ProteinTrack, pack
+from protlig_dd.tokens.settings import LigandTrack, ProteinTrack
+from protlig_dd.tokens.tracks import pack
 
 TRACKS = {"protein": ProteinTrack().build("protein"), "ligand": LigandTrack().build("ligand")}
 COUNT = 103

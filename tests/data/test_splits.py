@@ -22,7 +22,7 @@ from protlig_dd.data.splits import (
     split_rows,
 )
 from protlig_dd.errors import ConfigError
-from protlig_dd.tokens.tracks import LigandTrack, ProteinTrack
+from protlig_dd.tokens.settings import LigandTrack, ProteinTrack
 
 TRACKS = {"protein": ProteinTrack(add_ends=False).build("protein"), "ligand": LigandTrack().build("ligand")}
 LIGANDS = [

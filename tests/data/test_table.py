@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from protlig_dd.data.shards import ShardWriter, open_shards, read_manifest, write_shards
 from protlig_dd.data.table import TokenTable
 from protlig_dd.errors import FormatError
-from protlig_dd.tokens.tracks import LigandTrack, ProteinTrack
+from protlig_dd.tokens.settings import LigandTrack, ProteinTrack
 
 TRACKS = {"protein": ProteinTrack().build("protein"), "ligand": LigandTrack().build("ligand")}
 ROWS = st.lists(

@@ -18,7 +18,8 @@ from protlig_dd.diffusion.processes import Absorbing, Uniform
 from protlig_dd.diffusion.schedules import Geometric, LogLinear, NoiseSchedule, Scaled, SigmaCurriculum
 from protlig_dd.diffusion.times import BiasedTimes, StratifiedTimes, TaskMixture, Times, TimeSampler, UniformTimes
 from protlig_dd.rng import Draws
-from protlig_dd.tokens.tracks import LigandTrack, ProteinTrack, TrackBatch, pack
+from protlig_dd.tokens.settings import LigandTrack, ProteinTrack
+from protlig_dd.tokens.tracks import TrackBatch, pack
 
 TRACKS = {"protein": ProteinTrack(unknown="X", add_ends=True).build("protein"), "ligand": LigandTrack().build("ligand")}
 MIXTURE = {"joint": 1.0, "ligand_given_protein": 1.0, "protein_only": 0.5, "ligand_only": 0.5, "independent": 1.0}

@@ -16,7 +16,8 @@ from protlig_dd.diffusion.processes import Absorbing
 from protlig_dd.errors import ConfigError
 from protlig_dd.models.dit import DiT, DiTSettings
 from protlig_dd.nn.flops import linear_flops
-from protlig_dd.tokens.tracks import LigandTrack, ProteinTrack, TrackBatch, pack
+from protlig_dd.tokens.settings import LigandTrack, ProteinTrack
+from protlig_dd.tokens.tracks import TrackBatch, pack
 
 TRACKS = {"protein": ProteinTrack(num_rows=37, mask_id=36, add_ends=False).build("protein")}
 SMALL = DiTSettings(hidden_size=16, num_heads=2, num_blocks=2, conditioning_size=6, mlp_ratio=2.0, conv_width=3)

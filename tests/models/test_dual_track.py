@@ -12,7 +12,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from protlig_dd.errors import ConfigError
 from protlig_dd.models.dual_track import DualTrack, DualTrackSettings
 from protlig_dd.nn.flops import linear_flops
-from protlig_dd.tokens.tracks import LigandTrack, ProteinTrack, TrackBatch, TrackSet, pack
+from protlig_dd.tokens.settings import LigandTrack, ProteinTrack
+from protlig_dd.tokens.tracks import TrackBatch, TrackSet, pack
 
 TRACKS: TrackSet = {
     "protein": ProteinTrack(add_ends=False).build("protein"),

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from protlig_dd.errors import FormatError
 from protlig_dd.tokens.ligand import count_tokens, ligand_vocabulary, load_vocabulary, save_vocabulary, tokenize_smiles
-from protlig_dd.tokens.tracks import LigandTrack
+from protlig_dd.tokens.settings import LigandTrack
 
 BRACKETS = st.from_regex(r"\[[0-9]{0,3}[A-Za-z]{1,2}@{0,2}(H[0-9]?)?([+-][0-9]?)?(:[0-9]+)?\]", fullmatch=True)
 TOKENS = st.sampled_from(

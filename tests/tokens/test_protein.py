@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from protlig_dd.config import build
 from protlig_dd.errors import ConfigError, FormatError
 from protlig_dd.tokens.protein import AMINO_ACIDS, protein_vocabulary, split_protein
-from protlig_dd.tokens.tracks import ProteinTrack
+from protlig_dd.tokens.settings import ProteinTrack
 
 
 def test_ids_are_those_of_esm2() -> None:

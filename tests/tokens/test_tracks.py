@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protlig_dd.errors import ConfigError
-from protlig_dd.tokens.tracks import Layout, LigandTrack, ProteinTrack, pack
+from protlig_dd.tokens.settings import LigandTrack, ProteinTrack
+from protlig_dd.tokens.tracks import Layout, pack
 
 TRACKS = {"protein": ProteinTrack(unknown="X").build("protein"), "ligand": LigandTrack().build("ligand")}
 LENGTHS = st.lists(st.integers(0, 9), max_size=12)

@@ -1,0 +1,67 @@
+"""Structure codes as bits (DPLM-2 Bit): a code of 13 bits goes in as 13 signs, and comes out as 13 independent pairs of logits.
+
+The head returns logits over whole codes, the sums of their bits' log-probabilities. The cross-entropy of a code is then the sum of its
+bits', and a draw of a code at some temperature is a draw of its bits at that temperature, so that losses and samplers need to know
+nothing of bits. Source: Wang et al. 2024 (DPLM-2 Bit); most significant bit first.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from protlig_dd.nn.layers import LanguageHead
+from protlig_dd.tokens.vocabulary import Vocabulary
+
+
+def code_signs(num_bits: int) -> Float[Tensor, "c j"]:
+    """Return the signs (-1 or 1) of the bits of every code, the most significant first."""
+    codes = torch.arange(2**num_bits)
+    return ((codes[:, None] >> torch.arange(num_bits - 1, -1, -1)) & 1).float() * 2 - 1
+
+
+class BitEmbedding(nn.Module):
+    """Embeds codes through their signs; begin, end and mask have vectors of their own."""
+
+    def __init__(self, vocabulary: Vocabulary, num_bits: int, hidden_size: int) -> None:
+        super().__init__()
+        self.first_code = min(vocabulary.emittable_ids)
+        self.num_bits = num_bits
+        self.begin_id, self.end_id, self.mask_id = vocabulary.begin_id, vocabulary.end_id, vocabulary.mask_id
+        self.project = nn.Linear(num_bits, hidden_size)
+        self.begin, self.end, self.mask = (nn.Parameter(0.02 * torch.randn(hidden_size)) for _ in range(3))
+
+    def forward(self, ids: Int[Tensor, " n"]) -> Float[Tensor, "n e"]:
+        """Return the embeddings of structure ids."""
+        code = ids - self.first_code
+        shifts = torch.arange(self.num_bits - 1, -1, -1, device=ids.device)
+        signs = ((code[:, None] >> shifts) & 1).to(self.project.weight.dtype) * 2 - 1
+        embedded: Tensor = self.project(signs)
+        for special, vector in ((self.begin_id, self.begin), (self.end_id, self.end), (self.mask_id, self.mask)):
+            embedded = torch.where((ids == special)[:, None], vector, embedded)
+        return embedded
+
+
+class BitHead(nn.Module):
+    """Logits of codes from logits of bits; ids that are no code get -inf."""
+
+    def __init__(self, vocabulary: Vocabulary, num_bits: int, hidden_size: int) -> None:
+        super().__init__()
+        self.pairs = LanguageHead(hidden_size, 2 * num_bits, tied=False)
+        self.first_code, self.num_rows = min(vocabulary.emittable_ids), vocabulary.num_rows
+        self.num_bits = num_bits
+
+    def bit_logits(self, x: Float[Tensor, "a e"]) -> Float[Tensor, "a j 2"]:
+        """Return the two logits of every bit."""
+        pairs: Tensor = self.pairs(x).unflatten(-1, (self.num_bits, 2))
+        return pairs
+
+    def forward(self, x: Float[Tensor, "a e"]) -> Float[Tensor, "a k"]:
+        """Return log p(code) at the rows of codes, summed over bits in float32."""
+        log_probs = self.bit_logits(x).float().log_softmax(-1)
+        ones = (code_signs(self.num_bits).to(x.device) + 1) / 2
+        codes = log_probs[..., 0].sum(-1, keepdim=True) + (log_probs[..., 1] - log_probs[..., 0]) @ ones.T
+        behind = self.num_rows - self.first_code - len(ones)
+        return F.pad(codes, (self.first_code, behind), value=-torch.inf)

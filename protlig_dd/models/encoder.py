@@ -1,0 +1,223 @@
+"""The masked-diffusion protein encoder: ESM-2's transformer, as DPLM uses it for sequences and DPLM-2 for sequences and structure tokens.
+
+Blocks are pre-norm with rotary self-attention; there is no embedding of the noise level, since the masks say it (so `sigma` is ignored).
+Several tracks are one sequence each for the eye and one joint sequence for attention: an example's tracks lie one behind the other,
+positions restart in each, and where a batch says `apart` they are separate sequences of the layout, so nothing [l, l] is ever built.
+Sources: Lin et al. 2022 (ESM-2), Wang et al. 2024 (DPLM), Wang et al. 2024 (DPLM-2, DPLM-2 Bit).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from protlig_dd.config import settings
+from protlig_dd.errors import ConfigError
+from protlig_dd.models.bits import BitEmbedding, BitHead
+from protlig_dd.models.dit import check_heads
+from protlig_dd.nn.attention import Backend
+from protlig_dd.nn.flops import attention_flops, linear_flops
+from protlig_dd.nn.layers import EncoderBlock, LanguageHead
+from protlig_dd.nn.packed import joined, wanted_tokens
+from protlig_dd.nn.rotary import rotation
+from protlig_dd.tokens.tracks import Layout, TrackBatch, TrackSet, TrackTokens
+
+_KEPT = 1 - 0.15 * 0.8
+"""What ESM-2 kept of the embeddings in training: 15 % of the tokens were chosen, 80 % of these masked."""
+
+
+@settings
+class EncoderSettings:
+    """The shape of an encoder; the defaults are ESM-2 8M.
+
+    Args:
+        hidden_size, num_heads, num_blocks: sizes; the feed-forward is `mlp_ratio` times as wide.
+        dropout: of the two branches of a block.
+        token_dropout: zero the embedding of protein masks and rescale the rest by their share (ESM-2), in training and out of it.
+        tied_head: use the embedding as the last matrix of the head. By default as published: tied for one track, untied for several.
+        code_bits: above 0 the structure track's codes go in and out as so many bits (DPLM-2 Bit: 13).
+        activation_checkpointing: compute blocks again in the backward pass instead of keeping what they computed.
+        parameters: the honest parameter count; `protlig check` and a test hold it against the built model.
+    """
+
+    kind: Literal["encoder"] = "encoder"
+    hidden_size: int = 320
+    num_heads: int = 20
+    num_blocks: int = 6
+    mlp_ratio: float = 4.0
+    dropout: float = 0.1
+    token_dropout: bool = True
+    tied_head: bool | None = None
+    code_bits: int = 0
+    activation_checkpointing: bool = False
+    parameters: int | None = None
+
+    def __post_init__(self) -> None:
+        check_heads(self.hidden_size, self.num_heads)
+
+    def build(self, tracks: TrackSet, backend: Backend) -> Encoder:
+        """Return the model, freshly initialised.
+
+        Raises:
+            ConfigError: without a protein track, or for tracks that do not share one table of ids.
+        """
+        if "protein" not in tracks:
+            raise ConfigError(f"model.kind: 'encoder' needs a track named protein, found {sorted(tracks)}")
+        rows = {name: track.vocabulary.num_rows for name, track in tracks.items()}
+        if self.code_bits:
+            if set(tracks) != {"protein", "structure"}:
+                raise ConfigError(f"model.code_bits: needs the tracks protein and structure, found {sorted(tracks)}")
+        elif len(set(rows.values())) > 1:
+            raise ConfigError(
+                f"model.kind: 'encoder' has one table of ids for all tracks, found rows {rows}; "
+                f"set tracks.protein.beside to the alphabet of the structure track"
+            )
+        return Encoder(self, tracks, backend)
+
+
+class Encoder(nn.Module):
+    """A denoiser of a protein track, alone or with others aligned to it."""
+
+    def __init__(self, config: EncoderSettings, tracks: TrackSet, backend: Backend) -> None:
+        super().__init__()
+        size = config.hidden_size
+        self.tracks = tuple(tracks)
+        self.head_size = size // config.num_heads
+        self.token_dropout = config.token_dropout
+        self.mask_id = tracks["protein"].vocabulary.mask_id
+        self.activation_checkpointing = config.activation_checkpointing
+        pad_id = tracks["protein"].vocabulary.pad_id
+        self.embedding = nn.Embedding(tracks["protein"].vocabulary.num_rows, size)
+        inner = int(size * config.mlp_ratio)
+        self.blocks = nn.ModuleList(
+            EncoderBlock(size, config.num_heads, inner, config.dropout, backend) for _ in range(config.num_blocks)
+        )
+        self.norm = nn.LayerNorm(size)
+        tied = len(tracks) == 1 if config.tied_head is None else config.tied_head
+        self.head = LanguageHead(size, self.embedding.num_embeddings, tied=tied)
+        self.bits, self.bit_head = None, None
+        if config.code_bits:
+            vocabulary = tracks["structure"].vocabulary
+            self.bits = BitEmbedding(vocabulary, config.code_bits, size)
+            self.bit_head = BitHead(vocabulary, config.code_bits, size)
+        self.apply(_initialise)
+        if pad_id is not None:
+            nn.init.zeros_(self.embedding.weight.data[pad_id])
+
+    def forward(
+        self,
+        batch: TrackBatch,
+        sigma: Mapping[str, Float[Tensor, " b"]] | None = None,
+        *,
+        at: Mapping[str, Tensor] | None = None,
+    ) -> dict[str, Float[Tensor, "a k"]]:
+        """Return logits of every track; see `diffusion.denoiser.Denoiser`. `sigma` is not used."""
+        hidden, index = self._hidden(batch, at)
+        logits = {}
+        for name, rows in index.items():
+            own = hidden if rows is None else hidden.index_select(0, rows)
+            if name == "structure" and self.bit_head is not None:
+                logits[name] = self.bit_head(own)
+            else:
+                logits[name] = self.head(own, self.embedding.weight)
+        return logits
+
+    def embed(self, batch: TrackBatch) -> dict[str, Float[Tensor, "n e"]]:
+        """Return the hidden state of every token after the last norm, by track: the representation for other uses."""
+        hidden, index = self._hidden(batch, None)
+        return {name: hidden if rows is None else hidden.index_select(0, rows) for name, rows in index.items()}
+
+    def _hidden(self, batch: TrackBatch, at: Mapping[str, Tensor] | None) -> tuple[Tensor, dict[str, Tensor | None]]:
+        """The last hidden states, and for each track the rows of it that are asked for (None: all, in order)."""
+        layouts = tuple(batch.tracks[name].layout for name in self.tracks)
+        x, positions = self._embedded(batch), torch.cat([layout.position for layout in layouts])
+        asked = {name: None if at is None else at.get(name) for name in self.tracks}
+        layout, rows = layouts[0], dict(asked)
+        if len(layouts) > 1:
+            order, layout = joined(layouts, batch.apart)
+            x, positions = x.index_select(0, order), positions.index_select(0, order)
+            place = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
+            own = dict(zip(self.tracks, place.split([one.num_tokens for one in layouts]), strict=True))
+            rows = {name: own[name] if i is None else own[name].index_select(0, i) for name, i in asked.items()}
+        wanted_rows = [r for r in rows.values() if r is not None]
+        every = torch.cat(wanted_rows) if len(wanted_rows) == len(rows) else None
+        wanted = wanted_tokens(every if every is None or len(rows) == 1 else every.sort().values, layout)
+        x = self._through_blocks(x, layout, positions, wanted)
+        if wanted is None:
+            return self.norm(x), rows
+        if len(rows) == 1:
+            return self.norm(x), dict.fromkeys(self.tracks)
+        assert every is not None
+        rank = torch.empty_like(every).scatter_(0, every.argsort(), torch.arange(len(every), device=every.device))
+        ranks = rank.split([len(r) for r in wanted_rows])
+        return self.norm(x), dict(zip(rows, ranks, strict=True))
+
+    def _through_blocks(self, x: Tensor, layout: Layout, positions: Tensor, wanted: object) -> Tensor:
+        by = rotation(positions, self.head_size)
+        for i, block in enumerate(self.blocks):
+            last = wanted if i == len(self.blocks) - 1 else None
+            arguments = (x, layout, by) if last is None else (*last.read_of(x, by), last)  # type: ignore[attr-defined]
+            if self.activation_checkpointing and self.training:
+                x = checkpoint(block, *arguments, use_reentrant=False)
+            else:
+                x = block(*arguments)
+        return x
+
+    def _embedded(self, batch: TrackBatch) -> Float[Tensor, "n e"]:
+        """Embeddings of all tracks, one behind the other, with ESM-2's token dropout.
+
+        DPLM-2 sends them through it twice, and so do its published weights: with several tracks the factor is squared. In the Bit model
+        the first pass sees the protein alone, the second all tokens.
+        """
+        protein = batch.tracks["protein"]
+        parts = {name: self._table(name, batch.tracks[name].tokens) for name in self.tracks}
+        if not self.token_dropout:
+            return torch.cat(list(parts.values()))
+        is_mask = protein.tokens == self.mask_id
+        parts["protein"] = parts["protein"].masked_fill(is_mask[:, None], 0)
+        masks = torch.zeros(batch.num_examples, device=is_mask.device)
+        masks = masks.index_add(0, protein.layout.segment, is_mask.float())
+        alone = _factor(masks, [protein])
+        if len(self.tracks) == 1:
+            return parts["protein"] * alone[protein.layout.segment][:, None]
+        whole = _factor(masks, list(batch.tracks.values()))
+        factors = dict.fromkeys(self.tracks, whole if self.bits is not None else whole * whole)
+        if self.bits is not None:
+            factors["protein"] = whole * alone
+        return torch.cat([parts[n] * factors[n][batch.tracks[n].layout.segment][:, None] for n in self.tracks])
+
+    def _table(self, name: str, ids: Int[Tensor, " n"]) -> Float[Tensor, "n e"]:
+        embedded: Tensor = self.bits(ids) if name == "structure" and self.bits is not None else self.embedding(ids)
+        return embedded
+
+    def shard_units(self) -> list[nn.Module]:
+        """Return the modules that sharded training wraps one by one."""
+        return list(self.blocks)
+
+    def forward_flops(self, batch: TrackBatch) -> float:
+        """Return the operations of one forward pass for the logits of all tokens (a multiply-add counts as two)."""
+        tokens, size = batch.num_tokens, self.embedding.embedding_dim
+        heads = linear_flops(self.head) + (2 * self.embedding.weight.numel() if self.head.decoder is None else 0)
+        layout = joined(tuple(batch.tracks[name].layout for name in self.tracks), batch.apart)[1]
+        attended = len(self.blocks) * attention_flops(size, sum(n * n for n in layout.lengths))
+        return float((linear_flops(self.blocks) + heads) * tokens + attended)
+
+
+def _factor(masks: Float[Tensor, " b"], tracks: list[TrackTokens]) -> Float[Tensor, " b"]:
+    """ESM-2's factor 0.88 / (1 - r), r the share of protein masks among all tokens of an example, specials included."""
+    lengths = torch.tensor([track.layout.lengths for track in tracks], dtype=torch.float32).sum(0).to(masks.device)
+    share = masks / lengths.clamp(min=1)
+    return _KEPT / (1 - share).clamp(min=1e-6)
+
+
+def _initialise(module: nn.Module) -> None:
+    """Normal with deviation 0.02 for weights, zero for biases: the original's."""
+    if isinstance(module, nn.Linear | nn.Embedding):
+        nn.init.normal_(module.weight, std=0.02)
+    if isinstance(module, nn.Linear) and module.bias is not None:
+        nn.init.zeros_(module.bias)

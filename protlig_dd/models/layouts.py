@@ -1,0 +1,129 @@
+"""Names of the encoder's tensors in the published layout (Hugging Face's `EsmForMaskedLM`, DPLM, DPLM-2, DPLM-2 Bit) and in ours.
+
+The published files keep query, key and value apart, ours are one matrix. They may also hold tensors that no forward pass uses (a position
+table beside rotary positions, a contact head, rotary frequencies): those are left out on reading and not written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from protlig_dd.errors import CheckpointError
+
+_UNUSED = re.compile(r"position_embeddings\.|position_ids$|rotary_embeddings\.inv_freq$|contact_head\.")
+_OUTSIDE = {
+    "embedding": "esm.embeddings.word_embeddings",
+    "norm": "esm.encoder.emb_layer_norm_after",
+    "head.dense": "lm_head.dense",
+    "head.norm": "lm_head.layer_norm",
+    "head.decoder": "lm_head.decoder",
+    "head": "lm_head",
+    "bit_head.pairs.dense": "lm_head_struct.dense",
+    "bit_head.pairs.norm": "lm_head_struct.layer_norm",
+    "bit_head.pairs.decoder": "lm_head_struct.decoder",
+    "bit_head.pairs": "lm_head_struct",
+    "bits.project": "quant2emb",
+}
+_VECTORS = {"bits.begin": "struct_bos_emb", "bits.end": "struct_eos_emb", "bits.mask": "struct_mask_emb"}
+_INSIDE = {
+    "norm1": "attention.LayerNorm",
+    "attention.out": "attention.output.dense",
+    "mlp.0": "intermediate.dense",
+    "mlp.2": "output.dense",
+    "norm2": "LayerNorm",
+}
+_THREE = ("query", "key", "value")
+
+
+def published_names(name: str) -> list[str]:
+    """Return the published names of one of our tensors: one, or three for a joint query-key-value matrix."""
+    if name in _VECTORS:
+        return [_VECTORS[name]]
+    module, _, leaf = name.rpartition(".")
+    block = re.match(r"blocks\.(\d+)\.(.*)", module)
+    if block is None:
+        return [f"{_OUTSIDE[module]}.{leaf}"]
+    layer = f"esm.encoder.layer.{block[1]}"
+    if block[2] == "attention.qkv":
+        return [f"{layer}.attention.self.{one}.{leaf}" for one in _THREE]
+    return [f"{layer}.{_INSIDE[block[2]]}.{leaf}"]
+
+
+def to_published(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return an encoder's weights under their published names."""
+    published = {}
+    for name, value in weights.items():
+        names = published_names(name)
+        published.update(zip(names, value.detach().chunk(len(names)), strict=True))
+    return {name: value.contiguous() for name, value in published.items()}
+
+
+def from_published(published: Mapping[str, Tensor], expected: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
+    """Return weights under our names.
+
+    Args:
+        published: tensors under published names; LoRA adapters must have been merged (`merge_lora`).
+        expected: the state dict of the model to fill, for names and shapes.
+        where: what messages call the source.
+
+    Raises:
+        CheckpointError: for a missing, unexpected or misshapen tensor.
+    """
+    weights, used = {}, set()
+    for name, target in expected.items():
+        names = published_names(name)
+        missing = [one for one in names if one not in published]
+        if missing:
+            raise CheckpointError(
+                f"{where}: no tensor '{missing[0]}'; expected an ESM-2, DPLM or DPLM-2 checkpoint, whole"
+            )
+        value = torch.cat([published[one] for one in names]) if len(names) > 1 else published[names[0]]
+        if value.shape != target.shape:
+            raise CheckpointError(
+                f"{where}: {names[0]} has shape {tuple(value.shape)}, config.json means {tuple(target.shape)}; "
+                f"take config and weights from one release"
+            )
+        weights[name] = value
+        used.update(names)
+    extra = sorted(n for n in published if n not in used and not _UNUSED.search(n) and n != "lm_head.decoder.weight")
+    if extra:
+        raise CheckpointError(
+            f"{where}: found {len(extra)} tensors that the model has no place for, such as '{extra[0]}'; "
+            f"expected an ESM-2, DPLM or DPLM-2 checkpoint"
+        )
+    return weights
+
+
+def merge_lora(published: Mapping[str, Tensor], *, alpha: float = 32.0) -> dict[str, Tensor]:
+    """Return weights with LoRA adapters added in and their wrappers' names taken off: W + (alpha / r) B A.
+
+    Args:
+        published: tensors as peft names them (`base_layer`, `lora_A.default`, `modules_to_save.default`), or plain ones.
+        alpha: LoRA's alpha; the file does not hold it (DPLM-2 uses 32 with rank 16).
+    """
+    plain = {name.removeprefix("base_model.model."): value for name, value in published.items()}
+    merged = {}
+    for name, value in plain.items():
+        if ".lora_A." in name or ".lora_B." in name or ".original_module." in name:
+            continue
+        target = name.replace(".modules_to_save.default.", ".").replace(".base_layer.", ".")
+        down = plain.get(name.replace(".base_layer.weight", ".lora_A.default.weight"))
+        if name.endswith(".base_layer.weight") and down is not None:
+            up = plain[name.replace(".base_layer.weight", ".lora_B.default.weight")]
+            value = value + alpha / len(down) * (up.float() @ down.float()).to(value.dtype)
+        merged[target] = value
+    return merged
+
+
+def hash_tensors(tensors: Mapping[str, Tensor]) -> str:
+    """Return the first 16 hex digits of a SHA-256 over names, shapes and bytes."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(f"{name}{tuple(tensors[name].shape)}".encode())
+        digest.update(tensors[name].detach().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]

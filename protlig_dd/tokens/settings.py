@@ -1,0 +1,105 @@
+"""The `tracks:` part of a config: one class for each kind of track."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from protlig_dd.config import settings
+from protlig_dd.tokens.ligand import ligand_vocabulary, load_vocabulary, tokenize_smiles
+from protlig_dd.tokens.protein import AMINO_ACIDS, Emits, protein_vocabulary, split_protein
+from protlig_dd.tokens.structure import Alphabet, num_joint_rows, split_codes, structure_vocabulary
+from protlig_dd.tokens.tracks import Track
+
+
+@settings
+class ProteinTrack:
+    """The settings of a protein sequence track (33 ESM ids; rows and mask id may be those of a published shape).
+
+    `add_ends` is on by default: rotary attention over nothing but masks gives every position the same answer, and the begin and end
+    tokens are what tells them apart.
+    """
+
+    kind: Literal["protein"] = "protein"
+    max_length: int = 512
+    num_rows: int = 33
+    mask_id: int = 32
+    unknown: str = "refuse"
+    add_ends: bool = True
+    beside: Alphabet | None = None
+    emits: Emits = "amino_acids"
+
+    def __post_init__(self) -> None:
+        if self.unknown not in ("refuse", *AMINO_ACIDS, *"XBUZO"):
+            raise ValueError(
+                f"unknown: found '{self.unknown}', expected 'refuse' or a letter of the alphabet, such as X"
+            )
+
+    def build(self, name: str) -> Track:
+        """Return the track."""
+        unknown = self.unknown
+
+        def split(text: str, *, where: str) -> list[str]:
+            return split_protein(text, where=where, unknown=unknown)
+
+        rows = num_joint_rows(self.beside) if self.beside else self.num_rows
+        vocabulary = protein_vocabulary(num_rows=rows, mask_id=self.mask_id, emits=self.emits)
+        return Track(name=name, vocabulary=vocabulary, max_length=self.max_length, split=split, add_ends=self.add_ends)
+
+
+@settings
+class LigandTrack:
+    """The settings of a SMILES track; `vocabulary` is "built-in" or a file made by `protlig prepare vocab`."""
+
+    kind: Literal["ligand"] = "ligand"
+    max_length: int = 128
+    num_rows: int = 0
+    vocabulary: str = "built-in"
+    add_ends: bool = True
+
+    def build(self, name: str) -> Track:
+        """Return the track, with its vocabulary read from the file if one is named."""
+        if self.vocabulary == "built-in":
+            vocabulary = ligand_vocabulary(num_rows=self.num_rows)
+        else:
+            vocabulary = load_vocabulary(Path(self.vocabulary), num_rows=self.num_rows)
+        return Track(
+            name=name, vocabulary=vocabulary, max_length=self.max_length, split=tokenize_smiles, add_ends=self.add_ends
+        )
+
+
+@settings
+class StructureTrack:
+    """The settings of a structure track whose ids follow the protein's in one joint table (DPLM-2's layout).
+
+    Args:
+        alphabet: "dplm2" (8,192 codes) or "3di" (Foldseek's twenty letters).
+        max_length: tokens at most, specials included.
+        aligned_to: the track that has one token for each of this one's.
+    """
+
+    kind: Literal["structure"] = "structure"
+    alphabet: Alphabet = "dplm2"
+    max_length: int = 512
+    add_ends: bool = True
+    aligned_to: str = "protein"
+
+    def build(self, name: str) -> Track:
+        """Return the track."""
+        alphabet = self.alphabet
+
+        def split(text: str, *, where: str) -> list[str]:
+            return split_codes(text, alphabet, where=where)
+
+        return Track(
+            name=name,
+            vocabulary=structure_vocabulary(alphabet),
+            max_length=self.max_length,
+            split=split,
+            aligned_to=self.aligned_to,
+            add_ends=self.add_ends,
+            separator="," if alphabet == "dplm2" else "",
+        )
+
+
+TrackSettings = ProteinTrack | LigandTrack | StructureTrack
