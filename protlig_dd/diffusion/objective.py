@@ -15,11 +15,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from protlig_dd.diffusion.denoiser import Denoiser, Diffusion, total_noise
-from protlig_dd.diffusion.parameterizations import Parameterization
+from protlig_dd.diffusion.parameterizations import Parameterization, Subs, Weighting
+from protlig_dd.diffusion.processes import Absorbing
 from protlig_dd.diffusion.schedules import NoiseSchedule, SigmaCurriculum
 from protlig_dd.diffusion.times import StratifiedTimes, TaskMixture, Times, TimeSampler
+from protlig_dd.diffusion.variants import Variant, corrupt, mix_up, twice
 from protlig_dd.rng import Draws
-from protlig_dd.tokens.tracks import TrackBatch
+from protlig_dd.tokens.tracks import TrackBatch, TrackTokens
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +36,7 @@ class NoisedTrack:
     weight: Float[Tensor, " a"]
     group: Int[Tensor, " a"]
     num_tokens: Mapping[str, int]
+    num_active: Mapping[str, int]
 
     def to(self, device: torch.device) -> NoisedTrack:
         """Return a copy on a device."""
@@ -96,6 +99,7 @@ class DiffusionObjective:
         purpose: a name folded into the draws ("train", "validation"), so that two uses never share noise.
         device: where prepared batches go.
         condition_dropout: probability of hiding a per-example condition, so that guidance knows the unconditional.
+        variant: what DPLM's and ESM's trainings do differently.
     """
 
     def __init__(
@@ -109,7 +113,9 @@ class DiffusionObjective:
         purpose: str = "train",
         device: torch.device | str = "cpu",
         condition_dropout: float = 0.1,
+        variant: Variant | None = None,
     ) -> None:
+        self.variant = variant or Variant()
         self.diffusion = diffusion
         self.tasks = tasks
         self.times = times or StratifiedTimes()
@@ -126,12 +132,19 @@ class DiffusionObjective:
             ValueError: if an example fits no task.
         """
         shared = Draws.root(self.seed, self.purpose, step)
+        if self.variant.coupled:
+            batch = twice(batch)
         draws = shared.fold("example").fold_in(batch.example_ids)
         present = {name: [n > 0 for n in track.layout.lengths] for name, track in batch.tracks.items()}
         tasks = self.tasks.draw(draws.fold("task"), present)
         task_of = torch.tensor([self.tasks.names.index(task) for task in tasks], dtype=torch.int64)
         used = {name: [name in self.tasks.tasks[task].tracks for task in tasks] for name in batch.tracks}
-        batch = replace(batch, tracks={name: track.keep(used[name]) for name, track in batch.tracks.items()})
+        apart = tuple(self.tasks.tasks[task].apart for task in tasks)
+        batch = replace(
+            batch,
+            tracks={name: track.keep(used[name]) for name, track in batch.tracks.items()},
+            apart=apart if any(apart) else None,
+        )
         times = self._times(batch, tasks, draws, shared, step)
         schedule = self.curriculum.at(step, self.diffusion.schedule) if self.curriculum else self.diffusion.schedule
         noisy, sigma, tracks = {}, {}, {}
@@ -141,20 +154,20 @@ class DiffusionObjective:
             segment = track.layout.segment
             keys = draws[segment].fold(name).fold_in(track.layout.position)
             candidate = track.maskable & (times[name].t > 0)[segment]
-            noised = self.diffusion.parameterizations[name].process.sample_xt(track.tokens, alpha[segment], keys)
-            noisy[name] = torch.where(candidate, noised, track.tokens)
-            active = (candidate & self.diffusion.parameterizations[name].informative(noisy[name])).nonzero().squeeze(1)
+            noisy[name], is_active, seen = self._noise(name, track, candidate, alpha[segment], keys)
+            active = is_active.nonzero().squeeze(1)
             at = segment[active]
-            per_task = torch.bincount(task_of[segment[candidate]], minlength=len(self.tasks.names)).tolist()
+            counted = is_active if self.variant.count == "masked" else candidate
             tracks[name] = NoisedTrack(
                 clean=track.tokens[active],
-                noised=noisy[name][active],
+                noised=seen[active],
                 active=active,
                 alpha=alpha[at],
                 alpha_prime=alpha_prime[at],
                 weight=times[name].weight[at],
                 group=task_of[at],
-                num_tokens={t: n for t, n in zip(self.tasks.names, per_task, strict=True) if n},
+                num_tokens=self._by_task(task_of[segment[counted]]),
+                num_active=self._by_task(task_of[at]),
             )
         prepared = Prepared(
             batch=self._hide_conditions(batch.with_tokens(**noisy), draws),
@@ -165,14 +178,48 @@ class DiffusionObjective:
         )
         return prepared if self.device.type == "cpu" else prepared.to(self.device)
 
+    def _by_task(self, tasks: Int[Tensor, " a"]) -> dict[str, int]:
+        """How many of some tokens each task has."""
+        counts = torch.bincount(tasks, minlength=len(self.tasks.names)).tolist()
+        return {task: n for task, n in zip(self.tasks.names, counts, strict=True) if n}
+
+    def _noise(
+        self, name: str, track: TrackTokens, candidate: Tensor, alpha: Tensor, keys: Draws
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the noisy tokens, which of them the loss is about, and what the loss takes for the noisy tokens."""
+        param = self.diffusion.parameterizations[name]
+        if self.variant.masked_language is not None:
+            assert isinstance(param.process, Absorbing)
+            noisy, chosen = corrupt(track.tokens, candidate, keys, param.process, self.variant.masked_language)
+            return noisy, chosen, torch.full_like(noisy, param.process.mask_id)
+        noisy = torch.where(candidate, param.process.sample_xt(track.tokens, alpha, keys), track.tokens)
+        if self.variant.self_mixup:
+            assert isinstance(param.process, Absorbing)
+            return noisy, track.maskable, torch.full_like(noisy, param.process.mask_id)
+        return noisy, candidate & param.informative(noisy), noisy
+
     def _times(self, batch: TrackBatch, tasks: list[str], draws: Draws, shared: Draws, step: int) -> dict[str, Times]:
         """Return t and weight for each track; tracks of one group share them, clean and absent tracks get t = 0."""
         num_groups = max(len(task.noised) for task in self.tasks.tasks.values())
+        copies = ((), ("second",)) if self.variant.coupled else ((),)
+        one = torch.arange(batch.num_examples // len(copies))
         drawn = [
-            self.times.draw(draws.fold("time", g), shared.fold("time", g), batch.slots, batch.global_size, step)
+            [
+                self.times.draw(
+                    draws[one].fold("time", g, *copy),
+                    shared.fold("time", g, *copy),
+                    batch.slots[one],
+                    batch.global_size,
+                    step,
+                )
+                for copy in copies
+            ]
             for g in range(num_groups)
         ]
-        all_t, all_weights = torch.stack([d.t for d in drawn]), torch.stack([d.weight for d in drawn])
+        all_t = torch.stack([torch.cat([d.t for d in group]) for group in drawn])
+        all_weights = torch.stack([torch.cat([d.weight for d in group]) for group in drawn])
+        if self.variant.num_times:
+            all_t = (all_t.double() * self.variant.num_times).ceil().clamp(min=1).float() / self.variant.num_times
         examples = torch.arange(len(tasks))
         times = {}
         for name in batch.tracks:
@@ -189,10 +236,13 @@ class DiffusionObjective:
         return replace(batch, conditions={k: torch.where(hidden, -1, v) for k, v in batch.conditions.items()})
 
     def loss(self, model: Denoiser, prepared: Prepared) -> LossTerms:
-        """Return the summed loss of a prepared batch, and sums by `loss/<task>/<track>` and `nll/<task>/<track>`.
+        """Return the summed loss of a prepared batch, and sums by `loss/<task>/<track>`, `nll/...` and `cross_entropy/...`.
 
         `nll` is the bound in nats whatever the weighting of the loss; without importance weights it is biased by a curriculum.
+        `cross_entropy` is the unweighted mean over the tokens that the loss is about; its exponential is a perplexity.
         """
+        if self.variant.self_mixup:
+            prepared = replace(prepared, batch=mix_up(model, prepared.batch, prepared.sigma, self.diffusion))
         at = {name: track.active for name, track in prepared.tracks.items()}
         logits = model(prepared.batch, prepared.sigma, at=at)
         total = torch.zeros((), device=prepared.batch.device)
@@ -204,19 +254,28 @@ class DiffusionObjective:
                 param.loss(logits[name], track.clean, track.noised, track.alpha, track.alpha_prime) * track.weight
             )
             total = total + per_token.sum()
-            shown = {
-                "nll": _bound(param, logits[name], track).detach() if param.weighting != "elbo" else per_token.detach()
-            }
-            if param.weighting != "elbo":
-                shown["loss"] = per_token.detach()
-            for label, values in shown.items():
+            for label, values in self._shown(param, logits[name], track, per_token.detach()).items():
                 by_task = torch.zeros(len(self.tasks.names), device=total.device).index_add_(
                     0, track.group, values.float()
                 )
-                for task, count in track.num_tokens.items():
+                counted = track.num_active if label == "cross_entropy" else track.num_tokens
+                for task, count in counted.items():
                     sums[f"{label}/{task}/{name}"] = by_task[self.tasks.names.index(task)]
                     counts[f"{label}/{task}/{name}"] = float(count)
         return LossTerms(total=total, sums=sums, counts=counts)
+
+    def _shown(
+        self, param: Parameterization, logits: Tensor, track: NoisedTrack, per_token: Tensor
+    ) -> dict[str, Tensor]:
+        """Per-token values for the log."""
+        if param.weighting == "elbo":
+            return {"nll": per_token}
+        shown = {"loss": per_token}
+        if not self.variant.self_mixup and self.variant.masked_language is None:
+            shown["nll"] = _reweighed(param, logits, track, "elbo")
+        if isinstance(param, Subs):
+            shown["cross_entropy"] = _reweighed(param, logits, track, "constant")
+        return shown
 
 
 def _group_of(track: str, noised: tuple[tuple[str, ...], ...]) -> int:
@@ -235,7 +294,8 @@ def _levels(schedule: NoiseSchedule, times: Times) -> tuple[Tensor, Tensor]:
     return alpha, schedule.alpha_prime(t).float()
 
 
-def _bound(param: Parameterization, logits: Tensor, track: NoisedTrack) -> Tensor:
+def _reweighed(param: Parameterization, logits: Tensor, track: NoisedTrack, weighting: Weighting) -> Tensor:
     with torch.no_grad():
-        elbo = replace(param, weighting="elbo")  # type: ignore[type-var]
-        return elbo.loss(logits, track.clean, track.noised, track.alpha, track.alpha_prime) * track.weight
+        other = replace(param, weighting=weighting)  # type: ignore[type-var]
+        per_token = other.loss(logits, track.clean, track.noised, track.alpha, track.alpha_prime)
+        return per_token * track.weight if weighting == "elbo" else per_token

@@ -52,11 +52,11 @@ class Parameterization(Protocol):
         """Return which tokens can have a non-zero loss: only these need logits."""
 
 
-def _weight(weighting: Weighting, alpha: Tensor, alpha_prime: Tensor) -> Tensor:
-    """elbo: -alpha' / (1 - alpha), the bound; constant: 1; linear: alpha, DPLM's 1 - t/T."""
+def _weight(weighting: Weighting, alpha: Tensor, alpha_prime: Tensor, num_times: int = 0) -> Tensor:
+    """elbo: -alpha' / (1 - alpha), the bound; constant: 1; linear: alpha, and with DPLM's T integer times 1 - (t - 1) / T."""
     if weighting == "elbo":
         return -alpha_prime / (1 - alpha)
-    return torch.ones_like(alpha) if weighting == "constant" else alpha
+    return torch.ones_like(alpha) if weighting == "constant" else alpha + (1 / num_times if num_times else 0.0)
 
 
 def _restrict(logits: Tensor, process: Absorbing | Uniform) -> Tensor:
@@ -71,10 +71,20 @@ def _pick(values: Tensor, index: Tensor) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class Subs:
-    """Logits of p(x0 | x_t) under absorbing noise; masks are substituted, everything else is carried over (MDLM's SUBS)."""
+    """Logits of p(x0 | x_t) under absorbing noise; masks are substituted, everything else is carried over (MDLM's SUBS).
+
+    Args:
+        process: absorbing noise.
+        weighting: of the loss.
+        normalise: over which rows the probabilities of the loss sum to one: the emittable ones, or all of them as in DPLM, whose
+            networks also learn that masks and specials never come. Samplers always draw emittable ids only.
+        num_times: DPLM's T, with linear weights over integer times; 0 is continuous time.
+    """
 
     process: Absorbing
     weighting: Weighting = "elbo"
+    normalise: Literal["emittable", "all"] = "emittable"
+    num_times: int = 0
 
     def x0_log_probs(
         self, logits: Float[Tensor, "*s k"], xt: Int[Tensor, "*s"], alpha: Float[Tensor, "*s"]
@@ -112,8 +122,12 @@ class Subs:
         alpha_prime: Float[Tensor, "*s"],
     ) -> Float[Tensor, "*s"]:
         """Return the weighted cross-entropy at masks, 0 elsewhere."""
-        nll = -_pick(self.x0_log_probs(logits, xt, alpha), x0)
-        return torch.where(self.informative(xt), _weight(self.weighting, alpha, alpha_prime) * nll, 0.0)
+        if self.normalise == "all":
+            nll = -_pick((logits if logits.dtype == torch.float64 else logits.float()).log_softmax(-1), x0)
+        else:
+            nll = -_pick(self.x0_log_probs(logits, xt, alpha), x0)
+        weight = _weight(self.weighting, alpha, alpha_prime, self.num_times)
+        return torch.where(self.informative(xt), weight * nll, 0.0)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -130,11 +130,13 @@ class Task:
         noised: groups of tracks; the tracks of a group share one t.
         clean: tracks that are given, at t = 0.
         weight: how often the task is drawn, relative to the others.
+        apart: whether the tracks must not see each other (DPLM-2's "single modality"; the encoder knows how).
     """
 
     noised: tuple[tuple[str, ...], ...]
     clean: tuple[str, ...] = ()
     weight: float = 1.0
+    apart: bool = False
 
     def __post_init__(self) -> None:
         names = self.tracks
@@ -157,11 +159,12 @@ class Task:
 
 
 def named_tasks(tracks: tuple[str, ...]) -> dict[str, Task]:
-    """Return the tasks that need only a name: `joint`, `independent`, `<a>_only`, and `<a>_given_<b>` for every pair."""
+    """Return the tasks that need only a name: `joint`, `independent`, `apart`, `<a>_only`, and `<a>_given_<b>` for every pair."""
     tasks = {f"{a}_only": Task(noised=((a,),)) for a in tracks}
     if len(tracks) > 1:
         tasks["joint"] = Task(noised=(tracks,))
         tasks["independent"] = Task(noised=tuple((a,) for a in tracks))
+        tasks["apart"] = Task(noised=tuple((a,) for a in tracks), apart=True)
         tasks |= {f"{a}_given_{b}": Task(noised=((a,),), clean=(b,)) for a in tracks for b in tracks if a != b}
     return tasks
 

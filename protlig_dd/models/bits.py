@@ -29,6 +29,7 @@ class BitEmbedding(nn.Module):
         super().__init__()
         self.first_code = min(vocabulary.emittable_ids)
         self.num_bits = num_bits
+        assert vocabulary.begin_id is not None and vocabulary.end_id is not None
         self.begin_id, self.end_id, self.mask_id = vocabulary.begin_id, vocabulary.end_id, vocabulary.mask_id
         self.project = nn.Linear(num_bits, hidden_size)
         self.begin, self.end, self.mask = (nn.Parameter(0.02 * torch.randn(hidden_size)) for _ in range(3))
@@ -40,7 +41,7 @@ class BitEmbedding(nn.Module):
         signs = ((code[:, None] >> shifts) & 1).to(self.project.weight.dtype) * 2 - 1
         embedded: Tensor = self.project(signs)
         for special, vector in ((self.begin_id, self.begin), (self.end_id, self.end), (self.mask_id, self.mask)):
-            embedded = torch.where((ids == special)[:, None], vector, embedded)
+            embedded = torch.where(ids.eq(special)[:, None], vector, embedded)
         return embedded
 
 
@@ -59,9 +60,13 @@ class BitHead(nn.Module):
         return pairs
 
     def forward(self, x: Float[Tensor, "a e"]) -> Float[Tensor, "a k"]:
-        """Return log p(code) at the rows of codes, summed over bits in float32."""
-        log_probs = self.bit_logits(x).float().log_softmax(-1)
-        ones = (code_signs(self.num_bits).to(x.device) + 1) / 2
+        """Return log p(code) at the rows of codes."""
+        return self.codes(self.bit_logits(x))
+
+    def codes(self, bit_logits: Float[Tensor, "a j 2"]) -> Float[Tensor, "a k"]:
+        """Return log p(code) from the logits of bits, summed over bits in float32."""
+        log_probs = bit_logits.float().log_softmax(-1)
+        ones = (code_signs(self.num_bits).to(bit_logits.device) + 1) / 2
         codes = log_probs[..., 0].sum(-1, keepdim=True) + (log_probs[..., 1] - log_probs[..., 0]) @ ones.T
         behind = self.num_rows - self.first_code - len(ones)
         return F.pad(codes, (self.first_code, behind), value=-torch.inf)

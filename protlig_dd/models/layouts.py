@@ -56,7 +56,7 @@ def published_names(name: str) -> list[str]:
 
 def to_published(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return an encoder's weights under their published names."""
-    published = {}
+    published: dict[str, Tensor] = {}
     for name, value in weights.items():
         names = published_names(name)
         published.update(zip(names, value.detach().chunk(len(names)), strict=True))

@@ -157,9 +157,17 @@ def everyone(num: int) -> dict[str, list[bool]]:
     return {name: [True] * num for name in TRACKS}
 
 
-def test_named_tasks_are_the_five_modes_and_independent() -> None:
+def test_named_tasks_are_the_five_modes_independent_and_apart() -> None:
     assert set(named_tasks(TRACKS)) == {
-        *("protein_only", "ligand_only", "joint", "independent", "protein_given_ligand", "ligand_given_protein")
+        *(
+            "protein_only",
+            "ligand_only",
+            "joint",
+            "independent",
+            "apart",
+            "protein_given_ligand",
+            "ligand_given_protein",
+        )
     }
     assert named_tasks(TRACKS)["ligand_given_protein"] == Task(noised=(("ligand",),), clean=("protein",))
     assert named_tasks(TRACKS)["joint"].noised == (TRACKS,)
