@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from protlig_dd.sampling.ancestral import Ancestral, Remasking
+from protlig_dd.sampling.dplm import DPLMUnmasking
 from protlig_dd.sampling.euler import Euler
 from protlig_dd.sampling.first_hitting import FirstHitting
 from protlig_dd.sampling.guidance import Guidance
 from protlig_dd.sampling.loop import Sampled, sample
 from protlig_dd.sampling.unmasking import ConfidenceUnmasking
 
-SamplerSettings = Ancestral | Euler | FirstHitting | ConfidenceUnmasking | Remasking
+SamplerSettings = Ancestral | Euler | FirstHitting | ConfidenceUnmasking | Remasking | DPLMUnmasking
 
 __all__ = [
     "Ancestral",
     "ConfidenceUnmasking",
+    "DPLMUnmasking",
     "Euler",
     "FirstHitting",
     "Guidance",
