@@ -47,7 +47,7 @@ while [ $# -gt 0 ]; do
     shift
 done
 
-if [ "$install" = yes ]; then setup_environment auto demo,deepspeed,dev,docs,structure; else use_active_environment; fi
+if [ "$install" = yes ]; then setup_environment auto demo,deepspeed,dev,docs,hf,structure; else use_active_environment; fi
 cd "$protlig_root"
 
 if [ "$checks" = yes ]; then

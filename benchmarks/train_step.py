@@ -158,7 +158,7 @@ def main() -> None:
         "--fasta", type=Path, help="lengths of its sequences, cut at 512; drawn from a log-normal without it"
     )
     parser.add_argument("--device", default="cpu", help="cpu, cuda, xpu or mps")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--threads", type=int, default=THREADS)
     parser.add_argument("--bf16", action="store_true", help="measure bfloat16 autocast even where it is not native")
     options = parser.parse_args()

@@ -25,6 +25,7 @@ from protlig_dd.diffusion.parameterizations import Parameterization, Score, Subs
 from protlig_dd.diffusion.processes import Absorbing, Uniform
 from protlig_dd.diffusion.schedules import LogLinear, NoiseSchedule, SigmaCurriculum
 from protlig_dd.diffusion.times import StratifiedTimes, Task, TaskMixture, TimeSampler
+from protlig_dd.diffusion.variants import Variant
 from protlig_dd.errors import ConfigError
 from protlig_dd.models import ModelSettings
 from protlig_dd.nn.attention import BackendChoice, choose_backend
@@ -46,6 +47,8 @@ class DiffusionSettings:
         schedule, times, curriculum: see `diffusion.schedules` and `diffusion.times`.
         tasks: for each task its weight, or a pattern of its own. At least a tenth of single-track tasks makes guidance possible.
         condition_dropout: how often a per-example condition (an affinity bin) is hidden in training.
+        normalise: over which rows the probabilities of a "subs" loss sum to one; "all" is DPLM's.
+        variant: what DPLM's and ESM's trainings do differently: integer times, coupled times, self-mixup, masked language modelling.
     """
 
     process: Literal["absorbing", "uniform"] = "absorbing"
@@ -57,8 +60,18 @@ class DiffusionSettings:
     curriculum: SigmaCurriculum | None = None
     tasks: dict[str, float | Task]
     condition_dropout: float = 0.1
+    normalise: Literal["emittable", "all"] = "emittable"
+    variant: Variant = Variant()
 
     def __post_init__(self) -> None:
+        if self.variant != Variant() and self.parameterization != "subs":
+            raise ValueError(
+                f"variant: found {self.variant} with parameterization '{self.parameterization}', expected subs"
+            )
+        if self.variant.self_mixup and self.weighting == "elbo":
+            raise ValueError(
+                "variant: self_mixup also trains on clean tracks, where elbo weights are infinite; use linear or constant"
+            )
         if self.process == "uniform" and self.parameterization == "subs":
             raise ValueError(
                 "parameterization: found 'subs' with uniform noise; subs needs process: absorbing, uniform needs score"
@@ -71,7 +84,12 @@ class DiffusionSettings:
     def parameterize(self, track: Track) -> Parameterization:
         """Return what a network's logits mean on a track."""
         if self.parameterization == "subs":
-            return Subs(process=Absorbing.of(track.vocabulary), weighting=self.weighting)
+            return Subs(
+                process=Absorbing.of(track.vocabulary),
+                weighting=self.weighting,
+                normalise=self.normalise,
+                num_times=self.variant.num_times,
+            )
         process = (Absorbing if self.process == "absorbing" else Uniform).of(track.vocabulary)
         return Score(process=process, weighting=self.weighting, scale_by_sigma=self.scale_by_sigma)
 
@@ -141,7 +159,12 @@ class Experiment:
     def __post_init__(self) -> None:
         if not self.tracks:
             raise ValueError("tracks: found none, expected at least one, such as protein: {kind: protein}")
-        TaskMixture(self.diffusion.tasks, tuple(self.tracks))
+        mixture = TaskMixture(self.diffusion.tasks, tuple(self.tracks))
+        apart = [name for name, task in mixture.tasks.items() if task.apart and mixture.weights[name] > 0]
+        if apart and self.model.kind != "encoder":
+            raise ValueError(
+                f"diffusion.tasks.{apart[0]}: found tracks that must not see each other with model.kind '{self.model.kind}', expected encoder"
+            )
         if self.evaluation.generate not in self.tracks and self.evaluation.after_training:
             raise ValueError(
                 f"evaluation.generate: found '{self.evaluation.generate}', expected one of {', '.join(self.tracks)}"
@@ -233,6 +256,7 @@ class Parts:
             seed=self.config.seed,
             device=choice.device,
             condition_dropout=settings.condition_dropout,
+            variant=settings.variant,
         )
 
     def require_guidance(self, guidance: Guidance, generate: tuple[str, ...]) -> None:

@@ -81,7 +81,7 @@ def train(
     make_loader = partial(_loader, config, parts, bundle, strategy)
     if settings.tokens_per_batch == "auto":
         settings = replace(settings, accumulation=_fitting_accumulation(model, parts, choice, make_loader, strategy))
-    return fit(
+    result = fit(
         model,
         parts.objective(choice),
         make_loader(settings.accumulation),
@@ -95,6 +95,8 @@ def train(
         validate=_validator(parts, bundle, choice) if len(bundle.validation) else None,
         flops_per_token=partial(_forward_flops, model),
     )
+    strategy.close()
+    return result
 
 
 def _loader(config: Experiment, parts: Parts, bundle: DataBundle, strategy: Single, accumulation: int) -> Loader:

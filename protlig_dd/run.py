@@ -5,6 +5,8 @@ RUN/config.yaml  data.txt  lengths.json  metrics.jsonl  checkpoints/  tensorboar
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,9 +17,15 @@ from torch import nn
 
 from protlig_dd.data.bundle import DataBundle, load
 from protlig_dd.data.lengths import LengthDistribution
+from protlig_dd.data.settings import SequenceData
 from protlig_dd.device import DeviceChoice, choose_device
+from protlig_dd.diffusion.schedules import LogLinear
+from protlig_dd.diffusion.times import Task
+from protlig_dd.diffusion.variants import Variant
 from protlig_dd.errors import CheckpointError, ConfigError
-from protlig_dd.experiment import Experiment, Parts, experiment_from
+from protlig_dd.experiment import DiffusionSettings, Experiment, Parts, SamplingSettings, experiment_from
+from protlig_dd.models.pretrained import is_pretrained, read_pretrained
+from protlig_dd.sampling import DPLMUnmasking
 from protlig_dd.training import checkpoint as checkpoints
 
 Which = Literal["last", "best"]
@@ -66,6 +74,8 @@ class Run:
     @cached_property
     def lengths(self) -> LengthDistribution:
         """The lengths of the training examples."""
+        if is_pretrained(self.folder):
+            raise ConfigError(f"{self.folder}: a published checkpoint has no training lengths; give --length")
         return LengthDistribution.load(self.folder / "lengths.json")
 
     @cached_property
@@ -74,11 +84,62 @@ class Run:
         return load(self.config.data, self.parts.tracks, self.config.seed)
 
 
+_TASKS: Mapping[bool, dict[str, float | Task]] = {
+    False: {"protein_only": 1.0},
+    True: {"apart": 0.25, "structure_given_protein": 0.25, "protein_given_structure": 0.25, "joint": 0.25},
+}
+_SAMPLERS = {
+    "esm2": DPLMUnmasking(),
+    "dplm": DPLMUnmasking(),
+    "dplm2": DPLMUnmasking(
+        strategy="annealing",
+        annealing=(2.0, 0.1),
+        randomness=1.0,
+        top_p={"protein": 0.95, "structure": 0.95},
+        confidence="log_prob",
+    ),
+    "dplm2_bit": DPLMUnmasking(
+        strategy="annealing", annealing=(1.1, 0.1), randomness=1.0, top_p={"protein": 0.95}, confidence="kept"
+    ),
+}
+"""How each family's authors sample by default."""
+
+
+def open_published(source: Path | str, *, device: str = "auto") -> Run:
+    """Return a published checkpoint (a Hub id, a folder in Hugging Face's layout, a Lightning .ckpt) as a run without training data.
+
+    Raises:
+        CheckpointError: as in `models.pretrained.read_pretrained`.
+    """
+    found = read_pretrained(source)
+    several = len(found.tracks) > 1
+    config = Experiment(
+        name=re.sub(r"[^A-Za-z0-9_.-]+", "_", Path(found.where).name),
+        tracks=dict(found.tracks),
+        data=SequenceData(path=""),
+        model=found.model,
+        diffusion=DiffusionSettings(
+            parameterization="subs",
+            weighting="linear",
+            normalise="all",
+            schedule=LogLinear(eps=0.0),
+            tasks=_TASKS[several],
+            variant=Variant(num_times=500, count="masked"),
+        ),
+        sampling=SamplingSettings(sampler=_SAMPLERS[found.family]),
+    )
+    parts = Parts(config)
+    choice = choose_device(device, precision="fp32" if device == "cpu" else "auto")
+    model = parts.build_model(choice)
+    model.load_state_dict(found.weights)
+    return Run(folder=Path(source), parts=parts, choice=choice, step=0, model=model.eval().requires_grad_(False))
+
+
 def open_run(folder: Path | str, *, device: str = "auto", which: Which = "last", averaged: bool = True) -> Run:
     """Return a trained run, ready to sample and to be evaluated.
 
     Args:
-        folder: the run folder.
+        folder: the run folder; or a published checkpoint, as `open_published` takes it.
         device: as in `train`.
         which: the last checkpoint, or the best by validation.
         averaged: use the moving average of the weights, where there is one.
@@ -87,6 +148,8 @@ def open_run(folder: Path | str, *, device: str = "auto", which: Which = "last",
         ConfigError: if it is not a run folder.
         CheckpointError: if it holds no checkpoint, a damaged one, or one made with other vocabularies.
     """
+    if is_pretrained(folder):
+        return open_published(folder, device=device)
     folder = Path(folder)
     config = experiment_from(read_config_file(folder / "config.yaml"))
     parts = Parts(config)

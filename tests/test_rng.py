@@ -248,6 +248,7 @@ def test_autocast_does_not_reach_the_draw() -> None:
         inside = draws.categorical(logits)
     assert torch.equal(inside, draws.categorical(logits))
     half = draws.categorical(logits.bfloat16())
+    assert torch.equal(half, draws.categorical(logits.bfloat16().float()))
     assert abs(int(half.sum()) - 100_000 * math.exp(-9)) < 4 * math.sqrt(100_000 * math.exp(-9))
 
 

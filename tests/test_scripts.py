@@ -201,7 +201,7 @@ def test_another_device_or_extra_is_added_and_the_first_stays(run: Run, tmp_path
         run(script)
     assert [line.split("-e ")[1] for line in installs(tmp_path) if "-e " in line] == [
         ".[demo]",
-        ".[demo,deepspeed,dev,docs,structure]",
+        ".[demo,deepspeed,dev,docs,hf,structure]",
     ]
 
 

@@ -23,7 +23,13 @@ from protlig_dd.tokens.tracks import Layout, TrackBatch, TrackTokens
 
 @settings
 class MaskedLanguage:
-    """Masked language modelling in place of diffusion: a share of the tokens is chosen, most of them masked, some replaced, some kept."""
+    """Masked language modelling in place of diffusion: some tokens are chosen, most of these masked, some replaced, the rest kept.
+
+    Args:
+        chosen: the share of all tokens that is predicted.
+        masked: the share of the chosen that is masked.
+        replaced: the share of the chosen that becomes a random letter.
+    """
 
     chosen: float = 0.15
     masked: float = 0.8

@@ -1,6 +1,7 @@
 """Starting a model from another one's weights: tracks that both have, vocabularies that grew, parts that stay frozen.
 
-A single-track model initialises its track of a dual-track one: pre-train each track on its own data, then train on pairs.
+A single-track model initialises its track of a dual-track one: pre-train each track on its own data, then train on pairs. A sequence
+encoder initialises one for sequences and structure tokens, as DPLM does DPLM-2.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from protlig_dd.errors import CheckpointError, ConfigError
+from protlig_dd.rng import generator
 from protlig_dd.tokens.tracks import Track
 
-_ROWS = ("embedding.weight", "head.linear.weight", "head.linear.bias")
+_ROWS = ("embedding.weight", "head.linear.weight", "head.linear.bias", "head.decoder.weight", "head.bias")
+_DRAWN = ("embedding.weight", "head.decoder.weight")
 
 
 def initialise_from(
@@ -27,7 +30,7 @@ def initialise_from(
     """Copy what fits from another model's weights into a model, in place, and say what was and was not copied.
 
     Rows of embeddings and heads are matched by symbol, so a vocabulary may have grown or been reordered; new symbols keep their fresh
-    rows. Other tensors are matched by name; one whose shape differs is an error, one that only the new model has stays fresh.
+    rows, in an encoder (DPLM-2) drawn with the mean and deviation of the old ones. Other tensors are matched by name; one whose shape differs is an error, one that only the new model has stays fresh.
 
     Args:
         model: the new model.
@@ -39,17 +42,23 @@ def initialise_from(
     Raises:
         CheckpointError: if a tensor of the same name has another shape, or nothing fits.
     """
-    renamed = _renamed(source, tracks, source_tracks)
     state = model.state_dict()
+    is_stacked = any(name.startswith("stacks.") for name in state)
+    if is_encoder := "head.dense.weight" in state:
+        source = {**source, "head.decoder.weight": source.get("head.decoder.weight", source["embedding.weight"])}
+    renamed = _renamed(source, tracks, source_tracks, is_stacked)
     copied, fresh = [], []
     with torch.no_grad():
         for name, target in state.items():
             if name not in renamed:
                 fresh.append(name)
                 continue
-            value, track = renamed[name]
-            if track in tracks and track in source_tracks and name.endswith(_ROWS):
-                for new, old in _shared_rows(tracks[track], source_tracks[track]):
+            value, owners = renamed[name]
+            if name.endswith(_ROWS) and "bit_head" not in name:
+                pairs = dict(pair for track in owners for pair in _shared_rows(tracks[track], source_tracks[track]))
+                if is_encoder and name in _DRAWN and len(pairs) < len(target):
+                    _draw_like(target, value)
+                for new, old in pairs.items():
                     target[new] = value[old]
             elif target.shape != value.shape:
                 raise CheckpointError(
@@ -87,19 +96,26 @@ def freeze_parameters(model: nn.Module, patterns: tuple[str, ...]) -> list[str]:
     return lines
 
 
+def _draw_like(target: Tensor, rows: Tensor) -> None:
+    """Fill a table with normal rows that have the mean and deviation of others in each column (DPLM-2's new rows)."""
+    deviation, mean = torch.std_mean(rows.float(), dim=0)
+    noise = torch.randn(target.shape, generator=generator(0, "new rows", len(target)))
+    target.copy_(mean + deviation * noise)
+
+
 def _renamed(
-    source: Mapping[str, Tensor], tracks: Mapping[str, Track], source_tracks: Mapping[str, Track]
-) -> dict[str, tuple[Tensor, str]]:
-    """The source's tensors by their name in the new model, each with its track ("" for none)."""
-    single = next(iter(source_tracks)) if len(source_tracks) == 1 else ""
-    into_single = len(tracks) == 1
+    source: Mapping[str, Tensor], tracks: Mapping[str, Track], source_tracks: Mapping[str, Track], into_stacks: bool
+) -> dict[str, tuple[Tensor, tuple[str, ...]]]:
+    """The source's tensors by their name in the new model, each with the tracks that its rows belong to."""
     renamed = {}
     for name, value in source.items():
         stacked = re.match(r"stacks\.([^.]+)\.(.*)", name)
-        track, rest = (stacked[1], stacked[2]) if stacked else (single, name)
-        new = rest if into_single else f"stacks.{track}.{rest}"
-        if track in tracks:
-            renamed[new] = (_fit_modulation(rest, value, into_single, bool(stacked)), track)
+        own, rest = ((stacked[1],), stacked[2]) if stacked else (tuple(source_tracks), name)
+        shared = tuple(track for track in own if track in tracks)
+        if not shared or (into_stacks and len(own) > 1):
+            continue
+        new = f"stacks.{own[0]}.{rest}" if into_stacks else rest
+        renamed[new] = (_fit_modulation(rest, value, not into_stacks, bool(stacked)), shared)
     return renamed
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from protlig_dd.nn.attention import Backend, attention
 from protlig_dd.nn.packed import Wanted, window_rows
-from protlig_dd.nn.rotary import Rotation, rotate
+from protlig_dd.nn.rotary import Rotation, rotate_heads
 from protlig_dd.tokens.tracks import Layout
 
 Activation = Literal["gelu", "gelu_tanh"]
@@ -47,9 +47,7 @@ class SelfAttention(nn.Module):
     ) -> Float[Tensor, "a e"]:
         """Return the attended tokens: all of them, or those wanted."""
         h = self.num_heads
-        heads = self.qkv(x).unflatten(-1, (3 * h, -1))
-        turned, v = rotate(heads[:, : 2 * h], by), heads[:, 2 * h :]
-        q, k = turned[:, :h], turned[:, h:]
+        q, k, v = rotate_heads(self.qkv(x).unflatten(-1, (3 * h, -1)), by)
         if wanted is None:
             attended = attention(q, k, v, layout, layout, backend=self.backend)
         else:

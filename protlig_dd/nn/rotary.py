@@ -33,6 +33,15 @@ def rotate(x: Float[Tensor, "n h d"], by: Rotation) -> Float[Tensor, "n h d"]:
     return out
 
 
+def rotate_heads(heads: Float[Tensor, "n h3 d"], by: Rotation) -> tuple[Tensor, Tensor, Tensor]:
+    """Return queries, keys and values [n, h, d] of a joint projection, queries and keys turned by their positions.
+
+    Its backward pass writes one gradient of the joint projection; slicing apart would fill and add several.
+    """
+    q, k, v = _RotateHeads.apply(heads, by.cos, by.sin)
+    return q, k, v
+
+
 def _turn(x: Tensor, cos: Tensor, sin: Tensor, direction: int) -> Tensor:
     """[x1 cos - x2 sin, x2 cos + x1 sin], computed in float32; direction -1 turns back."""
     wide = x.float()
@@ -54,3 +63,22 @@ class _Rotate(torch.autograd.Function):
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None]:
         cos, sin = ctx.saved_tensors
         return _turn(g, cos, sin, -1), None, None
+
+
+class _RotateHeads(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, heads: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        ctx.save_for_backward(cos, sin)
+        q, k, v = heads.chunk(3, dim=1)
+        return _turn(q, cos, sin, 1), _turn(k, cos, sin, 1), v.contiguous()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, to_q: Tensor, to_k: Tensor, to_v: Tensor) -> tuple[Tensor, None, None]:
+        cos, sin = ctx.saved_tensors
+        n, h, d = to_q.shape
+        whole = torch.empty(n, 3 * h, d, dtype=to_q.dtype, device=to_q.device)
+        for i, part in enumerate((to_q, to_k)):
+            whole[:, i * h : (i + 1) * h] = _turn(part, cos, sin, -1)
+        whole[:, 2 * h :] = to_v
+        return whole, None, None

@@ -15,9 +15,7 @@ from torch import Tensor
 from protlig_dd.config import settings
 from protlig_dd.rng import Draws
 from protlig_dd.sampling.ancestral import require_absorbing
-from protlig_dd.sampling.loop import Problem, State, level, rank_within, write
-
-__all__ = ["FirstHitting", "rank_within"]
+from protlig_dd.sampling.loop import Problem, State, level, write
 
 
 @settings

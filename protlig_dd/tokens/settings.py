@@ -16,6 +16,10 @@ from protlig_dd.tokens.tracks import Track
 class ProteinTrack:
     """The settings of a protein sequence track (33 ESM ids; rows and mask id may be those of a published shape).
 
+    Args:
+        beside: the alphabet of a structure track in the same table of ids (DPLM-2), or null.
+        emits: what may be generated: the twenty amino acids, or all that the published samplers of DPLM and DPLM-2 leave open.
+
     `add_ends` is on by default: rotary attention over nothing but masks gives every position the same answer, and the begin and end
     tokens are what tells them apart.
     """
