@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from protlig_dd import __version__
 from protlig_dd.errors import ProtligError
+from protlig_dd.spellings import native_flags
 
 EXAMPLES = """examples:
   protlig train                                   train, sample and evaluate the embedded demo (a synthetic world)
@@ -85,12 +86,29 @@ def _add_sampling(commands) -> None:  # type: ignore[no-untyped-def]
         "sampling.sample",
         "generate from a trained run",
         "A `_` in a text is a token to generate: --infill 'MKT___LV', --ligand 'c1cc____cc1'.\n"
+        "--model takes a run, a folder in Hugging Face's layout, a Lightning .ckpt or a Hub id such as airkingbd/dplm_150m:\n"
+        "  protlig sample --model airkingbd/dplm_150m --task sequence --length 100 200 --num 10 --out designs.fasta\n"
+        "  protlig sample --model runs/dplm_tiny --task inpainting --length 60 --fix 1-4=ALVE 20-22=EME\n"
+        "  protlig sample --model runs/dplm_tiny --task scaffold --motif '10-40,A15-34,10-40' --protein motif.pdb\n"
+        "  protlig sample --model runs/dplm2_tiny --task folding --protein sequences.fasta --out codes.fasta\n"
         "--out decides the form: .csv .fasta .smi .sdf .jsonl; every setting is kept beside it as OUT.json.",
     )
-    sub.add_argument("run", help="the run folder")
+    sub.add_argument("run", nargs="?", default="", help="the run folder")
+    sub.add_argument("--model", default="", help="in its place: a run folder, or a published checkpoint")
+    sub.add_argument(
+        "--task",
+        default="",
+        choices=["", "sequence", "inpainting", "scaffold", "co_generation", "folding", "inverse_folding"],
+        help="what to generate, in the words of DPLM",
+    )
     sub.add_argument(
         "--protein", default="", help="a sequence, a FASTA file, or a PDB/mmCIF file (file.pdb:A for one chain)"
     )
+    sub.add_argument("--structure", default="", help="structure tokens, or a FASTA of them (inverse_folding)")
+    sub.add_argument("--fix", nargs="+", default=[], metavar="1-4=ALVE", help="residues that are given (inpainting)")
+    sub.add_argument("--motif", default="", help="10-40,A15-34,10-40: linkers, and residues of --protein (scaffold)")
+    sub.add_argument("--total-length", default=None, metavar="60-90", help="permitted lengths of the whole (scaffold)")
+    sub.add_argument("--emits", default="", choices=["", "amino_acids", "dplm", "dplm2"], help="letters that may come")
     sub.add_argument("--ligand", default="", help="a SMILES, or a file of them")
     sub.add_argument("--infill", default="", help="a protein or SMILES with gaps `_`")
     sub.add_argument(
@@ -101,8 +119,9 @@ def _add_sampling(commands) -> None:  # type: ignore[no-untyped-def]
     sub.add_argument(
         "--length",
         type=int,
-        default=0,
-        help="tokens of each generated track (default: drawn from the training lengths)",
+        nargs="+",
+        default=[],
+        help="tokens of each generated track; several for --num samples of each (default: drawn from the training lengths)",
     )
     sub.add_argument(
         "--condition", action="append", default=[], metavar="NAME=CLASS", help="a class label, such as affinity_bin=2"
@@ -120,8 +139,11 @@ def _add_sampler_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--sampler",
         default="",
-        help="ancestral, euler, first_hitting, confidence, remasking; with steps: ancestral:100",
+        help="ancestral, euler, first_hitting, confidence, remasking, dplm; with steps: ancestral:100",
     )
+    sub.add_argument("--strategy", default="", help="dplm: argmax, gumbel_argmax, vanilla[@T] or annealing@2.0:0.1")
+    sub.add_argument("--unmasking", default="", help="dplm: deterministic, or stochastic1.0")
+    sub.add_argument("--steps", type=int, default=0, help="steps of the sampler")
     sub.add_argument("--temperature", type=float, help="of the letters' probabilities")
     sub.add_argument("--top-p", type=float, help="keep the likeliest letters of this total probability")
     sub.add_argument(
@@ -205,15 +227,15 @@ def _add_data(commands) -> None:  # type: ignore[no-untyped-def]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return 0, 1 for a failure that the user can mend (one line on stderr), or the command's own code."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     parser = build_parser()
-    parsed, rest = parser.parse_known_args(arguments)
+    parsed, rest = parser.parse_known_args(native_flags(sys.argv[1:] if arguments is None else arguments))
     if rest:
         # overrides may follow options: argparse leaves them over
         if hasattr(parsed, "overrides") and all("=" in r and not r.startswith("-") for r in rest):
             parsed.overrides += rest
         else:
             parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     module, _, name = parsed.function.partition(".")
     try:
         command = getattr(importlib.import_module(f"protlig_dd.commands.{module}"), name)

@@ -30,6 +30,7 @@ from protlig_dd.errors import ConfigError
 from protlig_dd.models import ModelSettings
 from protlig_dd.nn.attention import BackendChoice, choose_backend
 from protlig_dd.sampling import Ancestral, ConfidenceUnmasking, Guidance, SamplerSettings
+from protlig_dd.spellings import native_overrides
 from protlig_dd.tokens.settings import TrackSettings
 from protlig_dd.tokens.tracks import Layout, Track, TrackBatch, TrackTokens
 from protlig_dd.training.trainer import TrainSettings
@@ -174,17 +175,14 @@ class Experiment:
 def load_experiment(name: str | Path, overrides: Sequence[str] = ()) -> Experiment:
     """Return the experiment of a config file or packaged name, with overrides.
 
-    A few settings have short names: `distributed` for `train.distributed`, and `init_from` for `train.init_from`.
+    A few settings have short names: `distributed` for `train.distributed`, and `init_from` for `train.init_from`; those of other
+    projects are understood too (`spellings.py`), and `experiment=` among them names the config.
 
     Raises:
         ConfigError: for anything that does not fit, with its dotted path.
     """
-    return experiment_from(read_config(name, [_in_full(override) for override in overrides]))
-
-
-def _in_full(override: str) -> str:
-    key, sep, value = override.partition("=")
-    return f"train.{key}{sep}{value}" if key in ("distributed", "init_from") else override
+    named, native = native_overrides(overrides)
+    return experiment_from(read_config(named or name, native))
 
 
 def experiment_from(values: Mapping[str, Any]) -> Experiment:

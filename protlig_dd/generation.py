@@ -179,15 +179,29 @@ class Generator:
         for name, text in request.given.items():
             ids[name], is_open[name] = open_tokens(tracks[name], text)
             _check_length(tracks[name], len(ids[name]), request.name)
-        for name, length in request.generate.items():
-            known = {n: len(x) for n, x in ids.items()}
+        for name in sorted(request.generate, key=lambda name: tracks[name].aligned_to is not None):
             extra = len(_ends(tracks[name]))
-            total = (
-                (length + extra) if length else draw_lengths(self.run.lengths, name, known, [sample_id], self.seed)[0]
-            )
+            total = self._length(request, name, {n: len(x) for n, x in ids.items()}, sample_id)
             _check_length(tracks[name], total, request.name)
             ids[name], is_open[name] = open_tokens(tracks[name], _GAP * (total - extra))
         return _Item(id=sample_id, request=request, ids=ids, open=is_open)
+
+    def _length(self, request: Request, name: str, known: Mapping[str, int], sample_id: int) -> int:
+        """Tokens of a track that is generated whole: that of a track it is aligned to, or as asked for, or drawn."""
+        tracks, length = self.run.parts.tracks, request.generate[name]
+        extra = len(_ends(tracks[name]))
+        partners = [n for n in known if tracks[name].aligned_to == n or tracks[n].aligned_to == name]
+        if partners:
+            total = known[partners[0]] - len(_ends(tracks[partners[0]])) + extra
+            if length and length + extra != total:
+                raise ConfigError(
+                    f"{request.name}: found length {length} for {name} and {total - extra} for {partners[0]}, which it is aligned to; "
+                    f"expected the same, or leave one out"
+                )
+            return total
+        if length:
+            return length + extra
+        return draw_lengths(self.run.lengths, name, known, [sample_id], self.seed)[0]
 
     def _pack(self, chunk: Sequence[_Item]) -> TrackBatch:
         conditions = {

@@ -111,6 +111,7 @@ def _loader(config: Experiment, parts: Parts, bundle: DataBundle, strategy: Sing
         rank=strategy.rank,
         world=strategy.world,
         accumulation=accumulation,
+        ahead=config.train.prefetch,
     )
 
 
@@ -159,7 +160,7 @@ def require_same_experiment(before: Mapping[str, Any], now: Mapping[str, Any], f
         ConfigError: naming the first setting that differs.
     """
     may_change = {"steps", "tokens", "log_every", "validate_every", "checkpoint_every", "keep", "resume", "tracking"}
-    may_change |= {"watchdog_seconds", "distributed", "deepspeed", "compile", "accumulation"}
+    may_change |= {"devices", "prefetch", "watchdog_seconds", "distributed", "deepspeed", "compile", "accumulation"}
     for part in ("seed", "tracks", "data", "model", "diffusion", "train"):
         old, new = before.get(part), now.get(part)
         if part == "train" and isinstance(old, Mapping) and isinstance(new, Mapping):

@@ -21,6 +21,10 @@ def check_output(path: Path) -> None:
     Raises:
         ConfigError: naming the known ones.
     """
+    if path.suffix in (".pdb", ".cif"):
+        raise ConfigError(
+            f"--out {path}: coordinates of structure tokens need the decoder of their tokenizer, which is not here; write .fasta or .csv"
+        )
     if path.suffix not in SUFFIXES:
         raise ConfigError(
             f"--out {path}: found '{path.suffix}', expected one of {', '.join(SUFFIXES)}{nearest(path.suffix, SUFFIXES)}"
@@ -83,6 +87,8 @@ def rank(rows: Sequence[Row]) -> list[dict[str, Any]]:
 def write_rows(path: Path, rows: Sequence[Row], settings: Mapping[str, Any]) -> None:
     """Write samples in the form that the file's name says, and OUT.json with every setting.
 
+    FASTA holds the proteins; structure tokens, where there are any, stand beside it in NAME.structure.fasta.
+
     Raises:
         ConfigError: for an unknown form.
         FormatError: where a form cannot hold the rows (FASTA of molecules, SDF of invalid SMILES).
@@ -92,6 +98,9 @@ def write_rows(path: Path, rows: Sequence[Row], settings: Mapping[str, Any]) -> 
     temporary = path.with_name(f".{path.name}.writing")
     writers[path.suffix](temporary, rows)
     os.replace(temporary, path)
+    if path.suffix == ".fasta" and any("structure" in row and "protein" in row for row in rows):
+        structures = "".join(f">{_title(row)}\n{row['structure']}\n" for row in rows)
+        path.with_name(f"{path.stem}.structure.fasta").write_text(structures, encoding="utf-8")
     path.with_name(path.name + ".json").write_text(json.dumps(dict(settings), indent=1) + "\n", encoding="utf-8")
 
 
@@ -113,8 +122,9 @@ def _title(row: Row) -> str:
 
 
 def _fasta(path: Path, rows: Sequence[Row]) -> None:
-    _require(rows, "protein", path)
-    path.write_text("".join(f">{_title(row)}\n{row['protein']}\n" for row in rows), encoding="utf-8")
+    track = "structure" if all("structure" in row and "protein" not in row for row in rows) else "protein"
+    _require(rows, track, path)
+    path.write_text("".join(f">{_title(row)}\n{row[track]}\n" for row in rows), encoding="utf-8")
 
 
 def _smiles(path: Path, rows: Sequence[Row]) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -26,6 +26,7 @@ from protlig_dd.errors import CheckpointError, ConfigError
 from protlig_dd.experiment import DiffusionSettings, Experiment, Parts, SamplingSettings, experiment_from
 from protlig_dd.models.pretrained import is_pretrained, read_pretrained
 from protlig_dd.sampling import DPLMUnmasking
+from protlig_dd.tokens.settings import ProteinTrack
 from protlig_dd.training import checkpoint as checkpoints
 
 Which = Literal["last", "best"]
@@ -105,17 +106,23 @@ _SAMPLERS = {
 """How each family's authors sample by default."""
 
 
-def open_published(source: Path | str, *, device: str = "auto") -> Run:
+def open_published(source: Path | str, *, device: str = "auto", emits: str = "") -> Run:
     """Return a published checkpoint (a Hub id, a folder in Hugging Face's layout, a Lightning .ckpt) as a run without training data.
+
+    Args:
+        source: where it is.
+        device: as in `train`.
+        emits: what may be generated, as in `tokens.settings.ProteinTrack`; by default the twenty amino acids.
 
     Raises:
         CheckpointError: as in `models.pretrained.read_pretrained`.
     """
     found = read_pretrained(source)
     several = len(found.tracks) > 1
+    tracks = {n: replace(t, emits=emits) if emits and isinstance(t, ProteinTrack) else t for n, t in found.tracks.items()}
     config = Experiment(
         name=re.sub(r"[^A-Za-z0-9_.-]+", "_", Path(found.where).name),
-        tracks=dict(found.tracks),
+        tracks=tracks,
         data=SequenceData(path=""),
         model=found.model,
         diffusion=DiffusionSettings(
@@ -135,7 +142,9 @@ def open_published(source: Path | str, *, device: str = "auto") -> Run:
     return Run(folder=Path(source), parts=parts, choice=choice, step=0, model=model.eval().requires_grad_(False))
 
 
-def open_run(folder: Path | str, *, device: str = "auto", which: Which = "last", averaged: bool = True) -> Run:
+def open_run(
+    folder: Path | str, *, device: str = "auto", which: Which = "last", averaged: bool = True, emits: str = ""
+) -> Run:
     """Return a trained run, ready to sample and to be evaluated.
 
     Args:
@@ -143,13 +152,16 @@ def open_run(folder: Path | str, *, device: str = "auto", which: Which = "last",
         device: as in `train`.
         which: the last checkpoint, or the best by validation.
         averaged: use the moving average of the weights, where there is one.
+        emits: of a published checkpoint; a run's config says what it emits.
 
     Raises:
         ConfigError: if it is not a run folder.
         CheckpointError: if it holds no checkpoint, a damaged one, or one made with other vocabularies.
     """
     if is_pretrained(folder):
-        return open_published(folder, device=device)
+        return open_published(folder, device=device, emits=emits)
+    if emits:
+        raise ConfigError(f"--emits {emits}: {folder} is a run of yours; its config decides (tracks.protein.emits)")
     folder = Path(folder)
     config = experiment_from(read_config_file(folder / "config.yaml"))
     parts = Parts(config)

@@ -9,6 +9,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from protlig_dd.commands.tasks import task_requests
 from protlig_dd.config import build, to_mapping
 from protlig_dd.data.conditions import read_ligands, read_proteins
 from protlig_dd.errors import ConfigError
@@ -20,9 +21,42 @@ from protlig_dd.sampling import Guidance, SamplerSettings
 
 
 def sampler_from(options: Namespace, config: Experiment) -> SamplerSettings:
-    """Return the sampler that `--sampler kind[:steps]` means, or the run's own."""
+    """Return the sampler that `--sampler kind[:steps]`, `--strategy`, `--unmasking` and `--steps` mean, or the run's own."""
+    values = _named_sampler(options) or to_mapping(config.sampling.sampler)
+    if options.strategy or options.unmasking:
+        values = (values if values["kind"] == "dplm" else {"kind": "dplm"}) | _published_words(options)
+    if options.steps:
+        values["num_steps"] = options.steps
+    return build(SamplerSettings, values, "--sampler")
+
+
+def _published_words(options: Namespace) -> dict[str, Any]:
+    """The settings of DPLM's sampler that `annealing@2.0:0.1` and `stochastic1.0` stand for."""
+    changes: dict[str, Any] = {}
+    name, _, numbers = options.strategy.partition("@")
+    try:
+        if name:
+            changes["strategy"] = name
+        if name == "annealing" and numbers:
+            first, last = numbers.split(":")
+            changes["annealing"] = [float(first), float(last)]
+        elif numbers:
+            changes["temperature"] = float(numbers)
+        if options.unmasking:
+            word = options.unmasking.removeprefix("stochastic")
+            changes["randomness"] = 0.0 if word == "deterministic" else float(word or 1.0)
+    except ValueError:
+        raise ConfigError(
+            f"--strategy '{options.strategy}' --unmasking '{options.unmasking}': expected argmax, gumbel_argmax, vanilla@1.0 or "
+            f"annealing@2.0:0.1, and deterministic or stochastic1.0"
+        ) from None
+    return changes
+
+
+def _named_sampler(options: Namespace) -> dict[str, Any]:
+    """The settings that `--sampler kind[:steps]` stands for."""
     if not options.sampler:
-        return config.sampling.sampler
+        return {}
     kind, _, steps = options.sampler.partition(":")
     values: dict[str, Any] = {"kind": kind}
     if steps:
@@ -31,7 +65,7 @@ def sampler_from(options: Namespace, config: Experiment) -> SamplerSettings:
                 f"--sampler '{options.sampler}': found '{steps}' steps, expected a number, such as ancestral:100"
             )
         values["num_steps"] = int(steps)
-    return build(SamplerSettings, values, "--sampler")
+    return values
 
 
 def guidance_from(options: Namespace, config: Experiment) -> Guidance:
@@ -67,8 +101,10 @@ def _requests(options: Namespace, run: Run) -> list[Request]:
             name = "_".join(n for n in (protein_name, ligand_name) if n) or (
                 "infill" if infill_track else "unconditional"
             )
-            generate = {n: options.length or None for n in wanted if n not in given}
-            requests.append(Request(name=name, given=given, generate=generate, conditions=labels))
+            for length in options.length or [None]:
+                named = name if len(options.length) < 2 else f"{name}_{length}"
+                generate = {n: length for n in wanted if n not in given}
+                requests.append(Request(name=named, given=given, generate=generate, conditions=labels))
     return requests
 
 
@@ -99,15 +135,18 @@ def _shard(text: str, total: int) -> range:
 
 def sample(options: Namespace) -> Iterator[str]:
     """Generate samples; a stopped command started again goes on."""
-    if not (options.protein or options.ligand or options.infill or options.unconditional):
-        raise ConfigError("nothing to condition on: give --protein, --ligand or --infill, or say --unconditional")
+    if not (options.task or options.protein or options.ligand or options.infill or options.unconditional):
+        raise ConfigError("nothing to condition on: give --protein, --ligand, --infill or --task, or say --unconditional")
+    if bool(options.run) == bool(options.model):
+        raise ConfigError(f"found RUN '{options.run}' and --model '{options.model}': give one of them, a run folder or a model")
     if options.num < 1:
         raise ConfigError(f"--num: found {options.num}, expected 1 or more")
     out = Path(options.out) if options.out else None
     if out is not None:
         check_output(out)
-    run = open_run(options.run, device=options.device)
-    requests = _requests(options, run)
+    run = open_run(options.run or options.model, device=options.device, emits=options.emits)
+    requests = task_requests(options, run) if options.task else _requests(options, run)
+    num = 1 if options.task == "scaffold" else options.num  # each scaffold has linkers of its own
     generator = Generator(
         run,
         seed=options.seed,
@@ -116,18 +155,18 @@ def sample(options: Namespace) -> Iterator[str]:
         batch_size=options.batch_size or None,
         with_likelihood=not options.no_likelihood,
     )
-    ids = _shard(options.shard, len(requests) * options.num)
-    settings = generator.settings() | {"num": options.num, "shard": options.shard}
+    ids = _shard(options.shard, len(requests) * num)
+    settings = generator.settings() | {"num": num, "shard": options.shard}
     settings |= {"requests": [to_mapping(r) for r in requests], "likelihood": not options.no_likelihood}
     if out is None:
-        rows = [s.row() for s in generator.generate(requests, options.num, ids=ids)]
+        rows = [s.row() for s in generator.generate(requests, num, ids=ids)]
         for row in rank(rows):
             yield "  ".join(f"{k}={v}" for k, v in row.items())
         return
     partial = PartialFile(out, settings)
     done = {row["id"] for row in partial.rows}
     left = [i for i in ids if i not in done]
-    fresh = (s.row() for s in generator.generate(requests, options.num, ids=left))
+    fresh = (s.row() for s in generator.generate(requests, num, ids=left))
     for _ in tqdm(partial.append(fresh), total=len(ids), initial=len(done), unit="sample", disable=None):
         pass
     write_rows(out, rank(partial.rows), settings)

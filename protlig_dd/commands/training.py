@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import subprocess
 import sys
 from argparse import Namespace
 from collections.abc import Iterator
@@ -36,6 +38,9 @@ def _experiment(options: Namespace) -> Experiment:
 def train(options: Namespace) -> Iterator[str | int]:
     """Train, and afterwards evaluate and report if the config says so; the exit code is 128 + signal when stopped by one."""
     config = _experiment(options)
+    if config.train.devices > 1 and "RANK" not in os.environ:
+        yield _start_processes(config.train.devices)
+        return
     folder = Path(options.out or f"runs/{config.name}")
     result = train_run(config, folder, device=options.device, resume=options.resume, make_hooks=preview_hooks)
     if distributed.launched().rank != 0:
@@ -53,6 +58,12 @@ def train(options: Namespace) -> Iterator[str | int]:
         page = write_report(folder)
         yield from summarise_evaluation(run)
         yield f"report: {page}"
+
+
+def _start_processes(number: int) -> int:
+    """Run this command again in so many processes of this machine, and return their exit code."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(number)]
+    return subprocess.run([*launcher, "-m", "protlig_dd.cli", *sys.argv[1:]], check=False).returncode
 
 
 def check(options: Namespace) -> Iterator[str]:

@@ -42,7 +42,7 @@ def _advice(strategy: Single, step: int, batches: list[Any]) -> str:
     return (
         f"rank {strategy.rank}, step {step + 1}: out of memory on {strategy.device} (peak {peak_memory(strategy.device) / 2**30:.1f}{of_all} GiB) "
         f"with a micro-batch of {largest} tokens; use train.accumulation={2 * len(batches)} (same batch, smaller pieces), "
-        f"train.tokens_per_batch=auto, train.activation_checkpointing=true{sharded}, or a shorter max_length"
+        f"train.tokens_per_batch=auto, model.activation_checkpointing=true{sharded}, or a shorter max_length"
     )
 
 
@@ -72,5 +72,5 @@ def smallest_accumulation(attempt: Callable[[int], None], strategy: Single, *, l
         accumulation *= 2
     raise DeviceError(
         f"train.tokens_per_batch=auto: not even {largest} micro-batches a step fit on {strategy.device}; "
-        f"use train.activation_checkpointing=true, a smaller model, or a shorter max_length"
+        f"use model.activation_checkpointing=true, a smaller model, or a shorter max_length"
     )

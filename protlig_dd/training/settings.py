@@ -24,9 +24,10 @@ class TrainSettings:
         batch_size: examples a step, of all processes and micro-batches; or None, and
         tokens_per_batch: tokens a step, likewise; "auto" keeps them and finds the accumulation that fits the memory.
         accumulation: micro-batches a step and process.
+        devices: processes that `protlig train` starts on this machine; 0 is one, or what torchrun has started.
+        prefetch: steps whose batches are prepared ahead.
         precision: "auto" takes what the device does natively.
         compile: compile the model with torch.compile.
-        activation_checkpointing: recompute activations in the backward pass; for the model's builder.
         distributed: "auto" is none for one process and ddp for several.
         deepspeed: keys of DeepSpeed's configuration that replace ours, for zero3.
         checkpoint_every, validate_every, log_every: in steps; 0 is never (the last step always has all three).
@@ -44,9 +45,10 @@ class TrainSettings:
     batch_size: int | None = 64
     tokens_per_batch: int | Literal["auto"] | None = None
     accumulation: int = 1
+    devices: int = 0
+    prefetch: int = 4
     precision: PrecisionName = "auto"
     compile: bool = False
-    activation_checkpointing: bool = False
     distributed: DistributedName = "auto"
     deepspeed: dict[str, Any] | None = None
     checkpoint_every: int = 1000
@@ -68,8 +70,11 @@ class TrainSettings:
         for name in ("checkpoint_every", "validate_every", "log_every", "keep", "watchdog_seconds"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}: found {getattr(self, name)}, expected 0 or more")
-        if self.accumulation < 1:
-            raise ValueError(f"accumulation: found {self.accumulation}, expected 1 or more")
+        for name in ("accumulation", "prefetch"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: found {getattr(self, name)}, expected 1 or more")
+        if self.devices < 0:
+            raise ValueError(f"devices: found {self.devices}, expected 0 (one process, or what torchrun started) or more")
 
 
 @runtime_checkable

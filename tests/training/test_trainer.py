@@ -194,7 +194,7 @@ def test_running_out_of_memory_says_what_to_change(tmp_path: Path) -> None:
     message = str(caught.value)
     assert "rank 0, step 1: out of memory on cpu" in message
     assert "a micro-batch of 36 tokens; use train.accumulation=4" in message
-    assert "train.activation_checkpointing=true, train.distributed=fsdp" in message
+    assert "model.activation_checkpointing=true, train.distributed=fsdp" in message
 
 
 def test_best_follows_the_named_metric_and_has_a_checkpoint(tmp_path: Path) -> None:

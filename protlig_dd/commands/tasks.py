@@ -1,0 +1,109 @@
+"""The six generation tasks of DPLM and DPLM-2 as requests: sequence, inpainting, scaffold, co_generation, folding, inverse_folding."""
+
+from __future__ import annotations
+
+import re
+from argparse import Namespace
+from collections.abc import Callable
+from pathlib import Path
+
+from protlig_dd.data.conditions import read_proteins, read_structures
+from protlig_dd.data.motifs import read_motif
+from protlig_dd.errors import ConfigError
+from protlig_dd.generation import Request
+from protlig_dd.run import Run
+
+
+def task_requests(options: Namespace, run: Run) -> list[Request]:
+    """Return the requests of `--task`; one for each length or input.
+
+    Raises:
+        ConfigError: for a task that the model's tracks do not allow, or an option that the task needs or does not take.
+    """
+    make, tracks = _TASKS[options.task]
+    missing = [name for name in tracks if name not in run.parts.tracks]
+    if missing:
+        raise ConfigError(
+            f"--task {options.task}: needs a model with the tracks {' and '.join(tracks)}, this one has {', '.join(run.parts.tracks)}; "
+            f"use a DPLM-2 model"
+        )
+    return make(options)
+
+
+def _sequence(options: Namespace) -> list[Request]:
+    return [Request(name=f"length_{n or 'drawn'}", generate={"protein": n}) for n in options.length or [None]]
+
+
+def _co_generation(options: Namespace) -> list[Request]:
+    return [
+        Request(name=f"length_{n or 'drawn'}", generate={"protein": n, "structure": n}) for n in options.length or [None]
+    ]
+
+
+def _inpainting(options: Namespace) -> list[Request]:
+    if options.infill:
+        return [Request(name="inpainting", given={"protein": options.infill})]
+    if not options.fix or len(options.length) != 1:
+        raise ConfigError("--task inpainting: give --infill 'MKT___LV', or --length N with --fix 1-4=ALVE")
+    return [Request(name="inpainting", given={"protein": fixed_template(options.length[0], options.fix)})]
+
+
+def _scaffold(options: Namespace) -> list[Request]:
+    if not options.motif or not options.protein:
+        raise ConfigError(
+            "--task scaffold: give --motif '10-40,A15-34,10-40' and the structure it comes from, --protein file.pdb"
+        )
+    motif = read_motif(options.motif, options.protein, total=options.total_length)
+    return [
+        Request(name=f"{Path(options.protein).stem}_{i}", given={"protein": motif.template(i, seed=options.seed).text})
+        for i in range(options.num)
+    ]
+
+
+def _folding(options: Namespace) -> list[Request]:
+    if not options.protein:
+        raise ConfigError("--task folding: give the sequences, --protein SEQUENCE or FASTA")
+    proteins = read_proteins(options.protein)
+    return [Request(name=name, given={"protein": text}, generate={"structure": None}) for name, text in proteins]
+
+
+def _inverse_folding(options: Namespace) -> list[Request]:
+    if not options.structure:
+        raise ConfigError("--task inverse_folding: give structure tokens, --structure CODES or a FASTA of them")
+    structures = read_structures(options.structure)
+    return [Request(name=name, given={"structure": text}, generate={"protein": None}) for name, text in structures]
+
+
+_TASKS: dict[str, tuple[Callable[[Namespace], list[Request]], tuple[str, ...]]] = {
+    "sequence": (_sequence, ("protein",)),
+    "inpainting": (_inpainting, ("protein",)),
+    "scaffold": (_scaffold, ("protein",)),
+    "co_generation": (_co_generation, ("protein", "structure")),
+    "folding": (_folding, ("protein", "structure")),
+    "inverse_folding": (_inverse_folding, ("protein", "structure")),
+}
+
+
+def fixed_template(length: int, fixed: list[str]) -> str:
+    """Return a template of some length in which the residues of `--fix 1-4=ALVE` stand and the rest is `_`.
+
+    Raises:
+        ConfigError: for a range that is not there, does not fit its letters, or overlaps another.
+    """
+    template = ["_"] * length
+    for one in fixed:
+        found = re.fullmatch(r"(\d+)(?:-(\d+))?=([A-Za-z]+)", one)
+        if found is None:
+            raise ConfigError(f"--fix '{one}': expected FIRST-LAST=LETTERS, counted from 1, such as 1-4=ALVE")
+        first, last, letters = int(found[1]), int(found[2] or found[1]), found[3].upper()
+        if last - first + 1 != len(letters) or not 1 <= first <= last <= length:
+            raise ConfigError(
+                f"--fix '{one}': {len(letters)} letters on residues {first} to {last} of {length}; "
+                f"expected as many letters as residues, from 1 to {length}"
+            )
+        if any(letter != "_" for letter in template[first - 1 : last]):
+            raise ConfigError(f"--fix '{one}': residues {first} to {last} overlap another --fix; give each residue once")
+        template[first - 1 : last] = letters
+    if "_" not in template:
+        raise ConfigError(f"--fix: all {length} residues are fixed, nothing is left to generate; raise --length")
+    return "".join(template)
