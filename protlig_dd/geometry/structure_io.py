@@ -25,9 +25,9 @@ STRUCTURE_SUFFIXES = (".pdb", ".ent", ".cif", ".mmcif")
 """Suffixes of structure files; each may be followed by .gz."""
 
 _THREE_LETTERS = {
-    **{"A": "ALA", "R": "ARG", "N": "ASN", "D": "ASP", "C": "CYS", "Q": "GLN", "E": "GLU", "G": "GLY", "H": "HIS", "I": "ILE"},
-    **{"L": "LEU", "K": "LYS", "M": "MET", "F": "PHE", "P": "PRO", "S": "SER", "T": "THR", "W": "TRP", "Y": "TYR", "V": "VAL"},
-    **{"U": "SEC", "O": "PYL", "X": "UNK"},
+    "A": "ALA", "R": "ARG", "N": "ASN", "D": "ASP", "C": "CYS", "Q": "GLN", "E": "GLU", "G": "GLY", "H": "HIS", "I": "ILE",
+    "L": "LEU", "K": "LYS", "M": "MET", "F": "PHE", "P": "PRO", "S": "SER", "T": "THR", "W": "TRP", "Y": "TYR", "V": "VAL",
+    "U": "SEC", "O": "PYL", "X": "UNK",
 }  # fmt: skip
 _LONGEST_BOND = (
     2.5  # Angstrom from C to the next N; the bond has 1.33, the shortest way past a missing residue 3 or more
