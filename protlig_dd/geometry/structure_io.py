@@ -29,12 +29,10 @@ _THREE_LETTERS = {
     "L": "LEU", "K": "LYS", "M": "MET", "F": "PHE", "P": "PRO", "S": "SER", "T": "THR", "W": "TRP", "Y": "TYR", "V": "VAL",
     "U": "SEC", "O": "PYL", "X": "UNK",
 }  # fmt: skip
-_LONGEST_BOND = (
-    2.5  # Angstrom from C to the next N; the bond has 1.33, the shortest way past a missing residue 3 or more
-)
-_LONGEST_STEP = (
-    4.6  # Angstrom from one C-alpha to the next; the bond gives 3.8 (2.9 in cis), one missing residue 5 or more
-)
+# Angstrom from C to the next N: the bond has 1.33, the shortest way past a missing residue 3 or more.
+_LONGEST_BOND = 2.5
+# Angstrom from one C-alpha to the next: 3.8 (2.9 in cis), past one missing residue 5 or more.
+_LONGEST_STEP = 4.6
 
 
 @dataclass(frozen=True, kw_only=True)
