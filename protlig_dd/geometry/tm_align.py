@@ -120,24 +120,24 @@ def _closeness(moved: np.ndarray, y: np.ndarray, d0: float) -> Float[np.ndarray,
 def dynamic_alignment(scores: Float[np.ndarray, "l m"], opening: float) -> Int[np.ndarray, "p 2"]:
     """Return the alignment with the largest sum of scores plus `opening` for each gap, whatever its length; ends are free.
 
+    Args:
+        scores: of all pairs, none below 0: a gap in both chains at once is then never better than pairs and one gap, and is not tried.
+        opening: 0 or less.
+
     Source: Needleman and Wunsch 1970, in the form with gaps of any length at one price.
     """
     num, width = scores.shape
     # best[i, j]: of alignments that end with the pair (i, j). None of its predecessors lies in row i, so a row is one vector.
     best = np.zeros_like(scores)
     none = np.full(width, -np.inf)
-    column_best, corner_best = none, none  # over rows above the last: in the same column, and in columns up to this one
-    previous = none
+    column_best = previous = none  # of the rows above the last, in the same column; of the last row
     for i in range(num):
         step = np.zeros(width)  # beginning here is free
         if i:
-            along = np.maximum.accumulate(previous)
             step[1:] = np.maximum(step[1:], previous[:-1])
-            step[2:] = np.maximum(step[2:], along[:-2] + opening)
+            step[2:] = np.maximum(step[2:], np.maximum.accumulate(previous)[:-2] + opening)
             step[1:] = np.maximum(step[1:], column_best[:-1] + opening)
-            step[2:] = np.maximum(step[2:], corner_best[:-2] + 2 * opening)
             column_best = np.maximum(column_best, previous)
-            corner_best = np.maximum.accumulate(column_best)
         best[i] = previous = scores[i] + step
     return _trace(best, scores, opening)
 
@@ -154,9 +154,6 @@ def _trace(best: np.ndarray, scores: np.ndarray, opening: float) -> np.ndarray:
         if i > 1:
             k = int(best[: i - 1, j - 1].argmax())
             options.append((float(best[k, j - 1]) + opening, k, j - 1))
-        if i > 1 and j > 1 and max(options)[0] < before - 1e-9:
-            k, m = _top(best[: i - 1, : j - 1])
-            options.append((float(best[k, m]) + 2 * opening, k, m))
         value, i, j = max(options, key=lambda option: option[0])
         if value < before - 1e-9 or before <= 1e-12:
             break  # it began here
