@@ -2,8 +2,11 @@
 
 This is our own procedure, written from the paper, not the TM-align program: initial alignments by gapless threading, by secondary structure,
 by both, and by superposed fragments; each is improved in turn by the best superposition of the aligned pairs and a dynamic programme
-over 1 / (1 + (d/d0)^2). Like TM-align's its score is a lower bound on the best alignment's. How far the two agree on real chains stands in
-docs and in the tests that hold recorded values of the program.
+over 1 / (1 + (d/d0)^2). Like TM-align's its score is a lower bound on the best alignment's, so the higher of two is the better.
+
+Checked against TM-align's own code (tmtools 0.3.0) on 150 random pairs of the 41 chains of 13 to 266 residues in the Foldseek examples: ours
+minus theirs is +0.001 in the mean (0.011 in absolute value), below -0.01 for 14 % and above +0.01 for 23 % of the scores. The worst, -0.08
+to -0.16, are fragments of 13 to 40 residues beside whole chains. Without `thorough` it is -0.012 in the mean. 0.27 s a pair, 0.09 s without.
 """
 
 from __future__ import annotations
@@ -55,8 +58,8 @@ def align_chains(
     Args:
         first: C-alphas in Angstrom.
         second: the same of the other chain.
-        thorough: try fragments and both gap penalties from every start; without, about four times faster for comparisons of many
-            chains, and lower by up to 0.02 where the folds differ.
+        thorough: try fragments and both gap penalties from every start; without, about three times faster, for comparisons of many chains,
+            and lower by 0.012 in the mean.
 
     Raises:
         ValueError: if a chain has fewer than 5 residues with coordinates.

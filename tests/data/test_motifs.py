@@ -209,6 +209,7 @@ def test_a_motif_with_mse_comes_from_a_file(tmp_path: Path) -> None:
 @pytest.mark.data
 def test_real_chains_with_jumping_numbers_are_read(shared: Path) -> None:
     """d3mkbb_ lacks 45-47; d1x9fc_ and d1cg5b_ are whole within the segment."""
+    pytest.importorskip("gemmi")
     folder = shared / "data" / "foldseek_example" / "structures" / "pdb"
     with pytest.raises(FormatError, match="3 residues are missing between 44 and 48 of chain B"):
         read_motif("5-9,B40-50", folder / "d3mkbb_")

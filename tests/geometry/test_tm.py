@@ -160,6 +160,7 @@ def test_residues_without_coordinates_keep_their_numbers() -> None:
 
 
 def ca_of(folder: Path, name: str, chain: int = 0) -> np.ndarray:
+    pytest.importorskip("gemmi")
     found = read_structure(folder / ("cif" if name.endswith(".cif") else "pdb") / name).chains[chain]
     return found.ca[found.has_ca].astype(np.float64)
 
