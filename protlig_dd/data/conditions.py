@@ -6,9 +6,7 @@ from pathlib import Path
 
 from protlig_dd.data.molecules import read_molecules
 from protlig_dd.data.sequences import read_sequences
-from protlig_dd.errors import FormatError, require
-
-_STRUCTURES = (".pdb", ".cif", ".mmcif", ".ent")
+from protlig_dd.geometry.structure_io import is_structure_name, read_structure
 
 
 def read_proteins(text: str) -> list[tuple[str, str]]:
@@ -20,8 +18,8 @@ def read_proteins(text: str) -> list[tuple[str, str]]:
     Raises:
         FormatError: if a file holds no protein, or lacks the chain.
     """
-    path, _, chain = text.partition(":")
-    if Path(path).suffix.lower() in _STRUCTURES or path.lower().endswith(tuple(s + ".gz" for s in _STRUCTURES)):
+    path, chain = _split_chain(text)
+    if is_structure_name(path):
         return _chains(Path(path), chain)
     if _is_file(text):
         records = list(read_sequences(Path(text)))
@@ -45,20 +43,15 @@ def _is_file(text: str) -> bool:
     return len(text) < 4096 and (Path(text).suffix != "" or "/" in text) and Path(text).is_file()
 
 
+def _split_chain(text: str) -> tuple[str, str]:
+    """A structure file and the chain behind its colon, if any; a Windows drive's colon is part of the path."""
+    if is_structure_name(text):
+        return text, ""
+    path, _, chain = text.rpartition(":")
+    return (path, chain) if is_structure_name(path) else (text, "")
+
+
 def _chains(path: Path, wanted: str) -> list[tuple[str, str]]:
-    gemmi = require("gemmi", "reading PDB and mmCIF files", extra="structure")
-    try:
-        structure = gemmi.read_structure(str(path))
-    except (RuntimeError, ValueError, OSError) as error:
-        raise FormatError(f"{path}: not readable as a structure ({error}); expected PDB or mmCIF") from error
-    structure.setup_entities()
-    found = {}
-    for chain in structure[0] if len(structure) else []:
-        letters = gemmi.one_letter_code([residue.name for residue in chain.get_polymer()]).upper()
-        if letters:
-            found[chain.name] = letters
-    if wanted and wanted not in found:
-        raise FormatError(f"{path}: found the chains {', '.join(found) or 'none'}, expected '{wanted}'")
-    if not found:
-        raise FormatError(f"{path}: found no protein chain; expected residues with coordinates")
-    return [(f"{path.stem}_{name}", letters) for name, letters in found.items() if not wanted or name == wanted]
+    structure = read_structure(path)
+    chains = (structure.chain(wanted),) if wanted else structure.chains
+    return [(f"{path.stem}_{chain.name}", chain.sequence) for chain in chains]

@@ -1,0 +1,238 @@
+"""Likelihoods of masked-diffusion denoisers without a time: the any-order bound, stratified over how many tokens are hidden, and the
+pseudo-log-likelihood. The exact likelihood under one order is in `chain_rule.py`, the bound over times in `likelihood.py`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import combinations
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from protlig_dd import rng
+from protlig_dd.diffusion.denoiser import Denoiser, Diffusion
+from protlig_dd.diffusion.times import Task
+from protlig_dd.errors import ConfigError
+from protlig_dd.evaluation.intervals import Estimate, normal_interval
+from protlig_dd.evaluation.likelihood import ExampleBounds, of_task
+from protlig_dd.evaluation.questions import ask, num_places
+from protlig_dd.tokens.tracks import TrackBatch
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class StratifiedBounds:
+    """Bounds on the negative log-likelihood of examples, with the standard error that drawing the hidden tokens leaves.
+
+    Attributes:
+        bounds: the examples; their nats stand track by track, as those of `likelihood.bound`.
+        standard_errors: of each example's total, in nats.
+    """
+
+    bounds: ExampleBounds
+    standard_errors: Float[np.ndarray, " b"]
+
+    def interval(self, index: int, *, level: float = 0.95) -> Estimate:
+        """Return one example's bound with its interval; `num` counts its tokens."""
+        total, num = float(self.bounds.total[index]), int(self.bounds.total_tokens[index])
+        return normal_interval(total, float(self.standard_errors[index]), num, level=level)
+
+
+def stratified_bound(
+    denoiser: Denoiser,
+    diffusion: Diffusion,
+    batches: TrackBatch | Iterable[TrackBatch],
+    task: str | Task,
+    *,
+    num_strata: int = 32,
+    num_draws: int = 2,
+    seed: int = 0,
+    tokens_per_call: int = 16_384,
+    device: torch.device | str = "cpu",
+) -> StratifiedBounds:
+    """Return the any-order bound on the negative log-likelihood of each example, stratified over how many tokens are hidden.
+
+    The bound is sum_{k=1..L} 1/k E_S[ sum_{i in S} -log p(x_i | x outside S) ], S uniform among the sets of k tokens: the bound of absorbing
+    noise, in which the time has been integrated out exactly (for whatever schedule) and only the hidden sets are drawn. The counts 1..L are
+    cut into `num_strata` runs of equal size; each gives `num_draws` independent draws of (k, S), so that the spread within a run is the only
+    noise. With L <= num_strata every count has its own run. Against `likelihood.bound`: no time grid, no part left out, and a standard
+    error of each single example. A denoiser that reads the noise level is asked at the level's mean given k; its bound is then one on the
+    model without time.
+
+    Args:
+        denoiser: a model in evaluation mode.
+        diffusion: what its logits mean; absorbing noise only.
+        batches: one batch or many, on the host; every example must have the task's tracks.
+        task: as in `likelihood.bound`.
+        num_strata: runs of counts.
+        num_draws: draws in each; at least 2, for the standard error. A count with no more sets than this has them all, without error.
+        seed: with the example ids the root of the draws: examples with one id and one length hide the same places.
+        tokens_per_call: as in `ask`.
+        device: where the denoiser lives.
+
+    Raises:
+        ConfigError: for uniform noise, or an unknown task.
+        ValueError: for fewer than 2 draws, and as `likelihood.bound`.
+
+    Source: Uria, Murray and Larochelle 2014; Hoogeboom et al. 2022 (ARDM), equation 4; Ou et al. 2024 (RADD).
+    """
+    if num_strata < 1 or num_draws < 2:
+        raise ValueError(f"num_strata, num_draws: found {num_strata} and {num_draws}, expected at least 1 and 2")
+    parts, errors = [], []
+    for batch, name, noised in _of_one_group(denoiser, batches, task):
+        drawn = _draw_sets(batch, num_places(batch, noised), num_strata, num_draws, rng.Draws.root(seed, "any order"))
+        nats = {track: np.zeros(batch.num_examples) for track in noised}
+        values = torch.zeros(len(drawn.example), dtype=torch.float64)
+        for answer in ask(
+            denoiser,
+            diffusion,
+            batch,
+            noised,
+            drawn.example.tolist(),
+            drawn.hidden,
+            tokens_per_call=tokens_per_call,
+            device=device,
+        ):
+            share = -answer.of_token().double() * drawn.weight[answer.question]
+            values.index_add_(0, answer.question, share)
+            np.add.at(nats[answer.track], drawn.example[answer.question].numpy(), share.numpy())
+        parts.append(ExampleBounds.of_batch(name, batch, nats))
+        errors.append(_standard_errors(values, drawn, batch.num_examples))
+    return StratifiedBounds(bounds=ExampleBounds.joined(parts), standard_errors=np.concatenate(errors))
+
+
+def _of_one_group(
+    denoiser: Denoiser, batches: TrackBatch | Iterable[TrackBatch], task: str | Task
+) -> Iterator[tuple[TrackBatch, str, tuple[str, ...]]]:
+    """Batches without the tracks that the task leaves out, the task's name, and its noised tracks, which must share one time."""
+    for batch, mixture in of_task(denoiser, batches, task):
+        name = mixture.names[0]
+        spec = mixture.tasks[name]
+        if len(spec.noised) > 1:
+            raise ConfigError(
+                f"task '{name}': found tracks with times of their own, expected tracks that share one, such as 'joint'; use the bound instead"
+            )
+        kept = {
+            track: tokens.keep([track in spec.tracks] * batch.num_examples) for track, tokens in batch.tracks.items()
+        }
+        yield replace(batch, tracks=kept), name, spec.noised_tracks
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Drawn:
+    """Hidden sets [q]: the example of each, its places, the weight of its nats, its run, and whether the run holds all its sets."""
+
+    example: Int[Tensor, " q"]
+    hidden: Bool[Tensor, "q p"]
+    weight: Float[Tensor, " q"]
+    run: Int[Tensor, " q"]
+    complete: Bool[Tensor, " q"]
+
+
+def _draw_sets(
+    batch: TrackBatch, counts: Int[Tensor, " b"], num_strata: int, num_draws: int, draws: rng.Draws
+) -> _Drawn:
+    """Draw the hidden sets of all examples. A run of one count that has no more sets than draws holds each of them once."""
+    most = int(counts.max())
+    examples, hidden, weights, complete = [], [], [], []
+    runs = list[Tensor]()
+    keys = draws.fold_in(batch.example_ids)
+    for example, num in enumerate(counts.tolist()):
+        strata = min(num_strata, num)
+        for h in range(strata):
+            low, high = num * h // strata, num * (h + 1) // strata  # counts low + 1 .. high
+            every = high - low == 1 and math.comb(num, high) <= num_draws
+            if every:
+                sets = _all_sets(num, high, most)
+            else:
+                own = rng.Draws(keys.keys[example]).fold_in(torch.tensor(h)).fold_in(torch.arange(num_draws))
+                sets = _random_sets(own, low + 1, high, num, most)
+            examples.append(torch.full((len(sets),), example))
+            hidden.append(sets)
+            weights.append((high - low) / sets.sum(1).double() / len(sets))
+            runs.append(torch.full((len(sets),), len(runs)))
+            complete.append(torch.full((len(sets),), every))
+    return _Drawn(
+        example=torch.cat(examples),
+        hidden=torch.cat(hidden),
+        weight=torch.cat(weights),
+        run=torch.cat(runs),
+        complete=torch.cat(complete),
+    )
+
+
+def _all_sets(num: int, size: int, width: int) -> Bool[Tensor, "q p"]:
+    """Every set of `size` of the first `num` places."""
+    chosen = torch.tensor(list(combinations(range(num), size)))
+    return torch.zeros(len(chosen), width, dtype=torch.bool).scatter(1, chosen, True)
+
+
+def _random_sets(draws: rng.Draws, low: int, high: int, num: int, width: int) -> Bool[Tensor, "q p"]:
+    """A uniform set of a uniform number (low to high) of the first `num` places, for each key."""
+    size = low + draws.fold("count").integers(high - low + 1)
+    place = torch.arange(width)
+    chance = rng.Draws(draws.keys[:, None]).fold("place").fold_in(place).uniform()
+    order = torch.where(place < num, chance, torch.inf).argsort(dim=1, stable=True)
+    rank: Tensor = order.argsort(dim=1, stable=True)
+    return rank < size[:, None]
+
+
+def _standard_errors(values: Float[Tensor, " q"], drawn: _Drawn, num_examples: int) -> Float[np.ndarray, " b"]:
+    """From the spread of the draws within each run; a run that holds all its sets has no error."""
+    num_runs = int(drawn.run.max()) + 1
+    num, first, second = (torch.zeros(num_runs, dtype=torch.float64) for _ in range(3))
+    num.index_add_(0, drawn.run, torch.ones_like(values))
+    first.index_add_(0, drawn.run, values)
+    second.index_add_(0, drawn.run, values.square())
+    # values are v/m for m draws, and var(mean v) = var(v)/m = m var(v/m)
+    variance = num * (second - first.square() / num).clamp(min=0) / (num - 1).clamp(min=1)
+    incomplete = ~torch.zeros(num_runs, dtype=torch.bool).scatter(0, drawn.run, drawn.complete)
+    example = torch.zeros(num_runs, dtype=torch.int64).scatter(0, drawn.run, drawn.example)
+    total = torch.zeros(num_examples, dtype=torch.float64)
+    return np.asarray(total.index_add(0, example[incomplete], variance[incomplete]).sqrt().numpy())
+
+
+def pseudo_log_likelihood(
+    denoiser: Denoiser,
+    diffusion: Diffusion,
+    batches: TrackBatch | Iterable[TrackBatch],
+    task: str | Task,
+    *,
+    tokens_per_call: int = 16_384,
+    device: torch.device | str = "cpu",
+) -> ExampleBounds:
+    """Return minus the pseudo-log-likelihood of each example: -sum_i log p(x_i | all other tokens), one token hidden at a time, in nats.
+
+    It is no likelihood and no bound on one (its exponentials do not sum to one over sequences), but the field compares sequences by it.
+
+    Args:
+        denoiser: a model in evaluation mode.
+        diffusion: what its logits mean; absorbing noise only.
+        batches: one batch or many, on the host.
+        task: as in `likelihood.bound`.
+        tokens_per_call: as in `ask`; an example costs as many questions as it has tokens.
+        device: where the denoiser lives.
+
+    Raises:
+        ConfigError: for uniform noise, or an unknown task.
+        ValueError: as `likelihood.bound`.
+
+    Source: Besag 1975; Salazar et al. 2020, Masked Language Model Scoring.
+    """
+    parts = []
+    for batch, name, noised in _of_one_group(denoiser, batches, task):
+        counts = num_places(batch, noised)
+        rows = torch.repeat_interleave(counts)
+        hidden = torch.cat([torch.eye(int(counts.max()), dtype=torch.bool)[:n] for n in counts.tolist()])
+        nats = {track: np.zeros(batch.num_examples) for track in noised}
+        questions = rows.tolist()
+        for answer in ask(
+            denoiser, diffusion, batch, noised, questions, hidden, tokens_per_call=tokens_per_call, device=device
+        ):
+            np.add.at(nats[answer.track], rows[answer.question].numpy(), -answer.of_token().double().numpy())
+        parts.append(ExampleBounds.of_batch(name, batch, nats))
+    return ExampleBounds.joined(parts)

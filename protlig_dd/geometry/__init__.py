@@ -1,0 +1,1 @@
+"""Coordinates: structure files, superposition and the scores that compare structures."""
