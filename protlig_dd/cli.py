@@ -35,6 +35,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_sampling(commands)
     _add_optimize(commands)
     _add_judging(commands)
+    _add_scoring(commands)
     _add_data(commands)
     _command(
         commands,
@@ -199,6 +200,45 @@ def _add_judging(commands) -> None:  # type: ignore[no-untyped-def]
     sub.add_argument("--out", default="", help="the page (default RUN/report.html)")
     sub = _command(commands, "runs", "judging.runs", "list runs, or compare some")
     sub.add_argument("folders", nargs="*", help="run folders (default: those under runs/)")
+
+
+def _add_scoring(commands) -> None:  # type: ignore[no-untyped-def]
+    model = "a run folder, a folder in Hugging Face's layout, a Lightning .ckpt, or a Hub id"
+    sub = _command(
+        commands,
+        "score",
+        "scoring.score",
+        "likelihood of sequences, or zero-shot effects of mutants",
+        "Sequences: bound (with its interval), pll (pseudo-log-likelihood, no likelihood), chain (exact along random orders; short ones).\n"
+        "Mutants (a CSV in ProteinGym's format): masked-marginal, wt-marginal, bound; with Spearman and its null where scores are given.\n"
+        "  protlig score --model airkingbd/dplm_150m --protein proteins.fasta --out scores.csv\n"
+        "  protlig score --model airkingbd/dplm_150m --protein wild_type.fasta --mutants assay.csv --method masked-marginal",
+    )
+    sub.add_argument("--model", required=True, help=model)
+    sub.add_argument("--protein", default="", help="a sequence or a FASTA file; with --mutants the wild type")
+    sub.add_argument("--mutants", default="", help="a table with the columns mutant and DMS_score")
+    sub.add_argument("--method", default="", help="see below (default: bound; for mutants masked-marginal)")
+    sub.add_argument(
+        "--draws", type=int, default=4, help="draws in each stratum of the bound, or orders of the chain (4)"
+    )
+    sub.add_argument("--seed", type=int, default=0, help="of the hidden sets and orders (0)")
+    sub.add_argument("--out", default="", help="the .csv or .jsonl to write (default: print)")
+    _device(sub)
+    sub = _command(commands, "embed", "scoring.embed", "representations of proteins from an encoder")
+    sub.add_argument("--model", required=True, help=model)
+    sub.add_argument("--protein", required=True, help="a FASTA file, or a sequence")
+    sub.add_argument("--out", required=True, help="NAME.safetensors or NAME.parquet")
+    sub.add_argument("--pool", default="mean", help="residues, mean (default) or begin")
+    sub.add_argument("--tokens", type=int, default=16_384, help="tokens of one network call (16384)")
+    sub.add_argument("--shard", default="0/1", metavar="i/n", help="only every n-th protein, from i")
+    _device(sub)
+    sub = _command(commands, "export", "scoring.export", "write an encoder as a folder that stock transformers loads")
+    sub.add_argument("model", help=model)
+    sub.add_argument("--out", required=True, help="the folder")
+    sub.add_argument("--licence", default="", help="of the weights, for the passport")
+    sub.add_argument(
+        "--push", default="", metavar="USER/NAME", help="also upload it to the Hub, as a private repository"
+    )
 
 
 def _add_data(commands) -> None:  # type: ignore[no-untyped-def]

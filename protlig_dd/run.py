@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +15,7 @@ from typing import Any, Literal
 import yaml
 from torch import nn
 
+from protlig_dd.config import build, to_mapping
 from protlig_dd.data.bundle import DataBundle, load
 from protlig_dd.data.lengths import LengthDistribution
 from protlig_dd.data.settings import SequenceData
@@ -119,7 +120,9 @@ def open_published(source: Path | str, *, device: str = "auto", emits: str = "")
     """
     found = read_pretrained(source)
     several = len(found.tracks) > 1
-    tracks = {n: replace(t, emits=emits) if emits and isinstance(t, ProteinTrack) else t for n, t in found.tracks.items()}
+    tracks = dict(found.tracks)
+    if emits:
+        tracks["protein"] = build(ProteinTrack, {**to_mapping(tracks["protein"]), "emits": emits}, "--emits")
     config = Experiment(
         name=re.sub(r"[^A-Za-z0-9_.-]+", "_", Path(found.where).name),
         tracks=tracks,

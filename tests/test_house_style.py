@@ -17,7 +17,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "protlig_dd"
 FLOORS = [
-    {"errors", "config", "device", "rng"},
+    {"errors", "config", "device", "rng", "spellings"},
     {"tokens", "geometry"},
     {"diffusion", "nn"},
     {"models", "data"},
@@ -27,12 +27,12 @@ FLOORS = [
     {"run"},
     {"launch"},
     {"generation", "output"},
-    {"assessment", "preview"},
+    {"assessment", "preview", "embedding", "exporting"},
     {"commands"},
     {"cli"},
     {"__main__"},
 ]
-SINGLE_FILES = {"errors", "config", "device", "rng"}
+SINGLE_FILES = {"errors", "config", "device", "rng", "spellings"}
 FLOOR_OF = {name: number for number, names in enumerate(FLOORS) for name in names}
 
 ATTENTION, DEVICE, TRACKING = r"nn/attention\.py", r"device\.py", r"training/track(ing|ers)\.py"

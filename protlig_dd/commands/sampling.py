@@ -136,9 +136,13 @@ def _shard(text: str, total: int) -> range:
 def sample(options: Namespace) -> Iterator[str]:
     """Generate samples; a stopped command started again goes on."""
     if not (options.task or options.protein or options.ligand or options.infill or options.unconditional):
-        raise ConfigError("nothing to condition on: give --protein, --ligand, --infill or --task, or say --unconditional")
+        raise ConfigError(
+            "nothing to condition on: give --protein, --ligand, --infill or --task, or say --unconditional"
+        )
     if bool(options.run) == bool(options.model):
-        raise ConfigError(f"found RUN '{options.run}' and --model '{options.model}': give one of them, a run folder or a model")
+        raise ConfigError(
+            f"found RUN '{options.run}' and --model '{options.model}': give one of them, a run folder or a model"
+        )
     if options.num < 1:
         raise ConfigError(f"--num: found {options.num}, expected 1 or more")
     out = Path(options.out) if options.out else None

@@ -36,7 +36,8 @@ def _sequence(options: Namespace) -> list[Request]:
 
 def _co_generation(options: Namespace) -> list[Request]:
     return [
-        Request(name=f"length_{n or 'drawn'}", generate={"protein": n, "structure": n}) for n in options.length or [None]
+        Request(name=f"length_{n or 'drawn'}", generate={"protein": n, "structure": n})
+        for n in options.length or [None]
     ]
 
 
@@ -102,7 +103,9 @@ def fixed_template(length: int, fixed: list[str]) -> str:
                 f"expected as many letters as residues, from 1 to {length}"
             )
         if any(letter != "_" for letter in template[first - 1 : last]):
-            raise ConfigError(f"--fix '{one}': residues {first} to {last} overlap another --fix; give each residue once")
+            raise ConfigError(
+                f"--fix '{one}': residues {first} to {last} overlap another --fix; give each residue once"
+            )
         template[first - 1 : last] = letters
     if "_" not in template:
         raise ConfigError(f"--fix: all {length} residues are fixed, nothing is left to generate; raise --length")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from protlig_dd.data.molecules import read_molecules
-from protlig_dd.data.sequences import read_sequences
+from protlig_dd.data.sequences import read_fasta, read_sequences
 from protlig_dd.geometry.structure_io import is_structure_name, read_structure
 
 
@@ -37,6 +37,18 @@ def read_ligands(text: str) -> list[tuple[str, str]]:
         records = list(read_molecules(Path(text)))
         return [(record.name or f"{Path(text).stem}{i}", record.texts["ligand"]) for i, record in enumerate(records)]
     return [("ligand", text)]
+
+
+def read_structures(text: str) -> list[tuple[str, str]]:
+    """Return (name, structure tokens) of each structure that a text means: a FASTA file of tokens, or tokens; gaps `_` are kept.
+
+    Raises:
+        FormatError: if the file is no FASTA.
+    """
+    if _is_file(text):
+        records = list(read_fasta(Path(text)))
+        return [(record.name or f"{Path(text).stem}{i}", record.texts["protein"]) for i, record in enumerate(records)]
+    return [("structure", text)]
 
 
 def _is_file(text: str) -> bool:

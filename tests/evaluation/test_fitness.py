@@ -20,7 +20,8 @@ from protlig_dd.diffusion.schedules import LogLinear
 from protlig_dd.errors import ConfigError
 from protlig_dd.evaluation.fitness import Scorer, agreement, ranks, spearman
 from protlig_dd.evaluation.likelihood import bound
-from protlig_dd.tokens.tracks import ProteinTrack, TrackBatch
+from protlig_dd.tokens.settings import ProteinTrack
+from protlig_dd.tokens.tracks import TrackBatch
 from tests.enumerable import World
 from tests.evaluation.test_any_order import model, tempered_log_prob
 

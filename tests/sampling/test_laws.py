@@ -37,7 +37,11 @@ def run_of(
 
 def test_the_exact_samplers_are_the_ones_meant() -> None:
     assert (Ancestral, Euler, FirstHitting) == EXACT
-    assert {s for s in typing.get_args(SamplerSettings) if not s.exact} == {ConfidenceUnmasking, Remasking}
+    assert {s for s in typing.get_args(SamplerSettings) if not s.exact} == {
+        ConfidenceUnmasking,
+        DPLMUnmasking,
+        Remasking,
+    }
 
 
 @pytest.mark.parametrize("sampler", STEPWISE)
