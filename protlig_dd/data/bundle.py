@@ -13,7 +13,15 @@ from protlig_dd.data.demo import DemoWorld, generate
 from protlig_dd.data.encode import Encoder, EncodeReport, encode_records
 from protlig_dd.data.leakage import Leakage, measure_leakage
 from protlig_dd.data.records import Record
-from protlig_dd.data.settings import TRACKS_OF, DataSettings, FileSettings, MoleculeData, PairData, SequenceData, ShardData
+from protlig_dd.data.settings import (
+    TRACKS_OF,
+    DataSettings,
+    FileSettings,
+    MoleculeData,
+    PairData,
+    SequenceData,
+    ShardData,
+)
 from protlig_dd.data.shards import open_shards
 from protlig_dd.data.sources import find_sources
 from protlig_dd.data.splits import GivenSplit, split_rows

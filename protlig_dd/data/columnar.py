@@ -12,7 +12,9 @@ from protlig_dd.errors import FormatError, require
 COLUMNAR_SUFFIXES = (".parquet", ".arrow")
 
 _ROWS = 4096
-_IPC_FILE = b"ARROW1"  # how Arrow's file format begins; its stream format, which Hugging Face datasets writes, has no such mark
+_IPC_FILE = (
+    b"ARROW1"  # how Arrow's file format begins; its stream format, which Hugging Face datasets writes, has no such mark
+)
 
 
 def columnar_header(path: Path) -> tuple[str, ...]:

@@ -45,7 +45,16 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
             "x1",
         ),
     ),
-    "structure": ("structure", "struct_seq", "structure_tokens", "struct_token", "struct_tokens", "di3", "3di", "foldseek"),
+    "structure": (
+        "structure",
+        "struct_seq",
+        "structure_tokens",
+        "struct_token",
+        "struct_tokens",
+        "di3",
+        "3di",
+        "foldseek",
+    ),
     "label": ("label", "y", "interaction", "binds", "binder", "is_binder", "active", "is_active", "class"),
     "affinity": (
         *("affinity", "binding_affinity", "ligand_binding_affinity", "pkd", "pki", "pic50", "neg_log10_affinity_m"),

@@ -169,7 +169,7 @@ class Encoder:
         """Leave out a record whose aligned tracks differ in length: nobody knows which residue a token belongs to."""
         for name in ids:
             root = self.tracks[name].aligned_to
-            if root not in ids:
+            if root is None or root not in ids:
                 continue
             own, other = (len(ids[n]) - self._num_ends(n) for n in (name, root))
             if own != other:

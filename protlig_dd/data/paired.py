@@ -60,8 +60,7 @@ def join_structures(proteins: Callable[[], Iterator[Record]], structures: Path) 
         return read_fasta(structures, track="structure")
 
     left, right = _keys(proteins), _keys(opened)
-    once = [np.unique(keys, return_counts=True) for keys in (left, right)]
-    common = np.intersect1d(*(keys[counts == 1] for keys, counts in once), assume_unique=True)
+    common = np.intersect1d(_once(left), _once(right), assume_unique=True)
     if not len(common):
         first, second = next(proteins()), next(opened())
         raise FormatError(
@@ -75,7 +74,7 @@ def join_structures(proteins: Callable[[], Iterator[Record]], structures: Path) 
             (opened, "structure", "protein", right),
         )
     ]
-    if np.array_equal(*(keys[side.status == _MATCHED] for keys, side in zip((left, right), sides, strict=True))):
+    if np.array_equal(left[sides[0].status == _MATCHED], right[sides[1].status == _MATCHED]):
         yield from _side_by_side(*sides)
     else:
         yield from _held(*sides)
@@ -83,6 +82,12 @@ def join_structures(proteins: Callable[[], Iterator[Record]], structures: Path) 
 
 def _keys(source: Callable[[], Iterator[Record]]) -> Int64[np.ndarray, " _"]:
     return np.frombuffer(array("q", (key(0, "name", record.name) for record in source())), np.int64)
+
+
+def _once(keys: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " c"]:
+    distinct, counts = np.unique(keys, return_counts=True)
+    once: np.ndarray = distinct[counts == 1]
+    return once
 
 
 def _status(keys: Int64[np.ndarray, " n"], common: Int64[np.ndarray, " c"]) -> Int8[np.ndarray, " n"]:

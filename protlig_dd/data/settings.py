@@ -125,5 +125,9 @@ class ShardData:
 FileSettings = PairData | SequenceData | MoleculeData
 DataSettings = DemoWorld | PairData | SequenceData | MoleculeData | ShardData
 
-TRACKS_OF = {"pairs": ("protein", "ligand", "structure"), "sequences": ("protein", "structure"), "molecules": ("ligand",)}
+TRACKS_OF = {
+    "pairs": ("protein", "ligand", "structure"),
+    "sequences": ("protein", "structure"),
+    "molecules": ("ligand",),
+}
 """The tracks that each kind of file fills; an experiment that has them needs them in every record."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from protlig_dd.data.complexes import Columns, find_columns, read_pairs
+from protlig_dd.data.complexes import find_columns, read_pairs
 from protlig_dd.data.files import data_suffix
 from protlig_dd.data.folders import Folder, FolderPart, open_folder
 from protlig_dd.data.molecules import read_molecules
