@@ -19,6 +19,7 @@ EXAMPLES = """examples:
   protlig evaluate runs/dual_track_demo && protlig report runs/dual_track_demo
   protlig inspect pairs.csv                       what would be understood, and dropped, before any training
 """
+_STRUCTURES = "a FASTA file of structure tokens, with the names of the proteins"
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -245,17 +246,28 @@ def _add_data(commands) -> None:  # type: ignore[no-untyped-def]
     sub = _command(
         commands, "inspect", "data.inspect", "say what a data file holds and what training would drop, and why"
     )
-    sub.add_argument("file", help="CSV, TSV, Parquet, JSONL, FASTA, SMILES (also .gz, .zst)")
+    sub.add_argument("file", help="CSV, TSV, Parquet, Arrow, JSONL, FASTA, SMILES (also .gz, .zst), or a folder")
     sub.add_argument("--config", default="", help="use the tracks of this config")
     sub.add_argument(
         "--column", action="append", default=[], metavar="ROLE=NAME", help="a column whose name is unusual"
     )
-    sub = _command(commands, "prepare", "data.prepare", "make a ligand vocabulary, or memory-mapped shards")
-    sub.add_argument("what", choices=["vocab", "shards"])
-    sub.add_argument("files", nargs="+", help="data files")
-    sub.add_argument("--out", required=True, help="the vocabulary file, or the folder of shards")
+    sub.add_argument("--structures", default="", help=_STRUCTURES)
+    sub = _command(
+        commands, "prepare", "data.prepare", "make a ligand vocabulary, memory-mapped shards, or nested subsets"
+    )
+    sub.add_argument("what", choices=["vocab", "shards", "subsets"])
+    sub.add_argument("files", nargs="+", help="data files; a folder of one data set counts as one")
+    sub.add_argument("--out", required=True, help="the vocabulary file, or the folder of shards or subsets")
     sub.add_argument("--min-count", type=int, default=1, help="vocab: leave out rarer tokens (1)")
     sub.add_argument("--config", default="", help="shards: use the tracks and data policies of this config")
+    sub.add_argument("--structures", default="", help=f"shards: {_STRUCTURES}")
+    sizes = [1_000, 10_000, 100_000, 500_000, 1_000_000]
+    sub.add_argument(
+        "--sizes", type=int, nargs="+", default=sizes, help="subsets: training sequences of each (1000 ... 1000000)"
+    )
+    sub.add_argument("--validation", type=int, default=1000, help="subsets: sequences that validate all of them (1000)")
+    sub.add_argument("--seed", type=int, default=42, help="subsets: which sequences are taken (42)")
+    sub.add_argument("--name", default="uniref50", help="subsets: what the folders are called (uniref50)")
     sub = _command(
         commands, "download", "data.download", "fetch a public data set from its publisher, resumable and checked"
     )

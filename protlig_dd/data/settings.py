@@ -32,12 +32,14 @@ class PairData:
     """A table of protein-ligand pairs.
 
     Args:
-        path: CSV, TSV, JSON lines, Parquet or a torch list, as text also .gz or .zst.
+        path: CSV, TSV, JSON lines, Parquet, Arrow or a torch list, as text also .gz or .zst; or a folder: a dataset saved by
+            `save_to_disk`, or files named after their parts. A folder's own parts are the split, whatever `split` says.
         validation_path, test_path: files of their own for these parts; `split` then deals only what no file gives.
         columns: column names that differ from the usual ones.
         split: how `path` is divided.
         too_long: what to do with records longer than their track's max_length: refuse, drop (and count) or crop proteins.
-        unknown: what to do with symbols outside a vocabulary and invalid molecules: refuse, or drop and count.
+        unknown: what to do with symbols outside a vocabulary, invalid molecules, and structures that do not fit their proteins: refuse, or
+            drop and count.
         molecules: the policy for stereo, charges and salts.
         affinity_bins: ascending edges; where given, affinities become the class label "affinity_bin", 0 below the first edge.
         limit: read so many usable records at most; 0 for all.
@@ -64,12 +66,23 @@ class PairData:
 
 @settings
 class SequenceData:
-    """Protein sequences: a FASTA file or a table with a sequence column. Fields as in `PairData`."""
+    """Protein sequences: a FASTA file, a table with a sequence column, or a folder of them. Other fields as in `PairData`.
+
+    Args:
+        path: a file, or a folder: a dataset saved by `save_to_disk`, files named after their parts, or `consensus.fasta` with
+            `splits.json`. A folder's own parts are the split, whatever `split` says.
+        structure_path, validation_structure_path, test_structure_path: for a track "structure", the FASTA file of structure tokens
+            whose names are those of the proteins in `path`, `validation_path` and `test_path`: 3Di letters, or four-digit codes with
+            commas. A table may have them in a column instead (`columns.structure`).
+    """
 
     kind: Literal["sequences"] = "sequences"
     path: str
     validation_path: str = ""
     test_path: str = ""
+    structure_path: str = ""
+    validation_structure_path: str = ""
+    test_structure_path: str = ""
     columns: Columns = Columns()
     split: SplitSettings = RandomSplit()
     too_long: Literal["refuse", "drop", "crop"] = "drop"
@@ -111,3 +124,10 @@ class ShardData:
 
 FileSettings = PairData | SequenceData | MoleculeData
 DataSettings = DemoWorld | PairData | SequenceData | MoleculeData | ShardData
+
+TRACKS_OF = {
+    "pairs": ("protein", "ligand", "structure"),
+    "sequences": ("protein", "structure"),
+    "molecules": ("ligand",),
+}
+"""The tracks that each kind of file fills; an experiment that has them needs them in every record."""
