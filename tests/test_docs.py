@@ -98,6 +98,15 @@ def test_the_commands_of_the_tutorial_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_commands_of_the_dplm_page_run(tmp_path: Path) -> None:
+    pytest.importorskip("gemmi", reason="gemmi is not installed (extra structure)")
+    printed = "\n".join(run_blocks(DOCS / "dplm.md", tmp_path))
+    assert "Spearman" in printed and "structure=" in printed and "HEAVH" in printed
+    assert (tmp_path / "embeddings.safetensors").is_file()
+
+
+@pytest.mark.slow
 def test_the_draw_prints_what_the_page_says(tmp_path: Path) -> None:
     (printed,) = run_blocks(DOCS / "numerics.md", tmp_path)
     assert ("text", printed) in blocks(DOCS / "numerics.md")
