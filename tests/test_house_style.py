@@ -27,7 +27,7 @@ FLOORS = [
     {"run"},
     {"launch"},
     {"generation", "output"},
-    {"assessment", "preview"},
+    {"assessment", "preview", "study"},
     {"commands"},
     {"cli"},
     {"__main__"},

@@ -17,6 +17,8 @@ _UNKNOWNS = 3
 _SAME_LEVEL = 0.02  # sizes, or tokens, within 2 % are one level: tokens seen differ by a batch
 _SAME_COMPUTE = 0.05
 _P_LAW = 0.05
+_GRID, _MOST_ZOOMS = 61, 8
+_ROUNDING = 1e-18  # of a sum of squared relative residuals
 _WIDER = 0.05  # how far, in units of log N, a minimum may lie outside the sizes
 
 
@@ -84,15 +86,10 @@ def fit_curve(x: Array, y: Array, *, over: str = "params", level: float = np.nan
         return told((), f"{len(x)} runs at {distinct} places for {_UNKNOWNS} unknowns")
     if np.ptp(y) / y.min() < 1e-6:
         return told((), "the values are flat")
-    centre = float(np.log(x).mean())
-    column = (np.log(x) - centre)[None]
-    exponents = np.geomspace(*EXPONENTS, 241)
-    solved = [linear_heights(column, y, np.array([b])) for b in exponents]
-    squares = np.square([error for _, error in solved])
-    # c, a at x = 1
-    heights = np.array([[h[0], h[1] * np.exp(b * centre)] for (h, _), b in zip(solved, exponents, strict=True)])
-    best, spare = int(np.argmin(squares)), len(x) - _UNKNOWNS
-    kept = squares <= squares[best] * (1 + _f_limit(spare) / spare) + 1e-18
+    spare = len(x) - _UNKNOWNS
+    exponents, squares, heights = _profile(x, y, 1 + _f_limit(spare) / spare)
+    best = int(np.argmin(squares))
+    kept = squares <= squares[best] * (1 + _f_limit(spare) / spare) + _ROUNDING
     flat = float(np.square(y / y.mean() - 1).sum())
     p_value = f_test(flat, float(squares[best]), added=2, left=spare)
     found = {"a": heights[:, 1], "b": exponents, "c": heights[:, 0]}
@@ -104,6 +101,23 @@ def fit_curve(x: Array, y: Array, *, over: str = "params", level: float = np.nan
         for n, (v, a, b) in numbers.items()
     )
     return told(parameters, "; ".join(dict.fromkeys(r for r in reason if r)))
+
+
+def _profile(x: Array, y: Array, limit: float) -> tuple[Array, Array, Array]:
+    """Exponents, the least squares with each, and their (c, a), on a grid that is narrowed until a good part lies within the limit."""
+    centre = float(np.log(x).mean())
+    column = (np.log(x) - centre)[None]
+    low, high = EXPONENTS
+    for _ in range(_MOST_ZOOMS):
+        exponents = np.geomspace(low, high, _GRID)
+        solved = [linear_heights(column, y, np.array([b])) for b in exponents]
+        squares = np.square([error for _, error in solved])
+        within = np.flatnonzero(squares <= squares.min() * limit + _ROUNDING)
+        if len(within) >= _GRID // 4:
+            break
+        low, high = exponents[max(within[0] - 1, 0)], exponents[min(within[-1] + 1, _GRID - 1)]
+    heights = np.array([[h[0], h[1] * np.exp(b * centre)] for (h, _), b in zip(solved, exponents, strict=True)])
+    return exponents, squares, heights
 
 
 def _f_limit(spare: int) -> float:
