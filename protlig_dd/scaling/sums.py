@@ -82,8 +82,8 @@ def fit_sum(
         columns: centred logarithms of the sizes, a row a term.
         values: positive.
         loss: "huber" with delta 1e-3, or "linear" for least squares.
-        starts: vectors to start from beside the grid's best; from the grid alone if None.
-        num_starts: how many of the grid's are refined.
+        starts: vectors to start from beside those of the grid.
+        num_starts: how many of the best starts are refined.
 
     Raises:
         MissingDependencyError: if scipy is absent.
@@ -91,11 +91,11 @@ def fit_sum(
     optimize = require("scipy.optimize", "fitting scaling laws", extra="scaling")
     lower, upper = bounds_of(values, len(columns))
     room = 1e-6 * (upper - lower)
-    tries = list(_grid_starts(columns, values)[:num_starts])
-    tries += [] if starts is None else list(starts)
     target = np.log(values)
+    tries = list(_grid_starts(columns, values)[: num_starts + 1]) + ([] if starts is None else list(starts))
+    tries.sort(key=lambda start: float(_huber(_residuals(start, columns, target)).sum()))
     best: Any = None
-    for start in tries:
+    for start in tries[:num_starts]:
         found = optimize.least_squares(
             _residuals,
             np.clip(start, lower + room, upper - room),
@@ -112,17 +112,22 @@ def fit_sum(
     return PowerSum.of(best.x)
 
 
-def _parts(vector: Array, columns: Array) -> Array:
+def _parts(vector: np.ndarray, columns: np.ndarray) -> np.ndarray:
     """log of the constant and of each term, [k + 1, r]."""
     terms = vector[1::2, None] - vector[2::2, None] * columns
     return np.concatenate([np.full((1, columns.shape[1]), vector[0]), terms])
 
 
-def _residuals(vector: Array, columns: Array, target: Array) -> Array:
+def _residuals(vector: np.ndarray, columns: np.ndarray, target: np.ndarray) -> np.ndarray:
     return np.asarray(np.logaddexp.reduce(_parts(vector, columns), axis=0) - target)
 
 
-def _jacobian(vector: Array, columns: Array, target: Array) -> Array:
+def _huber(residuals: np.ndarray) -> np.ndarray:
+    size = np.abs(residuals)
+    return np.asarray(np.where(size <= DELTA, size**2 / 2, DELTA * (size - DELTA / 2)))
+
+
+def _jacobian(vector: np.ndarray, columns: np.ndarray, target: np.ndarray) -> np.ndarray:
     parts = _parts(vector, columns)
     shares = np.exp(parts - np.logaddexp.reduce(parts, axis=0))  # d log y / d log part
     rows = [shares[0]]

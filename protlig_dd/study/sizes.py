@@ -104,12 +104,15 @@ def nearest_size(values: Mapping[str, Any], target: float) -> Size:
             f"--sizes: the config's model ({model.get('kind')}) does not say {error}; give each size with --size key=value,..."
         ) from error
     head, aspect = width // heads, width / blocks
-    counted: dict[tuple[int, int], tuple[int, int]] = {}
+    by_width: dict[int, tuple[int, int]] = {}
 
     def params(num_heads: int, depth: int) -> int:
-        if (num_heads, depth) not in counted:
-            counted[num_heads, depth] = count(changed(values, _shape(num_heads * head, num_heads, depth)))
-        return counted[num_heads, depth][0]
+        """Blocks are alike, so two depths tell all."""
+        if num_heads not in by_width:
+            one, two = (count(changed(values, _shape(num_heads * head, num_heads, d)))[0] for d in (1, 2))
+            by_width[num_heads] = one, two - one
+        first, each = by_width[num_heads]
+        return first + (depth - 1) * each
 
     if params(1, 1) > 1.3 * target:
         raise ConfigError(
@@ -125,8 +128,9 @@ def nearest_size(values: Mapping[str, Any], target: float) -> Size:
             off = abs(math.log(params(h, depth) / target)) + _ASPECT_WEIGHT * abs(math.log2(h * head / depth / aspect))
             if off < least:
                 best, least = (h, depth), off
-    total, tables = counted[best]
-    return Size(name=short(total), changes=_shape(best[0] * head, *best), params=total, embedding_params=tables)
+    changes = _shape(best[0] * head, *best)
+    total, tables = count(changed(values, changes))
+    return Size(name=short(total), changes=changes, params=total, embedding_params=tables)
 
 
 def _widest_below(params: Any, target: float) -> int:
