@@ -57,7 +57,9 @@ def options_of(command: str = "") -> set[str]:
     """Return the options of a subcommand, or of all of them."""
     (subs,) = (a for a in build_parser()._actions if isinstance(a, argparse._SubParsersAction))
     parsers = [subs.choices[command]] if command else list(subs.choices.values())
-    for parser in parsers:  # a command of several steps, such as `scaling`, has parsers of its own, which are met in turn
+    for (
+        parser
+    ) in parsers:  # a command of several steps, such as `scaling`, has parsers of its own, which are met in turn
         inner = (a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
         parsers += [step for action in inner for step in action.choices.values()]
     return {option for parser in parsers for action in parser._actions for option in action.option_strings}

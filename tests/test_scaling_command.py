@@ -19,7 +19,7 @@ from protlig_dd.experiment import Parts, load_experiment
 from protlig_dd.scaling.plan import read_plan
 from tests.scaling.known import LAW, grid_runs
 
-TINY = ("data.num_validation=32", "train.batch_size=8", "evaluation.num_examples=32")
+TINY = ("data.num_train=400", "data.num_validation=32", "train.batch_size=8", "evaluation.num_examples=32")
 SIZES = ("--size", "hidden_size=16,num_heads=1,num_blocks=1", "--size", "hidden_size=32,num_heads=2,num_blocks=1")
 
 
@@ -152,10 +152,10 @@ def test_a_csv_is_fitted_and_the_truth_is_in_the_intervals(tmp_path: Path, capsy
     assert found and float(found[2]) <= LAW.alpha <= float(found[3])
     assert "verdict: every parameter is identified" in out and "C = 1e+15: N_opt" in out
     folder = tmp_path / "mine_scaling"
-    for name in ("loss_vs_size", "predicted"):
+    for name in ("loss_vs_size", "isoflop", "predicted"):
         assert (folder / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     page = (folder / "scaling.html").read_text()
-    assert page.count("data:image/png;base64,") == 2 and "not identifiable" not in page.split("One variable")[0]
+    assert page.count("data:image/png;base64,") == 3 and "not identifiable" not in page.split("One variable")[0]
 
 
 def test_generation_quality_is_a_metric_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -196,7 +196,7 @@ BAD = {
         "did you mean 'scaling/markov'?",
     ),
     "no validation": (
-        ["plan", "scaling/markov", "data.num_validation=0", "--sizes", "100k", "--tokens", "1M"],
+        ["plan", "scaling/markov", "data.num_train=50", "data.num_validation=0", "--sizes", "100k", "--tokens", "1M"],
         "has no validation part",
     ),
     "no study": (["run", "nowhere"], "found no plan.json, expected a study"),

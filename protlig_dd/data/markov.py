@@ -29,7 +29,9 @@ class MarkovChain:
         order: letters that the next one depends on, 1 to 3: 20, 400 or 8,000 contexts to learn.
         length: residues of every sequence, more than the order; the first `order` are uniform.
         concentration: of the Dirichlet distribution that each context's probabilities are drawn from; smaller is more predictable.
-        num_train: training sequences; likewise `num_validation` and `num_test`.
+        num_train: training sequences.
+        num_validation: validation sequences.
+        num_test: test sequences.
     """
 
     kind: Literal["markov"] = "markov"

@@ -133,4 +133,4 @@ class ShardData:
 
 
 FileSettings = PairData | SequenceData | MoleculeData
-DataSettings = DemoWorld | MarkovChain | PairData | SequenceData | MoleculeData | ShardData
+DataSettings = DemoWorld | PairData | SequenceData | MoleculeData | ShardData | MarkovChain

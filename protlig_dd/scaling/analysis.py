@@ -76,8 +76,8 @@ class Analysis:
             yield "N_opt = k C^p: " + ", ".join(map(str, self.frontier))
         if self.held_out is not None:
             yield f"the {len(self.held_out.runs)} largest runs, held out: {self.held_out.verdict}"
-        for best in self.optima:
-            yield f"C = {best.compute:.3g}: " + _optimum_words(best)
+        for budget in self.optima:
+            yield f"C = {budget.compute:.3g}: " + _optimum_words(budget)
 
     def to_json(self) -> dict[str, Any]:
         """Return the analysis as plain values, NaN as null."""
@@ -146,7 +146,7 @@ def _plain(value: Any) -> Any:
         return [_plain(v) for v in value.tolist()]
     if isinstance(value, tuple | list):
         return [_plain(v) for v in value]
-    return _known(value) if isinstance(value, float | np.floating) else value
+    return _known(float(value)) if isinstance(value, float | np.floating) else value
 
 
 def write_runs(path: Path, analysis: Analysis) -> None:

@@ -79,7 +79,7 @@ class Runs:
     @property
     def compute(self) -> Float[np.ndarray, " r"]:
         """C = 6 N D (Kaplan et al. 2020): forward 2 and backward 4 operations a parameter and token, attention not counted."""
-        return 6 * self.params * self.tokens
+        return np.asarray(6 * self.params * self.tokens)
 
     def select(self, rows: np.ndarray) -> Runs:
         """Return some of the runs: indices (which may repeat) or a mask."""

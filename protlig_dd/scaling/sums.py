@@ -40,7 +40,8 @@ class PowerSum:
 
     def at(self, columns: Float[np.ndarray, "k r"]) -> Float[np.ndarray, " r"]:
         """Return y at some x, a row for each term."""
-        return self.constant + (self.heights[:, None] * np.exp(-self.exponents[:, None] * columns)).sum(0)
+        terms = self.heights[:, None] * np.exp(-self.exponents[:, None] * columns)
+        return np.asarray(self.constant + terms.sum(0))
 
     @property
     def vector(self) -> Float[np.ndarray, " p"]:

@@ -138,18 +138,18 @@ def _others(analysis: Analysis) -> list[Section]:
         table = Table(rows=names, columns=("a", "b", "c", "verdict"), cells=cells_)
         sections.append(Section(title="One variable: a * x^-b + c", tables=(table,)))
     if analysis.iso_flops:
-        cells_ = tuple((_cell(one.best_params), one.verdict) for one in analysis.iso_flops)
+        minima = tuple((_cell(one.best_params), one.verdict) for one in analysis.iso_flops)
         rows = tuple(f"C = {one.compute:.3g}" for one in analysis.iso_flops)
-        tables = [Table(rows=rows, columns=("best N", "verdict"), cells=cells_)]
+        tables = [Table(rows=rows, columns=("best N", "verdict"), cells=minima)]
         if analysis.frontier:
             tables.append(_parameters("N_opt = k C^p", analysis.frontier))
         sections.append(Section(title="IsoFLOP minima", tables=tuple(tables), lines=(CONVENTION,)))
     if analysis.optima:
-        cells_ = tuple(
+        best = tuple(
             (_between(one.params), _between(one.tokens), _between(one.loss), one.reason) for one in analysis.optima
         )
         rows = tuple(f"C = {one.compute:.3g}" for one in analysis.optima)
-        table = Table(rows=rows, columns=("N_opt", "D_opt", "L", "why not to trust it"), cells=cells_)
+        table = Table(rows=rows, columns=("N_opt", "D_opt", "L", "why not to trust it"), cells=best)
         counted = analysis.flops_constant
         told = (CONVENTION, f"these runs count {counted:.3g} N D") if not math.isnan(counted) else (CONVENTION,)
         sections.append(Section(title="Best size and data for a compute", tables=(table,), lines=told))
