@@ -56,8 +56,13 @@ def protlig_commands(page: Path) -> Iterator[list[str]]:
 def options_of(command: str = "") -> set[str]:
     """Return the options of a subcommand, or of all of them."""
     (subs,) = (a for a in build_parser()._actions if isinstance(a, argparse._SubParsersAction))
-    chosen = [subs.choices[command]] if command else subs.choices.values()
-    return {option for parser in chosen for action in parser._actions for option in action.option_strings}
+    parsers = [subs.choices[command]] if command else list(subs.choices.values())
+    for (
+        parser
+    ) in parsers:  # a command of several steps, such as `scaling`, has parsers of its own, which are met in turn
+        inner = (a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
+        parsers += [step for action in inner for step in action.choices.values()]
+    return {option for parser in parsers for action in parser._actions for option in action.option_strings}
 
 
 def run_blocks(page: Path, folder: Path) -> list[str]:
@@ -156,7 +161,7 @@ def test_files_that_are_named_exist(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     for name in re.findall(r"\b(?:configs|scripts|tests|benchmarks|docs)/[\w./-]*\w", text):
         assert (ROOT / name).exists(), f"{page.name} names '{name}', which is not there"
-    for name in re.findall(r"`((?:dual_track|demo|sedd|recipe)/\w+)`", text):
+    for name in re.findall(r"`((?:dual_track|demo|sedd|recipe|scaling)/\w+)`", text):
         assert find_config(name).is_file()
 
 

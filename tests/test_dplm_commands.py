@@ -176,7 +176,17 @@ def test_embeddings_are_those_of_the_model_and_resume(folder: Path) -> None:
     given = fasta(folder / "embed.fasta", ["MKTAYIAK", "GGSW", "ACD"])
     for pool in ("residues", "mean", "begin"):
         out = folder / f"{pool}.safetensors"
-        command = ["embed", "--model", str(folder / "one"), "--protein", str(given), "--out", str(out), "--device", "cpu"]
+        command = [
+            "embed",
+            "--model",
+            str(folder / "one"),
+            "--protein",
+            str(given),
+            "--out",
+            str(out),
+            "--device",
+            "cpu",
+        ]
         assert main([*command, "--pool", pool, "--tokens", "12"]) == 0
     run = open_run(folder / "one", device="cpu")
     assert isinstance(run.model, Encoder)

@@ -27,7 +27,7 @@ FLOORS = [
     {"run"},
     {"launch"},
     {"generation", "output"},
-    {"assessment", "preview", "embedding", "exporting"},
+    {"assessment", "preview", "embedding", "exporting", "study"},
     {"commands"},
     {"cli"},
     {"__main__"},

@@ -12,6 +12,8 @@ import numpy as np
 from protlig_dd.data.demo import DemoWorld, generate
 from protlig_dd.data.encode import Encoder, EncodeReport, encode_records
 from protlig_dd.data.leakage import Leakage, measure_leakage
+from protlig_dd.data.loader import keyed_order
+from protlig_dd.data.markov import MarkovChain, sequences
 from protlig_dd.data.records import Record
 from protlig_dd.data.settings import (
     TRACKS_OF,
@@ -107,6 +109,8 @@ def load(data: DataSettings, tracks: TrackSet, seed: int = 0) -> DataBundle:
     """
     if isinstance(data, DemoWorld):
         return _load_demo(data, tracks)
+    if isinstance(data, MarkovChain):
+        return _load_markov(data, tracks)
     if isinstance(data, ShardData):
         tables = {part: open_shards(Path(path), tracks) for part, path in _paths(data).items()}
         if data.limit:
@@ -124,6 +128,9 @@ def load(data: DataSettings, tracks: TrackSet, seed: int = 0) -> DataBundle:
     parts, how = _divide(tables, tracks, data, seed)
     if isinstance(data, PairData | ShardData) and data.affinity_bins:
         parts = {part: _with_bins(table, data.affinity_bins) for part, table in parts.items()}
+    if data.train_limit:
+        parts["train"], limited = _first_of(parts["train"], data.train_limit, seed)
+        how += limited
     return _bundle(
         parts,
         DataReport(source=f"{data.kind} from {data.path}" + f" ({about})" * bool(about), encoded=reports, split=how),
@@ -184,6 +191,17 @@ def _divide(
     )
 
 
+def _first_of(table: TokenTable, limit: int, seed: int) -> tuple[TokenTable, str]:
+    """The first so many examples that train, in a seeded order, so that limits are nested; and how that reads in the report."""
+    trains = np.flatnonzero(table.labels.get("label", np.full(len(table), -1)) != 0)
+    if limit > len(trains):
+        raise ConfigError(
+            f"data.train_limit: found {limit}, there are {len(trains)} training examples; expected no more, or 0 for all"
+        )
+    order = keyed_order(seed, "train_limit", size=len(trains))
+    return table.select(np.sort(trains[order[:limit]])), f"; train_limit: {limit} of {len(trains)} training examples"
+
+
 def _with_bins(table: TokenTable, edges: tuple[float, ...]) -> TokenTable:
     affinity = table.labels.get("affinity", np.full(len(table), np.nan))
     bins = np.where(np.isnan(affinity), -1, np.digitize(np.nan_to_num(affinity), edges))
@@ -227,3 +245,17 @@ def _load_demo(world: DemoWorld, tracks: TrackSet) -> DataBundle:
     return _bundle(
         tables, DataReport(source=f"demo, a SYNTHETIC world of seed {world.seed}", encoded=reports, split=how), None
     )
+
+
+def _load_markov(chain: MarkovChain, tracks: TrackSet) -> DataBundle:
+    tables, reports = {}, {}
+    for part, texts in sequences(chain).items():
+        records = (
+            Record(where=f"markov {part}:{i + 1}", texts={"protein": text}, name=f"{part}{i}")
+            for i, text in enumerate(texts)
+        )
+        tables[part], reports[part] = encode_records(records, Encoder(tracks, too_long="refuse", needed=["protein"]))
+    source = (
+        f"markov, a SYNTHETIC chain of order {chain.order} and seed {chain.seed}, {chain.entropy:.4f} nats a residue"
+    )
+    return _bundle(tables, DataReport(source=source, encoded=reports, split="streams of their own"), None)

@@ -7,6 +7,7 @@ from typing import Literal
 from protlig_dd.config import settings
 from protlig_dd.data.complexes import Columns
 from protlig_dd.data.demo import DemoWorld
+from protlig_dd.data.markov import MarkovChain
 from protlig_dd.data.molecules import MoleculePolicy
 from protlig_dd.data.splits import ClusterSplit, GivenSplit, ProteinSplit, RandomSplit, ScaffoldSplit, SplitSettings
 
@@ -16,6 +17,7 @@ __all__ = [
     "DemoWorld",
     "FileSettings",
     "GivenSplit",
+    "MarkovChain",
     "MoleculeData",
     "PairData",
     "ProteinSplit",
@@ -25,6 +27,11 @@ __all__ = [
     "ShardData",
     "SplitSettings",
 ]
+
+
+def _check_train_limit(limit: int) -> None:
+    if limit < 0:
+        raise ValueError(f"train_limit: found {limit}, expected 0 (all) or more")
 
 
 @settings
@@ -42,7 +49,9 @@ class PairData:
             drop and count.
         molecules: the policy for stereo, charges and salts.
         affinity_bins: ascending edges; where given, affinities become the class label "affinity_bin", 0 below the first edge.
-        limit: read so many usable records at most; 0 for all.
+        limit: read so many usable records at most; 0 for all. It cuts the file before the split.
+        train_limit: train on the first so many training examples of a seeded order; 0 for all. Validation and test stay whole, and a
+            smaller limit's examples are among a larger one's.
         leakage: whether to measure the identity of validation proteins to training ones.
     """
 
@@ -57,9 +66,11 @@ class PairData:
     molecules: MoleculePolicy = MoleculePolicy()
     affinity_bins: tuple[float, ...] = ()
     limit: int = 0
+    train_limit: int = 0
     leakage: bool = True
 
     def __post_init__(self) -> None:
+        _check_train_limit(self.train_limit)
         if list(self.affinity_bins) != sorted(set(self.affinity_bins)):
             raise ValueError(f"affinity_bins: found {self.affinity_bins}, expected ascending edges")
 
@@ -88,7 +99,11 @@ class SequenceData:
     too_long: Literal["refuse", "drop", "crop"] = "drop"
     unknown: Literal["refuse", "drop"] = "refuse"
     limit: int = 0
+    train_limit: int = 0
     leakage: bool = True
+
+    def __post_init__(self) -> None:
+        _check_train_limit(self.train_limit)
 
 
 @settings
@@ -105,7 +120,11 @@ class MoleculeData:
     unknown: Literal["refuse", "drop"] = "refuse"
     molecules: MoleculePolicy = MoleculePolicy()
     limit: int = 0
+    train_limit: int = 0
     leakage: bool = True
+
+    def __post_init__(self) -> None:
+        _check_train_limit(self.train_limit)
 
 
 @settings
@@ -119,11 +138,15 @@ class ShardData:
     split: SplitSettings = RandomSplit(validation_fraction=0.01)
     affinity_bins: tuple[float, ...] = ()
     limit: int = 0
+    train_limit: int = 0
     leakage: bool = False
+
+    def __post_init__(self) -> None:
+        _check_train_limit(self.train_limit)
 
 
 FileSettings = PairData | SequenceData | MoleculeData
-DataSettings = DemoWorld | PairData | SequenceData | MoleculeData | ShardData
+DataSettings = DemoWorld | PairData | SequenceData | MoleculeData | ShardData | MarkovChain
 
 TRACKS_OF = {
     "pairs": ("protein", "ligand", "structure"),
