@@ -196,6 +196,9 @@ def _add_judging(commands) -> None:  # type: ignore[no-untyped-def]
     )
     sub.add_argument("--num", type=int, default=0, help="samples and examples, at most (default: the config's)")
     sub.add_argument("--which", default="last", choices=["last", "best"], help="the checkpoint")
+    sub.add_argument(
+        "--fold", default="", help="fold generated proteins with this ESMFold: a folder, or facebook/esmfold_v1"
+    )
     _device(sub)
     sub = _command(commands, "report", "judging.report", "write one self-contained HTML page about a run")
     sub.add_argument("run", help="the run folder")
