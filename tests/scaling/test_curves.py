@@ -74,7 +74,7 @@ def test_isoflop_minima_outside_the_sizes_are_not_claimed() -> None:
     small = runs.select((runs.params < 4e5) & (runs.compute > 5e13))
     verdicts = [one.verdict for one in iso_flops(small)]
     assert all(np.isnan(one.best_params) for one in iso_flops(small))
-    arched = runs_of(runs.params, runs.tokens, 4 - runs.values)
+    arched = runs_of(runs.params, runs.tokens, 20 - runs.values)
     assert all("opens downwards" in one.verdict and np.isnan(one.best_params) for one in iso_flops(arched))
     assert len(verdicts) == 2 and all("lies above the largest size" in v or "opens downwards" in v for v in verdicts)
     assert iso_flops(grid_runs(sizes=2, data=2)) == []
