@@ -27,7 +27,7 @@ from protlig_dd.tokens.settings import LigandTrack, ProteinTrack, StructureTrack
 
 PROTEIN = ProteinTrack(max_length=64).build("protein")
 TRACKS = {"protein": PROTEIN}
-FUZZ = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+FUZZ = settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 LETTERS = "ACDEFGHIKLMNPQRSTVWY"
 PARTS = {"train": range(30), "valid": range(30, 36), "test": range(36, 40)}
 
