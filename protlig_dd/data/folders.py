@@ -121,7 +121,7 @@ def _quoted(names: Iterable[str]) -> str:
     return shown + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "") if names else "nothing"
 
 
-def part_of(name: str) -> str:
+def part_of(name: str | Path) -> str:
     """Return the part that a file or folder is named after ("train-00000-of-00002.parquet"), or "".
 
     Raises:
@@ -218,11 +218,11 @@ def _named_files(path: Path) -> Folder:
         files: dict[str, list[Path]] = {}
         for item in sorted(folder.iterdir()) if folder.is_dir() else ():
             if item.is_dir() and not item.name.startswith("."):
-                part = part_of(item.name)
+                part = part_of(item)
                 found = _files_of_one_part(item) if part else []
             else:
                 found = [item] if _is_data(item) else []
-                part = part_of(item.name) if found else ""
+                part = part_of(item) if found else ""
             if found:
                 files.setdefault(part, []).extend(found)
         if files:
