@@ -18,6 +18,7 @@ import pytest
 from protlig_dd.cli import build_parser
 from protlig_dd.config import find_config
 from protlig_dd.experiment import load_experiment
+from protlig_dd.spellings import FLAGS
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -185,7 +186,7 @@ def test_commands_have_options_and_settings_that_exist(page: Path) -> None:
 def test_options_named_in_the_text_exist(page: Path) -> None:
     scripts = "".join((ROOT / name).read_text() for name in ("run_train.sh", "run_tests.sh"))
     benchmarks = "".join(path.read_text() for path in (ROOT / "benchmarks").glob("*.py"))
-    known = options_of() | set(re.findall(r"--[a-z][\w-]*", scripts + benchmarks)) | FOREIGN
+    known = options_of() | set(re.findall(r"--[a-z][\w-]*", scripts + benchmarks)) | FOREIGN | set(FLAGS)
     for option in re.findall(r"(?<![\w-])--[a-z][\w-]*", page.read_text(encoding="utf-8")):
         assert option in known or page.name == "curriculum.md" and option == "--out", f"{page.name} names '{option}'"
 

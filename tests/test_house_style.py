@@ -28,7 +28,7 @@ FLOORS = [
     {"launch"},
     {"generation", "output"},
     {"assessment", "preview", "embedding", "exporting", "study"},
-    {"commands"},
+    {"commands", "arguments"},
     {"cli"},
     {"__main__"},
 ]
