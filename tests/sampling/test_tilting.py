@@ -113,5 +113,3 @@ SAMPLERS = [
 
 def ids_of(batch) -> dict[str, list[int]]:  # type: ignore[no-untyped-def]
     return {name: track.tokens.tolist() for name, track in batch.tracks.items()}
-
-
