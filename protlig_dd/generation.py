@@ -21,9 +21,10 @@ from protlig_dd.diffusion.denoiser import Denoiser
 from protlig_dd.diffusion.times import Task
 from protlig_dd.errors import ConfigError, FormatError
 from protlig_dd.evaluation.likelihood import bound
+from protlig_dd.evaluation.objectives import sample_measured
 from protlig_dd.experiment import Parts
 from protlig_dd.run import Run
-from protlig_dd.sampling import Guidance, SamplerSettings, sample
+from protlig_dd.sampling import Guidance, SamplerSettings, Tilting, sample
 from protlig_dd.tokens.tracks import Example, Track, TrackBatch, pack
 
 _GAP = "_"
@@ -48,16 +49,18 @@ class Request:
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """One sample: its id, the request it answers, the text of every track, and its bound in nats per generated token."""
+    """One sample: its id, the request it answers, the text of every track, its bound in nats per generated token, and what else
+    was measured (the property it was drawn towards)."""
 
     id: int
     request: str
     texts: Mapping[str, str]
     nll_per_token: float | None = None
+    measured: Mapping[str, float] = field(default_factory=dict)
 
     def row(self) -> dict[str, Any]:
         """Return the sample as one flat row."""
-        row: dict[str, Any] = {"id": self.id, "name": self.request, **self.texts}
+        row: dict[str, Any] = {"id": self.id, "name": self.request, **self.texts, **self.measured}
         return row if self.nll_per_token is None else {**row, "nll_per_token": round(self.nll_per_token, 5)}
 
 
@@ -105,6 +108,7 @@ class Generator:
         sampler, guidance: by default those of the run's config.
         batch_size: samples a network call.
         with_likelihood: also compute each sample's bound (8 noise levels).
+        tilting: draw towards this property; each sample also gets its value, and that of the same sample without guidance.
     """
 
     def __init__(
@@ -116,6 +120,7 @@ class Generator:
         guidance: Guidance | None = None,
         batch_size: int | None = None,
         with_likelihood: bool = True,
+        tilting: Tilting | None = None,
     ) -> None:
         settings = run.config.sampling
         self.run, self.seed = run, seed
@@ -123,15 +128,18 @@ class Generator:
         self.guidance = guidance or settings.guidance
         self.batch_size = batch_size or settings.batch_size
         self.with_likelihood = with_likelihood
+        self.tilting = tilting
 
     def settings(self) -> dict[str, Any]:
         """Return everything that decides the samples, to be kept beside them."""
+        towards = {} if self.tilting is None else {"property": to_mapping(self.tilting)}
         return {
             "run": str(self.run.folder),
             "step": self.run.step,
             "seed": self.seed,
             "sampler": to_mapping(self.sampler),
             "guidance": to_mapping(self.guidance),
+            **towards,
         }
 
     def generate(self, requests: Sequence[Request], num: int, *, ids: Sequence[int] | None = None) -> Iterator[Sample]:
@@ -152,12 +160,18 @@ class Generator:
         chunk: list[_Item] = []
         for i in wanted:
             item = self._item(requests[i // num], i)
-            if chunk and (len(chunk) == self.batch_size or _open_tracks(chunk[0]) != _open_tracks(item)):
+            if chunk and (len(chunk) == self._chunk_size or _open_tracks(chunk[0]) != _open_tracks(item)):
                 yield from self._draw(chunk)
                 chunk = []
             chunk.append(item)
         if chunk:
             yield from self._draw(chunk)
+
+    @property
+    def _chunk_size(self) -> int:
+        """Samples drawn at once: each of a property's particles counts as one."""
+        many = self.tilting.particles if self.tilting and self.tilting.method != "classifier" else 1
+        return max(1, self.batch_size // many)
 
     def _check(self, request: Request) -> None:
         tracks = self.run.parts.tracks
@@ -246,14 +260,25 @@ class Generator:
         generate = _open_tracks(chunk[0])
         parts, batch, denoiser = self.run.parts, self._pack(chunk), self.denoiser(generate)
         with torch.autocast(self.run.choice.device.type, self.run.choice.dtype, enabled=self.run.choice.autocast):
-            done = sample(
-                denoiser, parts.diffusion, batch, generate=generate, sampler=self.sampler, seed=self.seed
-            ).batch
+            measured: dict[str, np.ndarray] = {}
+            how: Any = {"generate": generate, "sampler": self.sampler, "seed": self.seed}
+            if self.tilting is None:
+                done = sample(denoiser, parts.diffusion, batch, **how).batch
+            else:
+                done, measured = sample_measured(
+                    denoiser, parts.diffusion, batch, parts.tracks, tilting=self.tilting, **how
+                )
             scores = self._likelihood(done, generate) if self.with_likelihood else [None] * len(chunk)
         ids = {name: track.split() for name, track in done.tracks.items()}
         for row, item in enumerate(chunk):
             texts = {name: parts.tracks[name].decode(ids[name][row]) for name in ids if ids[name][row]}
-            yield Sample(id=item.id, request=item.request.name, texts=texts, nll_per_token=scores[row])
+            yield Sample(
+                id=item.id,
+                request=item.request.name,
+                texts=texts,
+                nll_per_token=scores[row],
+                measured={name: round(float(x[row]), 5) for name, x in measured.items()},
+            )
 
     def _likelihood(self, done: TrackBatch, generate: tuple[str, ...]) -> list[float]:
         """The bound of the generated tokens, in nats each, given everything else that is there."""

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import csv
-import importlib
-import math
-import os
-import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,13 +13,13 @@ from protlig_dd.commands.sampling import guidance_from, sampler_from
 from protlig_dd.data.conditions import read_proteins
 from protlig_dd.errors import ConfigError, nearest, require
 from protlig_dd.evaluation.ligands import parse_molecule, silent_rdkit
+from protlig_dd.evaluation.objectives import SHORT_NAMES, molecule_scores, user_function
 from protlig_dd.evaluation.properties import PROPERTIES
 from protlig_dd.generation import Generator, Request
 from protlig_dd.output import check_output
 from protlig_dd.run import open_run
 from protlig_dd.sampling.optimize import Candidate, optimize
 
-_SHORT = {"qed": "QED", "logp": "logP", "sa": "SA score", "mw": "MW", "tpsa": "TPSA"}
 _LOWER_IS_BETTER = {"SA score", "Lipinski violations"}
 
 
@@ -34,34 +30,14 @@ def objective_from(name: str) -> Callable[[list[str]], np.ndarray]:
         ConfigError: for an unknown property, or a module:function that cannot be had.
     """
     if ":" in name:
-        return _user_function(name)
-    known = _SHORT.get(name.lower(), name)
+        return user_function(name, "--objective")
+    known = SHORT_NAMES.get(name.lower(), name)
     if known not in PROPERTIES:
-        names = [*_SHORT, *PROPERTIES]
+        names = [*SHORT_NAMES, *PROPERTIES]
         raise ConfigError(
             f"--objective '{name}': expected one of {', '.join(names)}, or module:function{nearest(name, names)}"
         )
-    sign = -1.0 if known in _LOWER_IS_BETTER else 1.0
-
-    def score(strings: list[str]) -> np.ndarray:
-        with silent_rdkit():
-            molecules = [parse_molecule(s)[0] for s in strings]
-        return np.array([math.nan if m is None else sign * PROPERTIES[known](m) for m in molecules])
-
-    return score
-
-
-def _user_function(name: str) -> Callable[[list[str]], np.ndarray]:
-    module, _, function = name.partition(":")
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    try:
-        found = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(
-            f"--objective '{name}': {error}; expected module:function that can be imported from here"
-        ) from error
-    return lambda strings: np.asarray(found(strings), dtype=float)
+    return molecule_scores(known, sign=-1.0 if known in _LOWER_IS_BETTER else 1.0)
 
 
 def _keeps(smarts: str) -> Callable[[str], bool] | None:

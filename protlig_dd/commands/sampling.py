@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,11 +14,12 @@ from protlig_dd.commands.tasks import task_requests
 from protlig_dd.config import build, to_mapping
 from protlig_dd.data.conditions import read_ligands, read_proteins
 from protlig_dd.errors import ConfigError
+from protlig_dd.evaluation.objectives import property_from
 from protlig_dd.experiment import Experiment
 from protlig_dd.generation import Generator, Request
 from protlig_dd.output import PartialFile, check_output, rank, write_rows
 from protlig_dd.run import Run, open_run
-from protlig_dd.sampling import Guidance, SamplerSettings
+from protlig_dd.sampling import Guidance, SamplerSettings, Tilting
 
 
 def sampler_from(options: Namespace, config: Experiment) -> SamplerSettings:
@@ -80,6 +82,36 @@ def guidance_from(options: Namespace, config: Experiment) -> Guidance:
     given = {name: value for name, value in changes.items() if value is not None}
     values = {**to_mapping(config.sampling.guidance), **given, "forbidden": forbidden or None}
     return build(Guidance, values, "guidance")
+
+
+def tilting_from(options: Namespace) -> Tilting | None:
+    """Return what `--property` and its companions mean, None without it."""
+    if not options.property:
+        return None
+    values = {
+        "name": options.property,
+        "weight": options.property_weight,
+        "method": options.property_method,
+        "particles": options.particles,
+        "is_probability": options.property_is_probability,
+    }
+    return build(Tilting, values, "property")
+
+
+def _about_property(rows: list[dict[str, Any]], tilting: Tilting | None) -> Iterator[str]:
+    """What the guidance did, beside the same samples without it."""
+    if tilting is None or not rows:
+        return
+    means, left_out = [], 0
+    for column in ("property", "property_unguided"):
+        known = [row[column] for row in rows if math.isfinite(row[column])]
+        left_out += len(rows) - len(known)
+        means.append(sum(known) / len(known) if known else math.nan)
+    line = f"{tilting.name}: mean {means[0]:.4g} by {tilting.method} with weight {tilting.weight:g}; without guidance {means[1]:.4g} (the null)"
+    if "ess" in rows[0]:
+        sizes = [row["ess"] for row in rows]
+        line += f"; effective sample size {sum(sizes) / len(sizes):.3g} of {tilting.particles}, least {min(sizes):.3g}"
+    yield line + (f"; {left_out} excluded texts not counted" if left_out else "")
 
 
 def _requests(options: Namespace, run: Run) -> list[Request]:
@@ -148,6 +180,11 @@ def sample(options: Namespace) -> Iterator[str]:
     out = Path(options.out) if options.out else None
     if out is not None:
         check_output(out)
+    tilting = tilting_from(options)
+    if tilting is not None:
+        property_from(
+            tilting.name, ("protein",), is_probability=tilting.is_probability
+        )  # refused before a model is opened
     run = open_run(options.run or options.model, device=options.device, emits=options.emits)
     requests = task_requests(options, run) if options.task else _requests(options, run)
     num = 1 if options.task == "scaffold" else options.num  # each scaffold has linkers of its own
@@ -158,6 +195,7 @@ def sample(options: Namespace) -> Iterator[str]:
         guidance=guidance_from(options, run.config),
         batch_size=options.batch_size or None,
         with_likelihood=not options.no_likelihood,
+        tilting=tilting,
     )
     ids = _shard(options.shard, len(requests) * num)
     settings = generator.settings() | {"num": num, "shard": options.shard}
@@ -166,6 +204,7 @@ def sample(options: Namespace) -> Iterator[str]:
         rows = [s.row() for s in generator.generate(requests, num, ids=ids)]
         for row in rank(rows):
             yield "  ".join(f"{k}={v}" for k, v in row.items())
+        yield from _about_property(rows, tilting)
         return
     partial = PartialFile(out, settings)
     done = {row["id"] for row in partial.rows}
@@ -175,4 +214,5 @@ def sample(options: Namespace) -> Iterator[str]:
         pass
     write_rows(out, rank(partial.rows), settings)
     partial.remove()
+    yield from _about_property(partial.rows, tilting)
     yield f"{len(partial.rows)} samples: {out} (settings: {out}.json)"

@@ -8,6 +8,8 @@ from protlig_dd.sampling.euler import Euler
 from protlig_dd.sampling.first_hitting import FirstHitting
 from protlig_dd.sampling.guidance import Guidance
 from protlig_dd.sampling.loop import Sampled, sample
+from protlig_dd.sampling.tilting import Property, Tilting
+from protlig_dd.sampling.towards import TiltedSamples, sample_tilted
 from protlig_dd.sampling.unmasking import ConfidenceUnmasking
 
 SamplerSettings = Ancestral | Euler | FirstHitting | ConfidenceUnmasking | Remasking | DPLMUnmasking
@@ -19,8 +21,12 @@ __all__ = [
     "Euler",
     "FirstHitting",
     "Guidance",
+    "Property",
     "Remasking",
     "Sampled",
     "SamplerSettings",
+    "Tilting",
+    "TiltedSamples",
     "sample",
+    "sample_tilted",
 ]

@@ -105,7 +105,7 @@ class Reshaped:
 
     def _reshape(self, logits: Float[Tensor, "a k"], name: str) -> Float[Tensor, "a k"]:
         allowed = self.allowed[name].to(logits.device)
-        wide = _restrict(logits, self.emittable[name])
+        wide = restrict(logits, self.emittable[name])
         mass = wide.logsumexp(-1, keepdim=True)
         log_probs = (wide.masked_fill(~allowed, -torch.inf) / self.temperature).log_softmax(-1)
         if self.top_p < 1:
@@ -144,14 +144,14 @@ class ClassifierFree:
     def _combine(
         self, given: Float[Tensor, "a k"], free: Float[Tensor, "a k"], emittable: Tensor
     ) -> Float[Tensor, "a k"]:
-        given, free = _restrict(given, emittable), _restrict(free, emittable)
+        given, free = restrict(given, emittable), restrict(free, emittable)
         mass = given.logsumexp(-1, keepdim=True)
         log_given, log_free = given.log_softmax(-1), free.log_softmax(-1)
         guided = torch.where(given == -torch.inf, given, log_free + self.weight * (log_given - log_free))
         return guided.log_softmax(-1) + mass
 
 
-def _restrict(logits: Float[Tensor, "a k"], emittable: Bool[Tensor, " k"]) -> Float[Tensor, "a k"]:
+def restrict(logits: Float[Tensor, "a k"], emittable: Bool[Tensor, " k"]) -> Float[Tensor, "a k"]:
     """Logits in at least float32, with -inf at ids that may not be emitted."""
     wide = logits if logits.dtype == torch.float64 else logits.float()
     return wide.masked_fill(~emittable.to(wide.device), -torch.inf)
