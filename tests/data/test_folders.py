@@ -13,11 +13,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from protlig_dd.data import complexes, index_lists
+from protlig_dd.data import complexes
 from protlig_dd.data.bundle import load
-from protlig_dd.data.complexes import read_pairs
 from protlig_dd.data.folders import open_folder, part_of
-from protlig_dd.data.index_lists import read_index_lists
 from protlig_dd.data.inspect import inspect
 from protlig_dd.data.prepare import prepare_shards
 from protlig_dd.data.sequences import read_sequences
@@ -40,15 +38,14 @@ def rows(numbers, column="seq"):
     return [{"name": f"u{i}", column: text(i), "length": len(text(i)), "extra": [i]} for i in numbers]
 
 
-def save_to_disk(folder: Path, items, *, files=2, kind="stream", **state) -> Path:
+def save_to_disk(folder: Path, items, *, files=2, **state) -> Path:
     """Write what datasets.Dataset.save_to_disk writes."""
     folder.mkdir(parents=True)
     table, names = pa.Table.from_pylist(items), []
     cuts = np.linspace(0, len(items), files + 1).astype(int)
     for i, (a, b) in enumerate(zip(cuts[:-1], cuts[1:], strict=True)):
         names.append(f"data-{i:05d}-of-{files:05d}.arrow")
-        make = pa.ipc.new_stream if kind == "stream" else pa.ipc.new_file
-        with make(str(folder / names[-1]), table.schema) as out:
+        with pa.ipc.new_stream(str(folder / names[-1]), table.schema) as out:
             out.write_table(table.slice(a, b - a), max_chunksize=4)
     about = {"_data_files": [{"filename": n} for n in names], "_fingerprint": "0", "_split": None, **state}
     (folder / "state.json").write_text(json.dumps(about))
@@ -179,16 +176,6 @@ def test_pairs_molecules_and_structures_come_from_folders_too(tmp_path):
         load(SequenceData(path=str(folder), structure_path="s", leakage=False), tracks)
 
 
-@pytest.mark.parametrize("kind", ["stream", "file"])
-def test_arrow_files_read_like_parquet(tmp_path, kind):
-    folder = save_to_disk(tmp_path / "a", rows(range(9)), files=1, kind=kind)
-    pq.write_table(pa.Table.from_pylist(rows(range(9))), tmp_path / "a.parquet")
-    (arrow,) = folder.glob("*.arrow")
-    one, other = list(read_sequences(arrow)), list(read_sequences(tmp_path / "a.parquet"))
-    assert [(r.name, r.texts) for r in one] == [(r.name, r.texts) for r in other]
-    assert one[4].where == f"{arrow}:row 5"
-
-
 def test_a_damaged_or_missing_arrow_file_says_so(tmp_path):
     folder = save_to_disk(tmp_path / "a", rows(range(40)), files=2)
     first, second = sorted(folder.glob("*.arrow"))
@@ -279,33 +266,6 @@ def test_unused_parts_are_named(tmp_path):
     assert "its parts 'odd' are not used" in open_folder(folder).layout
 
 
-@given(
-    st.dictionaries(st.text("abc", max_size=3), st.lists(st.integers(0, 10**12), max_size=12), min_size=1, max_size=4)
-)
-@FUZZ
-def test_index_lists_read_as_json_does(tmp_path, lists):
-    path = tmp_path / "splits.json"
-    for indent in (None, 1):
-        path.write_text(json.dumps(lists, indent=indent))
-        for piece in (4, 1 << 20):
-            with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(index_lists, "_PIECE", max(piece, 16))
-                assert {name: found.tolist() for name, found in read_index_lists(path).items()} == lists
-
-
-@given(st.binary(max_size=60) | st.text('{}[]",:train 01234-\n', max_size=40).map(str.encode))
-@FUZZ
-def test_no_bytes_crash_the_index_lists(tmp_path, content):
-    path = tmp_path / "splits.json"
-    path.write_bytes(content)
-    try:
-        lists = read_index_lists(path)
-    except FormatError as error:
-        assert str(path) in str(error)
-    else:
-        assert {name: found.tolist() for name, found in lists.items()} == json.loads(content)
-
-
 @pytest.mark.parametrize("name", ["x.arrow", "state.json", "dataset_dict.json"])
 @given(content=st.binary(max_size=120) | st.text('{}[]":_data_filesplits.arow\n', max_size=60).map(str.encode))
 @FUZZ
@@ -316,22 +276,6 @@ def test_no_bytes_crash_the_folder_readers(tmp_path, name, content):
     with pytest.raises((FormatError, ConfigError)) as told:
         load(SequenceData(path=str(folder)), TRACKS)
     assert str(folder) in str(told.value)
-
-
-@given(place=st.integers(0, 10**6), byte=st.integers(0, 255))
-@FUZZ
-def test_a_flipped_byte_in_an_arrow_file_is_read_or_refused(tmp_path, place, byte):
-    folder = tmp_path / "flip"
-    if not folder.exists():
-        save_to_disk(folder, rows(range(12)), files=1)
-        (folder / "data-00000-of-00001.arrow").rename(tmp_path / "good.arrow")
-    content = bytearray((tmp_path / "good.arrow").read_bytes())
-    content[place % len(content)] = byte
-    (folder / "data-00000-of-00001.arrow").write_bytes(bytes(content))
-    try:
-        assert len(list(read_pairs(folder / "data-00000-of-00001.arrow", needed=()))) <= 12
-    except FormatError as error:
-        assert ".arrow" in str(error)
 
 
 def test_memory_does_not_grow_with_a_folder(tmp_path, monkeypatch):

@@ -18,7 +18,6 @@ from protlig_dd.data.encode import Encoder, encode_records
 from protlig_dd.data.inspect import inspect
 from protlig_dd.data.paired import join_structures
 from protlig_dd.data.prepare import prepare_shards
-from protlig_dd.data.records import Record
 from protlig_dd.data.sequences import read_fasta, read_sequences
 from protlig_dd.data.settings import MoleculeData, PairData, RandomSplit, SequenceData
 from protlig_dd.data.shards import open_shards
@@ -159,52 +158,6 @@ def test_no_bytes_in_the_second_file_crash_the_join(tmp_path, content):
         assert len(list(join_structures(lambda: read_fasta(one), tmp_path / "s.fasta"))) >= 2
     except FormatError as error:
         assert "s.fasta" in str(error)
-
-
-def test_lengths_that_differ_are_refused_or_counted_with_both_lengths():
-    short = Record(where="a.fasta:3 and s.fasta:9", texts={"protein": "MKVLA", "structure": "DVDV"}, name="x")
-    message = r"a\.fasta:3 and s\.fasta:9: the structure has 4 tokens, the protein 5; expected one for each"
-    with pytest.raises(FormatError, match=message):
-        encode_records([short], Encoder(TRACKS))
-    _, report = encode_records([short], Encoder(TRACKS, unknown="drop"))
-    assert report.dropped == {"structure and protein of different lengths": 1}
-    assert "4 tokens, the protein 5" in report.first["structure and protein of different lengths"][0]
-
-
-@pytest.mark.parametrize("tracks", [TRACKS, CODES], ids=["3di", "dplm2"])
-@pytest.mark.parametrize("ends", [False, True])
-def test_aligned_tracks_are_cropped_with_one_window(tracks, ends):
-    sizes = {"protein": 24, "structure": 20 if tracks is TRACKS else 24}
-    alphabet = "3di" if tracks is TRACKS else "dplm2"
-    tracks = {
-        "protein": ProteinTrack(max_length=24, add_ends=True).build("protein"),
-        "structure": StructureTrack(alphabet=alphabet, max_length=sizes["structure"], add_ends=ends).build("structure"),
-    }
-    text = {i: protein(i, 60) for i in range(30)}
-    write = shifted if alphabet == "3di" else lambda p: ",".join(f"{LETTERS.index(letter):04d}" for letter in p)
-    records = [
-        Record(where=f"a:{i}", texts={"protein": p, "structure": write(p)}, name=str(i)) for i, p in text.items()
-    ]
-    table, report = encode_records(records, Encoder(tracks, too_long="crop"))
-    assert len(table) == report.cropped == 30
-    size = min(22, sizes["structure"] - 2 * ends)
-    starts = set()
-    for i in range(30):
-        ids = table.example(i)
-        cut = tracks["protein"].decode(ids["protein"].tolist())
-        assert len(cut) == size and cut in text[i]
-        assert tracks["structure"].decode(ids["structure"].tolist()) == write(cut)
-        assert len(ids["structure"]) == size + 2 * ends
-        starts.add(text[i].index(cut))
-    assert len(starts) > 5
-
-
-def test_too_long_structures_are_dropped_or_refused_by_their_own_length():
-    long = Record(where="a:1", texts={"protein": protein(1, 20), "structure": shifted(protein(1, 20))})
-    _, report = encode_records([long], Encoder(TRACKS))
-    assert report.dropped == {"structure longer than 20 tokens": 1}
-    with pytest.raises(FormatError, match=r"a:1: the structure has 22 tokens, the track takes 20; set data\.too_long"):
-        encode_records([long], Encoder(TRACKS, too_long="refuse"))
 
 
 @pytest.mark.parametrize("column", ["struct_seq", "structure", "di3", "3Di", "foldseek", "struct_tokens"])
