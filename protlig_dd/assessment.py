@@ -5,6 +5,7 @@ For the textbook world also the motif-group table. Every number comes with the p
 
 from __future__ import annotations
 
+import csv
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -17,10 +18,12 @@ from protlig_dd.data.table import TokenTable
 from protlig_dd.errors import ConfigError
 from protlig_dd.evaluation import ligands, proteins
 from protlig_dd.evaluation.conditioning import condition_dependence
+from protlig_dd.evaluation.folding import find_fold
 from protlig_dd.evaluation.intervals import Score, format_scores
 from protlig_dd.evaluation.likelihood import Unigrams, bound, summarise, table_batches
 from protlig_dd.evaluation.motifs import MatchTable, column_of, matching
 from protlig_dd.evaluation.sections import Section, read_evaluation, write_evaluation
+from protlig_dd.evaluation.structures import structure_section
 from protlig_dd.generation import Generator, Sample, example_requests
 from protlig_dd.output import rank, write_rows
 from protlig_dd.run import Run
@@ -30,13 +33,14 @@ SYNTHETIC = "A SYNTHETIC world: proteins, ligands and rules are made up from tex
 _TRAINING_TEXTS = 20_000  # training examples that novelty and neighbours are looked up in
 
 
-def assess(run: Run, *, split: str = "test", num: int = 0) -> Iterator[str]:
+def assess(run: Run, *, split: str = "test", num: int = 0, fold: str = "") -> Iterator[str]:
     """Evaluate a run on a part of its data; yield lines as they come, and leave evaluation.json and samples/ in the run folder.
 
     Args:
         run: an opened run.
         split: "train", "validation" or "test".
         num: examples and samples at most; 0 takes the config's.
+        fold: the folding model for generated proteins; "" takes the config's. Where its weights are absent one line says so.
 
     Raises:
         ConfigError: if the part is empty.
@@ -50,7 +54,7 @@ def assess(run: Run, *, split: str = "test", num: int = 0) -> Iterator[str]:
     if caution:
         yield caution
     sections = []
-    for section, lines in _sections(run, table, split, num):
+    for section, lines in _sections(run, table, split, num, fold or run.config.evaluation.fold):
         yield from lines
         sections.append(section)
     path = run.folder / "evaluation.json"
@@ -59,7 +63,7 @@ def assess(run: Run, *, split: str = "test", num: int = 0) -> Iterator[str]:
     yield f"evaluation: {path}"
 
 
-def _sections(run: Run, table: TokenTable, split: str, num: int) -> Iterator[tuple[Section, list[str]]]:
+def _sections(run: Run, table: TokenTable, split: str, num: int, fold: str) -> Iterator[tuple[Section, list[str]]]:
     settings = run.config.evaluation
     examples = _spread(table, num or settings.num_examples)
     yield _bounds(run, examples, split)
@@ -69,6 +73,8 @@ def _sections(run: Run, table: TokenTable, split: str, num: int) -> Iterator[tup
     for task in conditional:
         yield _dependence(run, examples, split, task)
     yield from _samples(run, _spread(table, num or settings.num_samples), split)
+    if fold and settings.generate == "protein":
+        yield _folded(run, fold)
 
 
 _HEADLINES = ("validity", "uniqueness", "novelty", "exact copies", "condition gap")
@@ -193,6 +199,16 @@ def _samples(run: Run, table: TokenTable, split: str) -> Iterator[tuple[Section,
             match = _match(world, texts, drawn)
             section = match.section(f"Motif and group, {name}, {split} split")
             yield replace(section, lines=tuple(match.lines())), match.lines()
+
+
+def _folded(run: Run, source: str) -> tuple[Section, list[str]]:
+    """What folding says about the samples of the run's own sampler."""
+    with (run.folder / "samples.csv").open(newline="", encoding="utf-8") as file:
+        texts = [row["protein"] for row in csv.DictReader(file)]
+    fold, reason = find_fold(source, device=run.choice.device)
+    limit = run.config.evaluation.num_folded
+    section = structure_section(texts, fold, reason=reason, max_samples=limit, seed=run.config.seed)
+    return section, [f"{section.title}:", *section.lines, format_scores(section.scores)]
 
 
 def _match(world: DemoWorld, given: Sequence[str], drawn: Sequence[str]) -> MatchTable:

@@ -176,10 +176,15 @@ def kind_of(cls: type) -> str | None:
     return None
 
 
-def _resolve_kinds(annotation: Any, values: Any, where: str) -> Any:
-    """Build nested unions by their `kind` first, so that an error speaks of the one class that was meant."""
+def _resolve_kinds(annotation: Any, values: Any, where: str, default: Any = None) -> Any:
+    """Build nested unions by their `kind` first, so that an error speaks of the one class that was meant.
+
+    A mapping without a `kind` means the class of the default; nothing (`key=`) means an empty text where a text is asked for.
+    """
     members = _members(annotation)
     if not members:
+        if annotation is str and values is None:
+            return ""
         origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
         if origin in (typing.Union, types.UnionType) and len(arguments) == 2 and type(None) in arguments:
             return _resolve_kinds(arguments[arguments[0] is type(None)], values, where)
@@ -202,7 +207,7 @@ def _resolve_kinds(annotation: Any, values: Any, where: str) -> Any:
     if len(members) == 1:
         (cls,) = members
     else:
-        kind = values.get("kind")
+        kind = values.get("kind", kind_of(type(default)) if type(default) in members else None)
         if not isinstance(kind, str) or kind not in kinds:
             found = f"found '{kind}'" if kind is not None else "found none"
             raise ConfigError(
@@ -210,7 +215,10 @@ def _resolve_kinds(annotation: Any, values: Any, where: str) -> Any:
             )
         cls = kinds[kind]
     hints = typing.get_type_hints(cls, include_extras=True)
-    resolved = {k: _resolve_kinds(hints[k], v, _join(where, k)) if k in hints else v for k, v in values.items()}
+    defaults = {field.name: field.default for field in dataclasses.fields(cls)}
+    resolved = {
+        k: _resolve_kinds(hints[k], v, _join(where, k), defaults.get(k)) if k in hints else v for k, v in values.items()
+    }
     return build_one(cls, resolved, where) if len(members) > 1 or others - {type(None)} else resolved
 
 

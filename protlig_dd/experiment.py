@@ -121,6 +121,8 @@ class EvaluationSettings:
         num_examples: examples of the bound, at most.
         samplers: the methods that are shown side by side.
         generate: the track that is generated; the others are given.
+        fold: the folding model that generated proteins are folded with (a folder, or facebook/esmfold_v1); "" folds nothing.
+        num_folded: how many of them.
         preview_every: steps between samples drawn during training, with their molecules; 0 is never.
         preview_samples: how many.
     """
@@ -131,6 +133,8 @@ class EvaluationSettings:
     num_examples: int = 500
     samplers: tuple[SamplerSettings, ...] = (ConfidenceUnmasking(), Ancestral())
     generate: str = "ligand"
+    fold: str = ""
+    num_folded: int = 20
     preview_every: int = 0
     preview_samples: int = 8
 

@@ -39,7 +39,7 @@ _PRECISIONS = {
 _SHORT = ("init_from", "distributed")
 """Short names of our own: nothing is said about them."""
 
-_FLAGS = {
+FLAGS = {
     "--model_name": "--model",
     "--sampling_strategy": "--strategy",
     "--unmasking_strategy": "--unmasking",
@@ -51,6 +51,7 @@ _FLAGS = {
     "--input_fasta_path": "--protein",
     "--output_dir": "--out",
 }
+"""Options of other projects' commands, and ours."""
 
 
 def native_overrides(overrides: Sequence[str]) -> tuple[str | None, list[str]]:
@@ -97,9 +98,9 @@ def native_flags(arguments: Sequence[str]) -> list[str]:
     native = []
     for argument in arguments:
         flag, sep, value = argument.partition("=")
-        if flag in _FLAGS:
-            _tell(flag, _FLAGS[flag])
-            argument = f"{_FLAGS[flag]}{sep}{value}"
+        if flag in FLAGS:
+            _tell(flag, FLAGS[flag])
+            argument = f"{FLAGS[flag]}{sep}{value}"
         native.append(argument)
     return native
 

@@ -91,6 +91,12 @@ def test_a_union_is_built_by_its_kind() -> None:
     assert kind_of(Circle) == "circle" and kind_of(Root) is None
 
 
+def test_a_mapping_without_a_kind_means_the_default_class_and_nothing_an_empty_text() -> None:
+    assert build(Root, {"steps": 1, "nested": {"shape": {"radius": 3}}}).nested.shape == Circle(radius=3)
+    assert "nested.shape.side: unknown" in message({"steps": 1, "nested": {"shape": {"side": 3}}})
+    assert build(Square, {"name": None}).name == ""
+
+
 @pytest.mark.parametrize("word", ["on", "off", "auto"])
 def test_on_and_off_without_quotes_are_words_where_words_are_asked_for(word: str) -> None:
     value = yaml.safe_load(word)
@@ -121,7 +127,7 @@ WRONG = [
         nested(shape={"kind": "circel"}),
         "nested.shape.kind: found 'circel', expected one of circle, square (did you mean 'circle'?)",
     ),
-    (nested(shape={"radius": 1}), "nested.shape.kind: found none, expected one of circle, square"),
+    (nested(named={"a": {"radius": 1}}), "nested.named.a.kind: found none, expected one of circle, square"),
     (
         nested(shape={"kind": ["circle"]}),
         "nested.shape.kind: found '['circle']', expected one of circle, square (did you mean 'circle'?)",

@@ -18,6 +18,7 @@ import pytest
 from protlig_dd.cli import build_parser
 from protlig_dd.config import find_config
 from protlig_dd.experiment import load_experiment
+from protlig_dd.spellings import FLAGS
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -56,8 +57,13 @@ def protlig_commands(page: Path) -> Iterator[list[str]]:
 def options_of(command: str = "") -> set[str]:
     """Return the options of a subcommand, or of all of them."""
     (subs,) = (a for a in build_parser()._actions if isinstance(a, argparse._SubParsersAction))
-    chosen = [subs.choices[command]] if command else subs.choices.values()
-    return {option for parser in chosen for action in parser._actions for option in action.option_strings}
+    parsers = [subs.choices[command]] if command else list(subs.choices.values())
+    for (
+        parser
+    ) in parsers:  # a command of several steps, such as `scaling`, has parsers of its own, which are met in turn
+        inner = (a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
+        parsers += [step for action in inner for step in action.choices.values()]
+    return {option for parser in parsers for action in parser._actions for option in action.option_strings}
 
 
 def run_blocks(page: Path, folder: Path) -> list[str]:
@@ -95,6 +101,15 @@ def test_the_commands_of_the_tutorial_run(tmp_path: Path) -> None:
     assert "condition dependence of ligand_given_protein" in printed
     assert "runs/tuned" in printed
     assert (tmp_path / "mine.csv").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_commands_of_the_dplm_page_run(tmp_path: Path) -> None:
+    pytest.importorskip("gemmi", reason="gemmi is not installed (extra structure)")
+    printed = "\n".join(run_blocks(DOCS / "dplm.md", tmp_path))
+    assert "Spearman" in printed and "structure=" in printed and "HEAVH" in printed
+    assert (tmp_path / "embeddings.safetensors").is_file()
 
 
 @pytest.mark.slow
@@ -147,7 +162,7 @@ def test_files_that_are_named_exist(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     for name in re.findall(r"\b(?:configs|scripts|tests|benchmarks|docs)/[\w./-]*\w", text):
         assert (ROOT / name).exists(), f"{page.name} names '{name}', which is not there"
-    for name in re.findall(r"`((?:dual_track|demo|sedd|recipe)/\w+)`", text):
+    for name in re.findall(r"`((?:dual_track|demo|sedd|recipe|scaling)/\w+)`", text):
         assert find_config(name).is_file()
 
 
@@ -171,7 +186,7 @@ def test_commands_have_options_and_settings_that_exist(page: Path) -> None:
 def test_options_named_in_the_text_exist(page: Path) -> None:
     scripts = "".join((ROOT / name).read_text() for name in ("run_train.sh", "run_tests.sh"))
     benchmarks = "".join(path.read_text() for path in (ROOT / "benchmarks").glob("*.py"))
-    known = options_of() | set(re.findall(r"--[a-z][\w-]*", scripts + benchmarks)) | FOREIGN
+    known = options_of() | set(re.findall(r"--[a-z][\w-]*", scripts + benchmarks)) | FOREIGN | set(FLAGS)
     for option in re.findall(r"(?<![\w-])--[a-z][\w-]*", page.read_text(encoding="utf-8")):
         assert option in known or page.name == "curriculum.md" and option == "--out", f"{page.name} names '{option}'"
 

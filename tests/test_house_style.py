@@ -27,8 +27,8 @@ FLOORS = [
     {"run"},
     {"launch"},
     {"generation", "output"},
-    {"assessment", "preview", "embedding", "exporting"},
-    {"commands"},
+    {"assessment", "preview", "embedding", "exporting", "study"},
+    {"commands", "arguments"},
     {"cli"},
     {"__main__"},
 ]

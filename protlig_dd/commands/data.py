@@ -10,16 +10,14 @@ from protlig_dd.data import download as downloads
 from protlig_dd.data import inspect as inspection
 from protlig_dd.data.complexes import Columns
 from protlig_dd.data.prepare import prepare_shards, prepare_vocab
+from protlig_dd.data.subsets import SubsetPlan, prepare_subsets
 from protlig_dd.errors import ConfigError, nearest
 from protlig_dd.experiment import Parts, load_experiment
-from protlig_dd.tokens.settings import LigandTrack, ProteinTrack
 from protlig_dd.tokens.tracks import Track
 
 
 def _tracks(config: str) -> dict[str, Track]:
-    if config:
-        return Parts(load_experiment(config)).tracks
-    return {"protein": ProteinTrack().build("protein"), "ligand": LigandTrack().build("ligand")}
+    return Parts(load_experiment(config)).tracks if config else inspection.usual_tracks()
 
 
 def _columns(pairs: list[str]) -> Columns:
@@ -35,29 +33,46 @@ def _columns(pairs: list[str]) -> Columns:
     return Columns(**values)
 
 
+def _path(name: str) -> Path | None:
+    return Path(name) if name else None
+
+
 def inspect(options: Namespace) -> Iterator[str]:
     """Say what a file holds."""
-    report = inspection.inspect(Path(options.file), _tracks(options.config), columns=_columns(options.column))
+    report = inspection.inspect(
+        Path(options.file),
+        _tracks(options.config) if options.config else None,
+        columns=_columns(options.column),
+        structures=_path(options.structures),
+    )
     yield from report.lines()
 
 
 def prepare(options: Namespace) -> Iterator[str]:
-    """Make a vocabulary or shards."""
+    """Make a vocabulary, shards or subsets."""
     files = [Path(f) for f in options.files]
     if options.what == "vocab":
         yield from prepare_vocab(files, Path(options.out), min_count=options.min_count).lines()
         return
     if len(files) != 1:
         raise ConfigError(
-            f"prepare shards: found {len(files)} files, expected one; concatenate them, or make a folder of shards for each"
+            f"prepare {options.what}: found {len(files)} files, expected one; concatenate them, or make a folder for each"
         )
+    if options.what == "subsets":
+        plan = SubsetPlan(
+            sizes=tuple(options.sizes), validation=options.validation, seed=options.seed, name=options.name
+        )
+        yield from prepare_subsets(files[0], Path(options.out), plan).lines()
+        return
     data = load_experiment(options.config).data if options.config else None
     policies = {
         name: getattr(data, name)
         for name in ("too_long", "unknown", "columns", "molecules", "limit")
         if hasattr(data, name)
     }
-    yield from prepare_shards(files[0], _tracks(options.config), Path(options.out), **policies).lines()
+    structures = _path(options.structures or getattr(data, "structure_path", ""))
+    out = Path(options.out)
+    yield from prepare_shards(files[0], _tracks(options.config), out, structures=structures, **policies).lines()
 
 
 def download(options: Namespace) -> Iterator[str]:

@@ -18,7 +18,7 @@ _SHOWN = ("train/loss", "validation/nll", "speed/tokens_per_second")
 def evaluate(options: Namespace) -> Iterator[str]:
     """Evaluate a run on a part of its data, write evaluation.json, and print the scores beside their nulls."""
     run = open_run(options.run, device=options.device, which=options.which)
-    yield from assess(run, split=options.split, num=options.num)
+    yield from assess(run, split=options.split, num=options.num, fold=options.fold)
 
 
 def report(options: Namespace) -> Iterator[str]:

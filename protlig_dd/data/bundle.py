@@ -9,15 +9,23 @@ from pathlib import Path
 
 import numpy as np
 
-from protlig_dd.data.complexes import read_pairs
 from protlig_dd.data.demo import DemoWorld, generate
 from protlig_dd.data.encode import Encoder, EncodeReport, encode_records
 from protlig_dd.data.leakage import Leakage, measure_leakage
-from protlig_dd.data.molecules import read_molecules
+from protlig_dd.data.loader import keyed_order
+from protlig_dd.data.markov import MarkovChain, sequences
 from protlig_dd.data.records import Record
-from protlig_dd.data.sequences import read_sequences
-from protlig_dd.data.settings import DataSettings, FileSettings, MoleculeData, PairData, SequenceData, ShardData
+from protlig_dd.data.settings import (
+    TRACKS_OF,
+    DataSettings,
+    FileSettings,
+    MoleculeData,
+    PairData,
+    SequenceData,
+    ShardData,
+)
 from protlig_dd.data.shards import open_shards
+from protlig_dd.data.sources import find_sources
 from protlig_dd.data.splits import GivenSplit, split_rows
 from protlig_dd.data.table import TokenTable
 from protlig_dd.errors import ConfigError
@@ -101,47 +109,47 @@ def load(data: DataSettings, tracks: TrackSet, seed: int = 0) -> DataBundle:
     """
     if isinstance(data, DemoWorld):
         return _load_demo(data, tracks)
+    if isinstance(data, MarkovChain):
+        return _load_markov(data, tracks)
     if isinstance(data, ShardData):
         tables = {part: open_shards(Path(path), tracks) for part, path in _paths(data).items()}
         if data.limit:
             tables = {part: table.select(np.arange(min(data.limit, len(table)))) for part, table in tables.items()}
         reports: dict[str, EncodeReport] = {}
+        about = ""
     else:
         tables, reports = {}, {}
-        for part, path in _paths(data).items():
-            tables[part], reports[str(path)] = read_table(data, Path(path), tracks, seed=seed)
+        sources = find_sources(data, tracks)
+        for part, source in sources.parts.items():
+            tables[part], reports[source.label] = encode_records(
+                source.open(), make_encoder(data, tracks, seed=seed), limit=data.limit
+            )
+        about = sources.about
     parts, how = _divide(tables, tracks, data, seed)
     if isinstance(data, PairData | ShardData) and data.affinity_bins:
         parts = {part: _with_bins(table, data.affinity_bins) for part, table in parts.items()}
+    if data.train_limit:
+        parts["train"], limited = _first_of(parts["train"], data.train_limit, seed)
+        how += limited
     return _bundle(
         parts,
-        DataReport(source=f"{data.kind} from {data.path}", encoded=reports, split=how),
+        DataReport(source=f"{data.kind} from {data.path}" + f" ({about})" * bool(about), encoded=reports, split=how),
         seed if data.leakage else None,
         ends=int("protein" in tracks and tracks["protein"].add_ends),
     )
 
 
-def _paths(data: FileSettings | ShardData) -> dict[str, str]:
+def _paths(data: ShardData) -> dict[str, str]:
     named = {"train": data.path, "validation": data.validation_path, "test": data.test_path}
     return {part: path for part, path in named.items() if path}
 
 
-def read_records(data: FileSettings, path: Path) -> Iterator[Record]:
-    """Return the records of a file, read as the settings' kind says."""
-    if isinstance(data, PairData):
-        return read_pairs(path, data.columns)
-    if isinstance(data, MoleculeData):
-        return read_molecules(path, data.columns)
-    return read_sequences(path, data.columns)
-
-
 def make_encoder(data: FileSettings, tracks: TrackSet, *, seed: int = 0) -> Encoder:
     """Return the encoder with the policies of the settings."""
-    needed = {"pairs": ("protein", "ligand"), "sequences": ("protein",), "molecules": ("ligand",)}[data.kind]
-    absent = [name for name in needed if name not in tracks]
-    if absent and isinstance(data, SequenceData | MoleculeData):
+    needed = TRACKS_OF[data.kind]
+    if needed[0] not in tracks and isinstance(data, SequenceData | MoleculeData):
         raise ConfigError(
-            f"data.kind: found '{data.kind}', the tracks are {sorted(tracks)}; add a track '{absent[0]}', or use other data"
+            f"data.kind: found '{data.kind}', the tracks are {sorted(tracks)}; add a track '{needed[0]}', or use other data"
         )
     return Encoder(
         tracks,
@@ -154,8 +162,10 @@ def make_encoder(data: FileSettings, tracks: TrackSet, *, seed: int = 0) -> Enco
 
 
 def read_table(data: FileSettings, path: Path, tracks: TrackSet, *, seed: int = 0) -> tuple[TokenTable, EncodeReport]:
-    """Return the table of one file under the settings' policies, and what became of its records."""
-    return encode_records(read_records(data, path), make_encoder(data, tracks, seed=seed), limit=data.limit)
+    """Return the table of one file (or a folder's training part) under the settings' policies, and what became of its records."""
+    data = dataclasses.replace(data, path=str(path))
+    source = find_sources(data, tracks).parts["train"]
+    return encode_records(source.open(), make_encoder(data, tracks, seed=seed), limit=data.limit)
 
 
 def _divide(
@@ -169,17 +179,27 @@ def _divide(
         )
     own = [part for part in PARTS[1:] if part in tables]
     if "validation" in own:
-        return {part: tables.get(part, main.select([])) for part in PARTS}, "a file for " + " and ".join(
-            ["training", *own]
-        )
+        how = "the folder's own parts" if not data.validation_path else "a file for " + " and ".join(["training", *own])
+        return {part: tables.get(part, main.select([])) for part in PARTS}, how
     split_settings = data.split
     if "test" in own and not isinstance(split_settings, GivenSplit):
         split_settings = dataclasses.replace(split_settings, test_fraction=0.0)
     split = split_rows(main, tracks, split_settings, seed=seed)
     parts = {part: main.select(getattr(split, part)) for part in PARTS}
     return {**parts, **{part: tables[part] for part in own}}, split.how + "".join(
-        f"; a file for {part}" for part in own
+        f"; a {'file' if data.test_path else 'part of the folder'} for {part}" for part in own
     )
+
+
+def _first_of(table: TokenTable, limit: int, seed: int) -> tuple[TokenTable, str]:
+    """The first so many examples that train, in a seeded order, so that limits are nested; and how that reads in the report."""
+    trains = np.flatnonzero(table.labels.get("label", np.full(len(table), -1)) != 0)
+    if limit > len(trains):
+        raise ConfigError(
+            f"data.train_limit: found {limit}, there are {len(trains)} training examples; expected no more, or 0 for all"
+        )
+    order = keyed_order(seed, "train_limit", size=len(trains))
+    return table.select(np.sort(trains[order[:limit]])), f"; train_limit: {limit} of {len(trains)} training examples"
 
 
 def _with_bins(table: TokenTable, edges: tuple[float, ...]) -> TokenTable:
@@ -225,3 +245,17 @@ def _load_demo(world: DemoWorld, tracks: TrackSet) -> DataBundle:
     return _bundle(
         tables, DataReport(source=f"demo, a SYNTHETIC world of seed {world.seed}", encoded=reports, split=how), None
     )
+
+
+def _load_markov(chain: MarkovChain, tracks: TrackSet) -> DataBundle:
+    tables, reports = {}, {}
+    for part, texts in sequences(chain).items():
+        records = (
+            Record(where=f"markov {part}:{i + 1}", texts={"protein": text}, name=f"{part}{i}")
+            for i, text in enumerate(texts)
+        )
+        tables[part], reports[part] = encode_records(records, Encoder(tracks, too_long="refuse", needed=["protein"]))
+    source = (
+        f"markov, a SYNTHETIC chain of order {chain.order} and seed {chain.seed}, {chain.entropy:.4f} nats a residue"
+    )
+    return _bundle(tables, DataReport(source=source, encoded=reports, split="streams of their own"), None)

@@ -29,6 +29,7 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
             "target_sequence",
             "target_seq",
             "aa_sequence",
+            "aa_seq",
         ),
         *("bindingdb_target_chain_sequence", "bindingdb_target_chain_sequence_1", "receptor_sequence", "target", "x2"),
     ),
@@ -44,24 +45,37 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
             "x1",
         ),
     ),
+    "structure": (
+        "structure",
+        "struct_seq",
+        "structure_tokens",
+        "struct_token",
+        "struct_tokens",
+        "di3",
+        "3di",
+        "foldseek",
+    ),
     "label": ("label", "y", "interaction", "binds", "binder", "is_binder", "active", "is_active", "class"),
     "affinity": (
         *("affinity", "binding_affinity", "ligand_binding_affinity", "pkd", "pki", "pic50", "neg_log10_affinity_m"),
         *("binding_value", "kd_nm", "ki_nm", "ic50_nm", "ec50_nm", "kiba_score"),
     ),
     "split": ("split", "set", "partition", "subset", "fold"),
-    "name": ("name", "id", "system_id", "pair_id", "complex_id", "entry_id", "pdb_id", "cid"),
+    "name": ("name", "id", "system_id", "pair_id", "complex_id", "entry_id", "pdb_id", "pdb_name", "cid"),
 }
 """The column names understood for each role, the preferred first; case, spaces and punctuation do not matter."""
 
-_SPLITS = {
+TEXT_ROLES = ("protein", "ligand", "structure")
+"""The roles whose cells become tokens."""
+
+SPLIT_WORDS = {
     "train": "train",
     "training": "train",
     "val": "validation",
     "valid": "validation",
     "validation": "validation",
 }
-_SPLITS |= {"dev": "validation", "test": "test", "testing": "test", "eval": "test", "holdout": "test"}
+SPLIT_WORDS |= {"dev": "validation", "test": "test", "testing": "test", "eval": "test", "holdout": "test"}
 _POSITIVE = {"1", "1.0", "true", "yes", "active", "positive", "binder", "bind"}
 _NEGATIVE = {"0", "0.0", "false", "no", "inactive", "negative", "nonbinder", "non-binder"}
 _SNIFFED = 1000
@@ -73,6 +87,7 @@ class Columns:
 
     protein: str = ""
     ligand: str = ""
+    structure: str = ""
     label: str = ""
     affinity: str = ""
     split: str = ""
@@ -183,7 +198,7 @@ def _record(where: str, cells: Sequence[Any], places: Mapping[str, int], table: 
         value = cells[places[role]] if role in places else None
         return "" if value is None or (isinstance(value, float) and math.isnan(value)) else str(value).strip()
 
-    texts = {role: text for role in ("protein", "ligand") if (text := cell(role))}
+    texts = {role: text for role in TEXT_ROLES if (text := cell(role))}
     return Record(
         where=where,
         texts=texts,
@@ -223,4 +238,4 @@ def _affinity(where: str, text: str, column: str) -> float | None:
 
 
 def _split(text: str) -> str | None:
-    return _SPLITS.get(text.lower(), text.lower()) if text else None
+    return SPLIT_WORDS.get(text.lower(), text.lower()) if text else None

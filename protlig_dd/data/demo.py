@@ -257,6 +257,13 @@ def _pool(seed: int, ligands_per_rule: int, max_tokens: int) -> _Pool:
     )  # integers: ends at 1.0 exactly
 
 
+def ligand_law(world: DemoWorld) -> list[tuple[int, float, list[list[str]]]]:
+    """Return, for each number of tokens, its probability and the equally likely ligands of each group, in the order of RULES."""
+    pool = _pool(world.seed, world.ligands_per_rule, world.max_ligand_tokens)
+    probs = np.diff(pool.length_ends, prepend=0.0)
+    return [(n, float(p), [cell[n] for cell in pool.cells]) for n, p in zip(pool.lengths, probs, strict=True)]
+
+
 def _rule_ligands(rule: Rule, seed: int, count: int, max_tokens: int) -> dict[int, list[str]]:
     """Return distinct ligands of one rule by their number of tokens, from `count` random combinations of parts."""
     parts = list(ligand_parts(rule))

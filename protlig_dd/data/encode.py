@@ -91,8 +91,10 @@ class Encoder:
     Args:
         tracks: the tracks to fill.
         too_long: what to do with a text of more than `max_length` tokens: "refuse" is an error, "drop" counts and leaves the record
-            out, "crop" takes a window of a protein chosen by (seed, record); a part of a SMILES is no molecule, so those are dropped.
-        unknown: what to do with symbols outside the vocabulary and invalid molecules: "refuse" is an error, "drop" counts.
+            out, "crop" takes a window of a protein chosen by (seed, record), and the same one of the tracks aligned to it; a part of
+            a SMILES is no molecule, so those are dropped.
+        unknown: what to do with symbols outside the vocabulary, invalid molecules, aligned tracks of different lengths, and records
+            with a `problem`: "refuse" is an error, "drop" counts.
         needed: the tracks without which a record is left out; all of them by default.
         molecules: the policy for SMILES.
         seed: decides the windows of "crop".
@@ -134,6 +136,10 @@ class Encoder:
 
     def _encode(self, record: Record) -> dict[str, np.ndarray]:
         where = record.where
+        if record.problem is not None:
+            if self.unknown == "refuse":
+                raise FormatError(record.problem[1])
+            raise _LeftOut(*record.problem)
         absent = [name for name in self.needed if not record.texts.get(name)]
         if absent:
             raise _LeftOut(
@@ -144,38 +150,69 @@ class Encoder:
             raise _LeftOut(
                 "none of the tracks", f"{where}: found none of {', '.join(self.tracks)}, expected at least one"
             )
-        cropped = self._cropped
-        try:
-            return {name: self._encode_track(name, record) for name in present}
-        except _LeftOut:
-            self._cropped = cropped
-            raise
+        ids = {name: self._ids(name, record) for name in present}
+        self._check_aligned(ids, where)
+        return self._fitted(ids, record)
 
-    def _encode_track(self, name: str, record: Record) -> np.ndarray:
+    def _ids(self, name: str, record: Record) -> np.ndarray:
         track, text, where = self.tracks[name], record.texts[name], record.where
         try:
             if name == "ligand":
                 text = self.molecules.apply(text, where=where)
-            ids = encode_text(track, text, where=where, letters=self._letters[name])
+            return encode_text(track, text, where=where, letters=self._letters[name])
         except FormatError as error:
             if self.unknown == "refuse":
                 raise
             raise _LeftOut(f"{name} with unknown symbols", str(error)) from error
-        if len(ids) <= track.max_length:
-            return ids
-        message = f"{where}: the {name} has {len(ids)} tokens, the track takes {track.max_length}"
-        if self.too_long == "refuse":
-            raise FormatError(f"{message}; set data.too_long=drop or crop, or raise tracks.{name}.max_length")
-        if self.too_long == "drop" or self._letters[name] is None:
-            raise _LeftOut(f"{name} longer than {track.max_length} tokens", message)
-        self._cropped += 1
-        return self._window(ids, track, record)
 
-    def _window(self, ids: np.ndarray, track: Track, record: Record) -> np.ndarray:
-        ends = int(track.add_ends)
-        body, size = ids[ends : len(ids) - ends], track.max_length - 2 * ends
-        start = key(self.seed, "crop", self._seen, record.name) % (len(body) - size + 1)
-        return np.concatenate([ids[:ends], body[start : start + size], ids[len(ids) - ends :]])
+    def _check_aligned(self, ids: Mapping[str, np.ndarray], where: str) -> None:
+        """Leave out a record whose aligned tracks differ in length: nobody knows which residue a token belongs to."""
+        for name in ids:
+            root = self.tracks[name].aligned_to
+            if root is None or root not in ids:
+                continue
+            own, other = (len(ids[n]) - self._num_ends(n) for n in (name, root))
+            if own != other:
+                message = f"{where}: the {name} has {own} tokens, the {root} {other}; expected one for each, correct or remove the record"
+                if self.unknown == "refuse":
+                    raise FormatError(message)
+                raise _LeftOut(f"{name} and {root} of different lengths", message)
+
+    def _fitted(self, ids: dict[str, np.ndarray], record: Record) -> dict[str, np.ndarray]:
+        """Return tracks within their lengths: long ones are refused, dropped or cropped, aligned ones with one window."""
+        long = [name for name in ids if len(ids[name]) > self.tracks[name].max_length]
+        if not long:
+            return ids
+        for name in long:
+            track = self.tracks[name]
+            message = f"{record.where}: the {name} has {len(ids[name])} tokens, the track takes {track.max_length}"
+            if self.too_long == "refuse":
+                raise FormatError(f"{message}; set data.too_long=drop or crop, or raise tracks.{name}.max_length")
+            if self.too_long == "drop" or (self._letters[name] is None and track.aligned_to is None):
+                raise _LeftOut(f"{name} longer than {track.max_length} tokens", message)
+        roots = {name: self._root(name, ids) for name in ids}
+        for root in {roots[name] for name in long}:
+            self._crop(ids, [name for name in ids if roots[name] == root], record)
+        self._cropped += 1
+        return ids
+
+    def _root(self, name: str, ids: Mapping[str, np.ndarray]) -> str:
+        root = self.tracks[name].aligned_to
+        return root if root is not None and root in ids else name
+
+    def _num_ends(self, name: str) -> int:
+        return 2 * self.tracks[name].add_ends
+
+    def _crop(self, ids: dict[str, np.ndarray], names: Sequence[str], record: Record) -> None:
+        """Cut the same window, chosen by (seed, record), out of tracks that are aligned; the end tokens stay."""
+        body = len(ids[names[0]]) - self._num_ends(names[0])
+        size = min(self.tracks[name].max_length - self._num_ends(name) for name in names)
+        start = key(self.seed, "crop", self._seen, record.name) % (body - size + 1)
+        for name in names:
+            ends = int(self.tracks[name].add_ends)
+            whole = ids[name]
+            inner = whole[ends + start : ends + start + size]
+            ids[name] = np.concatenate([whole[:ends], inner, whole[len(whole) - ends :]])
 
     def report(self) -> EncodeReport:
         """Return what has become of the records so far."""

@@ -14,19 +14,27 @@ import numpy as np
 from protlig_dd.data.complexes import ALIASES, Columns, find_columns, open_pairs
 from protlig_dd.data.encode import SPLIT_CODES, Encoder, EncodeReport, encode_records, letter_ids
 from protlig_dd.data.files import data_suffix, read_lines
+from protlig_dd.data.folders import open_folder
 from protlig_dd.data.leakage import Leakage, measure_leakage
 from protlig_dd.data.molecules import MoleculePolicy, read_smiles
+from protlig_dd.data.paired import join_structures
 from protlig_dd.data.records import Record
 from protlig_dd.data.sequences import read_fasta
+from protlig_dd.data.settings import TRACKS_OF
 from protlig_dd.data.splits import GivenSplit, RandomSplit, same_sequence_groups, split_rows
 from protlig_dd.data.table import TokenTable
 from protlig_dd.data.tables import TABLE_SUFFIXES, open_table
 from protlig_dd.errors import FormatError
-from protlig_dd.tokens.settings import LigandTrack, ProteinTrack
+from protlig_dd.tokens.settings import LigandTrack, ProteinTrack, StructureTrack
+from protlig_dd.tokens.structure import Alphabet
 from protlig_dd.tokens.tracks import Track, TrackSet
 
 _QUANTILES = (0.0, 0.1, 0.5, 0.9, 0.99, 1.0)
 _UNBOUNDED = 1 << 30
+_ADVICE = {
+    "ligand": "make a vocabulary with: protlig prepare vocab",
+    "structure": "check tracks.structure.alphabet",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,11 +104,7 @@ class Inspection:
             told.append("own split: " + ", ".join(f"{count} {name}" for name, count in self.splits.items()))
         for track, counts in self.misses.items():
             shown = ", ".join(f"'{symbol}' x {count}" for symbol, count in list(counts.items())[:12])
-            advice = (
-                "make a vocabulary with: protlig prepare vocab"
-                if track == "ligand"
-                else f"map them with tracks.{track}.unknown=X"
-            )
+            advice = _ADVICE.get(track, f"map them with tracks.{track}.unknown=X")
             told.append(
                 f"{track} symbols outside the vocabulary: {shown}{' ...' if len(counts) > 12 else ''}; {advice}"
             )
@@ -115,25 +119,29 @@ def inspect(
     *,
     columns: Columns | None = None,
     molecules: MoleculePolicy | None = None,
+    structures: Path | None = None,
     limit: int = 1_000_000,
 ) -> Inspection:
     """Return how a data file is understood; nothing in it is refused, all of it is reported.
 
     Args:
-        path: any file that the readers take.
+        path: any file or folder that the readers take.
         tracks: whose lengths and vocabularies count; the default ones if None.
         columns: names that differ from the usual ones.
         molecules: the policy for SMILES.
+        structures: a FASTA file of structure tokens that belong to the proteins by name.
         limit: read so many records at most.
 
     Raises:
         FormatError: if the file as a whole cannot be read.
     """
     path = Path(path)
-    known = tracks or {"protein": ProteinTrack().build("protein"), "ligand": LigandTrack().build("ligand")}
-    kind, roles, unused, records = recognise(path, columns or Columns())
-    names = {"pairs": ("protein", "ligand"), "sequences": ("protein",), "molecules": ("ligand",)}[kind]
-    used = {name: known[name] for name in names if name in known}
+    kind, roles, unused, records = recognise(path, columns or Columns(), structures)
+    head = list(itertools.islice(records, 1))
+    records = itertools.chain(head, records)
+    known = tracks or usual_tracks(next((record.texts.get("structure", "") for record in head), ""))
+    absent = () if structures or "structure" in roles else ("structure",)
+    used = {name: known[name] for name in TRACKS_OF[kind] if name in known and name not in absent}
     misses: dict[str, Counter[str]] = {}
     seen_labels: Counter[int | None] = Counter()
     endless = {name: dataclasses.replace(track, max_length=_UNBOUNDED) for name, track in used.items()}
@@ -163,12 +171,34 @@ def inspect(
     )
 
 
-def recognise(path: Path, columns: Columns) -> tuple[str, Mapping[str, str], tuple[str, ...], Iterator[Record]]:
-    """Return what a file holds: its kind ("pairs", "sequences" or "molecules"), columns by role, unused columns, and the records.
+def usual_tracks(structure: str = "") -> dict[str, Track]:
+    """Return the default tracks, with one for structure tokens if there is an example of them: digits are codes, letters 3Di."""
+    tracks = {"protein": ProteinTrack().build("protein"), "ligand": LigandTrack().build("ligand")}
+    if structure:
+        alphabet: Alphabet = "dplm2" if structure[:1].isdigit() else "3di"
+        tracks["structure"] = StructureTrack(alphabet=alphabet).build("structure")
+    return tracks
+
+
+def recognise(
+    path: Path, columns: Columns, structures: Path | None = None
+) -> tuple[str, Mapping[str, str], tuple[str, ...], Iterator[Record]]:
+    """Return what a file or folder holds: its kind ("pairs", "sequences" or "molecules"), columns by role, unused columns, and the records.
+
+    Args:
+        path: the file or folder; of a folder, all parts come one after the other, each record with its split.
+        columns: names that differ from the usual ones.
+        structures: a FASTA file of structure tokens, joined by name.
 
     Raises:
         FormatError: if the file cannot be read, or is a table with neither proteins nor ligands.
     """
+    if structures is not None:
+        return *recognise(path, columns)[:3], join_structures(lambda: recognise(path, columns)[3], structures)
+    if path.is_dir():
+        folder = open_folder(path)
+        parts = [part.records(lambda file: recognise(file, columns)[3]) for part in folder.parts.values()]
+        return *recognise(folder.whole.files[0], columns)[:3], itertools.chain.from_iterable(parts)
     if data_suffix(path) not in TABLE_SUFFIXES:
         start = next((line for _, line in read_lines(path) if line.strip()), "")
         if start.startswith((">", ";")):

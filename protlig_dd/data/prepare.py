@@ -14,6 +14,7 @@ from protlig_dd.data.encode import Encoder, EncodeReport, OnUnknown, TooLong, re
 from protlig_dd.data.inspect import recognise
 from protlig_dd.data.molecules import MoleculePolicy
 from protlig_dd.data.records import Record
+from protlig_dd.data.settings import TRACKS_OF
 from protlig_dd.data.shards import ShardWriter
 from protlig_dd.errors import ConfigError, FormatError
 from protlig_dd.tokens.ligand import save_vocabulary, tokenize_smiles
@@ -116,6 +117,7 @@ def prepare_shards(
     unknown: OnUnknown = "refuse",
     columns: Columns | None = None,
     molecules: MoleculePolicy | None = None,
+    structures: Path | None = None,
     seed: int = 0,
     limit: int = 0,
     tokens_per_shard: int = 8_000_000,
@@ -128,14 +130,20 @@ def prepare_shards(
         out: the folder, made if absent.
         too_long, unknown, molecules, seed: as for `Encoder`.
         columns: names that differ from the usual ones.
+        structures: a FASTA file of structure tokens that belong to the proteins by name.
         limit: at most so many examples; 0 for all.
         tokens_per_shard: what bounds the memory.
 
     Raises:
         FormatError: for an unreadable file or what is to be refused, with file and line.
+        ConfigError: if the tracks want structure tokens and there are none.
     """
-    kind, _, _, records = recognise(Path(file), columns or Columns())
-    needed = {"pairs": ("protein", "ligand"), "sequences": ("protein",), "molecules": ("ligand",)}[kind]
+    kind, roles, _, records = recognise(Path(file), columns or Columns(), structures)
+    needed = TRACKS_OF[kind]
+    if "structure" in tracks and "structure" in needed and structures is None and "structure" not in roles:
+        raise ConfigError(
+            f"{file}: found no structures, the tracks are {sorted(tracks)}; give a FASTA file of them with --structures, or name their column"
+        )
     encoder = Encoder(
         tracks,
         too_long=too_long,

@@ -1,7 +1,8 @@
-"""Protein sequences: FASTA files, and tables with a sequence column."""
+"""Protein sequences and structure tokens: FASTA files, and tables with such columns. Two FASTA files are joined in `paired.py`."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,11 +12,18 @@ from protlig_dd.data.records import Record
 from protlig_dd.data.tables import TABLE_SUFFIXES
 from protlig_dd.errors import FormatError
 
+FASTA_SUFFIXES = (".fasta", ".fa", ".faa", ".fas")
+"""The usual suffixes; a file of any other name that is no table is read as FASTA too."""
 
-def read_fasta(path: Path) -> Iterator[Record]:
+
+def read_fasta(path: Path, *, track: str = "protein") -> Iterator[Record]:
     """Yield the sequences of a FASTA file, lazily; the name is the first word behind ">", `where` its line.
 
     Upper and lower case, blank lines and Windows line ends are accepted; letters are checked when tokens are made.
+
+    Args:
+        path: the file, also .gz or .zst.
+        track: what the sequences are: "protein", or "structure" for 3Di letters or four-digit codes with commas.
 
     Raises:
         FormatError: if the file is not text, or does not begin with ">".
@@ -25,7 +33,7 @@ def read_fasta(path: Path) -> Iterator[Record]:
         line = line.strip()
         if line.startswith(">"):
             if name is not None:
-                yield Record(where=f"{path}:{line_of_name}", texts={"protein": "".join(pieces)}, name=name)
+                yield Record(where=f"{path}:{line_of_name}", texts={track: "".join(pieces)}, name=name)
             name, line_of_name, pieces = (line[1:].split() or [""])[0], number, []
         elif name is not None:
             pieces.append(line)
@@ -35,18 +43,14 @@ def read_fasta(path: Path) -> Iterator[Record]:
             )
     if name is None:
         raise FormatError(f"{path}: found no '>' line, expected a FASTA file; check how it was made or downloaded")
-    yield Record(where=f"{path}:{line_of_name}", texts={"protein": "".join(pieces)}, name=name)
+    yield Record(where=f"{path}:{line_of_name}", texts={track: "".join(pieces)}, name=name)
 
 
 def read_sequences(path: Path, columns: Columns | None = None) -> Iterator[Record]:
-    """Yield the protein sequences of a FASTA file, or of a table with a sequence column, by the suffix of the name."""
+    """Yield the proteins of a FASTA file, or the proteins and structure tokens of a table, by the suffix of the name."""
     if data_suffix(path) in TABLE_SUFFIXES:
         for record in read_pairs(path, columns, needed=("protein",)):
-            yield Record(
-                where=record.where,
-                texts={k: v for k, v in record.texts.items() if k == "protein"},
-                split=record.split,
-                name=record.name,
-            )
+            texts = {track: text for track, text in record.texts.items() if track != "ligand"}
+            yield dataclasses.replace(record, texts=texts, label=None, affinity=None)
     else:
         yield from read_fasta(path)

@@ -7,6 +7,7 @@ from typing import Literal
 from protlig_dd.config import settings
 from protlig_dd.data.complexes import Columns
 from protlig_dd.data.demo import DemoWorld
+from protlig_dd.data.markov import MarkovChain
 from protlig_dd.data.molecules import MoleculePolicy
 from protlig_dd.data.splits import ClusterSplit, GivenSplit, ProteinSplit, RandomSplit, ScaffoldSplit, SplitSettings
 
@@ -16,6 +17,7 @@ __all__ = [
     "DemoWorld",
     "FileSettings",
     "GivenSplit",
+    "MarkovChain",
     "MoleculeData",
     "PairData",
     "ProteinSplit",
@@ -27,20 +29,29 @@ __all__ = [
 ]
 
 
+def _check_train_limit(limit: int) -> None:
+    if limit < 0:
+        raise ValueError(f"train_limit: found {limit}, expected 0 (all) or more")
+
+
 @settings
 class PairData:
     """A table of protein-ligand pairs.
 
     Args:
-        path: CSV, TSV, JSON lines, Parquet or a torch list, as text also .gz or .zst.
+        path: CSV, TSV, JSON lines, Parquet, Arrow or a torch list, as text also .gz or .zst; or a folder: a dataset saved by
+            `save_to_disk`, or files named after their parts. A folder's own parts are the split, whatever `split` says.
         validation_path, test_path: files of their own for these parts; `split` then deals only what no file gives.
         columns: column names that differ from the usual ones.
         split: how `path` is divided.
         too_long: what to do with records longer than their track's max_length: refuse, drop (and count) or crop proteins.
-        unknown: what to do with symbols outside a vocabulary and invalid molecules: refuse, or drop and count.
+        unknown: what to do with symbols outside a vocabulary, invalid molecules, and structures that do not fit their proteins: refuse, or
+            drop and count.
         molecules: the policy for stereo, charges and salts.
         affinity_bins: ascending edges; where given, affinities become the class label "affinity_bin", 0 below the first edge.
-        limit: read so many usable records at most; 0 for all.
+        limit: read so many usable records at most; 0 for all. It cuts the file before the split.
+        train_limit: train on the first so many training examples of a seeded order; 0 for all. Validation and test stay whole, and a
+            smaller limit's examples are among a larger one's.
         leakage: whether to measure the identity of validation proteins to training ones.
     """
 
@@ -55,27 +66,44 @@ class PairData:
     molecules: MoleculePolicy = MoleculePolicy()
     affinity_bins: tuple[float, ...] = ()
     limit: int = 0
+    train_limit: int = 0
     leakage: bool = True
 
     def __post_init__(self) -> None:
+        _check_train_limit(self.train_limit)
         if list(self.affinity_bins) != sorted(set(self.affinity_bins)):
             raise ValueError(f"affinity_bins: found {self.affinity_bins}, expected ascending edges")
 
 
 @settings
 class SequenceData:
-    """Protein sequences: a FASTA file or a table with a sequence column. Fields as in `PairData`."""
+    """Protein sequences: a FASTA file, a table with a sequence column, or a folder of them. Other fields as in `PairData`.
+
+    Args:
+        path: a file, or a folder: a dataset saved by `save_to_disk`, files named after their parts, or `consensus.fasta` with
+            `splits.json`. A folder's own parts are the split, whatever `split` says.
+        structure_path, validation_structure_path, test_structure_path: for a track "structure", the FASTA file of structure tokens
+            whose names are those of the proteins in `path`, `validation_path` and `test_path`: 3Di letters, or four-digit codes with
+            commas. A table may have them in a column instead (`columns.structure`).
+    """
 
     kind: Literal["sequences"] = "sequences"
     path: str
     validation_path: str = ""
     test_path: str = ""
+    structure_path: str = ""
+    validation_structure_path: str = ""
+    test_structure_path: str = ""
     columns: Columns = Columns()
     split: SplitSettings = RandomSplit()
     too_long: Literal["refuse", "drop", "crop"] = "drop"
     unknown: Literal["refuse", "drop"] = "refuse"
     limit: int = 0
+    train_limit: int = 0
     leakage: bool = True
+
+    def __post_init__(self) -> None:
+        _check_train_limit(self.train_limit)
 
 
 @settings
@@ -92,7 +120,11 @@ class MoleculeData:
     unknown: Literal["refuse", "drop"] = "refuse"
     molecules: MoleculePolicy = MoleculePolicy()
     limit: int = 0
+    train_limit: int = 0
     leakage: bool = True
+
+    def __post_init__(self) -> None:
+        _check_train_limit(self.train_limit)
 
 
 @settings
@@ -106,8 +138,19 @@ class ShardData:
     split: SplitSettings = RandomSplit(validation_fraction=0.01)
     affinity_bins: tuple[float, ...] = ()
     limit: int = 0
+    train_limit: int = 0
     leakage: bool = False
+
+    def __post_init__(self) -> None:
+        _check_train_limit(self.train_limit)
 
 
 FileSettings = PairData | SequenceData | MoleculeData
-DataSettings = DemoWorld | PairData | SequenceData | MoleculeData | ShardData
+DataSettings = DemoWorld | PairData | SequenceData | MoleculeData | ShardData | MarkovChain
+
+TRACKS_OF = {
+    "pairs": ("protein", "ligand", "structure"),
+    "sequences": ("protein", "structure"),
+    "molecules": ("ligand",),
+}
+"""The tracks that each kind of file fills; an experiment that has them needs them in every record."""

@@ -1,6 +1,6 @@
-"""Tables of any format as a header and a stream of rows: CSV, TSV, JSON lines, Parquet, and lists saved by torch.
+"""Tables of any format as a header and a stream of rows: CSV, TSV, JSON lines, Parquet, Arrow, and lists saved by torch.
 
-What a column means is decided in `complexes.py`. Rows come lazily; a Parquet file is read batch by batch.
+What a column means is decided in `complexes.py`. Rows come lazily; Parquet and Arrow are read batch by batch, in `columnar.py`.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from protlig_dd.data.columnar import COLUMNAR_SUFFIXES, columnar_header, columnar_rows, one_line
 from protlig_dd.data.files import data_suffix, read_lines
-from protlig_dd.errors import FormatError, require
+from protlig_dd.errors import FormatError
 
-TABLE_SUFFIXES = (".csv", ".tsv", ".tab", ".jsonl", ".ndjson", ".parquet", ".pt")
+TABLE_SUFFIXES = (".csv", ".tsv", ".tab", ".jsonl", ".ndjson", *COLUMNAR_SUFFIXES, ".pt")
 
 _TORCH_ERRORS = (
     *(pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError, IndexError, TypeError, AttributeError),
@@ -47,8 +48,9 @@ def open_table(path: Path) -> Table:
         return _open_csv(path, tabs=suffix != ".csv")
     if suffix in (".jsonl", ".ndjson"):
         return _open_json_lines(path)
-    if suffix == ".parquet":
-        return _open_parquet(path)
+    if suffix in COLUMNAR_SUFFIXES:
+        header = columnar_header(path)
+        return Table(path=path, header=header, rows=columnar_rows(path, header))
     if suffix == ".pt":
         return _open_torch(path)
     raise FormatError(
@@ -139,55 +141,10 @@ def _json_objects(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         yield f"{path}:{number}", item
 
 
-def _open_parquet(path: Path) -> Table:
-    pa = require("pyarrow", "reading Parquet", extra="data")
-    parquet = require("pyarrow.parquet", "reading Parquet", extra="data")
-    try:
-        file = parquet.ParquetFile(path, memory_map=True)
-        header = tuple(file.schema_arrow.names)
-    except (pa.ArrowException, OSError) as error:
-        raise FormatError(
-            f"{path}: not readable as Parquet ({_one_line(error)}); check how it was made or downloaded"
-        ) from error
-    return Table(path=path, header=header, rows=_parquet_rows(path, file, header))
-
-
-def _parquet_rows(path: Path, file: Any, header: Sequence[str]) -> Iterator[tuple[str, Sequence[Any]]]:
-    pa = require("pyarrow", "reading Parquet", extra="data")
-    count = 0
-    try:
-        for batch in file.iter_batches(batch_size=4096):
-            for cells in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-                count += 1
-                yield f"{path}:row {count}", cells
-    except (pa.ArrowException, OSError) as error:
-        raise FormatError(
-            f"{path}: damaged after row {count} ({_one_line(error)}); make or download it again"
-        ) from error
-
-
 def narrowed(table: Table, wanted: Sequence[str]) -> Table:
-    """Return the table with only the wanted columns; a Parquet file then reads nothing else."""
-    if data_suffix(table.path) == ".parquet":
-        parquet = require("pyarrow.parquet", "reading Parquet", extra="data")
-        pa = require("pyarrow", "reading Parquet", extra="data")
-
-        def rows() -> Iterator[tuple[str, Sequence[Any]]]:
-            count = 0
-            try:
-                for batch in parquet.ParquetFile(table.path, memory_map=True).iter_batches(
-                    batch_size=4096, columns=list(wanted)
-                ):
-                    columns = [batch.column(name).to_pylist() for name in wanted]
-                    for cells in zip(*columns, strict=True):
-                        count += 1
-                        yield f"{table.path}:row {count}", cells
-            except (pa.ArrowException, OSError) as error:
-                raise FormatError(
-                    f"{table.path}: damaged after row {count} ({_one_line(error)}); make it again"
-                ) from error
-
-        return Table(path=table.path, header=tuple(wanted), rows=rows())
+    """Return the table with only the wanted columns; a Parquet or Arrow file then reads nothing else."""
+    if data_suffix(table.path) in COLUMNAR_SUFFIXES:
+        return Table(path=table.path, header=tuple(wanted), rows=columnar_rows(table.path, wanted))
     places = [table.header.index(name) for name in wanted]
     picked = ((where, [cells[place] for place in places]) for where, cells in table.rows)
     return Table(path=table.path, header=tuple(wanted), rows=picked)
@@ -202,7 +159,7 @@ def _open_torch(path: Path) -> Table:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except _TORCH_ERRORS as error:
         raise FormatError(
-            f"{path}: not readable as a torch file without running code ({_one_line(error)}); {advice}"
+            f"{path}: not readable as a torch file without running code ({one_line(error)}); {advice}"
         ) from error
     if isinstance(content, Mapping) and content and all(isinstance(v, list | tuple) for v in content.values()):
         lengths = {str(k): len(v) for k, v in content.items()}
@@ -214,8 +171,3 @@ def _open_torch(path: Path) -> Table:
     header = tuple(str(key) for key in content[0])
     rows = ((f"{path}:item {i + 1}", [item.get(key) for key in header]) for i, item in enumerate(content))
     return Table(path=path, header=header, rows=rows)
-
-
-def _one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return text if len(text) < 160 else text[:157] + "..."

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from protlig_dd.cli import main
 from protlig_dd.data.bundle import load
 from protlig_dd.data.download import SOURCES, download
 from protlig_dd.data.fetch import Checksum, fetch
@@ -330,3 +331,25 @@ def test_a_folder_that_cannot_be_made_is_said(tmp_path):
     blocker.write_text("x")
     with pytest.raises(DownloadError, match="cannot be made"):
         download("davis", blocker / "sub")
+
+
+RECIPES = {
+    "pairs": ("recipe/pairs", ["train.init_from=", "data.split.kind=random"]),
+    "sequences": ("recipe/protein", []),
+    "molecules": ("recipe/ligand", []),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SOURCES)
+def test_every_downloaded_form_trains_two_steps(server, tmp_path, name):
+    PUBLISHERS[name][0](server.files)
+    found = download(name, tmp_path / name, base=server.base)
+    config, more = RECIPES[found.kind]
+    settings = [
+        *(f"data.path={found.path}", "data.split.validation_fraction=0.2", "data.leakage=false", *more),
+        *("model.hidden_size=16", "model.num_heads=2", "model.num_blocks=1", "train.steps=2", "train.batch_size=2"),
+        *("train.tracking.tensorboard=false", "train.tracking.wandb=off", "train.validate_every=2"),
+    ]
+    assert main(["train", config, *settings, "--device", "cpu", "--out", str(tmp_path / "run")]) == 0
+    assert (tmp_path / "run/checkpoints/step_00000002").is_dir()

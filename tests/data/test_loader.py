@@ -99,6 +99,35 @@ def test_resuming_is_asking_for_the_next_step(table, plan):
     assert all(same(a, b) for a, b in zip(whole, [*head, *tail], strict=True))
 
 
+@pytest.mark.parametrize(("world", "accumulation"), [(1, 1), (2, 1), (3, 2)])
+def test_ranks_share_a_token_budget_epoch_and_resume_in_the_middle_of_it(world, accumulation):
+    """Long-tailed lengths: each example once an epoch over all ranks, no token invented, and a later start goes on exactly."""
+    lengths = np.exp(np.random.default_rng(3).normal(4, 0.7, 500)).astype(int).clip(10, 300)
+    track = {"protein": ProteinTrack(max_length=400).build("protein")}
+    table = TokenTable.from_examples([{"protein": np.full(n, 5)} for n in lengths], list(track))
+
+    def loaders():
+        return [
+            Loader(table, track, tokens_per_batch=6000, seed=1, rank=r, world=world, accumulation=accumulation)
+            for r in range(world)
+        ]
+
+    steps = loaders()[0].steps_per_epoch
+    half = steps + steps // 2
+    seen, sums = [], []
+    for first, last in ((0, half), (half, 2 * steps)):
+        for share in zip(*(loader.prefetch(first, last) for loader in loaders()), strict=True):
+            batches = [batch for micro in share for batch in micro]
+            seen.append(np.concatenate([batch.example_ids.numpy() for batch in batches]))
+            sums.append(sum(len(batch.tracks["protein"].tokens) for batch in batches))
+            assert sums[-1] == lengths[seen[-1] % 500].sum() <= 6000
+    assert len(seen) == 2 * steps
+    for epoch in range(2):
+        ids = np.concatenate(seen[epoch * steps : (epoch + 1) * steps])
+        assert sorted(ids.tolist()) == list(range(500 * epoch, 500 * (epoch + 1)))
+    assert sum(sums) == 2 * lengths.sum()
+
+
 def test_slots_are_a_permutation_that_ignores_length(table):
     loader = Loader(table, TRACKS, seed=2, tokens_per_batch=400)
     slots, lengths = [], []

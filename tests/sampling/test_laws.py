@@ -11,6 +11,7 @@ from protlig_dd.diffusion.schedules import Cosine, Geometric, Linear, LogLinear,
 from protlig_dd.sampling import (
     Ancestral,
     ConfidenceUnmasking,
+    DPLMUnmasking,
     Euler,
     FirstHitting,
     Remasking,

@@ -1,0 +1,219 @@
+"""The runs that a law is fitted to, as columns: parameters, tokens, and one metric; and the CSV that holds them."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float
+
+from protlig_dd.errors import ConfigError, FormatError, nearest
+
+Direction = Literal["auto", "falling", "rising"]
+ALIASES = {
+    "params": ("params", "n", "parameters", "num_params", "num_parameters", "model_size", "size"),
+    "tokens": ("tokens", "d", "train_tokens", "training_tokens", "num_tokens", "data", "data_size"),
+    "value": ("value", "loss", "nll", "val_loss", "validation_loss", "validation/nll", "val/loss"),
+    "flops": ("flops", "c", "compute", "training_flops"),
+    "name": ("name", "run", "run_name"),
+}
+"""What the columns of a CSV may be called, in any case; the first of these that is there is taken."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Runs:
+    """Finished runs as columns of equal length.
+
+    Attributes:
+        names: what each run is called.
+        params: N, the parameters counted.
+        tokens: D, the training tokens.
+        values: the metric, as it was measured.
+        flops: training FLOPs by a count of layers, NaN where unknown.
+        metric: what `values` are.
+        ceiling: None for a metric that falls as models grow; for one that rises, what it cannot exceed: `ceiling - values` is fitted.
+    """
+
+    names: tuple[str, ...]
+    params: Float[np.ndarray, " r"]
+    tokens: Float[np.ndarray, " r"]
+    values: Float[np.ndarray, " r"]
+    flops: Float[np.ndarray, " r"]
+    metric: str = "loss"
+    ceiling: float | None = None
+
+    def __post_init__(self) -> None:
+        """Check once that every number can be fitted.
+
+        Raises:
+            ConfigError: naming the run whose number is not positive or not finite, or if there is no run.
+        """
+        if not self.names:
+            raise ConfigError("no finished run: found 0, expected run folders with a validation, or a CSV with rows")
+        for what, column in (("parameters", self.params), ("tokens", self.tokens), (self.metric, self.losses)):
+            for name, number in zip(self.names, column, strict=True):
+                if not (math.isfinite(number) and number > 0):
+                    hint = (
+                        "raise --ceiling above every value"
+                        if what == self.metric and self.ceiling is not None
+                        else "correct or remove the run"
+                    )
+                    fitted = " (ceiling - value)" if what == self.metric and self.ceiling is not None else ""
+                    raise ConfigError(
+                        f"run '{name}': found {what}{fitted} {number:g}, expected a positive number; {hint}"
+                    )
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def losses(self) -> Float[np.ndarray, " r"]:
+        """What is fitted: the values, or their distance from the ceiling. It falls as runs get better."""
+        return self.values if self.ceiling is None else self.ceiling - self.values
+
+    @property
+    def compute(self) -> Float[np.ndarray, " r"]:
+        """C = 6 N D (Kaplan et al. 2020): forward 2 and backward 4 operations a parameter and token, attention not counted."""
+        return np.asarray(6 * self.params * self.tokens)
+
+    def select(self, rows: np.ndarray) -> Runs:
+        """Return some of the runs: indices (which may repeat) or a mask."""
+        picked = np.arange(len(self))[rows]
+        return Runs(
+            names=tuple(self.names[i] for i in picked),
+            params=self.params[picked],
+            tokens=self.tokens[picked],
+            values=self.values[picked],
+            flops=self.flops[picked],
+            metric=self.metric,
+            ceiling=self.ceiling,
+        )
+
+    def to_measured(self, losses: Float[np.ndarray, " r"]) -> Float[np.ndarray, " r"]:
+        """Return fitted losses as values of the metric."""
+        return losses if self.ceiling is None else self.ceiling - losses
+
+
+def orient(runs: Runs, direction: Direction = "auto", ceiling: float | None = None) -> Runs:
+    """Return runs whose `losses` fall: a rising metric is turned into its distance from a ceiling.
+
+    Args:
+        runs: as read, of a metric that may rise or fall.
+        direction: "auto" looks at the sign of the rank correlation of the metric with N D.
+        ceiling: what a rising metric cannot exceed; 1 for fractions, and must be given for anything else.
+
+    Raises:
+        ConfigError: if a rising metric has no known ceiling.
+    """
+    rises = direction == "rising" or (direction == "auto" and (ceiling is not None or _rises(runs)))
+    if not rises:
+        return runs
+    if ceiling is None and not bool(((runs.values >= 0) & (runs.values < 1)).all()):
+        raise ConfigError(
+            f"--metric {runs.metric}: it rises with size and data, and its values, up to {runs.values.max():g}, are no fractions below 1; "
+            f"give what it cannot exceed with --ceiling, or say --direction falling"
+        )
+    return Runs(
+        names=runs.names,
+        params=runs.params,
+        tokens=runs.tokens,
+        values=runs.values,
+        flops=runs.flops,
+        metric=runs.metric,
+        ceiling=1.0 if ceiling is None else ceiling,
+    )
+
+
+def _rises(runs: Runs) -> bool:
+    """Whether the rank correlation of the metric with N D is above one half; less is no trend."""
+    if len(runs) < 3 or np.ptp(runs.values) == 0 or np.ptp(runs.compute) == 0:
+        return False
+    ranks = [_ranks(column) for column in (runs.compute, runs.values)]
+    return float(np.corrcoef(ranks[0], ranks[1])[0, 1]) > 0.5
+
+
+def _ranks(column: Float[np.ndarray, " r"]) -> Float[np.ndarray, " r"]:
+    _, inverse, counts = np.unique(column, return_inverse=True, return_counts=True)
+    return np.asarray((np.cumsum(counts) - (counts - 1) / 2.0)[inverse])
+
+
+def read_csv(path: Path, columns: Mapping[str, str] | None = None, metric: str = "") -> Runs:
+    """Return the runs of a CSV with columns for N, D and a metric.
+
+    Args:
+        path: the file; its first line names the columns.
+        columns: our name (params, tokens, value, flops, name) to the file's, for those that are called something else.
+        metric: the column to fit; empty for `value` or one of its other names.
+
+    Raises:
+        FormatError: with file and line, for a missing column or a cell that is not a finite number.
+        ConfigError: as `Runs`.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise FormatError(f"{path}: not readable as CSV ({error}); expected columns N, D, loss") from error
+    if not rows:
+        raise FormatError(f"{path}: found no row, expected a line of column names and a line for each run")
+    present = [name for name in rows[0] if isinstance(name, str)]
+    chosen = {**(columns or {}), **({"value": metric} if metric else {})}
+    found = {role: _column(path, present, role, chosen.get(role, "")) for role in ALIASES}
+    numbers = {
+        role: np.array([_number(path, i, row, found[role]) for i, row in enumerate(rows, 2)])
+        for role in ("params", "tokens", "value", "flops")
+    }
+    name = found["name"]
+    return Runs(
+        names=tuple(str(row[name]) if name else f"row {i}" for i, row in enumerate(rows, 2)),
+        params=numbers["params"],
+        tokens=numbers["tokens"],
+        values=numbers["value"],
+        flops=numbers["flops"],
+        metric=found["value"],
+    )
+
+
+def _column(path: Path, present: Sequence[str], role: str, wanted: str) -> str:
+    """The file's name of a column; empty where an optional one is absent."""
+    by_lower = {name.strip().lower(): name for name in reversed(present)}
+    for alias in (wanted,) if wanted else ALIASES[role]:
+        if alias.strip().lower() in by_lower:
+            return by_lower[alias.strip().lower()]
+    if role in ("flops", "name") and not wanted:
+        return ""
+    looked = f"'{wanted}'" if wanted else f"one of {', '.join(ALIASES[role])}"
+    guess = nearest(wanted or role, present)
+    raise FormatError(
+        f"{path}:1: found the columns {', '.join(present)}, expected {looked} for {role}{guess}; name it with --columns {role}=COLUMN"
+    )
+
+
+def _number(path: Path, line: int, row: Mapping[str, str | None], column: str) -> float:
+    if not column:
+        return math.nan
+    text = row[column]
+    try:
+        number = float(text or "")
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise FormatError(f"{path}:{line}: {column}: found '{text}', expected a finite number; remove the row")
+    return number
+
+
+def join(parts: Sequence[Runs]) -> Runs:
+    """Return the runs of several sources as one; at least one source."""
+    return Runs(
+        names=tuple(name for part in parts for name in part.names),
+        params=np.concatenate([part.params for part in parts]),
+        tokens=np.concatenate([part.tokens for part in parts]),
+        values=np.concatenate([part.values for part in parts]),
+        flops=np.concatenate([part.flops for part in parts]),
+        metric=parts[0].metric,
+    )
