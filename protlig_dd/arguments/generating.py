@@ -57,6 +57,15 @@ def add_sampling(commands) -> None:  # type: ignore[no-untyped-def]
     )
     sub.add_argument("--out", default="", help="the file to write (default: print)")
     add_sampler_options(sub)
+    _add_property_options(sub)
+    sub.add_argument("--shard", default="0/1", metavar="i/n", help="only every n-th sample, from i: one shard a device")
+    sub.add_argument(
+        "--no-likelihood", action="store_true", help="leave out each sample's likelihood bound, and the ranking by it"
+    )
+    add_device(sub)
+
+
+def _add_property_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--property", default="", help="draw towards it: charge, hydropathy, qed, ..., or module:function")
     sub.add_argument("--property-weight", type=float, default=1.0, help="samples of p(x) exp(weight * property(x)) (1)")
     sub.add_argument(
@@ -69,11 +78,6 @@ def add_sampling(commands) -> None:  # type: ignore[no-untyped-def]
         "--particles", type=int, default=16, help="of smc, or the n of best_of; so many times the cost (16)"
     )
     sub.add_argument("--property-is-probability", action="store_true", help="module:function gives a class probability")
-    sub.add_argument("--shard", default="0/1", metavar="i/n", help="only every n-th sample, from i: one shard a device")
-    sub.add_argument(
-        "--no-likelihood", action="store_true", help="leave out each sample's likelihood bound, and the ranking by it"
-    )
-    add_device(sub)
 
 
 def add_sampler_options(sub: argparse.ArgumentParser) -> None:
