@@ -21,8 +21,8 @@ FUZZ = settings(max_examples=40, suppress_health_check=[HealthCheck.function_sco
 @FUZZ
 def test_index_lists_read_as_json_does(tmp_path, lists):
     path = tmp_path / "splits.json"
-    for indent in (None, 1):
-        path.write_text(json.dumps(lists, indent=indent))
+    for style in ({}, {"indent": 1}, {"separators": (",", ":")}):
+        path.write_text(json.dumps(lists, **style))
         for piece in (4, 1 << 20):
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(index_lists, "_PIECE", max(piece, 16))
