@@ -26,6 +26,7 @@ from protlig_dd.diffusion.variants import Variant
 from protlig_dd.errors import CheckpointError, ConfigError
 from protlig_dd.experiment import DiffusionSettings, Experiment, Parts, SamplingSettings, experiment_from
 from protlig_dd.models.pretrained import is_pretrained, read_pretrained
+from protlig_dd.models.sedd_layout import read_sedd
 from protlig_dd.sampling import DPLMUnmasking
 from protlig_dd.tokens.settings import ProteinTrack
 from protlig_dd.training import checkpoint as checkpoints
@@ -76,7 +77,7 @@ class Run:
     @cached_property
     def lengths(self) -> LengthDistribution:
         """The lengths of the training examples."""
-        if is_pretrained(self.folder):
+        if not (self.folder / "config.yaml").is_file():
             raise ConfigError(f"{self.folder}: a published checkpoint has no training lengths; give --length")
         return LengthDistribution.load(self.folder / "lengths.json")
 
@@ -118,6 +119,8 @@ def open_published(source: Path | str, *, device: str = "auto", emits: str = "")
     Raises:
         CheckpointError: as in `models.pretrained.read_pretrained`.
     """
+    if Path(source).suffix in (".pth", ".pt"):
+        return _open_sedd(Path(source), device)
     found = read_pretrained(source)
     several = len(found.tracks) > 1
     tracks = dict(found.tracks)
@@ -145,6 +148,22 @@ def open_published(source: Path | str, *, device: str = "auto", emits: str = "")
     return Run(folder=Path(source), parts=parts, choice=choice, step=0, model=model.eval().requires_grad_(False))
 
 
+def _open_sedd(path: Path, device: str) -> Run:
+    """A SEDD checkpoint on proteins as a run without training data."""
+    model_settings, track, weights = read_sedd(path)
+    config = Experiment(
+        name=path.stem,
+        tracks={"protein": track},
+        data=SequenceData(path=""),
+        model=model_settings,
+        diffusion=DiffusionSettings(tasks={"protein_only": 1.0}),
+    )
+    parts, choice = Parts(config), choose_device(device, precision="fp32" if device == "cpu" else "auto")
+    model = parts.build_model(choice)
+    model.load_state_dict(weights)
+    return Run(folder=path, parts=parts, choice=choice, step=0, model=model.eval().requires_grad_(False))
+
+
 def open_run(
     folder: Path | str, *, device: str = "auto", which: Which = "last", averaged: bool = True, emits: str = ""
 ) -> Run:
@@ -161,7 +180,7 @@ def open_run(
         ConfigError: if it is not a run folder.
         CheckpointError: if it holds no checkpoint, a damaged one, or one made with other vocabularies.
     """
-    if is_pretrained(folder):
+    if is_pretrained(folder) or Path(folder).suffix in (".pth", ".pt"):
         return open_published(folder, device=device, emits=emits)
     if emits:
         raise ConfigError(f"--emits {emits}: {folder} is a run of yours; its config decides (tracks.protein.emits)")

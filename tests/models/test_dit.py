@@ -13,8 +13,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from protlig_dd.diffusion.parameterizations import Score
 from protlig_dd.diffusion.processes import Absorbing
-from protlig_dd.errors import ConfigError
+from protlig_dd.errors import CheckpointError, ConfigError
 from protlig_dd.models.dit import DiT, DiTSettings
+from protlig_dd.models.sedd_layout import from_sedd_names, read_sedd
 from protlig_dd.nn.flops import linear_flops
 from protlig_dd.tokens.settings import LigandTrack, ProteinTrack
 from protlig_dd.tokens.tracks import TrackBatch, pack
@@ -185,24 +186,8 @@ def test_each_block_is_a_unit_of_sharding() -> None:
 
 def sedd_state(golden: np.lib.npyio.NpzFile) -> dict[str, Tensor]:
     """Return the original SEDD's weights under our names."""
-    names = {
-        "vocab_embed.embedding": "embedding.weight",
-        "output_layer.norm_final.": "head.norm.",
-        "output_layer.linear.": "head.linear.",
-        "output_layer.adaLN_modulation.": "head.modulation.",
-        "sigma_map.": "noise_level.",
-        "attn_qkv": "attention.qkv",
-        "attn_out": "attention.out",
-        "adaLN_modulation": "modulation",
-    }
-    state = {}
-    for name in golden.files:
-        if name.startswith("state/") and "rotary" not in name:
-            ours = name.removeprefix("state/")
-            for theirs, our in names.items():
-                ours = ours.replace(theirs, our)
-            state[ours] = torch.from_numpy(golden[name])
-    return state
+    state = {n.removeprefix("state/"): torch.from_numpy(golden[n]) for n in golden.files if n.startswith("state/")}
+    return from_sedd_names(state)
 
 
 @pytest.mark.data
@@ -226,3 +211,50 @@ def test_the_original_sedd_says_the_same(backend: str, shared: Path) -> None:
     torch.testing.assert_close(log_score[..., :11], expected[..., :11], atol=1e-5, rtol=1e-5)
     is_mask = tokens == 11
     assert (log_score[is_mask][:, 11] == 0).all() and (expected[is_mask][:, 11] == 0).all()
+
+
+def to_sedd_names(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    renamed = {}
+    for name, value in weights.items():
+        for theirs, ours in (
+            ("vocab_embed.embedding", "embedding.weight"),
+            ("output_layer.norm_final", "head.norm"),
+            ("output_layer.linear", "head.linear"),
+            ("output_layer.adaLN_modulation", "head.modulation"),
+            ("sigma_map", "noise_level"),
+            ("attn_qkv", "attention.qkv"),
+            ("attn_out", "attention.out"),
+            ("adaLN_modulation", "modulation"),
+        ):
+            if ours in name and theirs not in name:
+                name = name.replace(ours, theirs)
+        renamed[name] = value
+    return renamed
+
+
+class Live:
+    """Something a pickled checkpoint may hold and that must not come alive."""
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return print, ("this must not run",)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_sedd_checkpoint_is_read_without_running_it(
+    bias: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = replace(SMALL, conv_width=0, dropout=0.1, mlp_ratio=2.0, head_bias=bias, final_silu=bias)
+    settings = replace(settings, activation="gelu_tanh" if bias else "gelu")
+    model = perturbed(settings)
+    state = to_sedd_names(model.state_dict()) | {"rotary_emb.inv_freq": torch.ones(4)}
+    torch.save({"step": 3, "model_state_dict": state, "config": Live()}, tmp_path / "checkpoint.pth")
+    found, track, weights = read_sedd(tmp_path / "checkpoint.pth")
+    assert capsys.readouterr().out == ""
+    assert found == settings and (track.num_rows, track.mask_id) == (37, 36)
+    assert {n: t.tolist() for n, t in weights.items()} == {n: t.tolist() for n, t in model.state_dict().items()}
+
+
+def test_what_is_no_sedd_checkpoint_is_refused(tmp_path: Path) -> None:
+    torch.save({"model_state_dict": {"a": torch.ones(2)}}, tmp_path / "other.pth")
+    with pytest.raises(CheckpointError, match=r"other.pth: no tensor for 'embedding.weight'"):
+        read_sedd(tmp_path / "other.pth")
