@@ -93,7 +93,7 @@ class Encoder(nn.Module):
         self.activation_checkpointing = config.activation_checkpointing
         pad_id = tracks["protein"].vocabulary.pad_id
         self.embedding = nn.Embedding(tracks["protein"].vocabulary.num_rows, size)
-        inner = int(size * config.mlp_ratio)
+        inner = round(size * config.mlp_ratio)
         self.blocks = nn.ModuleList(
             EncoderBlock(size, config.num_heads, inner, config.dropout, backend) for _ in range(config.num_blocks)
         )

@@ -72,7 +72,7 @@ def _published_config(model: EncoderSettings, num_rows: int, longest: int, *, ti
         "hidden_size": model.hidden_size,
         "num_attention_heads": model.num_heads,
         "num_hidden_layers": model.num_blocks,
-        "intermediate_size": int(model.hidden_size * model.mlp_ratio),
+        "intermediate_size": round(model.hidden_size * model.mlp_ratio),
         "hidden_act": "gelu",
         "hidden_dropout_prob": model.dropout,
         "attention_probs_dropout_prob": 0.0,
