@@ -1,7 +1,7 @@
 """Names of the encoder's tensors in the published layout (Hugging Face's `EsmForMaskedLM`, DPLM, DPLM-2, DPLM-2 Bit) and in ours.
 
 The published files keep query, key and value apart, ours are one matrix. They may also hold tensors that no forward pass uses (a position
-table beside rotary positions, a contact head, rotary frequencies): those are left out on reading and not written.
+table beside rotary positions, a contact head, rotary frequencies): those are left out on reading.
 """
 
 from __future__ import annotations
@@ -67,6 +67,18 @@ def to_published(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         names = published_names(name)
         published.update(zip(names, value.detach().chunk(len(names)), strict=True))
     return {name: value.contiguous() for name, value in published.items()}
+
+
+def unused_tensors(num_blocks: int, num_heads: int, head_size: int) -> dict[str, Tensor]:
+    """Return the tensors that a stock model expects in a file and that its logits do not need, under their published names.
+
+    These are the rotary frequencies of every layer, and the contact head, which is zero: nothing here trains one.
+    """
+    frequencies = 1.0 / (10000.0 ** (torch.arange(0, head_size, 2, dtype=torch.float32) / head_size))
+    name = "esm.encoder.layer.{}.attention.self.rotary_embeddings.inv_freq"
+    rotary = {name.format(i): frequencies.clone() for i in range(num_blocks)}
+    head = {"weight": torch.zeros(1, num_blocks * num_heads), "bias": torch.zeros(1)}
+    return rotary | {f"esm.contact_head.regression.{leaf}": value for leaf, value in head.items()}
 
 
 def from_published(published: Mapping[str, Tensor], expected: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:

@@ -129,7 +129,7 @@ def describe(
             f"{where}: found {found}, expected {len(SYMBOLS)} tokens (ESM-2, DPLM), {_JOINT_ROWS} (DPLM-2) or {_CODE_BITS} bits"
         )
     blocks = {int(m[1]) for name in published if (m := re.match(r"esm\.encoder\.layer\.(\d{1,6})\.", name))}
-    if blocks != set(range(config["num_hidden_layers"])):
+    if not len(blocks) == 1 + max(blocks, default=-1) == config["num_hidden_layers"]:
         raise CheckpointError(
             f"{where}: found tensors of {len(blocks)} layers, config.json says {config['num_hidden_layers']}; "
             f"take config and weights from one release"
@@ -262,7 +262,7 @@ def _config_from_shapes(tensors: Mapping[str, Tensor], path: Path) -> dict[str, 
     rows, hidden = _table(tensors, str(path)).shape
     inner = len(_table(tensors, str(path), "esm.encoder.layer.0.intermediate.dense.weight"))
     layers = len({m[1] for n in tensors if (m := re.match(r"esm\.encoder\.layer\.(\d+)\.", n))})
-    frequencies = tensors.get("esm.encoder.layer.0.attention.self.rotary_embeddings.inv_freq")
+    frequencies = next((value for name, value in tensors.items() if name.endswith("rotary_embeddings.inv_freq")), None)
     contact = tensors.get("esm.contact_head.regression.weight")
     heads = 0
     if frequencies is not None and frequencies.numel():

@@ -99,7 +99,9 @@ def save_as(layout: str, model: Any, folder: Path) -> Path:
             index = {name: file for file, part in zip(files, shards, strict=False) for name in part}
             (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": index}))
     if layout == "half precision":
-        model.half().save_pretrained(folder)
+        for parameter in model.parameters():  # and not the rotary frequencies, as model.half() would
+            parameter.data = parameter.data.half()
+        model.save_pretrained(folder)
         model.float()
     return folder
 
@@ -126,13 +128,10 @@ def test_a_stock_model_is_the_same_function(tmp_path: Path, rows: list[list[int]
 
 @pytest.mark.parametrize("tied", [True, False])
 def test_a_stock_model_loads_our_export_with_nothing_missing(tmp_path: Path, tied: bool) -> None:
-    """Stock reports the contact head as missing, which it makes of a model that has none; its loss never reaches it."""
     settings = EncoderSettings(hidden_size=24, num_heads=2, num_blocks=2, mlp_ratio=2.5, tied_head=tied)
     ours = exported(settings, {"protein": ProteinTrack()}, tmp_path)
     model, said = transformers.EsmForMaskedLM.from_pretrained(tmp_path, output_loading_info=True)
-    contact_head = {f"esm.contact_head.regression.{leaf}" for leaf in ("weight", "bias")}
-    assert set(said["missing_keys"]) == contact_head
-    assert not said["unexpected_keys"] and not said["mismatched_keys"] and not said["error_msgs"]
+    assert not any(said[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs")), said
     with torch.no_grad():
         assert_same(ours(batch_of(protein=ROWS))["protein"], stock_logits(model.eval()))
     assert (model.lm_head.decoder.weight is model.esm.embeddings.word_embeddings.weight) is tied
@@ -219,6 +218,7 @@ def adapted(model: Any) -> Any:
     return found
 
 
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`")  # peft asks for it
 def test_adapters_are_merged(tmp_path: Path) -> None:
     model = adapted(stock_model(tie_word_embeddings=False))
     file = lightning_file(tmp_path / "last.ckpt", model.state_dict())
@@ -233,8 +233,9 @@ def test_adapters_are_merged(tmp_path: Path) -> None:
     assert not torch.allclose(our_logits(file), expected, atol=1e-2)  # alpha 32
 
 
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`")  # peft asks for it
 def test_an_adapter_that_cannot_be_merged_is_refused() -> None:
-    state = adapted(stock_model()).state_dict()
+    state = adapted(stock_model(tie_word_embeddings=False)).state_dict()
     other = {name.replace(".default.", ".mine.") if "layer.1.output" in name else name: v for name, v in state.items()}
     with pytest.raises(CheckpointError, match=r"file: '.*layer.1.output.dense.lora_A.mine.weight' is an adapter"):
         merge_lora(other, "file")
@@ -243,6 +244,7 @@ def test_an_adapter_that_cannot_be_merged_is_refused() -> None:
         merge_lora({**state, name: state[name][:, :1]}, "file")
 
 
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`")  # peft asks for it
 @pytest.mark.data
 def test_adapters_have_the_names_of_the_published_training(shared: Path) -> None:
     """The golden's embeddings also hold the position table and frequencies that older versions of transformers had."""
@@ -403,7 +405,8 @@ def test_published_names_are_those_of_a_stock_model() -> None:
     )
     stock = {name: tuple(value.shape) for name, value in stock_model().state_dict().items()}
     ours = {name: tuple(value.shape) for name, value in to_published(model.state_dict()).items()}
-    assert ours == {n: s for n, s in stock.items() if "contact_head" not in n and n != "lm_head.decoder.weight"}
+    unused = ("contact_head", "inv_freq", "lm_head.decoder.weight")
+    assert ours == {name: shape for name, shape in stock.items() if not any(part in name for part in unused)}
 
 
 def test_every_feed_forward_width_is_kept() -> None:
