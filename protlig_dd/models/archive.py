@@ -1,14 +1,20 @@
 """Reading tensors out of torch's files without running anything that stands in them.
 
-A .bin or .ckpt file is a zip archive with a pickle. Only what rebuilds tensors and plain containers is understood; every other class or
-function that the pickle names becomes an inert object that swallows whatever is done to it, so no code of the file is ever called.
+A .bin or .ckpt file is a zip archive with a pickle, and a pickle is a program. Here it may only build plain containers and say where its
+tensors lie; every class or function that it names becomes an `Inert` object that swallows whatever is done to it. Tensors are made
+afterwards, and only those that are asked for: the optimizer's state in a training checkpoint is never read.
 """
 
 from __future__ import annotations
 
-import collections
+import io
+import lzma
 import pickle
+import pickletools
+import struct
 import zipfile
+import zlib
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +35,26 @@ _DTYPES = {
     "ByteStorage": torch.uint8,
     "BoolStorage": torch.bool,
 }
+_LARGEST_PICKLE = 256 * 2**20
+"""Bytes of a pickle at most; that of the 15B model with optimizer states has about one."""
+
+_DAMAGE = (
+    pickle.UnpicklingError,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    EOFError,
+    OSError,
+    LookupError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    ArithmeticError,
+    MemoryError,
+    RuntimeError,
+)
+"""What zipfile, pickle and torch raise for bytes that are not what they should be."""
 
 
 class Inert:
@@ -52,87 +78,152 @@ class Inert:
     def extend(self, items: Any) -> None:
         """Swallow items."""
 
+    def add(self, item: Any) -> None:
+        """Swallow an item."""
 
-def read_archive(path: Path) -> Any:
-    """Return what a torch file holds: containers, numbers, text and tensors; everything else as `Inert`.
 
-    Raises:
-        CheckpointError: if the file is no zip archive of torch, is damaged, or has a tensor beyond its storage.
-    """
-    if not zipfile.is_zipfile(path):
-        raise CheckpointError(
-            f"{path}: not a file of torch 1.6 or later; load it where it was made and save it again with torch.save or safetensors"
-        )
-    try:
-        with zipfile.ZipFile(path) as archive:
-            inside = [name for name in archive.namelist() if name.endswith("/data.pkl")]
-            if len(inside) != 1:
-                raise CheckpointError(
-                    f"{path}: found {len(inside)} data.pkl inside, expected one; not a torch checkpoint"
-                )
-            with archive.open(inside[0]) as stream:
-                return _Unpickler(stream, archive, inside[0].removesuffix("data.pkl")).load()
-    except (pickle.UnpicklingError, zipfile.BadZipFile, EOFError, KeyError, IndexError, TypeError, ValueError) as error:
-        raise CheckpointError(
-            f"{path}: damaged ({' '.join(str(error).split())[:120]}); copy or download it again"
-        ) from error
+class _Container(dict[Any, Any]):
+    """A dictionary, ordered or not, that takes no attributes from a pickle."""
+
+    __slots__ = ()
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
+class _Storage(Inert):
+    """Where numbers lie: a file of the archive, and their type."""
+
+    def __init__(self, dtype: torch.dtype, key: str) -> None:
+        self.dtype, self.key = dtype, key
+
+
+class _Placed(Inert):
+    """A tensor that has not been made yet. What a pickle says of it is checked when it is."""
+
+    def __init__(self, storage: Any, offset: Any, size: Any, stride: Any) -> None:
+        self.storage, self.offset, self.size, self.stride = storage, offset, size, stride
+
+
+class _Rebuild(Inert):
+    """Torch's functions that make tensors and parameters: both give a `_Placed`."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Inert:
+        return args[0] if isinstance(args[0], _Placed) else _Placed(*args[:4])
+
+
+_KNOWN: Mapping[tuple[str, str], Any] = {
+    ("collections", "OrderedDict"): _Container,
+    ("builtins", "dict"): _Container,
+    ("__builtin__", "dict"): _Container,
+    ("torch._utils", "_rebuild_tensor_v2"): _Rebuild(),
+    ("torch._utils", "_rebuild_parameter"): _Rebuild(),
+    ("torch._utils", "_rebuild_parameter_with_state"): _Rebuild(),
+} | {(module, name): dtype for module in ("torch", "torch.storage") for name, dtype in _DTYPES.items()}
 
 
 class _Unpickler(pickle.Unpickler):
-    def __init__(self, stream: Any, archive: zipfile.ZipFile, prefix: str) -> None:
-        super().__init__(stream)
-        self.archive, self.prefix = archive, prefix
-        self.storages: dict[str, Tensor] = {}
-
     def find_class(self, module: str, name: str) -> Any:
         """Return what is understood; an inert class for everything else."""
-        if (module, name) == ("collections", "OrderedDict"):
-            return collections.OrderedDict
-        if module in ("torch", "torch.storage") and name in _DTYPES:
-            return _DTYPES[name]
-        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
-            return _rebuild_tensor
-        if (module, name) == ("torch._utils", "_rebuild_parameter"):
-            return _rebuild_parameter
-        if module in ("__builtin__", "builtins") and name in (
-            "dict",
-            "list",
-            "set",
-            "int",
-            "float",
-            "str",
-            "bool",
-            "tuple",
-        ):
-            return {
-                "dict": dict,
-                "list": list,
-                "set": set,
-                "int": int,
-                "float": float,
-                "str": str,
-                "bool": bool,
-                "tuple": tuple,
-            }[name]
-        return type(name, (Inert,), {})
+        return _KNOWN.get((module, name), Inert)
 
-    def persistent_load(self, pid: Any) -> Tensor:
-        """Return a storage as a flat tensor."""
+    def persistent_load(self, pid: Any) -> _Storage:
+        """Return where a storage lies."""
         _, dtype, key, _, _ = pid
-        if not isinstance(dtype, torch.dtype):
-            raise ValueError(f"storage {key} has an unknown type")
-        if key not in self.storages:
-            raw = bytearray(self.archive.read(f"{self.prefix}data/{key}"))
-            self.storages[key] = torch.frombuffer(raw, dtype=dtype) if raw else torch.zeros(0, dtype=dtype)
-        return self.storages[key]
+        if not isinstance(dtype, torch.dtype) or not isinstance(key, str):
+            raise ValueError("a storage of an unknown type")
+        return _Storage(dtype, key)
 
 
-def _rebuild_tensor(storage: Tensor, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any) -> Tensor:
-    last = offset + sum((n - 1) * s for n, s in zip(size, stride, strict=True)) if 0 not in size else offset - 1
-    if offset < 0 or min(stride, default=0) < 0 or last >= len(storage):
+def read_tensors(path: Path, *, inside: str = "") -> dict[str, Tensor]:
+    """Return the tensors by name that a torch file holds.
+
+    Args:
+        path: a file of `torch.save`.
+        inside: the entry that holds them, such as "state_dict"; by default they are the file's whole content.
+
+    Raises:
+        CheckpointError: if the file is no archive of torch, is damaged, holds no tensors there, or has one beyond its storage.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file; expected a checkpoint")
+    try:
+        if not zipfile.is_zipfile(path):
+            raise CheckpointError(
+                f"{path}: not a whole file of torch 1.6 or later; copy it again, or save it anew with torch.save or safetensors"
+            )
+        with zipfile.ZipFile(path) as archive:
+            return _read(archive, path, inside)
+    except _DAMAGE as error:
+        said = " ".join(str(error).split())[:120] or type(error).__name__
+        raise CheckpointError(f"{path}: damaged ({said}); copy or download it again") from error
+
+
+def _read(archive: zipfile.ZipFile, path: Path, inside: str) -> dict[str, Tensor]:
+    names = archive.namelist()
+    found = [name for name in names if name.endswith("/data.pkl")]
+    if any(name.endswith("/constants.pkl") for name in names):
+        raise CheckpointError(f"{path}: a TorchScript program; expected tensors, save its state dict with torch.save")
+    if len(found) != 1:
+        raise CheckpointError(f"{path}: found {len(found)} data.pkl inside, expected one; not a torch checkpoint")
+    prefix = found[0].removesuffix("data.pkl")
+    if f"{prefix}byteorder" in names and _member(archive, f"{prefix}byteorder").strip() != b"little":
+        raise CheckpointError(f"{path}: has numbers of a big-endian machine; save it again with safetensors")
+    program = _member(archive, found[0])
+    if len(program) > _LARGEST_PICKLE:
+        raise ValueError(f"a pickle of {len(program):,} bytes")
+    _check_program(program)
+    content = _Unpickler(io.BytesIO(program)).load()
+    if inside:
+        content = content.get(inside) if isinstance(content, dict) else None
+    placed = {str(k): v for k, v in content.items() if isinstance(v, _Placed)} if isinstance(content, dict) else {}
+    if not placed:
+        place = f" under '{inside}'" if inside else ""
+        raise CheckpointError(f"{path}: found no tensors by name{place}, expected a state dict")
+    return _made(placed, archive, prefix)
+
+
+def _member(archive: zipfile.ZipFile, name: str) -> bytes:
+    """The bytes of a file inside, checked by its checksum. Torch stores without compression, so nothing can unfold."""
+    entry = archive.getinfo(name)
+    if entry.compress_type != zipfile.ZIP_STORED:
+        raise ValueError(f"'{name}' is compressed")
+    return archive.read(entry)
+
+
+def _check_program(program: bytes) -> None:
+    """Refuse a pickle whose memory slots are numbered beyond its length: Python would make room for all below."""
+    for operation, argument, _ in pickletools.genops(program):
+        if operation.name in ("PUT", "BINPUT", "LONG_BINPUT") and not 0 <= int(argument or 0) <= len(program):
+            raise ValueError(f"memory slot {argument} in a pickle of {len(program)} bytes")
+
+
+def _made(placed: Mapping[str, _Placed], archive: zipfile.ZipFile, prefix: str) -> dict[str, Tensor]:
+    """The tensors themselves; those that share a storage share it again."""
+    storages: dict[tuple[str, torch.dtype], Tensor] = {}
+    tensors = {}
+    for name, one in placed.items():
+        if not isinstance(one.storage, _Storage):
+            raise ValueError(f"'{name}' has no storage")
+        key = (one.storage.key, one.storage.dtype)
+        if key not in storages:
+            raw = bytearray(_member(archive, f"{prefix}data/{key[0]}"))
+            storages[key] = torch.frombuffer(raw, dtype=key[1]) if raw else torch.zeros(0, dtype=key[1])
+        tensors[name] = _view(storages[key], one.offset, one.size, one.stride)
+    return tensors
+
+
+def _view(storage: Tensor, offset: Any, size: Any, stride: Any) -> Tensor:
+    if not isinstance(size, tuple) or not isinstance(stride, tuple) or not _are_counts([offset, *size, *stride]):
+        raise ValueError("a tensor whose shape is not made of whole numbers from 0 on")
+    number = 1
+    for n in size:
+        number *= n
+    last = offset + sum((n - 1) * s for n, s in zip(size, stride, strict=True)) if number else 0
+    if number > len(storage) or (number and last >= len(storage)):
         raise ValueError(f"a tensor of size {size} lies beyond its storage of {len(storage)}")
-    return storage.as_strided(size, stride, offset)
+    return storage.as_strided(size, stride, offset) if number else storage.new_zeros(size)
 
 
-def _rebuild_parameter(data: Tensor, *_: Any) -> Tensor:
-    return data
+def _are_counts(values: Iterable[Any]) -> bool:
+    return all(isinstance(v, int) and 0 <= v < 2**62 for v in values)

@@ -20,6 +20,7 @@ from protlig_dd.config import settings
 from protlig_dd.errors import ConfigError
 from protlig_dd.models.bits import BitEmbedding, BitHead
 from protlig_dd.models.dit import check_heads
+from protlig_dd.models.lora import LoraSettings
 from protlig_dd.nn.attention import Backend
 from protlig_dd.nn.flops import attention_flops, linear_flops
 from protlig_dd.nn.layers import EncoderBlock, LanguageHead
@@ -41,6 +42,7 @@ class EncoderSettings:
         token_dropout: zero the embedding of protein masks and rescale the rest by their share (ESM-2), in training and out of it.
         tied_head: use the embedding as the last matrix of the head. By default as published: tied for one track, untied for several.
         code_bits: above 0 the structure track's codes go in and out as so many bits (DPLM-2 Bit: 13).
+        lora: train low-rank adapters of the blocks (and embeddings and heads whole); start them from a model with `train.init_from`.
         activation_checkpointing: compute blocks again in the backward pass instead of keeping what they computed.
         parameters: the honest parameter count; `protlig check` and a test hold it against the built model.
     """
@@ -54,6 +56,7 @@ class EncoderSettings:
     token_dropout: bool = True
     tied_head: bool | None = None
     code_bits: int = 0
+    lora: LoraSettings | None = None
     activation_checkpointing: bool = False
     parameters: int | None = None
 
@@ -65,6 +68,7 @@ class EncoderSettings:
 
         Raises:
             ConfigError: without a protein track, or for tracks that do not share one table of ids.
+            MissingDependencyError: for adapters without peft.
         """
         if "protein" not in tracks:
             raise ConfigError(f"model.kind: 'encoder' needs a track named protein, found {sorted(tracks)}")
@@ -77,7 +81,10 @@ class EncoderSettings:
                 f"model.kind: 'encoder' has one table of ids for all tracks, found rows {rows}; "
                 f"set tracks.protein.beside to the alphabet of the structure track"
             )
-        return Encoder(self, tracks, backend)
+        model = Encoder(self, tracks, backend)
+        if self.lora is not None:
+            self.lora.add_to(model)
+        return model
 
 
 class Encoder(nn.Module):
@@ -93,7 +100,7 @@ class Encoder(nn.Module):
         self.activation_checkpointing = config.activation_checkpointing
         pad_id = tracks["protein"].vocabulary.pad_id
         self.embedding = nn.Embedding(tracks["protein"].vocabulary.num_rows, size)
-        inner = int(size * config.mlp_ratio)
+        inner = round(size * config.mlp_ratio)
         self.blocks = nn.ModuleList(
             EncoderBlock(size, config.num_heads, inner, config.dropout, backend) for _ in range(config.num_blocks)
         )

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from protlig_dd.models.encoder import EncoderSettings
-from protlig_dd.models.layouts import hash_tensors, to_published
+from protlig_dd.models.layouts import hash_tensors, to_published, unused_tensors
 from protlig_dd.tokens.protein import SYMBOLS
 from protlig_dd.tokens.settings import StructureTrack
 
@@ -30,20 +30,23 @@ def save_pretrained(
 ) -> None:
     """Write a folder in Hugging Face's layout: config.json, model.safetensors, the vocabulary, and passport.json.
 
-    A stock `EsmForMaskedLM` loads a single-track folder with nothing missing or unexpected but its contact head.
+    A stock `EsmForMaskedLM` loads a single-track folder with nothing missing or unexpected; its contact head is zero.
 
     Args:
         folder: made if it is not there; files in it are replaced.
         model: the shape.
-        weights: the tensors under our names.
+        weights: the tensors under our names; adapters are merged.
         num_rows: of the embedding.
         longest: tokens at most, specials included.
         passport: what `passport.json` says besides the hash of the weights.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    if model.lora is not None:
+        weights = model.lora.merged(weights)
     published = to_published({name: value.cpu() for name, value in weights.items()})
     if model.tied_head is not False and "lm_head.decoder.weight" not in published:
         published["lm_head.decoder.weight"] = published["esm.embeddings.word_embeddings.weight"].clone()
+    published |= unused_tensors(model.num_blocks, model.num_heads, model.hidden_size // model.num_heads)
     config = _published_config(model, num_rows, longest, tied="head.decoder.weight" not in weights)
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     save_file(published, folder / "model.safetensors", metadata={"format": "pt"})
@@ -72,7 +75,7 @@ def _published_config(model: EncoderSettings, num_rows: int, longest: int, *, ti
         "hidden_size": model.hidden_size,
         "num_attention_heads": model.num_heads,
         "num_hidden_layers": model.num_blocks,
-        "intermediate_size": int(model.hidden_size * model.mlp_ratio),
+        "intermediate_size": round(model.hidden_size * model.mlp_ratio),
         "hidden_act": "gelu",
         "hidden_dropout_prob": model.dropout,
         "attention_probs_dropout_prob": 0.0,

@@ -1,7 +1,7 @@
 """Names of the encoder's tensors in the published layout (Hugging Face's `EsmForMaskedLM`, DPLM, DPLM-2, DPLM-2 Bit) and in ours.
 
 The published files keep query, key and value apart, ours are one matrix. They may also hold tensors that no forward pass uses (a position
-table beside rotary positions, a contact head, rotary frequencies): those are left out on reading and not written.
+table beside rotary positions, a contact head, rotary frequencies): those are left out on reading.
 """
 
 from __future__ import annotations
@@ -37,7 +37,13 @@ _INSIDE = {
     "mlp.2": "output.dense",
     "norm2": "LayerNorm",
 }
+_OLD_NAMES = re.compile(r"(?<=LayerNorm\.)(gamma|beta)$")
+"""TensorFlow's names of a norm's weight and bias; `save_pretrained` of transformers 5 writes them again."""
 _THREE = ("query", "key", "value")
+
+
+def _new_name(old: re.Match[str]) -> str:
+    return "weight" if old[1] == "gamma" else "bias"
 
 
 def published_names(name: str) -> list[str]:
@@ -63,6 +69,18 @@ def to_published(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: value.contiguous() for name, value in published.items()}
 
 
+def unused_tensors(num_blocks: int, num_heads: int, head_size: int) -> dict[str, Tensor]:
+    """Return the tensors that a stock model expects in a file and that its logits do not need, under their published names.
+
+    These are the rotary frequencies of every layer, and the contact head, which is zero: nothing here trains one.
+    """
+    frequencies = 1.0 / (10000.0 ** (torch.arange(0, head_size, 2, dtype=torch.float32) / head_size))
+    name = "esm.encoder.layer.{}.attention.self.rotary_embeddings.inv_freq"
+    rotary = {name.format(i): frequencies.clone() for i in range(num_blocks)}
+    head = {"weight": torch.zeros(1, num_blocks * num_heads), "bias": torch.zeros(1)}
+    return rotary | {f"esm.contact_head.regression.{leaf}": value for leaf, value in head.items()}
+
+
 def from_published(published: Mapping[str, Tensor], expected: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
     """Return weights under our names.
 
@@ -75,6 +93,7 @@ def from_published(published: Mapping[str, Tensor], expected: Mapping[str, Tenso
         CheckpointError: for a missing, unexpected or misshapen tensor.
     """
     weights, used = {}, set()
+    published = {_OLD_NAMES.sub(_new_name, name): value for name, value in published.items()}
     for name, target in expected.items():
         names = published_names(name)
         missing = [one for one in names if one not in published]
@@ -82,13 +101,14 @@ def from_published(published: Mapping[str, Tensor], expected: Mapping[str, Tenso
             raise CheckpointError(
                 f"{where}: no tensor '{missing[0]}'; expected an ESM-2, DPLM or DPLM-2 checkpoint, whole"
             )
-        value = torch.cat([published[one] for one in names]) if len(names) > 1 else published[names[0]]
-        if value.shape != target.shape:
-            raise CheckpointError(
-                f"{where}: {names[0]} has shape {tuple(value.shape)}, config.json means {tuple(target.shape)}; "
-                f"take config and weights from one release"
-            )
-        weights[name] = value
+        shape = (target.shape[0] // len(names), *target.shape[1:])
+        for one in names:
+            if published[one].shape != shape:
+                raise CheckpointError(
+                    f"{where}: {one} has shape {tuple(published[one].shape)}, config.json means {shape}; "
+                    f"take config and weights from one release"
+                )
+        weights[name] = torch.cat([published[one] for one in names]) if len(names) > 1 else published[names[0]]
         used.update(names)
     extra = sorted(n for n in published if n not in used and not _UNUSED.search(n) and n != "lm_head.decoder.weight")
     if extra:
@@ -99,25 +119,44 @@ def from_published(published: Mapping[str, Tensor], expected: Mapping[str, Tenso
     return weights
 
 
-def merge_lora(published: Mapping[str, Tensor], *, alpha: float = 32.0) -> dict[str, Tensor]:
+def merge_lora(published: Mapping[str, Tensor], where: str, *, alpha: float = 32.0) -> dict[str, Tensor]:
     """Return weights with LoRA adapters added in and their wrappers' names taken off: W + (alpha / r) B A.
 
     Args:
         published: tensors as peft names them (`base_layer`, `lora_A.default`, `modules_to_save.default`), or plain ones.
+        where: what messages call the source.
         alpha: LoRA's alpha; the file does not hold it (DPLM-2 uses 32 with rank 16).
+
+    Raises:
+        CheckpointError: for an adapter that does not fit its matrix, or has none.
     """
     plain = {name.removeprefix("base_model.model."): value for name, value in published.items()}
-    merged = {}
+    merged, used = {}, set()
     for name, value in plain.items():
-        if ".lora_A." in name or ".lora_B." in name or ".original_module." in name:
+        if ".lora_" in name or ".original_module." in name:
             continue
         target = name.replace(".modules_to_save.default.", ".").replace(".base_layer.", ".")
-        down = plain.get(name.replace(".base_layer.weight", ".lora_A.default.weight"))
-        if name.endswith(".base_layer.weight") and down is not None:
-            up = plain[name.replace(".base_layer.weight", ".lora_B.default.weight")]
-            value = value + alpha / len(down) * (up.float() @ down.float()).to(value.dtype)
+        if name.endswith(".base_layer.weight"):
+            pair = [name.replace(".base_layer.weight", f".lora_{side}.default.weight") for side in "AB"]
+            if all(one in plain for one in pair):
+                value = value + _product(plain[pair[0]], plain[pair[1]], value, alpha, f"{where}: {pair[0]}")
+                used.update(pair)
         merged[target] = value
+    left = sorted(name for name in plain if ".lora_" in name and name not in used)
+    if left:
+        raise CheckpointError(
+            f"{where}: '{left[0]}' is an adapter that cannot be merged; expected lora_A.default and lora_B.default beside base_layer"
+        )
     return merged
+
+
+def _product(down: Tensor, up: Tensor, base: Tensor, alpha: float, where: str) -> Tensor:
+    """(alpha / r) B A, in the type of the matrix that it is added to."""
+    if down.ndim != 2 or up.ndim != 2 or down.shape[0] != up.shape[1] or base.shape != (len(up), down.shape[1]):
+        raise CheckpointError(
+            f"{where}: found {tuple(down.shape)} beside B {tuple(up.shape)} and W {tuple(base.shape)}; expected r x in, out x r, out x in"
+        )
+    return (alpha / max(len(down), 1) * (up.float() @ down.float())).to(base.dtype)
 
 
 def hash_tensors(tensors: Mapping[str, Tensor]) -> str:

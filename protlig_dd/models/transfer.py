@@ -30,7 +30,8 @@ def initialise_from(
     """Copy what fits from another model's weights into a model, in place, and say what was and was not copied.
 
     Rows of embeddings and heads are matched by symbol, so a vocabulary may have grown or been reordered; new symbols keep their fresh
-    rows, in an encoder (DPLM-2) drawn with the mean and deviation of the old ones. Other tensors are matched by name; one whose shape differs is an error, one that only the new model has stays fresh.
+    rows, in an encoder (DPLM-2) drawn with the mean and deviation of the old ones. Other tensors are matched by name; one whose shape
+    differs is an error, one that only the new model has stays fresh, as adapters do.
 
     Args:
         model: the new model.
@@ -40,9 +41,14 @@ def initialise_from(
         where: what messages call the source.
 
     Raises:
-        CheckpointError: if a tensor of the same name has another shape, or nothing fits.
+        CheckpointError: if a tensor of the same name has another shape, or the source has adapters that the model lacks, or nothing fits.
     """
     state = model.state_dict()
+    if adapter := next((name for name in source if ".lora_" in name and name not in state), ""):
+        raise CheckpointError(
+            f"{where}: has adapters ({adapter}) and this model has none such; "
+            f"merge them first with protlig export, and start from the folder"
+        )
     is_stacked = any(name.startswith("stacks.") for name in state)
     if is_encoder := "head.dense.weight" in state:
         source = {**source, "head.decoder.weight": source.get("head.decoder.weight", source["embedding.weight"])}
@@ -50,21 +56,23 @@ def initialise_from(
     copied, fresh = [], []
     with torch.no_grad():
         for name, target in state.items():
-            if name not in renamed:
+            plain = name.replace(".base_layer.", ".")  # a matrix that has an adapter here and none there
+            if name not in renamed and plain not in renamed:
                 fresh.append(name)
                 continue
-            value, owners = renamed[name]
-            if name.endswith(_ROWS) and "bit_head" not in name:
+            value, owners = renamed[name if name in renamed else plain]
+            by_row = name.endswith(_ROWS) and "bit_head" not in name
+            if target.shape[by_row:] != value.shape[by_row:]:
+                raise CheckpointError(
+                    f"{where}: {name} has shape {tuple(value.shape)} there and {tuple(target.shape)} here; "
+                    f"use the same model sizes (hidden_size, num_heads, num_blocks, conditioning_size)"
+                )
+            if by_row:
                 pairs = dict(pair for track in owners for pair in _shared_rows(tracks[track], source_tracks[track]))
                 if is_encoder and name in _DRAWN and len(pairs) < len(target):
                     _draw_like(target, value)
                 for new, old in pairs.items():
                     target[new] = value[old]
-            elif target.shape != value.shape:
-                raise CheckpointError(
-                    f"{where}: {name} has shape {tuple(value.shape)} there and {tuple(target.shape)} here; "
-                    f"use the same model sizes (hidden_size, num_heads, num_blocks, conditioning_size)"
-                )
             else:
                 target.copy_(value)
             copied.append(name)

@@ -1,0 +1,39 @@
+"""Fetching a model's files from the Hub, or from its local cache where the Hub does not answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from protlig_dd.errors import CheckpointError, require
+
+_SECONDS = 10.0
+"""How long the Hub has for its first answer."""
+
+
+def fetch_repository(name: str, patterns: Sequence[str]) -> Path:
+    """Return the local folder of a Hub repository.
+
+    Args:
+        name: such as "airkingbd/dplm_150m".
+        patterns: the files that are wanted, such as "*.json".
+
+    Raises:
+        CheckpointError: if there is no such repository, or neither the Hub nor the cache has it.
+        MissingDependencyError: without huggingface_hub.
+    """
+    hub = require("huggingface_hub", f"fetching '{name}'", extra="hf")
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError
+
+    first: Exception | None = None
+    try:
+        try:  # asked apart, since the download itself would wait for an answer without end
+            version = {"revision": hub.HfApi().model_info(name, timeout=_SECONDS).sha}
+        except (HTTPError, HfHubHTTPError, ConnectionError) as error:
+            first, version = error, {"local_files_only": True}
+        return Path(hub.snapshot_download(name, allow_patterns=list(patterns), **version))
+    except (OSError, HTTPError, HFValidationError, RuntimeError) as error:
+        said = " ".join(str(first or error).split())[:160]
+        raise CheckpointError(
+            f"'{name}': neither a folder nor to be had from the Hub ({said}); check the id and the network, or give a folder"
+        ) from error
