@@ -9,12 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
 from protlig_dd.errors import CheckpointError
-from protlig_dd.models.archive import read_archive
+from protlig_dd.models.archive import read_tensors
 from protlig_dd.models.dit import DiTSettings
 from protlig_dd.tokens.protein import SYMBOLS
 from protlig_dd.tokens.settings import ProteinTrack
@@ -50,9 +49,7 @@ def read_sedd(path: Path) -> tuple[DiTSettings, ProteinTrack, dict[str, Tensor]]
     Raises:
         CheckpointError: if it is damaged, no SEDD, or its vocabulary is smaller than the ESM alphabet.
     """
-    content = read_archive(path)
-    state: Any = content.get("model_state_dict", content.get("model", content)) if isinstance(content, dict) else None
-    tensors = {str(k): v for k, v in state.items() if isinstance(v, Tensor)} if isinstance(state, dict) else {}
+    tensors = read_tensors(path, inside="model_state_dict")
     weights = from_sedd_names(tensors)
     needed = ("embedding.weight", "noise_level.mlp.0.weight", "blocks.0.attention.qkv.weight", "head.linear.weight")
     missing = [name for name in needed if name not in weights]
