@@ -29,7 +29,7 @@ from protlig_dd.diffusion.variants import Variant
 from protlig_dd.errors import ConfigError
 from protlig_dd.models import ModelSettings
 from protlig_dd.nn.attention import BackendChoice, choose_backend
-from protlig_dd.sampling import Ancestral, ConfidenceUnmasking, Guidance, SamplerSettings
+from protlig_dd.sampling import Ancestral, ConfidenceUnmasking, Guidance, SamplerSettings, Tilting
 from protlig_dd.spellings import native_overrides
 from protlig_dd.tokens.settings import TrackSettings
 from protlig_dd.tokens.tracks import Layout, Track, TrackBatch, TrackTokens
@@ -103,11 +103,13 @@ class SamplingSettings:
         sampler: the method.
         guidance: temperature, top-p, forbidden symbols, classifier-free weight.
         batch_size: samples a network call.
+        property: what `protlig sample` draws towards, and how; none by default.
     """
 
     sampler: SamplerSettings = Ancestral()
     guidance: Guidance = Guidance()
     batch_size: int = 64
+    property: Tilting | None = None
 
 
 @settings

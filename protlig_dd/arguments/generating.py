@@ -67,16 +67,13 @@ def add_sampling(commands) -> None:  # type: ignore[no-untyped-def]
 
 def _add_property_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--property", default="", help="draw towards it: charge, hydropathy, qed, ..., or module:function")
-    sub.add_argument("--property-weight", type=float, default=1.0, help="samples of p(x) exp(weight * property(x)) (1)")
+    sub.add_argument("--property-weight", type=float, help="samples of p(x) exp(weight * property(x)) (1)")
     sub.add_argument(
         "--property-method",
-        default="smc",
         choices=["classifier", "smc", "best_of"],
-        help="how (smc: exact in the limit)",
+        help="how (smc: the law itself, in the limit)",
     )
-    sub.add_argument(
-        "--particles", type=int, default=16, help="of smc, or the n of best_of; so many times the cost (16)"
-    )
+    sub.add_argument("--particles", type=int, help="of smc, or the n of best_of; so many times the cost (16)")
     sub.add_argument("--property-is-probability", action="store_true", help="module:function gives a class probability")
 
 

@@ -84,18 +84,23 @@ def guidance_from(options: Namespace, config: Experiment) -> Guidance:
     return build(Guidance, values, "guidance")
 
 
-def tilting_from(options: Namespace) -> Tilting | None:
-    """Return what `--property` and its companions mean, None without it."""
-    if not options.property:
-        return None
-    values = {
-        "name": options.property,
+def tilting_from(options: Namespace, config: Experiment) -> Tilting | None:
+    """Return the run's property with what `--property` and its companions change, or None where neither names one."""
+    own = config.sampling.property
+    changes = {
+        "name": options.property or None,
         "weight": options.property_weight,
         "method": options.property_method,
         "particles": options.particles,
-        "is_probability": options.property_is_probability,
+        "is_probability": options.property_is_probability or None,
     }
-    return build(Tilting, values, "property")
+    given = {name: value for name, value in changes.items() if value is not None}
+    if own is None and not options.property:
+        if given:
+            raise ConfigError("--property: found none beside options about it; expected a name or module:function")
+        return None
+    tilting: Tilting = build(Tilting, {**(to_mapping(own) if own else {}), **given}, "property")
+    return tilting
 
 
 def _about_property(rows: list[dict[str, Any]], tilting: Tilting | None) -> Iterator[str]:
@@ -180,12 +185,10 @@ def sample(options: Namespace) -> Iterator[str]:
     out = Path(options.out) if options.out else None
     if out is not None:
         check_output(out)
-    tilting = tilting_from(options)
-    if tilting is not None:
-        property_from(
-            tilting.name, ("protein",), is_probability=tilting.is_probability
-        )  # refused before a model is opened
+    if options.property:  # refused before a model is opened
+        property_from(options.property, ("protein",), is_probability=options.property_is_probability)
     run = open_run(options.run or options.model, device=options.device, emits=options.emits)
+    tilting = tilting_from(options, run.config)
     requests = task_requests(options, run) if options.task else _requests(options, run)
     num = 1 if options.task == "scaffold" else options.num  # each scaffold has linkers of its own
     generator = Generator(

@@ -140,7 +140,9 @@ def test_the_law_of_any_sampler_is_tilted_not_only_the_true_one(world: World, pr
     num = 1000
     own = exact_law(world, "subs", JOINT, sampler)
     target, _ = tilted_law(world, prop, 1.0, own)
-    found = JOINT.law(world, draw(world, prop, smc(1.0), num, sampler=sampler).batch)
+    drawn = draw(world, prop, smc(1.0, threshold=1.0), num, sampler=sampler)
+    assert drawn.num_resamplings is not None and (drawn.num_resamplings >= 1).all()
+    found = JOINT.law(world, drawn.batch)
     assert abs(misfit(found, target, num)) < 4
     assert misfit(found, tilted_law(world, prop, 1.0)[0], num) > 10
 
@@ -158,6 +160,30 @@ def test_the_estimate_of_z_is_unbiased_at_any_number_of_particles(
     assert drawn.num_resamplings.sum() > 20
     estimates = np.exp(drawn.log_z)
     assert abs(estimates.mean() - math.exp(log_z)) < 4 * estimates.std() / math.sqrt(num)
+
+
+@pytest.mark.parametrize("prop", [SUM, PATTERN], ids=["twisted", "guess"])
+def test_z_is_unbiased_when_every_step_resamples(world: World, prop: Property) -> None:
+    """Few particles, drawn anew at each of four ancestral steps: everything a particle has must go with it."""
+    num, sampler = 3000, Ancestral(num_steps=4)
+    _, log_z = tilted_law(world, prop, 2.0, exact_law(world, "subs", JOINT, sampler))
+    drawn = draw(world, prop, smc(2.0, particles=3, threshold=1.0), num, sampler=sampler)
+    estimates = np.exp(drawn.log_z)  # type: ignore[arg-type]
+    assert abs(estimates.mean() - math.exp(log_z)) < 4 * estimates.std() / math.sqrt(num)
+
+
+def test_no_step_draws_what_another_step_has_drawn(world: World) -> None:
+    """First hitting draws each position once and does not name the step: a particle drawn anew may open a position again."""
+    seen: list[Tensor] = []
+
+    class Watched(FirstHitting):
+        def step(self, problem, state, index):  # type: ignore[no-untyped-def]
+            seen.append(problem.draws["a"].keys)
+            return super().step(problem, state, index)
+
+    draw(world, SUM, smc(1.0, particles=4), 3, sampler=Watched())
+    keys = torch.cat(seen)
+    assert len(seen) == 5 and len(keys.unique()) == len(keys)
 
 
 @pytest.mark.parametrize("kind", ["subs", "score", "score_unscaled"])
