@@ -293,7 +293,7 @@ def test_calls_are_counted_and_the_guess_costs_none_of_its_own(world: World, sam
         JOINT.batch(world, 3),
         world.tracks,
         prop=PATTERN,
-        tilting=smc(1.0, particles=5),
+        tilting=smc(1.0, particles=5, threshold=1.0),
         generate=("a", "b"),
         sampler=replace(sampler, resample_ratio=0.0) if isinstance(sampler, DPLMUnmasking) else sampler,
         seed=0,
