@@ -94,6 +94,7 @@ def test_a_motif_of_two_chains_is_scaffolded(folder: Path) -> None:
     for row in rows:
         at = row["protein"].index("AWWM")
         assert 2 <= at <= 4 and row["protein"][at + 7 : at + 9] == "HC" and 12 <= len(row["protein"]) <= 15
+        assert row["motif"] == f"{at + 1}-{at + 4} {at + 8}-{at + 9}"
 
 
 def test_the_three_tasks_of_two_tracks(folder: Path) -> None:

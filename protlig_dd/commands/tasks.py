@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from protlig_dd.data.conditions import read_proteins, read_structures
@@ -55,10 +55,17 @@ def _scaffold(options: Namespace) -> list[Request]:
             "--task scaffold: give --motif '10-40,A15-34,10-40' and the structure it comes from, --protein file.pdb"
         )
     motif = read_motif(options.motif, options.protein, total=options.total_length)
+    templates = [motif.template(i, seed=options.seed) for i in range(options.num)]
+    name = Path(options.protein).stem
     return [
-        Request(name=f"{Path(options.protein).stem}_{i}", given={"protein": motif.template(i, seed=options.seed).text})
-        for i in range(options.num)
+        Request(name=f"{name}_{i}", given={"protein": one.text}, about={"motif": _places(one.segments)})
+        for i, one in enumerate(templates)
     ]
+
+
+def _places(segments: Iterable[Sequence[int]]) -> str:
+    """Where the motif's segments stand in the new sequence, counted from 1: "11-15 40-52"."""
+    return " ".join(f"{segment[0] + 1}-{segment[-1] + 1}" for segment in segments)
 
 
 def _folding(options: Namespace) -> list[Request]:
