@@ -6,6 +6,7 @@ Proteins are batched by tokens, longest first, and written in parts; a stopped r
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -55,9 +56,9 @@ def embed_proteins(
     if out.suffix not in (".safetensors", ".parquet"):
         raise ConfigError(f"--out {out}: found '{out.suffix}', expected .safetensors or .parquet")
     mine = [proteins[i] for i in _of_shard(shard, len(proteins))]
-    repeated = sorted({name for name, _ in mine if [n for n, _ in mine].count(name) > 1}) if len(mine) < 5000 else []
-    if repeated or len({name for name, _ in mine}) != len(mine):
-        raise FormatError(f"two proteins are called '{(repeated or ['?'])[0]}'; give each a name of its own")
+    repeated = [name for name, count in Counter(name for name, _ in mine).items() if count > 1]
+    if repeated:
+        raise FormatError(f"two proteins are called '{repeated[0]}'; give each a name of its own")
     partial = out.with_name(out.name + ".partial")
     partial.mkdir(parents=True, exist_ok=True)
     done = _resume(partial, _settings(run, pool, shard))
@@ -68,6 +69,26 @@ def embed_proteins(
             bar.update(len(vectors))
     _join(partial, out, [name for name, _ in mine], _settings(run, pool, shard))
     return len(mine)
+
+
+def numbered(proteins: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Return proteins with names of their own: the second one called X is X.2, if none of the others is called so."""
+    given, counts = {name for name, _ in proteins}, Counter[str]()
+    result = []
+    for name, text in proteins:
+        counts[name] += 1
+        while counts[name] > 1 and f"{name}.{counts[name]}" in given:
+            counts[name] += 1
+        result.append((name if counts[name] == 1 else f"{name}.{counts[name]}", text))
+    return result
+
+
+def fitting(run: Run, proteins: Sequence[tuple[str, str]]) -> tuple[list[tuple[str, str]], list[str]]:
+    """Return the proteins that a run's track can hold, and the names of the others."""
+    track = run.parts.tracks["protein"]
+    sizes = [len(track.encode(text, where=name)) for name, text in proteins]
+    kept = [item for item, size in zip(proteins, sizes, strict=True) if size <= track.max_length]
+    return kept, [name for (name, _), size in zip(proteins, sizes, strict=True) if size > track.max_length]
 
 
 def _settings(run: Run, pool: str, shard: str) -> dict[str, Any]:
@@ -101,7 +122,9 @@ def _vectors(
     )
     for name, ids in encoded[:1]:
         if len(ids) > track.max_length:
-            raise FormatError(f"{name}: {len(ids)} tokens, the model takes {track.max_length}; embed parts of it")
+            raise FormatError(
+                f"{name}: {len(ids)} tokens, the model takes {track.max_length}; embed parts of it, or leave it out with --too-long skip"
+            )
     choice = run.choice
     for batch in _batches(encoded, tokens_per_call):
         packed = run.parts.complete(pack([{"protein": ids} for _, ids in batch], {"protein": track})).to(choice.device)

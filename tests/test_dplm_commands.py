@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from protlig_dd.cli import main
 from protlig_dd.commands.tasks import fixed_template
+from protlig_dd.embedding import numbered
 from protlig_dd.errors import ConfigError
 from protlig_dd.models.encoder import Encoder
 from protlig_dd.rng import Draws
@@ -216,3 +217,18 @@ def test_a_run_starts_from_a_published_folder_and_a_dplm2_from_a_dplm(folder: Pa
     assert main(["export", str(folder / "one"), "--out", str(folder / "start")]) == 0
     paired = [f"data.path={proteins}", f"data.structure_path={codes}", *QUICK, f"ckpt_path={folder / 'start'}"]
     assert main(["train", "dplm2/tiny", *paired, "--out", str(folder / "three")]) == 0
+
+
+def test_repeated_names_are_numbered() -> None:
+    given = [("a", "M"), ("b", "K"), ("a", "T"), ("a.2", "L"), ("a", "V")]
+    assert [name for name, _ in numbered(given)] == ["a", "b", "a.3", "a.2", "a.4"]
+
+
+def test_long_proteins_are_left_out_by_name_only_if_asked(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = fasta(folder / "long.fasta", ["MKTAYIAK", "G" * 400])
+    command = ["embed", "--model", str(folder / "one"), "--device", "cpu", "--protein", str(given)]
+    assert main([*command, "--out", str(folder / "refused.safetensors")]) == 1
+    assert "--too-long skip" in capsys.readouterr().err
+    assert main([*command, "--out", str(folder / "kept.safetensors"), "--too-long", "skip"]) == 0
+    told = capsys.readouterr().out
+    assert "1 proteins over 256 tokens are left out: p1" in told and "1 proteins:" in told

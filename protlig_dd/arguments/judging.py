@@ -60,6 +60,12 @@ def add_scoring(commands) -> None:  # type: ignore[no-untyped-def]
     sub.add_argument("--pool", default="mean", help="residues, mean (default) or begin")
     sub.add_argument("--tokens", type=int, default=16_384, help="tokens of one network call (16384)")
     sub.add_argument("--shard", default="0/1", metavar="i/n", help="only every n-th protein, from i")
+    sub.add_argument(
+        "--too-long",
+        default="refuse",
+        choices=["refuse", "skip"],
+        help="what is done about proteins that the model cannot hold; skip names them (refuse)",
+    )
     add_device(sub)
     sub = add_command(
         commands, "export", "scoring.export", "write an encoder as a folder that stock transformers loads"

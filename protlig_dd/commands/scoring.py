@@ -14,7 +14,7 @@ import numpy as np
 from protlig_dd.data.conditions import read_proteins
 from protlig_dd.data.mutants import read_mutants
 from protlig_dd.diffusion.times import Task
-from protlig_dd.embedding import embed_proteins
+from protlig_dd.embedding import embed_proteins, fitting, numbered
 from protlig_dd.errors import ConfigError
 from protlig_dd.evaluation.any_order import pseudo_log_likelihood, stratified_bound
 from protlig_dd.evaluation.chain_rule import chain_rule_nll
@@ -126,7 +126,16 @@ def _nats(run: Run, batch: TrackBatch, method: str, options: Namespace) -> tuple
 def embed(options: Namespace) -> Iterator[str]:
     """Write representations of proteins."""
     run = open_run(options.model, device=options.device)
-    proteins = read_proteins(options.protein)
+    given = read_proteins(options.protein)
+    proteins = numbered(given)
+    renamed = [new for (old, _), (new, _) in zip(given, proteins, strict=True) if old != new]
+    if renamed:
+        yield f"{len(renamed)} names stood there before and are numbered: {', '.join(renamed[:5])}{' ...' if len(renamed) > 5 else ''}"
+    if options.too_long == "skip" and "protein" in run.parts.tracks:
+        proteins, left_out = fitting(run, proteins)
+        if left_out:
+            longest = run.parts.tracks["protein"].max_length
+            yield f"{len(left_out)} proteins over {longest} tokens are left out: {', '.join(left_out[:5])}{' ...' if len(left_out) > 5 else ''}"
     written = embed_proteins(
         run, proteins, Path(options.out), pool=options.pool, tokens_per_call=options.tokens, shard=options.shard
     )
