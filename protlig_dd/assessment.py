@@ -16,7 +16,7 @@ from protlig_dd.config import to_mapping
 from protlig_dd.data.demo import RULES, DemoWorld, generate, motif_of
 from protlig_dd.data.table import TokenTable
 from protlig_dd.errors import ConfigError
-from protlig_dd.evaluation import ligands, proteins
+from protlig_dd.evaluation import ligands, proteins, structure_tokens
 from protlig_dd.evaluation.conditioning import condition_dependence
 from protlig_dd.evaluation.folding import find_fold
 from protlig_dd.evaluation.intervals import Score, format_scores
@@ -28,6 +28,7 @@ from protlig_dd.generation import Generator, Sample, example_requests
 from protlig_dd.output import rank, write_rows
 from protlig_dd.run import Run
 from protlig_dd.sampling import SamplerSettings
+from protlig_dd.tokens.tracks import Track
 
 SYNTHETIC = "A SYNTHETIC world: proteins, ligands and rules are made up from textbook motifs; nothing here is a drug."
 _TRAINING_TEXTS = 20_000  # training examples that novelty and neighbours are looked up in
@@ -178,7 +179,6 @@ def _samples(run: Run, table: TokenTable, split: str) -> Iterator[tuple[Section,
     generate_track = run.config.evaluation.generate
     requests = example_requests(run.parts, table, generate_track, range(len(table)))
     texts = [request.given.get("protein", "") for request in requests]
-    known = _texts(run, run.data.train, generate_track)
     for sampler in run.config.evaluation.samplers:
         started = time.perf_counter()
         generator = Generator(
@@ -187,8 +187,7 @@ def _samples(run: Run, table: TokenTable, split: str) -> Iterator[tuple[Section,
         samples = list(generator.generate(requests, 1))
         seconds = time.perf_counter() - started
         drawn = [s.texts.get(generate_track, "") for s in samples]
-        quality = ligands if generate_track == "ligand" else proteins
-        scores = quality.summary(drawn, known, seed=run.config.seed)
+        scores = _quality(run, table, drawn)
         name = _name(sampler)
         title = f"Samples by {name}, {split} split"
         heading = f"{title}: {len(samples)} in {seconds:.1f} s"
@@ -199,6 +198,31 @@ def _samples(run: Run, table: TokenTable, split: str) -> Iterator[tuple[Section,
             match = _match(world, texts, drawn)
             section = match.section(f"Motif and group, {name}, {split} split")
             yield replace(section, lines=tuple(match.lines())), match.lines()
+
+
+def _quality(run: Run, table: TokenTable, drawn: Sequence[str]) -> list[Score]:
+    """The scores of generated texts, by what they are."""
+    track, seed = run.parts.tracks[run.config.evaluation.generate], run.config.seed
+    if track.aligned_to is not None and track.aligned_to in run.parts.tracks:
+        nulls = structure_tokens.Nulls(_chains(run, run.data.train, track))
+        tokens = [track.split(text, where="a sample") if text else [] for text in drawn]
+        return structure_tokens.summary(tokens, _chains(run, table, track), nulls, known=_emitted(track), seed=seed)
+    known = _texts(run, run.data.train, track.name)
+    if track.name == "ligand":
+        return ligands.summary(drawn, known, seed=seed)
+    return proteins.summary(drawn, known, seed=seed)
+
+
+def _emitted(track: Track) -> frozenset[str]:
+    return frozenset(track.vocabulary.decode(track.vocabulary.emittable_ids))
+
+
+def _chains(run: Run, table: TokenTable, track: Track) -> list[structure_tokens.Folded]:
+    """Proteins with their structure tokens."""
+    assert track.aligned_to is not None
+    rows = _spread(table, _TRAINING_TEXTS)
+    texts = zip(_texts(run, rows, track.aligned_to), _texts(run, rows, track.name), strict=True)
+    return [structure_tokens.Folded(sequence=a, tokens=track.split(b, where="data")) for a, b in texts if a and b]
 
 
 def _folded(run: Run, source: str) -> tuple[Section, list[str]]:

@@ -204,7 +204,7 @@ def _record(where: str, cells: Sequence[Any], places: Mapping[str, int], table: 
         texts=texts,
         label=_label(where, cell("label"), "label" in places and table.header[places["label"]]),
         affinity=_affinity(where, cell("affinity"), table.header[places["affinity"]] if "affinity" in places else ""),
-        split=_split(cell("split")),
+        split=split_word(cell("split")),
         name=cell("name"),
     )
 
@@ -237,5 +237,6 @@ def _affinity(where: str, text: str, column: str) -> float | None:
     return value
 
 
-def _split(text: str) -> str | None:
+def split_word(text: str) -> str | None:
+    """Return "train", "validation" or "test" for the usual words for them, another word as it is, None for no word."""
     return SPLIT_WORDS.get(text.lower(), text.lower()) if text else None

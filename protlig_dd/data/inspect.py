@@ -172,12 +172,19 @@ def inspect(
 
 
 def usual_tracks(structure: str = "") -> dict[str, Track]:
-    """Return the default tracks, with one for structure tokens if there is an example of them: digits are codes, letters 3Di."""
+    """Return the default tracks, with one for structure tokens if there is an example of them."""
     tracks = {"protein": ProteinTrack().build("protein"), "ligand": LigandTrack().build("ligand")}
     if structure:
-        alphabet: Alphabet = "dplm2" if structure[:1].isdigit() else "3di"
-        tracks["structure"] = StructureTrack(alphabet=alphabet).build("structure")
+        tracks["structure"] = StructureTrack(alphabet=_alphabet(structure)).build("structure")
     return tracks
+
+
+def _alphabet(structure: str) -> Alphabet:
+    """The alphabet that a structure's first token, or its letters, are of."""
+    first = structure.split(",")[0].strip()
+    if first[:1].isdigit() or first.startswith("<K"):
+        return "kanzi" if len(first) % 4 or first.startswith("<K") else "dplm2"
+    return "ss3" if set(first.upper()) <= set("CEH") else "3di"
 
 
 def recognise(

@@ -130,5 +130,8 @@ def _held(proteins: _Side, structures: _Side) -> Iterator[Record]:
 def _joined(protein: Record, structure: Record) -> Record:
     assert protein.name == structure.name, (protein.where, structure.where)
     return dataclasses.replace(
-        protein, where=f"{protein.where} and {structure.where}", texts={**protein.texts, **structure.texts}
+        protein,
+        where=f"{protein.where} and {structure.where}",
+        texts={**protein.texts, **structure.texts},
+        split=protein.split or structure.split,
     )

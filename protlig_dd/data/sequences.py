@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
-from protlig_dd.data.complexes import Columns, read_pairs
+from protlig_dd.data.complexes import Columns, read_pairs, split_word
 from protlig_dd.data.files import data_suffix, read_lines
 from protlig_dd.data.records import Record
 from protlig_dd.data.tables import TABLE_SUFFIXES
@@ -19,6 +19,8 @@ FASTA_SUFFIXES = (".fasta", ".fa", ".faa", ".fas")
 def read_fasta(path: Path, *, track: str = "protein") -> Iterator[Record]:
     """Yield the sequences of a FASTA file, lazily; the name is the first word behind ">", `where` its line.
 
+    The words behind the name may say the part: SET=train, SET=test, VALIDATION=True (FLIP), or split=train.
+
     Upper and lower case, blank lines and Windows line ends are accepted; letters are checked when tokens are made.
 
     Args:
@@ -28,13 +30,14 @@ def read_fasta(path: Path, *, track: str = "protein") -> Iterator[Record]:
     Raises:
         FormatError: if the file is not text, or does not begin with ">".
     """
-    name, line_of_name, pieces = None, 0, list[str]()
+    name, split, line_of_name, pieces = None, None, 0, list[str]()
     for number, line in read_lines(path):
         line = line.strip()
         if line.startswith(">"):
             if name is not None:
-                yield Record(where=f"{path}:{line_of_name}", texts={track: "".join(pieces)}, name=name)
-            name, line_of_name, pieces = (line[1:].split() or [""])[0], number, []
+                yield Record(where=f"{path}:{line_of_name}", texts={track: "".join(pieces)}, name=name, split=split)
+            words = line[1:].split() or [""]
+            name, split, line_of_name, pieces = words[0], _split(words[1:]), number, []
         elif name is not None:
             pieces.append(line)
         elif line and not line.startswith(";"):
@@ -43,7 +46,15 @@ def read_fasta(path: Path, *, track: str = "protein") -> Iterator[Record]:
             )
     if name is None:
         raise FormatError(f"{path}: found no '>' line, expected a FASTA file; check how it was made or downloaded")
-    yield Record(where=f"{path}:{line_of_name}", texts={track: "".join(pieces)}, name=name)
+    yield Record(where=f"{path}:{line_of_name}", texts={track: "".join(pieces)}, name=name, split=split)
+
+
+def _split(words: list[str]) -> str | None:
+    """The part that the words behind a name tell, as FLIP writes it: SET=train VALIDATION=True; None where they tell none."""
+    told = {key.lower(): value for key, sep, value in (word.partition("=") for word in words) if sep}
+    if told.get("validation", "").lower() == "true":
+        return "validation"
+    return split_word(told.get("set") or told.get("split") or "")
 
 
 def read_sequences(path: Path, columns: Columns | None = None) -> Iterator[Record]:

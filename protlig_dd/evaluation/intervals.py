@@ -169,7 +169,7 @@ def bootstrap_mean(
         return normal_interval(
             float(array.mean()), float(array.std(ddof=1)) / math.sqrt(len(array)), len(array), level=level
         )
-    return _ratio_bootstrap(array, np.ones(len(array)), seed=seed, num_resamples=num_resamples, level=level)
+    return ratio_bootstrap(array, np.ones(len(array)), seed=seed, num_resamples=num_resamples, level=level)
 
 
 def cluster_bootstrap_mean(
@@ -204,7 +204,7 @@ def cluster_bootstrap_mean(
     codes = np.array([numbers.setdefault(label, len(numbers)) for label in clusters], dtype=np.int64)
     sums = np.bincount(codes, weights=array, minlength=len(numbers))
     counts = np.bincount(codes, minlength=len(numbers)).astype(np.float64)
-    return _ratio_bootstrap(sums, counts, seed=seed, num_resamples=num_resamples, level=level)
+    return ratio_bootstrap(sums, counts, seed=seed, num_resamples=num_resamples, level=level)
 
 
 def _finite(values: Any) -> Float[np.ndarray, " n"]:
@@ -217,10 +217,22 @@ def _finite(values: Any) -> Float[np.ndarray, " n"]:
     return array
 
 
-def _ratio_bootstrap(
-    sums: Float[np.ndarray, " c"], counts: Float[np.ndarray, " c"], *, seed: int, num_resamples: int, level: float
+def ratio_bootstrap(
+    sums: Float[np.ndarray, " c"],
+    counts: Float[np.ndarray, " c"],
+    *,
+    seed: int = 0,
+    num_resamples: int = _NUM_RESAMPLES,
+    level: float = 0.95,
 ) -> Estimate:
-    """Return sum(sums) / sum(counts) with its interval over resampled rows."""
+    """Return sum(sums) / sum(counts) with its interval over resampled rows, such as chains with so many right residues of so many.
+
+    Args:
+        sums, counts: of each row.
+        seed: of the resampling.
+        num_resamples: how many sets of rows are drawn.
+        level: coverage of the interval.
+    """
     tail = 50 * (1 - level)
     z_value(level)  # refuses a level outside (0, 1)
     num = int(counts.sum())

@@ -8,7 +8,7 @@ from typing import Literal
 from protlig_dd.config import settings
 from protlig_dd.tokens.ligand import ligand_vocabulary, load_vocabulary, tokenize_smiles
 from protlig_dd.tokens.protein import AMINO_ACIDS, Emits, protein_vocabulary, split_protein
-from protlig_dd.tokens.structure import Alphabet, num_joint_rows, split_codes, structure_vocabulary
+from protlig_dd.tokens.structure import Alphabet, num_joint_rows, separator, split_codes, structure_vocabulary
 from protlig_dd.tokens.tracks import Track
 
 
@@ -74,10 +74,10 @@ class LigandTrack:
 
 @settings
 class StructureTrack:
-    """The settings of a structure track whose ids follow the protein's in one joint table (DPLM-2's layout).
+    """The settings of a structure track, one token a residue, whose ids follow the protein's in one joint table (DPLM-2's layout).
 
     Args:
-        alphabet: "dplm2" (8,192 codes) or "3di" (Foldseek's twenty letters).
+        alphabet: "dplm2" (8,192 codes), "kanzi" (1,000 codes), "3di" (Foldseek's twenty letters) or "ss3" (helix H, strand E, coil C).
         max_length: tokens at most, specials included.
         aligned_to: the track that has one token for each of this one's.
     """
@@ -102,7 +102,7 @@ class StructureTrack:
             split=split,
             aligned_to=self.aligned_to,
             add_ends=self.add_ends,
-            separator="," if alphabet == "dplm2" else "",
+            separator=separator(alphabet),
         )
 
 

@@ -1,31 +1,48 @@
 """Structure tokens: one symbol for each residue, whose ids follow those of the protein alphabet in one joint table.
 
 Source: DPLM-2 (Wang et al. 2024): ids 0-32 are the ESM alphabet, then `<cls_struct>`, `<eos_struct>`, `<unk_struct>`, the codes, and last
-`<mask_struct>`. With 8,192 codes that is 8,229 rows; with Foldseek's twenty 3Di letters, 57.
+`<mask_struct>`. With 8,192 codes that is 8,229 rows; with Foldseek's twenty 3Di letters, 57. Kanzi has 1,000 codes (levels 8, 5, 5, 5);
+"ss3" is helix, strand and coil.
 """
 
 from __future__ import annotations
 
+import re
+from functools import partial
 from typing import Literal
 
 from protlig_dd.errors import FormatError
 from protlig_dd.tokens.protein import SYMBOLS
 from protlig_dd.tokens.vocabulary import Vocabulary
 
-Alphabet = Literal["dplm2", "3di"]
+Alphabet = Literal["dplm2", "kanzi", "3di", "ss3"]
 
-_CODES: dict[str, tuple[str, ...]] = {
+_CODES: dict[Alphabet, tuple[str, ...]] = {
     "dplm2": tuple(f"{i:04d}" for i in range(8192)),
+    "kanzi": tuple(f"{i:03d}" for i in range(1000)),
     "3di": tuple("ACDEFGHIKLMNPQRSTVWY"),
+    "ss3": tuple("CEH"),
 }
 _KNOWN = {name: frozenset(codes) for name, codes in _CODES.items()}
-_WIDTH = 4
+_WIDTH = {name: len(codes[0]) for name, codes in _CODES.items()}
 _FIRST_CODE = len(SYMBOLS) + 3
+_NAMED = re.compile(r"<K(\d+)>|(?<![\w<])K(\d+)(?![\w>])")
+
+
+def separator(alphabet: Alphabet) -> str:
+    """Return what stands between tokens in a text: commas between numbers, nothing between letters."""
+    return "," if _WIDTH[alphabet] > 1 else ""
 
 
 def num_joint_rows(alphabet: Alphabet) -> int:
     """Return the rows of a table that holds the protein alphabet and a structure alphabet: 8,229 for DPLM-2."""
     return len(SYMBOLS) + len(_CODES[alphabet]) + 4
+
+
+def _numbered(found: re.Match[str], width: int) -> str:
+    """A code as `<K5>` or K5 in digits; one that is too large stays as it is, and is no code."""
+    digits = f"{int(found[1] or found[2]):0{width}d}"
+    return f",{digits}," if len(digits) == width else f",{found[0]},"
 
 
 def structure_vocabulary(alphabet: Alphabet) -> Vocabulary:
@@ -44,18 +61,19 @@ def structure_vocabulary(alphabet: Alphabet) -> Vocabulary:
 
 
 def split_codes(text: str, alphabet: Alphabet, *, where: str = "structure") -> list[str]:
-    """Return the symbols of a structure text: 3Di letters, or four-digit codes with or without commas between them.
+    """Return the symbols of a structure text: letters, or codes of a fixed width with or without commas between them.
+
+    Kanzi's codes may also stand as `<K5>` or `K5`, as language models write them.
 
     Raises:
         FormatError: for an empty text, or anything that is no symbol of the alphabet, with its place.
     """
-    compact = "".join(text.split())
-    if alphabet == "dplm2":
-        pieces = [piece for piece in compact.split(",") if piece]
-        symbols = [piece[i : i + _WIDTH] for piece in pieces for i in range(0, len(piece), _WIDTH)]
-        expected = "four-digit codes 0000 to 8191, with or without commas"
+    width, codes = _WIDTH[alphabet], _CODES[alphabet]
+    if width > 1:
+        symbols = re.findall(rf"\d{{{width}}}|[^\s,]+", _NAMED.sub(partial(_numbered, width=width), text))
+        expected = f"codes of {width} digits, {codes[0]} to {codes[-1]}, with or without commas"
     else:
-        symbols, expected = list(compact.upper()), f"the letters {''.join(_CODES[alphabet])}"
+        symbols, expected = list("".join(text.split()).upper()), f"the letters {''.join(codes)}"
     if not symbols:
         raise FormatError(f"{where}: found an empty structure, expected {expected}; remove the record")
     known = _KNOWN[alphabet]

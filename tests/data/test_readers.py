@@ -249,3 +249,17 @@ def test_suffixes_ignore_compression_and_case():
         "",
         ".jsonl",
     ]
+
+
+def test_headers_of_fasta_may_tell_the_part(tmp_path) -> None:
+    path = tmp_path / "flip.fasta"
+    lines = [
+        "1a SET=train VALIDATION=False",
+        "1b SET=train VALIDATION=True",
+        "1c SET=test VALIDATION=False",
+        "1d split=val",
+        "1e OS=x",
+    ]
+    path.write_text("".join(f">{line}\nMKT\n" for line in lines))
+    found = {record.name: record.split for record in read_sequences(path)}
+    assert found == {"1a": "train", "1b": "validation", "1c": "test", "1d": "validation", "1e": None}

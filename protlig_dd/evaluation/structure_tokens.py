@@ -1,0 +1,125 @@
+"""How right predicted structure tokens are, each figure beside what needs no model: the commonest token, the residue's own commonest
+token, and the nearest training protein's tokens.
+
+Accuracies divide by the **true** length: a short answer cannot score by being short, and what stands behind the true end counts nothing.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Float
+
+from protlig_dd.evaluation.intervals import Estimate, Score, ratio_bootstrap, wilson
+from protlig_dd.evaluation.neighbours import KmerIndex, encode, nearest_identities
+from protlig_dd.geometry.tm_align import dynamic_alignment
+
+Tokens = Sequence[str]
+_MATCH, _MISMATCH, _OPENING = 1.0, 0.0, -2.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Folded:
+    """A protein and the tokens that stand for its structure, one a residue."""
+
+    sequence: str
+    tokens: Tokens
+
+
+@dataclass(frozen=True)
+class Nulls:
+    """What can be predicted without a model, from training proteins.
+
+    Args:
+        training: proteins with their tokens; one token a residue.
+    """
+
+    training: Sequence[Folded]
+
+    @cached_property
+    def commonest(self) -> str:
+        """The commonest token of all."""
+        return Counter(token for one in self.training for token in one.tokens).most_common(1)[0][0]
+
+    @cached_property
+    def by_residue(self) -> dict[str, str]:
+        """The commonest token of each residue."""
+        counts = defaultdict[str, Counter[str]](Counter)
+        for one in self.training:
+            for residue, token in zip(one.sequence, one.tokens, strict=True):
+                counts[residue][token] += 1
+        return {residue: count.most_common(1)[0][0] for residue, count in counts.items()}
+
+    @cached_property
+    def _index(self) -> KmerIndex:
+        return KmerIndex.build([one.sequence for one in self.training])
+
+    def always(self, sequences: Sequence[str]) -> list[list[str]]:
+        """Return the commonest token for every residue."""
+        return [[self.commonest] * len(sequence) for sequence in sequences]
+
+    def of_residues(self, sequences: Sequence[str]) -> list[list[str]]:
+        """Return the commonest token of each residue; of residues that training never had, the commonest of all."""
+        return [[self.by_residue.get(residue, self.commonest) for residue in sequence] for sequence in sequences]
+
+    def of_neighbours(self, sequences: Sequence[str]) -> list[list[str]]:
+        """Return the tokens of the nearest training protein where it aligns, elsewhere the commonest token of the residue."""
+        _, nearest = nearest_identities(sequences, self._index)
+        predicted = self.of_residues(sequences)
+        for tokens, sequence, row in zip(predicted, sequences, nearest.tolist(), strict=True):
+            neighbour = self.training[row]
+            equal = encode(sequence)[:, None] == encode(neighbour.sequence)[None]
+            for i, j in dynamic_alignment(np.where(equal, _MATCH, _MISMATCH), _OPENING).tolist():
+                tokens[i] = neighbour.tokens[j]
+        return predicted
+
+
+def token_accuracy(predicted: Sequence[Tokens], true: Sequence[Tokens], *, seed: int = 0) -> Estimate:
+    """Return the share of true tokens that stand at their places in the predictions, with the interval over chains.
+
+    Raises:
+        ValueError: if there is not one prediction for each chain.
+    """
+    if len(predicted) != len(true):
+        raise ValueError(f"found {len(predicted)} predictions for {len(true)} chains, expected one each")
+    right = [sum(a == b for a, b in zip(one, other, strict=False)) for one, other in zip(predicted, true, strict=True)]
+    return ratio_bootstrap(_numbers(right), _numbers([len(t) for t in true]), seed=seed)
+
+
+def _numbers(values: Sequence[int]) -> Float[np.ndarray, " n"]:
+    return np.asarray(values, dtype=np.float64)
+
+
+def summary(
+    predicted: Sequence[Tokens], true: Sequence[Folded], nulls: Nulls, *, known: frozenset[str], seed: int = 0
+) -> list[Score]:
+    """Return token accuracy beside its three nulls, length match and the share of valid tokens.
+
+    Args:
+        predicted: tokens of each chain, as the model gave them.
+        true: the chains.
+        nulls: made of the training part.
+        known: the tokens of the alphabet.
+        seed: of the intervals.
+    """
+    sequences, tokens = [one.sequence for one in true], [one.tokens for one in true]
+    accuracy = token_accuracy(predicted, tokens, seed=seed)
+
+    def beside(make: Callable[[Sequence[str]], list[list[str]]], name: str) -> Score:
+        null = token_accuracy(make(sequences), tokens, seed=seed)
+        return Score(name="token accuracy", value=accuracy, null=null, null_name=name)
+
+    matched = sum(len(one) == len(other) for one, other in zip(predicted, tokens, strict=True))
+    valid = sum(token in known for one in predicted for token in one)
+    scores = [
+        beside(nulls.always, f"always {nulls.commonest}"),
+        beside(nulls.of_residues, "the residue's commonest token"),
+        beside(nulls.of_neighbours, "nearest training protein"),
+        Score(name="length match", value=wilson(matched, len(true))),
+    ]
+    total = sum(map(len, predicted))
+    return [*scores, Score(name="valid tokens", value=wilson(valid, total))] if total else scores
