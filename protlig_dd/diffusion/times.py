@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from itertools import combinations
 from typing import Literal, NamedTuple
 
 import torch
@@ -159,13 +160,18 @@ class Task:
 
 
 def named_tasks(tracks: tuple[str, ...]) -> dict[str, Task]:
-    """Return the tasks that need only a name: `joint`, `independent`, `apart`, `<a>_only`, and `<a>_given_<b>` for every pair."""
+    """Return the tasks that need only a name: `joint`, `independent`, `apart`, `<a>_only`, and `<a>_given_<b>` for every pair.
+
+    Of three tracks there are also `<a>_given_<b>_<c>` and `<a>_<b>_given_<c>`, the tracks in the experiment's order.
+    """
     tasks = {f"{a}_only": Task(noised=((a,),)) for a in tracks}
     if len(tracks) > 1:
         tasks["joint"] = Task(noised=(tracks,))
         tasks["independent"] = Task(noised=tuple((a,) for a in tracks))
         tasks["apart"] = Task(noised=tuple((a,) for a in tracks), apart=True)
-        tasks |= {f"{a}_given_{b}": Task(noised=((a,),), clean=(b,)) for a in tracks for b in tracks if a != b}
+        parts = [part for size in range(1, len(tracks)) for part in combinations(tracks, size)]
+        conditionals = [(a, b) for a in parts for b in parts if not set(a) & set(b)]
+        tasks |= {f"{'_'.join(a)}_given_{'_'.join(b)}": Task(noised=(a,), clean=b) for a, b in conditionals}
     return tasks
 
 

@@ -122,7 +122,7 @@ class DiT(nn.Module):
         for i, block in enumerate(self.blocks):
             arguments: tuple[object, ...] = (x, layout, by, condition)
             if wanted is not None and i == len(self.blocks) - 1:
-                arguments = (*wanted.read_of(x, by), condition, None, None, wanted)
+                arguments = (*wanted.read_of(x, by), condition, None, wanted)
             x = checkpoint(block, *arguments, use_reentrant=False) if self._checkpoints else block(*arguments)
         if wanted is not None:
             return {self.track: self.head(x, wanted.layout, condition)}

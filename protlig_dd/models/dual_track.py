@@ -3,6 +3,7 @@
 All tracks are updated in parallel from the inputs of layer i: a block's context is the hidden state of the other track before its own
 block i. Attention runs along the sequence, never across the batch; cross-attention is gated and starts at zero; every track has its own
 noise level, so a clean condition is told that it is clean. With more than two tracks the context is all others, one behind the other.
+Where a track is aligned to another, residue by residue, cross-attention between the two knows positions; between others it does not.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ from protlig_dd.nn.blocks import BlockShape, DiTBlock, Head
 from protlig_dd.nn.embeddings import ConditionEmbedding, NoiseLevelEmbedding
 from protlig_dd.nn.flops import attention_flops, linear_flops
 from protlig_dd.nn.layers import Activation, CrossAttention, LocalConvolution
-from protlig_dd.nn.packed import joined, wanted_tokens
-from protlig_dd.nn.rotary import rotation
+from protlig_dd.nn.packed import Context, joined, turned, wanted_tokens
+from protlig_dd.nn.rotary import Rotation, rotation
 from protlig_dd.tokens.tracks import Layout, TrackBatch, TrackSet
 
 
@@ -63,7 +64,8 @@ class DualTrackSettings:
         for name in self.conv_width or {}:
             if name not in tracks:
                 raise ConfigError(f"model.conv_width: found track '{name}', expected one of {', '.join(tracks)}")
-        return DualTrack(self, {name: track.vocabulary.num_rows for name, track in tracks.items()}, backend)
+        rows = {name: track.vocabulary.num_rows for name, track in tracks.items()}
+        return DualTrack(self, rows, {name: track.aligned_to or name for name, track in tracks.items()}, backend)
 
 
 class TrackStack(nn.Module):
@@ -93,8 +95,11 @@ class TrackStack(nn.Module):
 class DualTrack(nn.Module):
     """A denoiser of several tracks that read each other."""
 
-    def __init__(self, config: DualTrackSettings, num_rows: Mapping[str, int], backend: Backend) -> None:
+    def __init__(
+        self, config: DualTrackSettings, num_rows: Mapping[str, int], numbering: Mapping[str, str], backend: Backend
+    ) -> None:
         super().__init__()
+        self.numbering = dict(numbering)  # the track whose positions each track's are
         self.head_size = config.hidden_size // config.num_heads
         self.num_blocks = config.num_blocks
         widths = config.conv_width or {}
@@ -126,13 +131,13 @@ class DualTrack(nn.Module):
             before = hidden
             hidden = {}
             for name, stack in self._stacks.items():
-                context, context_layout = _context(name, before, layouts)
+                context = self._context(name, before, layouts, rotations)
                 own = (before[name], layouts[name], rotations[name])
                 only = wanted[name] if i == self.num_blocks - 1 else None
                 if only is not None:
                     own = only.read_of(before[name], rotations[name])
-                    context, context_layout = only.context_of(context, context_layout)
-                arguments = (*own, conditions[name], context, context_layout, only)
+                    context = only.context_of(context)
+                arguments = (*own, conditions[name], context, only)
                 if self.activation_checkpointing and self.training:
                     hidden[name] = checkpoint(stack.blocks[i], *arguments, use_reentrant=False)
                 else:
@@ -143,6 +148,30 @@ class DualTrack(nn.Module):
             layout, rows = (layouts[name], asked[name]) if only is None else (only.layout, None)
             logits[name] = stack.head(hidden[name], layout, conditions[name], rows)
         return logits
+
+    def _context(
+        self,
+        name: str,
+        hidden: Mapping[str, Tensor],
+        layouts: Mapping[str, Layout],
+        rotations: Mapping[str, Rotation],
+    ) -> Context:
+        """What a track reads: the other track, or all others with each example's tokens one behind the other."""
+        others = [n for n in hidden if n != name]
+        together = torch.cat([hidden[n] for n in others]) if len(others) > 1 else hidden[others[0]]
+        by = None
+        if any(self.numbering[n] == self.numbering[name] for n in others):  # the rest stands unturned, at position 0
+            turns = [
+                rotations[n]
+                if self.numbering[n] == self.numbering[name]
+                else rotation(torch.zeros_like(layouts[n].position), self.head_size)
+                for n in others
+            ]
+            by = Rotation(torch.cat([t.cos for t in turns]), torch.cat([t.sin for t in turns]))
+        if len(others) == 1:
+            return Context(together, layouts[others[0]], by)
+        index, layout = joined(tuple(layouts[n] for n in others))
+        return Context(together.index_select(0, index), layout, None if by is None else turned(by, index))
 
     @property
     def _stacks(self) -> dict[str, TrackStack]:
@@ -170,12 +199,3 @@ class DualTrack(nn.Module):
                     total += linear_flops(block.cross.kv) * sum(o.num_tokens for o in others)
                     total += attention_flops(size, crossed)
         return total
-
-
-def _context(name: str, hidden: Mapping[str, Tensor], layouts: Mapping[str, Layout]) -> tuple[Tensor, Layout]:
-    """Return what a track reads: the other track, or all others with each example's tokens one behind the other."""
-    others = [n for n in hidden if n != name]
-    if len(others) == 1:
-        return hidden[others[0]], layouts[others[0]]
-    index, layout = joined(tuple(layouts[n] for n in others))
-    return torch.cat([hidden[n] for n in others]).index_select(0, index), layout

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from protlig_dd.nn.attention import Backend
 from protlig_dd.nn.layers import Activation, CrossAttention, FeedForward, SelfAttention, zero_init
-from protlig_dd.nn.packed import Wanted, add_gated, common_length, modulate
+from protlig_dd.nn.packed import Context, Wanted, add_gated, common_length, modulate, turned
 from protlig_dd.nn.rotary import Rotation
 from protlig_dd.tokens.tracks import Layout
 
@@ -56,8 +56,7 @@ class DiTBlock(nn.Module):
         layout: Layout,
         by: Rotation,
         condition: Float[Tensor, "b c"],
-        context: Float[Tensor, "m c2"] | None = None,
-        context_layout: Layout | None = None,
+        context: Context | None = None,
         wanted: Wanted | None = None,
     ) -> Float[Tensor, "a e"]:
         """Return the track's tokens after the block: all of them, or those wanted.
@@ -67,7 +66,7 @@ class DiTBlock(nn.Module):
             layout: their layout.
             by: their rotary angles.
             condition: the noise-level vector of each example in this track.
-            context, context_layout: the other track's tokens; needed if the block has a cross-attention branch.
+            context: the other tracks' tokens; needed if the block has a cross-attention branch.
             wanted: the tokens whose output is asked for; x, layout, by and the context are then what it says is read.
         """
         chunks = self.modulation(condition).chunk(self.num_chunks, dim=-1)
@@ -75,14 +74,15 @@ class DiTBlock(nn.Module):
         shift, scale, gate = chunks[:3]
         attended = self.attention(modulate(self.norm1(x), shift, scale, segment, length), layout, by, wanted)
         if wanted is not None:
-            x, layout = x.index_select(0, wanted.queries), wanted.layout
+            x, layout, by = x.index_select(0, wanted.queries), wanted.layout, turned(by, wanted.queries)
             segment, length = layout.segment, common_length(layout)
         x = add_gated(x, self.dropout(attended), gate, segment, length)
         if self.cross is not None:
-            assert context is not None and context_layout is not None, "a block with cross-attention needs a context"
+            assert context is not None, "a block with cross-attention needs a context"
             shift, scale, gate = chunks[6:]
             query = modulate(self.norm_cross(x), shift, scale, segment, length)
-            read = self.cross(query, self.norm_context(context), layout, context_layout)
+            both = None if context.by is None else (by, context.by)
+            read = self.cross(query, self.norm_context(context.hidden), layout, context.layout, both)
             x = add_gated(x, self.dropout(read), gate, segment, length)
         shift, scale, gate = chunks[3:6]
         inner = self.mlp(modulate(self.norm2(x), shift, scale, segment, length))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from protlig_dd.nn.attention import Backend, attention
 from protlig_dd.nn.packed import Wanted, window_rows
-from protlig_dd.nn.rotary import Rotation, rotate_heads
+from protlig_dd.nn.rotary import Rotation, rotate, rotate_heads
 from protlig_dd.tokens.tracks import Layout
 
 Activation = Literal["gelu", "gelu_tanh"]
@@ -58,7 +58,7 @@ class SelfAttention(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """Attention from one track to another, without positions: the two are not aligned."""
+    """Attention from one track to another; positions count only where the two are aligned, residue by residue."""
 
     def __init__(self, hidden_size: int, context_size: int, num_heads: int, backend: Backend) -> None:
         super().__init__()
@@ -69,11 +69,24 @@ class CrossAttention(nn.Module):
         self.out = nn.Linear(hidden_size, hidden_size, bias=False)
 
     def forward(
-        self, x: Float[Tensor, "n e"], context: Float[Tensor, "m c"], layout: Layout, context_layout: Layout
+        self,
+        x: Float[Tensor, "n e"],
+        context: Float[Tensor, "m c"],
+        layout: Layout,
+        context_layout: Layout,
+        by: tuple[Rotation, Rotation] | None = None,
     ) -> Float[Tensor, "n e"]:
-        """Return what each token reads from its example's context; zeros where there is none."""
+        """Return what each token reads from its example's context; zeros where there is none.
+
+        Args:
+            x, layout: the tokens that read.
+            context, context_layout: those that are read.
+            by: rotary angles of both, where they are aligned.
+        """
         q = self.q(x).unflatten(-1, (self.num_heads, -1))
         k, v = self.kv(context).unflatten(-1, (2, self.num_heads, -1)).unbind(1)
+        if by is not None:
+            q, k = rotate(q, by[0]), rotate(k, by[1])
         read = attention(q, k, v, layout, context_layout, backend=self.backend)
         projected: Tensor = self.out(read.flatten(1))
         return projected

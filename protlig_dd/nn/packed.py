@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -112,6 +112,19 @@ class _AddGated(torch.autograd.Function):
         return g, to_y.view(y.shape), to_gate, None, None
 
 
+class Context(NamedTuple):
+    """What a track reads from the others: their hidden states, their layout, and their rotary angles where positions correspond."""
+
+    hidden: Float[Tensor, "m e"]
+    layout: Layout
+    by: Rotation | None = None
+
+
+def turned(by: Rotation, rows: Int[Tensor, " a"]) -> Rotation:
+    """Return the angles of some tokens."""
+    return Rotation(by.cos.index_select(0, rows), by.sin.index_select(0, rows))
+
+
 @dataclass(frozen=True)
 class Wanted:
     """Which tokens of a track the last block has to produce, and which it has to read for that.
@@ -134,13 +147,15 @@ class Wanted:
         """Return hidden states, layout and rotary angles of the tokens that are read."""
         if len(self.read) == len(x):
             return x, self.read_layout, by
-        turned = Rotation(by.cos.index_select(0, self.read), by.sin.index_select(0, self.read))
-        return x.index_select(0, self.read), self.read_layout, turned
+        return x.index_select(0, self.read), self.read_layout, turned(by, self.read)
 
-    def context_of(self, context: Float[Tensor, "m e"], layout: Layout) -> tuple[Tensor, Layout]:
+    def context_of(self, context: Context) -> Context:
         """Return the context of the examples that are kept."""
-        rows, kept_layout = rows_of(self.kept, layout)
-        return (context, layout) if len(rows) == len(context) else (context.index_select(0, rows), kept_layout)
+        rows, layout = rows_of(self.kept, context.layout)
+        if len(rows) == len(context.hidden):
+            return context
+        by = None if context.by is None else turned(context.by, rows)
+        return Context(context.hidden.index_select(0, rows), layout, by)
 
 
 def wanted_tokens(at: Int[Tensor, " a"] | None, layout: Layout) -> Wanted | None:

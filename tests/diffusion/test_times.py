@@ -175,6 +175,14 @@ def test_named_tasks_are_the_five_modes_independent_and_apart() -> None:
     assert set(named_tasks(("protein",))) == {"protein_only"}
 
 
+def test_three_tracks_have_every_conditional_by_name() -> None:
+    tasks = named_tasks(("protein", "structure", "ligand"))
+    conditionals = {name: task for name, task in tasks.items() if task.clean}
+    assert len(conditionals) == 12, "six of one track given one, three given two, three of two tracks"
+    assert conditionals["protein_ligand_given_structure"] == Task(noised=(("protein", "ligand"),), clean=("structure",))
+    assert conditionals["structure_given_protein_ligand"] == Task(noised=(("structure",),), clean=("protein", "ligand"))
+
+
 def test_tasks_are_drawn_at_their_weights() -> None:
     """Each example for itself, whatever the batch: z-tests at 4 standard errors."""
     mixture = TaskMixture({"joint": 1.0, "ligand_given_protein": 2.5, "protein_only": 0.5, "ligand_only": 0.0}, TRACKS)

@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from protlig_dd.errors import ConfigError
 from protlig_dd.models.dual_track import DualTrack, DualTrackSettings
 from protlig_dd.nn.flops import linear_flops
-from protlig_dd.tokens.settings import LigandTrack, ProteinTrack
+from protlig_dd.tokens.settings import LigandTrack, ProteinTrack, StructureTrack
 from protlig_dd.tokens.tracks import TrackBatch, TrackSet, pack
 
 TRACKS: TrackSet = {
@@ -234,6 +234,7 @@ def test_with_three_tracks_the_context_is_all_others_one_behind_the_other() -> N
 
 def by_hand(model: DualTrack, batch: TrackBatch, sigma: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return the logits of one example: every layer written out, with contexts concatenated in the order of the tracks."""
+    from protlig_dd.nn.packed import Context
     from protlig_dd.nn.rotary import rotation
     from protlig_dd.tokens.tracks import Layout
 
@@ -249,9 +250,8 @@ def by_hand(model: DualTrack, batch: TrackBatch, sigma: dict[str, Tensor]) -> di
         for name, stack in model.stacks.items():
             context = torch.cat([before[other] for other in model.stacks if other != name])
             by = rotation(layouts[name].position, model.head_size)
-            hidden[name] = stack.blocks[i](
-                before[name], layouts[name], by, level[name], context, Layout((len(context),))
-            )
+            context = Context(context, Layout((len(context),)))
+            hidden[name] = stack.blocks[i](before[name], layouts[name], by, level[name], context)
     return {name: stack.head(hidden[name], layouts[name], level[name]) for name, stack in model.stacks.items()}
 
 
@@ -278,3 +278,46 @@ def test_flops_are_torchs_own_count(cross: bool) -> None:
 def test_each_block_of_each_track_is_a_unit_of_sharding() -> None:
     model = SMALL.build(TRACKS, "reference")
     assert len(model.shard_units()) == 4
+
+
+ALIGNED: TrackSet = {**TRACKS, "structure": StructureTrack(alphabet="3di", add_ends=False).build("structure")}
+TRIPLES = [("MKTLLV", "CCO", "DVVPAC"), ("AW", "c1ccccc1", "DV"), ("GGS", "", "VVD"), ("", "CNC", ""), ("WYC", "O", "")]
+
+
+@pytest.mark.parametrize(("reads", "read"), [("protein", "structure"), ("structure", "protein")])
+def test_aligned_tracks_read_each_other_by_position_and_others_do_not(reads: str, read: str) -> None:
+    """With one block the context is embeddings alone, so its order can be seen only through the rotary angles."""
+    one = replace(SMALL, num_blocks=1, conv_width=None)
+    sigma = levels(1, ALIGNED)
+    example = {"protein": "AWKV", "structure": "DVPC", "ligand": "CNO"}
+    turned = {**example, read: example[read][::-1]}
+
+    def logits(model: DualTrack, texts: dict[str, str]) -> Tensor:
+        return outputs(model, [tuple(texts[n] for n in ALIGNED)], sigma, ALIGNED)[reads][0]
+
+    model = perturbed(one, tracks=ALIGNED)
+    assert (logits(model, turned) - logits(model, example)).abs().max() > 1e-3
+    model.numbering = {name: name for name in ALIGNED}
+    torch.testing.assert_close(logits(model, turned), logits(model, example), atol=1e-5, rtol=1e-5)
+
+
+def test_the_ligand_reads_aligned_tracks_without_their_positions() -> None:
+    model = perturbed(replace(SMALL, num_blocks=1, conv_width=None), tracks=ALIGNED)
+    sigma = levels(1, ALIGNED)
+    a = outputs(model, [("AWKV", "CNO", "DVPC")], sigma, ALIGNED)["ligand"][0]
+    b = outputs(model, [("VKWA", "CNO", "PVDC")], sigma, ALIGNED)["ligand"][0]
+    torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
+
+
+def test_three_tracks_with_two_aligned_do_not_depend_on_the_batch_and_narrow() -> None:
+    model = perturbed(tracks=ALIGNED)
+    sigma = levels(5, ALIGNED)
+    together = outputs(model, TRIPLES, sigma, ALIGNED)
+    for i, example in enumerate(TRIPLES):
+        alone = outputs(model, [example], {n: s[i : i + 1] for n, s in sigma.items()}, ALIGNED)
+        assert_same({n: [x[0]] for n, x in alone.items()}, {n: [x[i]] for n, x in together.items()}, [(0, 0)])
+    batch = batch_of(TRIPLES, ALIGNED)
+    at = {"protein": torch.tensor([1, 4]), "structure": torch.tensor([0, 7]), "ligand": torch.tensor([3])}
+    whole, narrow = model(batch, sigma), model(batch, sigma, at=at)
+    for name, rows in at.items():
+        torch.testing.assert_close(narrow[name], whole[name][rows], atol=1e-5, rtol=1e-5)

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from protlig_dd.nn.attention import attention
 from protlig_dd.nn.blocks import BlockShape, DiTBlock, Head
 from protlig_dd.nn.layers import CrossAttention, FeedForward, LocalConvolution, SelfAttention
+from protlig_dd.nn.packed import Context
 from protlig_dd.nn.rotary import rotate, rotation
 from protlig_dd.tokens.tracks import Layout
 
@@ -74,7 +75,7 @@ def test_a_fresh_block_is_the_identity(context_size: int | None) -> None:
     block = DiTBlock(shape(), context_size=context_size)
     x, condition = torch.randn(LAYOUT.num_tokens, 8), torch.randn(5, 6)
     context_layout = Layout((2, 3, 0, 4, 1))
-    context = () if context_size is None else (torch.randn(10, context_size), context_layout)
+    context = () if context_size is None else (Context(torch.randn(10, context_size), context_layout),)
     found = block(x, LAYOUT, rotation(LAYOUT.position, 4), condition, *context)
     torch.testing.assert_close(found, x, atol=0, rtol=0)
 
@@ -96,7 +97,7 @@ def test_the_chunks_of_modulation_are_those_of_sedd() -> None:
     query = block.norm_cross(h) * (1 + c[7]) + c[6]
     h = h + c[8] * block.cross(query, block.norm_context(context), LAYOUT, context_layout)
     h = h + c[5] * block.mlp(block.norm2(h) * (1 + c[4]) + c[3])
-    torch.testing.assert_close(block(x, LAYOUT, by, condition, context, context_layout), h)
+    torch.testing.assert_close(block(x, LAYOUT, by, condition, Context(context, context_layout)), h)
 
 
 def test_dropout_acts_in_training_only() -> None:

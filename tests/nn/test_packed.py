@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from protlig_dd.nn.packed import add_gated, common_length, modulate, wanted_tokens, window_rows
+from protlig_dd.nn.packed import Context, add_gated, common_length, modulate, wanted_tokens, window_rows
 from protlig_dd.nn.rotary import rotation
 from protlig_dd.tokens.tracks import Layout
 
@@ -45,9 +45,9 @@ def test_narrowing_keeps_the_examples_with_wanted_tokens() -> None:
     read, read_layout, turned = wanted.read_of(x, by)
     assert read.flatten().tolist() == [3, 4, 5, 6, 7, 8]
     torch.testing.assert_close(turned.cos, rotation(read_layout.position, 4).cos)
-    context, context_layout = wanted.context_of(torch.arange(10.0)[:, None], Layout((5, 2, 2, 1)))
+    context, context_layout, by = wanted.context_of(Context(torch.arange(10.0)[:, None], Layout((5, 2, 2, 1))))
     assert context.flatten().tolist() == [5, 6, 9]
-    assert context_layout.lengths == (0, 2, 0, 1)
+    assert context_layout.lengths == (0, 2, 0, 1) and by is None
 
 
 @pytest.mark.parametrize(
