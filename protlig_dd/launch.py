@@ -6,6 +6,7 @@ Starting the same command again goes on after the last checkpoint; a folder that
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -213,7 +214,8 @@ def _validator(parts: Parts, bundle: DataBundle, choice: DeviceChoice) -> Any:
                 for name, value in terms.sums.items():
                     sums[name] = sums.get(name, 0.0) + float(value)
                     counts[name] = counts.get(name, 0.0) + terms.counts[name]
-        overall = {"nll": sum(sums.values()) / max(sum(counts.values()), 1.0)}
+        nll = sum(sums.values()) / max(sum(counts.values()), 1.0)
+        overall = {"nll": nll, "perplexity": math.exp(min(nll, 700.0))}
         return overall | {name: sums[name] / max(counts[name], 1.0) for name in sorted(sums)}
 
     return validate

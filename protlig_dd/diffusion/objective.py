@@ -26,7 +26,10 @@ from protlig_dd.tokens.tracks import TrackBatch, TrackTokens
 
 @dataclass(frozen=True, kw_only=True)
 class NoisedTrack:
-    """What the loss needs of one noised track; [a] are the tokens whose loss may be non-zero ("active")."""
+    """What the loss needs of one noised track; [a] are the tokens whose loss may be non-zero ("active").
+
+    By task there are three counts: of `num_tokens`, which the loss is divided by; of active tokens; and of all that could be noised.
+    """
 
     clean: Int[Tensor, " a"]
     noised: Int[Tensor, " a"]
@@ -37,6 +40,7 @@ class NoisedTrack:
     group: Int[Tensor, " a"]
     num_tokens: Mapping[str, int]
     num_active: Mapping[str, int]
+    num_noisable: Mapping[str, int]
 
     def to(self, device: torch.device) -> NoisedTrack:
         """Return a copy on a device."""
@@ -168,6 +172,7 @@ class DiffusionObjective:
                 group=task_of[at],
                 num_tokens=self._by_task(task_of[segment[counted]]),
                 num_active=self._by_task(task_of[at]),
+                num_noisable=self._by_task(task_of[segment[candidate]]),
             )
         prepared = Prepared(
             batch=self._hide_conditions(batch.with_tokens(**noisy), draws),
@@ -238,7 +243,8 @@ class DiffusionObjective:
     def loss(self, model: Denoiser, prepared: Prepared) -> LossTerms:
         """Return the summed loss of a prepared batch, and sums by `loss/<task>/<track>`, `nll/...` and `cross_entropy/...`.
 
-        `nll` is the bound in nats whatever the weighting of the loss; without importance weights it is biased by a curriculum.
+        `nll` is the bound in nats a token, masked or not, whatever the loss weighs and is divided by; without importance weights it is
+        biased by a curriculum.
         `cross_entropy` is the unweighted mean over the tokens that the loss is about; its exponential is a perplexity.
         """
         if self.variant.self_mixup:
@@ -258,7 +264,7 @@ class DiffusionObjective:
                 by_task = torch.zeros(len(self.tasks.names), device=total.device).index_add_(
                     0, track.group, values.float()
                 )
-                counted = track.num_active if label == "cross_entropy" else track.num_tokens
+                counted = {"nll": track.num_noisable, "cross_entropy": track.num_active}.get(label, track.num_tokens)
                 for task, count in counted.items():
                     sums[f"{label}/{task}/{name}"] = by_task[self.tasks.names.index(task)]
                     counts[f"{label}/{task}/{name}"] = float(count)

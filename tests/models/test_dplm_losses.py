@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -204,6 +205,23 @@ def test_the_loss_can_be_divided_by_the_masks() -> None:
     tokens = objective({"joint": 1.0}).prepare(example_batch(), 0)
     masked = objective({"joint": 1.0}, count="masked").prepare(example_batch(), 0)
     assert masked.num_tokens == sum(int(masks(masked, n).sum()) for n in TRACKS) < tokens.num_tokens
+
+
+def test_the_bound_in_the_log_is_a_tokens_whatever_the_loss_is_divided_by() -> None:
+    """The same numbers beside a loss over all tokens and one over the masks; the cross-entropy is a mean over masks in both."""
+
+    def flat(batch: TrackBatch, sigma: Any, at: Any) -> dict[str, Tensor]:
+        return {n: torch.zeros(len(rows), TRACKS[n].vocabulary.num_rows) for n, rows in at.items()}
+
+    shown = []
+    for count in ("tokens", "masked"):
+        one = objective({"joint": 1.0}, count=count)
+        terms = one.loss(flat, one.prepare(example_batch(), 0))
+        shown.append({name: float(value) / terms.counts[name] for name, value in terms.sums.items()})
+    assert shown[0]["loss/joint/protein"] < shown[1]["loss/joint/protein"]
+    for name in ("nll/joint/protein", "nll/joint/structure", "cross_entropy/joint/protein"):
+        assert shown[0][name] == pytest.approx(shown[1][name]), name
+    assert shown[0]["cross_entropy/joint/protein"] == pytest.approx(math.log(20), rel=1e-5)
 
 
 def test_tracks_apart_are_said_to_be_apart() -> None:
