@@ -49,13 +49,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
         str(folder / "run"),
         "data.split={kind: random}",
     ]
-    sizes = [
-        "model.hidden_size=32",
-        "model.num_heads=2",
-        "train.batch_size=128",
-        "train.steps=500",
-        "train.checkpoint_every=500",
-    ]
+    sizes = ["train.batch_size=192", "train.validate_every=1500", "train.checkpoint_every=1500"]
     assert main([*command, *QUICK, *sizes]) == 0
     return open_run(folder / "run", device="cpu")
 
