@@ -7,7 +7,6 @@ from itertools import combinations, product
 import numpy as np
 import pytest
 
-from protlig_dd.cli import main
 from protlig_dd.run import Run, open_run
 from protlig_dd.sampling import FirstHitting, sample
 from protlig_dd.tokens.tracks import TrackBatch, pack
@@ -49,8 +48,12 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
         str(folder / "run"),
         "data.split={kind: random}",
     ]
-    sizes = ["train.batch_size=192", "train.validate_every=1500", "train.checkpoint_every=1500"]
-    assert main([*command, *QUICK, *sizes]) == 0
+    sizes = ["train.batch_size=192", "train.steps=900", "train.validate_every=900", "train.checkpoint_every=900"]
+    # a process of its own: checking the shapes of each call would take most of the time
+    done = subprocess.run(
+        [sys.executable, "-m", "protlig_dd", *command, *QUICK, *sizes], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
     return open_run(folder / "run", device="cpu")
 
 
