@@ -9,6 +9,7 @@ The page is a function of the files in the run folder, any of which may be absen
     evaluation.json      sections; the form stands in `sections.py`
     samples.csv          generated samples in the order to show them: columns "ligand" (or "smiles"), "protein", any of them, and
                          optionally "matched" (1/0, true/false, yes/no); other short columns are shown as they are
+    traces.json          predicted C-alpha traces beside the true ones (`traces.py`)
     data.txt             what was read, line by line
     reproduction.json    {"command": str, "seed": int, "versions": {package: version}, ...}, made by `write_reproduction`
 
@@ -37,6 +38,7 @@ from protlig_dd.errors import FormatError, MissingDependencyError
 from protlig_dd.evaluation.drawings import COLOURS, Curve, line_chart, molecule
 from protlig_dd.evaluation.sections import Section, Table, read_evaluation, write_evaluation
 from protlig_dd.evaluation.tables import cards_html, headline, section_html
+from protlig_dd.evaluation.traces import traces_html
 
 __all__ = ["Section", "Table", "render", "write_evaluation", "write_report", "write_reproduction"]
 
@@ -96,6 +98,7 @@ def render(run_folder: Path) -> str:
         cards_html(_headlines(metrics, sections)),
         *(section_html(section) for section in sections),
         _curves_html(metrics),
+        traces_html(run_folder / "traces.json"),
         _samples_html(run_folder / "samples.csv"),
         _settings_html(run_folder, config_text),
         _reproduction_html(run_folder, config, config_text),

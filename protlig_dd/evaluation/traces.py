@@ -1,0 +1,134 @@
+"""Predicted C-alpha traces over the true ones: kept beside a run, drawn turning in the report, without a script or a network.
+
+The picture is SVG whose points are animated through a full turn about the vertical axis; where a viewer does not animate, it shows the
+first view. Predictions are superposed on the truth first (proper rotations).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+
+from protlig_dd.errors import FormatError
+from protlig_dd.geometry.superpose import rmsd, superpose
+
+_SIZE, _MARGIN = 260, 10  # pixels
+_FRAMES, _SECONDS = 36, 12
+_TRUE, _PREDICTED = "#8a8f98", "#d1495b"
+Coords = Float[np.ndarray, "l 3"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Trace:
+    """A predicted chain and the true one, residue by residue, in Angstrom.
+
+    Args:
+        name: what the chain is called.
+        predicted, true: C-alphas [l, 3]; finite.
+    """
+
+    name: str
+    predicted: Coords
+    true: Coords
+
+    @property
+    def rmsd(self) -> float:
+        """Between the two after superposition, in Angstrom."""
+        return rmsd(self.predicted, self.true)
+
+
+def best_median_worst(traces: Sequence[Trace]) -> list[tuple[str, Trace]]:
+    """Return the traces of least, middle and greatest RMSD, with these words; fewer where there are fewer."""
+    ordered = sorted(traces, key=lambda trace: trace.rmsd)
+    places = {"best": 0, "median": len(ordered) // 2, "worst": len(ordered) - 1}
+    chosen = {place: word for word, place in reversed(places.items()) if 0 <= place < len(ordered)}
+    return [(word, ordered[place]) for place, word in sorted(chosen.items())]
+
+
+def write_traces(path: Path, traces: Sequence[Trace]) -> None:
+    """Write traces as JSON, coordinates to a thousandth of an Angstrom."""
+    rows = [
+        {"name": one.name, "predicted": np.round(one.predicted, 3).tolist(), "true": np.round(one.true, 3).tolist()}
+        for one in traces
+    ]
+    path.write_text(json.dumps(rows), encoding="utf-8")
+
+
+def read_traces(path: Path) -> list[Trace]:
+    """Return the traces of a file that `write_traces` made.
+
+    Raises:
+        FormatError: if it holds anything else.
+    """
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+        found = [
+            Trace(
+                name=str(row["name"]),
+                predicted=np.asarray(row["predicted"], dtype=np.float64).reshape(-1, 3),
+                true=np.asarray(row["true"], dtype=np.float64).reshape(-1, 3),
+            )
+            for row in rows
+        ]
+    except (ValueError, TypeError, KeyError) as error:
+        raise FormatError(f"{path}: not readable as traces ({error}); evaluate the run again") from error
+    for one in found:
+        if len(one.predicted) != len(one.true) or not len(one.true) or not np.isfinite(one.predicted).all():
+            raise FormatError(
+                f"{path}: '{one.name}' has {len(one.predicted)} predicted and {len(one.true)} true places, expected as many, all finite"
+            )
+    return found
+
+
+def trace_svg(trace: Trace) -> str:
+    """Return the picture of one trace: the prediction over the truth, turning."""
+    moved = superpose(trace.predicted, trace.true).apply(trace.predicted)
+    centre = trace.true.mean(0)
+    axes = np.linalg.svd(trace.true - centre, full_matrices=False)[2] if len(trace.true) > 2 else np.eye(3)
+    upright = axes[[1, 0, 2]]  # the longest axis stands
+    upright[2] *= np.sign(np.linalg.det(upright))  # a rotation: what is shown is no mirror image
+    chains = [(points - centre) @ upright.T for points in (trace.true, moved)]
+    radius = max(float(np.linalg.norm(points, axis=1).max()) for points in chains) or 1.0
+    scale = (_SIZE / 2 - _MARGIN) / radius
+    lines = "".join(_line(points * scale, colour) for points, colour in zip(chains, (_TRUE, _PREDICTED), strict=True))
+    title = f"<title>{escape(trace.name)}: predicted (red) over true (grey)</title>"
+    half = _SIZE / 2
+    return f'<svg viewBox="{-half:g} {-half:g} {_SIZE} {_SIZE}" width="{_SIZE}" height="{_SIZE}" role="img">{title}{lines}</svg>'
+
+
+def _line(points: Coords, colour: str) -> str:
+    angles = np.arange(_FRAMES + 1) * 2 * np.pi / _FRAMES
+    frames = [_flat(np.cos(a) * points[:, 0] + np.sin(a) * points[:, 2], points[:, 1]) for a in angles]
+    turn = f'<animate attributeName="points" dur="{_SECONDS}s" repeatCount="indefinite" values="{";".join(frames)}"/>'
+    return (
+        f'<polyline points="{frames[0]}" fill="none" stroke="{colour}" stroke-width="2" stroke-linejoin="round" '
+        f'stroke-opacity="0.85">{turn}</polyline>'
+    )
+
+
+def _flat(x: np.ndarray, y: np.ndarray) -> str:
+    return " ".join(f"{a:.0f},{-b:.0f}" for a, b in zip(x.tolist(), y.tolist(), strict=True))
+
+
+def traces_html(path: Path) -> str:
+    """Return the report's part about the traces of a file: best, median and worst; "" where there is no file.
+
+    Raises:
+        FormatError: as `read_traces`.
+    """
+    traces = read_traces(path) if path.is_file() else []
+    if not traces:
+        return ""
+    figures = [
+        f'<figure class="molecule">{trace_svg(trace)}<dl><dt>{word}</dt><dd>{escape(trace.name)}</dd>'
+        f"<dt>RMSD</dt><dd>{trace.rmsd:.2f} \u00c5, {len(trace.true)} residues</dd></dl></figure>"
+        for word, trace in best_median_worst(traces)
+    ]
+    note = f"Predicted (red) over true (grey) C-alphas after superposition; best, median and worst of {len(traces)} by RMSD."
+    return f'<h2>Structures</h2><p class="note">{note}</p><div class="molecules">{"".join(figures)}</div>'

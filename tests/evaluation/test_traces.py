@@ -1,0 +1,102 @@
+"""Predicted traces over true ones: kept, chosen, drawn, and what is no such file."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from protlig_dd.errors import FormatError
+from protlig_dd.evaluation.report import render
+from protlig_dd.evaluation.traces import Trace, best_median_worst, read_traces, trace_svg, traces_html, write_traces
+
+
+def helix(length: int) -> np.ndarray:
+    t = np.arange(length)
+    return np.stack([2.3 * np.cos(1.745 * t), 2.3 * np.sin(1.745 * t), 1.5 * t], axis=1)
+
+
+def traces() -> list[Trace]:
+    draws = np.random.default_rng(0)
+    true = helix(20)
+    noisy = [true + scale * draws.normal(size=true.shape) for scale in (3.0, 0.1, 1.0)]
+    return [Trace(name=f"c<{i}>", predicted=points, true=true) for i, points in enumerate(noisy)]
+
+
+def test_best_median_and_worst_are_by_rmsd() -> None:
+    chosen = best_median_worst(traces())
+    assert [(word, one.name) for word, one in chosen] == [("best", "c<1>"), ("median", "c<2>"), ("worst", "c<0>")]
+    assert [word for word, _ in best_median_worst(traces()[:1])] == ["best"]
+    assert best_median_worst([]) == []
+
+
+def test_a_moved_and_turned_prediction_is_drawn_on_the_truth() -> None:
+    true = helix(12)
+    turn = np.array([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]])
+    trace = Trace(name="turned", predicted=true @ turn.T + 40, true=true)
+    assert trace.rmsd == pytest.approx(0, abs=1e-9)
+    lines = ElementTree.fromstring(trace_svg(trace)).findall("polyline")
+    assert len(lines) == 2 and lines[0].get("points") == lines[1].get("points")
+    frames = lines[0].find("animate").get("values").split(";")  # type: ignore[union-attr]
+    assert frames[0] == frames[-1] == lines[0].get("points") and len(set(frames)) > 10, "one whole turn"
+    numbers = [abs(float(n)) for frame in frames for n in re.split("[ ,]", frame)]
+    assert max(numbers) <= 130, "inside the picture at every angle"
+
+
+def test_a_mirror_image_is_not_drawn_on_the_truth_and_the_view_mirrors_nothing() -> None:
+    true = np.random.default_rng(1).normal(size=(12, 3)) * [1, 2, 4]
+    mirrored = trace_svg(Trace(name="m", predicted=true * [1, 1, -1], true=true))
+    first, second = (line.get("values") for line in ElementTree.fromstring(mirrored).findall("polyline/animate"))
+    assert first != second, "they may agree from the front, not all around"
+    for chain in (true, true * [1, 1, -1]):
+        front, quarter = drawn(Trace(name="h", predicted=chain, true=chain))[0], drawn_frame(chain, 9)
+        seen = np.stack([front[:, 0], -front[:, 1], quarter[:, 0]], axis=1)
+        moved = chain - chain.mean(0)
+        fit = np.linalg.lstsq(moved, seen, rcond=None)[0]
+        assert np.linalg.det(fit) > 0
+
+
+def drawn(trace: Trace) -> list[np.ndarray]:
+    lines = ElementTree.fromstring(trace_svg(trace)).findall("polyline")
+    return [numbers(line.get("points") or "") for line in lines]
+
+
+def drawn_frame(chain: np.ndarray, frame: int) -> np.ndarray:
+    line = ElementTree.fromstring(trace_svg(Trace(name="h", predicted=chain, true=chain))).find("polyline/animate")
+    assert line is not None
+    return numbers((line.get("values") or "").split(";")[frame])
+
+
+def numbers(text: str) -> np.ndarray:
+    return np.array([[float(n) for n in pair.split(",")] for pair in text.split()])
+
+
+def test_traces_come_back_and_stand_in_the_report(tmp_path: Path) -> None:
+    assert traces_html(tmp_path / "traces.json") == ""
+    write_traces(tmp_path / "traces.json", traces())
+    again = read_traces(tmp_path / "traces.json")
+    assert [one.name for one in again] == [one.name for one in traces()]
+    np.testing.assert_allclose(again[0].predicted, traces()[0].predicted, atol=6e-4)
+    page = render(tmp_path)
+    assert (
+        "<h2>Structures</h2>" in page and page.count("<animate") == 6 and "c&lt;1&gt;" in page and "<script" not in page
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        "[1]",
+        '[{"name": "a", "predicted": [[1, 2, 3]], "true": []}]',
+        '[{"name": "a"}]',
+        '[{"name": "a", "predicted": [[1, 2]], "true": [[1, 2, 3]]}]',
+    ],
+)
+def test_what_is_no_trace_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "traces.json").write_text(text)
+    with pytest.raises(FormatError, match="traces.json"):
+        read_traces(tmp_path / "traces.json")
