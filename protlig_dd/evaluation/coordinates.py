@@ -1,0 +1,117 @@
+"""Predicted C-alpha coordinates against the true ones, over all chains: a chain without an answer of the true length is a failure, not a gap.
+
+RMSD and TM are after superposition by a proper rotation, TM by the best one found; lDDT does not see mirror images, so handedness stands
+beside it. The null of a chain is what was predicted for the other chain nearest in length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+from protlig_dd.evaluation.intervals import Estimate, Score, bootstrap_mean, wilson
+from protlig_dd.geometry.lddt import lddt
+from protlig_dd.geometry.superpose import rmsd
+from protlig_dd.geometry.tm_score import tm_score
+
+Coords = Float[np.ndarray, "_ 3"]
+Measure = Callable[[Coords, Coords], float]
+_STEP, _TOLERANCE = 3.8, 0.2
+_FLAT = 1.0  # cubic Angstrom: below it four C-alphas have no hand
+_CLOSE = (2.0, 4.0)
+_NULL = "another chain's prediction"
+
+
+def handedness(predicted: Float[np.ndarray, "l 3"], true: Float[np.ndarray, "l 3"]) -> float:
+    """Return how many of the turns of four C-alphas have the true hand: 1 for the structure itself, 0 for its mirror image, NaN for none."""
+    ours, theirs = _turns(predicted), _turns(true)
+    clear = np.abs(theirs) > _FLAT
+    return float((np.sign(ours[clear]) == np.sign(theirs[clear])).mean()) if clear.any() else float("nan")
+
+
+def _turns(points: np.ndarray) -> np.ndarray:
+    steps = np.diff(np.asarray(points, dtype=np.float64), axis=0)
+    return np.asarray(np.einsum("ij,ij->i", np.cross(steps[:-2], steps[1:-1]), steps[2:]))
+
+
+def good_steps(points: Float[np.ndarray, "l 3"]) -> float:
+    """Return the share of C-alpha steps within 0.2 of 3.8 Angstrom; NaN for a single residue."""
+    steps = np.linalg.norm(np.diff(points, axis=0), axis=1)
+    return float((np.abs(steps - _STEP) <= _TOLERANCE).mean()) if len(steps) else float("nan")
+
+
+def coordinate_scores(
+    predicted: Sequence[Coords | None],
+    true: Sequence[Coords],
+    *,
+    floor: Sequence[Coords] = (),
+    seed: int = 0,
+) -> list[Score]:
+    """Return the scores of predicted chains, each beside its null where there is one.
+
+    Args:
+        predicted: C-alphas in Angstrom for each chain; None or another length where there is no answer.
+        true: the chains, finite.
+        floor: the true tokens of each chain decoded: no prediction of tokens can be expected to do better.
+        seed: of the intervals.
+
+    Raises:
+        ValueError: if there is not one prediction (and one floor) for each chain.
+    """
+    if len(predicted) != len(true) or len(floor) not in (0, len(true)):
+        raise ValueError(f"found {len(predicted)} predictions and {len(floor)} floors for {len(true)} chains")
+    pairs = [(p, t) for p, t in zip(predicted, true, strict=True) if p is not None and len(p) == len(t)]
+    others = _other_pairs(pairs)
+    scores = [Score(name="chains with an answer of the true length", value=wilson(len(pairs), len(true)))]
+    errors, wrong = ([rmsd(p, t) for p, t in group] for group in (pairs, others))
+    scores.append(_mean_score("RMSD (A)", errors, wrong, seed))
+    for limit in _CLOSE:
+        near, by_chance = (sum(e < limit for e in group) for group in (errors, wrong))
+        value = wilson(near, len(true))
+        scores.append(
+            Score(name=f"RMSD below {limit:g} A", value=value, null=wilson(by_chance, len(true)), null_name=_NULL)
+        )
+    measures: dict[str, Measure] = {
+        "TM-score": lambda p, t: tm_score(p, t).value,
+        "lDDT": _lddt,
+        "right hand": handedness,
+    }
+    for name, measure in measures.items():
+        found, null = ([measure(p, t) for p, t in group if len(t) > 3] for group in (pairs, others))
+        scores.append(_mean_score(name, found, null, seed))
+    steps = [good_steps(p) for p, _ in pairs]
+    real = [good_steps(t) for t in true]
+    scores.append(_mean_score("steps of 3.8 A", steps, real, seed, null_name="true chains"))
+    if floor:
+        least = [rmsd(p, t) for p, t in zip(floor, true, strict=True)]
+        scores.append(Score(name="RMSD of the true tokens, decoded (A)", value=_mean(least, seed)))
+    return scores
+
+
+def _other_pairs(pairs: Sequence[tuple[Coords, Coords]]) -> list[tuple[Coords, Coords]]:
+    """Each chain beside the prediction for the other one nearest in length, both cut to the shorter."""
+    found = []
+    for i, (_, true) in enumerate(pairs):
+        rest = [(abs(len(p) - len(true)), j) for j, (p, _) in enumerate(pairs) if j != i]
+        if rest:
+            other = pairs[min(rest)[1]][0]
+            length = min(len(other), len(true))
+            found.append((other[:length], true[:length]))
+    return found
+
+
+def _lddt(predicted: Coords, true: Coords) -> float:
+    return float(lddt(predicted, true).value)
+
+
+def _mean(values: Sequence[float], seed: int) -> Estimate:
+    known = [value for value in values if np.isfinite(value)]
+    return bootstrap_mean(known, seed=seed) if known else Estimate.missing()
+
+
+def _mean_score(
+    name: str, values: Sequence[float], null: Sequence[float], seed: int, *, null_name: str = _NULL
+) -> Score:
+    return Score(name=name, value=_mean(values, seed), null=_mean(null, seed), null_name=null_name)
