@@ -7,8 +7,8 @@ towards zero, so differences are up to 0.001 Angstrom off what was in the struct
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int, Int64
@@ -18,18 +18,19 @@ from protlig_dd.data.foldseek_index import SIDECAR_FROM, Index
 from protlig_dd.errors import FormatError
 
 _PER_ANGSTROM = np.float32(1000)
-_AT_ONCE = 64  # entries decoded together: their numbers stay in the processor's cache
+_AT_ONCE = 8192  # residues decoded together: their numbers stay in the processor's cache
+_SHORT, _LONG = np.dtype("<i2"), np.dtype("<i4")
 
 Coords = Float32[np.ndarray, "l 3"]
 
 
-def float_size(length: int) -> int:
-    """Return the index length of an entry of floats."""
+def float_size(length: Any) -> Any:
+    """Return the index length of an entry of floats, from its residues (a number or an array of them)."""
     return 12 * length + 1
 
 
-def difference_size(length: int) -> int:
-    """Return the index length of an entry of differences."""
+def difference_size(length: Any) -> Any:
+    """Return the index length of an entry of differences, from its residues (a number or an array of them)."""
     return 6 * length + 8
 
 
@@ -40,35 +41,35 @@ def decode_floats(raw: bytes, length: int) -> Coords:
 
 def decode_differences(raw: bytes, length: int) -> Coords:
     """Return the coordinates in Angstrom of an entry of 16-bit differences."""
+    coords = np.empty((length, 3), np.float32)
     if length == 0:
-        return np.zeros((0, 3), np.float32)
+        return coords
     # An axis is length + 1 numbers of 16 bits: the first two are the start, the others the steps from residue to residue.
-    axes = np.frombuffer(raw, "<i2", 3 * (length + 1)).reshape(3, length + 1)
+    axes = np.frombuffer(raw, _SHORT, 3 * (length + 1)).reshape(3, length + 1)
     steps = axes[:, 1:].astype(np.int32)
-    steps[:, 0] = np.ascontiguousarray(axes[:, :2]).view("<i4")[:, 0]
-    np.cumsum(steps, axis=1, dtype=np.int32, out=steps)
-    coords = steps.T.astype(np.float32, order="C")
-    coords /= _PER_ANGSTROM
+    steps[:, 0] = axes[:, :2].copy().view(_LONG)[:, 0]
+    np.add.accumulate(steps, axis=1, dtype=np.int32, out=steps)
+    np.divide(steps.T, _PER_ANGSTROM, out=coords, dtype=np.float32, casting="unsafe")
     return coords
 
 
-def _decode_many_differences(raws: Sequence[bytes], lengths: Int64[np.ndarray, " b"]) -> Float32[np.ndarray, "n 3"]:
-    numbers = np.frombuffer(b"".join(raws), "<i2")
+def decode_many_differences(raw: bytes, lengths: Int64[np.ndarray, " b"]) -> Float32[np.ndarray, "n 3"]:
+    """Return the coordinates in Angstrom of entries of 16-bit differences, none of them empty, that stand one behind the other."""
+    numbers = np.frombuffer(raw, _SHORT)
     counts = 3 * lengths + 4
-    begins = np.cumsum(counts) - counts
-    firsts = np.cumsum(lengths) - lengths  # of each entry among the residues
+    begins, firsts = np.cumsum(counts) - counts, np.cumsum(lengths) - lengths
+    # One running sum over all numbers: each axis begins by taking back where the one before ended, then adds its start.
+    axes = (begins[:, None] + np.arange(3) * (lengths + 1)[:, None]).ravel()
+    steps = numbers.astype(np.int32)
+    steps[axes + 1] = (steps[axes + 1] << 16) | numbers[axes].astype(np.uint16)
+    steps[axes] = 0
+    steps[axes[1:]] = -np.add.reduceat(steps, axes, dtype=np.int32)[:-1]
+    np.add.accumulate(steps, dtype=np.int32, out=steps)
     coords = np.empty((int(lengths.sum()), 3), np.float32)
-    # Where each residue's x step stands: the second of the two numbers of the start, for the first.
     places = np.arange(len(coords)) + np.repeat(begins + 1 - firsts, lengths)
     per_axis = np.repeat(lengths + 1, lengths)
     for axis in range(3):
-        steps = numbers[places].astype(np.int32)
-        low, high = numbers[begins + axis * (lengths + 1)], steps[firsts]
-        steps[firsts] = (high << 16) | low.astype(np.uint16)
-        # One running sum over all entries: each begins by taking back where the one before ended.
-        steps[firsts[1:]] -= np.add.reduceat(steps, firsts, dtype=np.int32)[:-1]
-        np.cumsum(steps, dtype=np.int32, out=steps)
-        coords[:, axis] = steps
+        coords[:, axis] = steps[places]
         places += per_axis
     coords /= _PER_ANGSTROM
     return coords
@@ -88,6 +89,7 @@ class Calphas:
         self.entries = Entries(database, "calpha", check=check, sidecar_from=sidecar_from)
         self.letters = letters
         index = self.entries.index
+        self._residues = letters.lengths.data
         # The same keys in the same order: the rows are the same, and nothing needs to be looked up.
         self.aligned = len(index) == len(letters) and index.keys_digest == letters.keys_digest
 
@@ -104,24 +106,30 @@ class Calphas:
 
         Raises:
             FormatError: if there are none, or not for each residue, or one is not a number.
+            IndexError: if there is no such row.
         """
-        length, own = int(self.letters.lengths[row]), self.row_of(row)
+        if not 0 <= row < len(self._residues):
+            raise IndexError(f"{self.entries.database}: found the row {row}, expected 0 to {len(self._residues) - 1}")
+        return self._one(row if self.aligned else self.row_of(row), self._residues[row])
+
+    def _one(self, own: int, length: int) -> Coords:
         raw = self.entries.raw(own)
-        if self._is_float(own, len(raw), length):
-            coords = decode_floats(raw, length)
-            if not np.isfinite(coords).all():
-                raise self._not_finite(own, coords)
-        else:
-            coords = decode_differences(raw, length)
-        if raw[-1] or (len(raw) != float_size(length) and raw[-2]):
+        if len(raw) == 6 * length + 8:
+            if raw[-2:] != b"\0\0":
+                raise self._no_end(own, raw)
+            return decode_differences(raw, length)
+        self._refuse_size(own, len(raw), length)
+        if raw[-1]:
             raise self._no_end(own, raw)
+        coords = decode_floats(raw, length)
+        if not np.isfinite(coords).all():
+            raise self._not_finite(own, coords)
         return coords
 
-    def _is_float(self, own: int, size: int, length: int) -> bool:
-        if size == difference_size(length):
-            return False
-        if size == float_size(length):
-            return True
+    def _refuse_size(self, own: int, size: int, length: int) -> None:
+        """Raise unless a size is that of floats, or of differences."""
+        if size in (float_size(length), difference_size(length)):
+            return
         raise self.entries.fault(
             own,
             f"found {size} bytes for the {length} residues of the sequence, expected {difference_size(length)} (16-bit differences) "
@@ -153,27 +161,21 @@ class Calphas:
         own = np.asarray(rows, dtype=np.int64) if self.aligned else self.entries.index.find_all(self.letters.keys[rows])
         if len(own) and int(own.min()) < 0:
             self.row_of(int(np.asarray(rows)[np.flatnonzero(own < 0)[0]]))
-        for first in range(0, len(rows), _AT_ONCE):
-            part = slice(first, first + _AT_ONCE)
-            coords[offsets[first] : offsets[min(first + _AT_ONCE, len(rows))]] = self._some(own[part], lengths[part])
+        # Cut where the residues reach another multiple of what is decoded at once; a longer entry is a piece of its own.
+        cuts = np.unique(np.searchsorted(offsets, np.arange(0, offsets[-1] + _AT_ONCE, _AT_ONCE)).clip(max=len(rows)))
+        for a, b in zip(cuts[:-1].tolist(), cuts[1:].tolist(), strict=True):
+            coords[offsets[a] : offsets[b]] = self._some(own[a:b], lengths[a:b])
         return coords, offsets
 
     def _some(self, own: Int64[np.ndarray, " b"], lengths: Int64[np.ndarray, " b"]) -> Float32[np.ndarray, "n 3"]:
-        sizes = self.entries.index.lengths[own] + 2
-        floats: Bool[np.ndarray, " b"] = sizes == 12 * lengths + 1
-        wrong = ~floats & (sizes != 6 * lengths + 8)
-        if wrong.any():
-            place = int(np.flatnonzero(wrong)[0])
-            self._is_float(int(own[place]), int(sizes[place]), int(lengths[place]))
-        raws = [self.entries.raw(row) for row in own.tolist()]
-        for row, raw, is_float in zip(own.tolist(), raws, floats.tolist(), strict=True):
-            if raw[-1] or (raw[-2] and not is_float):
-                raise self._no_end(row, raw)
-        if not floats.any() and int(lengths.min(initial=1)) > 0:
-            return _decode_many_differences(raws, lengths)
-        pieces = []
-        for row, raw, length, is_float in zip(own.tolist(), raws, lengths.tolist(), floats.tolist(), strict=True):
-            pieces.append(decode_floats(raw, length) if is_float else decode_differences(raw, length))
-            if is_float and not np.isfinite(pieces[-1]).all():
-                raise self._not_finite(row, pieces[-1])
-        return np.concatenate(pieces)
+        sizes = self.entries.index.lengths[own].astype(np.int64) + 2
+        floats: Bool[np.ndarray, " b"] = sizes != difference_size(lengths)
+        if floats.any() or int(lengths.min()) == 0:
+            return np.concatenate([self._one(*pair) for pair in zip(own.tolist(), lengths.tolist(), strict=True)])
+        raw = self.entries.raw_joined(own)
+        ends = np.cumsum(sizes) // 2 - 1
+        wrong = np.flatnonzero(np.frombuffer(raw, _SHORT)[ends])
+        if len(wrong):
+            row = int(own[wrong[0]])
+            raise self._no_end(row, self.entries.raw(row))
+        return decode_many_differences(raw, lengths)

@@ -11,30 +11,32 @@ import hashlib
 import logging
 import mmap
 import os
-import struct
 import tempfile
 from bisect import bisect_left
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
 
 import numpy as np
-from jaxtyping import Bool, Int, Int32, Int64, Integer
+from jaxtyping import Int32, Int64, Integer
 
 from protlig_dd.data.foldseek_files import find_file
-from protlig_dd.data.foldseek_rows import Numbers, count_rows, read_rows
+from protlig_dd.data.foldseek_rows import count_rows, read_rows
+from protlig_dd.data.foldseek_sidecar import (
+    ARRAYS_AT,
+    DENSE,
+    DIGEST,
+    HEADER,
+    MAGIC,
+    UNSORTED,
+    SidecarBuilder,
+    digest,
+    sidecar_size,
+)
 from protlig_dd.errors import FormatError
 
 SIDECAR_ENDING = ".protlig"
 SIDECAR_FROM = 1 << 20
 """Bytes of index text from which on a sidecar is kept; less is parsed in a few milliseconds."""
-
-_MAGIC = b"PLFSIDX1"
-# magic, text size, text mtime, rows, flags, bytes a key, end of the furthest entry, its start, least and largest length, two digests
-_HEADER = struct.Struct("<8sQqQIIqqqq16s16s")
-_DIGEST = 16
-_ARRAYS_AT = 128
-_UNSORTED, _DENSE = 1, 2
 
 _logger = logging.getLogger(__name__)
 
@@ -84,7 +86,7 @@ class Index:
         """Return the row of a key, or -1."""
         if self.dense:
             return key if 0 <= key < len(self) else -1
-        row = bisect_left(memoryview(self.keys), key)
+        row = bisect_left(self.keys.data, key)
         return row if row < len(self) and int(self.keys[row]) == key else -1
 
     def find_all(self, keys: Integer[np.ndarray, " b"]) -> Int64[np.ndarray, " b"]:
@@ -172,8 +174,8 @@ def _cache_place(source: Path) -> Path:
 def _in_memory(path: Path, source: Path, state: os.stat_result) -> Index:
     count = count_rows(source)
     for key_bytes in (4, 8):
-        sink = mmap.mmap(-1, _size(count, key_bytes))
-        if _Builder(source, state, sink, count, key_bytes).build():
+        sink = mmap.mmap(-1, sidecar_size(count, key_bytes))
+        if SidecarBuilder(source, state, sink, count, key_bytes).build():
             break
     index = _view(path, sink, state)
     assert index is not None, path
@@ -186,8 +188,8 @@ def _write(source: Path, state: os.stat_result, place: Path) -> None:
     with tempfile.NamedTemporaryFile(dir=place.parent, prefix=f".{place.name}-", suffix=".part", delete=False) as file:
         try:
             for key_bytes in (4, 8):
-                file.truncate(_size(count, key_bytes))
-                if _Builder(source, state, file, count, key_bytes).build():
+                file.truncate(sidecar_size(count, key_bytes))
+                if SidecarBuilder(source, state, file, count, key_bytes).build():
                     break
             file.flush()
             os.chmod(file.name, 0o644)
@@ -197,14 +199,10 @@ def _write(source: Path, state: os.stat_result, place: Path) -> None:
             raise
 
 
-def _size(count: int, key_bytes: int) -> int:
-    return _ARRAYS_AT + count * (12 + key_bytes)
-
-
 def _load(path: Path, place: Path, state: os.stat_result) -> Index | None:
     try:
         with place.open("rb") as file:
-            if os.fstat(file.fileno()).st_size < _ARRAYS_AT:
+            if os.fstat(file.fileno()).st_size < ARRAYS_AT:
                 return None
             return _view(path, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), state)
     except OSError:
@@ -213,21 +211,21 @@ def _load(path: Path, place: Path, state: os.stat_result) -> Index | None:
 
 def _view(path: Path, buffer: mmap.mmap, state: os.stat_result) -> Index | None:
     """Return the arrays of a sidecar, or None if it is not one of this text."""
-    fields = _HEADER.unpack_from(buffer)
+    fields = HEADER.unpack_from(buffer)
     magic, size, mtime, count, flags, key_bytes, end, start, least, greatest, keys_digest, lengths_digest = fields
-    checked = buffer[_HEADER.size : _HEADER.size + _DIGEST] == _digest(buffer[: _HEADER.size])
-    if magic != _MAGIC or not checked or (size, mtime) != (state.st_size, state.st_mtime_ns):
+    checked = buffer[HEADER.size : HEADER.size + DIGEST] == digest(buffer[: HEADER.size])
+    if magic != MAGIC or not checked or (size, mtime) != (state.st_size, state.st_mtime_ns):
         return None
-    if len(buffer) != _size(count, key_bytes):
+    if len(buffer) != sidecar_size(count, key_bytes):
         return None
-    keys_at, lengths_at = _ARRAYS_AT + 8 * count, _ARRAYS_AT + (8 + key_bytes) * count
+    keys_at, lengths_at = ARRAYS_AT + 8 * count, ARRAYS_AT + (8 + key_bytes) * count
     return Index(
         path=path,
-        starts=np.frombuffer(buffer, np.dtype("<i8"), count, _ARRAYS_AT),
+        starts=np.frombuffer(buffer, np.dtype("<i8"), count, ARRAYS_AT),
         keys=np.frombuffer(buffer, np.dtype(f"<u{key_bytes}"), count, keys_at),
         lengths=np.frombuffer(buffer, np.dtype("<i4"), count, lengths_at),
-        in_order=not flags & _UNSORTED,
-        dense=bool(flags & _DENSE),
+        in_order=not flags & UNSORTED,
+        dense=bool(flags & DENSE),
         furthest_end=end,
         furthest_start=start,
         least=least,
@@ -235,100 +233,3 @@ def _view(path: Path, buffer: mmap.mmap, state: os.stat_result) -> Index | None:
         keys_digest=keys_digest,
         lengths_digest=lengths_digest,
     )
-
-
-def _digest(data: Any) -> bytes:
-    return hashlib.blake2b(data, digest_size=_DIGEST).digest()
-
-
-class _Builder:
-    """Writes the arrays of an index into a file or a piece of memory, chunk by chunk."""
-
-    def __init__(
-        self, source: Path, state: os.stat_result, sink: IO[bytes] | mmap.mmap | Any, count: int, key_bytes: int
-    ) -> None:
-        self.source, self.state, self.sink, self.count, self.key_bytes = source, state, sink, count, key_bytes
-        self.places = [_ARRAYS_AT, _ARRAYS_AT + 8 * count, _ARRAYS_AT + (8 + key_bytes) * count]
-        self.widths = [8, key_bytes, 4]
-        self.done, self.last_key, self.flags = 0, -1, _DENSE
-        self.end = self.start = 0
-        self.least, self.greatest = 2**31, -2
-        self.digests = [hashlib.blake2b(digest_size=_DIGEST) for _ in range(2)]
-
-    def build(self) -> bool:
-        """Write everything; return False if the keys need more bytes than they were given."""
-        for numbers in read_rows(self.source):
-            if numbers[:, 0].max(initial=0) >= 1 << (8 * self.key_bytes):
-                return False
-            self._add(numbers)
-        if self.done != self.count:
-            raise FormatError(f"{self.source}: the index changed while it was read; read it again when it is complete")
-        if self.flags & _UNSORTED:
-            self._sort()
-        least, greatest = (self.least, self.greatest) if self.count else (0, 0)
-        digests = [digest.digest() for digest in self.digests]
-        fields = (
-            self.state.st_size,
-            self.state.st_mtime_ns,
-            self.count,
-            self.flags,
-            self.key_bytes,
-            self.end,
-            self.start,
-        )
-        header = _HEADER.pack(_MAGIC, *fields, least, greatest, *digests)
-        self.sink.seek(0)
-        self.sink.write(header + _digest(header))
-        return True
-
-    def _add(self, numbers: Numbers) -> None:
-        keys, starts, sizes = numbers.T
-        if not len(keys):
-            return
-        steps = np.diff(keys, prepend=self.last_key)
-        if not (steps == 1).all():
-            self.flags &= ~_DENSE
-        if not self.flags & _UNSORTED and steps.min() <= 0:
-            again = np.flatnonzero(steps == 0)
-            if len(again):
-                self._refuse_twice(int(keys[again[0]]), self.done + int(again[0]) + 1)
-            self.flags |= _UNSORTED
-        self.last_key = int(keys[-1])
-        self.start = max(self.start, int(starts.max()))
-        self.end = max(self.end, int((starts + sizes).max()))
-        self.least, self.greatest = min(self.least, int(sizes.min()) - 2), max(self.greatest, int(sizes.max()) - 2)
-        self._put(self.done, starts, keys, (sizes - 2))
-        self.done += len(keys)
-
-    def _put(
-        self, row: int, starts: Int[np.ndarray, " r"], keys: Int[np.ndarray, " r"], lengths: Int[np.ndarray, " r"]
-    ) -> None:
-        columns = (starts.astype("<i8"), keys.astype(f"<u{self.key_bytes}"), lengths.astype("<i4"))
-        for column, place, width in zip(columns, self.places, self.widths, strict=True):
-            self.sink.seek(place + row * width)
-            self.sink.write(column.tobytes())
-        self.digests[0].update(keys.astype("<i8").tobytes())
-        self.digests[1].update(columns[2].tobytes())
-
-    def _sort(self) -> None:
-        """Put the rows of a text that is not sorted into the order of their keys; memory grows with them, 32 bytes a row."""
-        columns = []
-        for place, kind in zip(self.places, ("<i8", f"<u{self.key_bytes}", "<i4"), strict=True):
-            self.sink.seek(place)
-            columns.append(np.frombuffer(self.sink.read(self.count * np.dtype(kind).itemsize), kind))
-        starts, keys, lengths = columns
-        order = np.argsort(keys, kind="stable")
-        again: Bool[np.ndarray, " _"] = keys[order[1:]] == keys[order[:-1]]
-        if again.any():
-            place = int(np.flatnonzero(again)[0])
-            self._refuse_twice(int(keys[order[place]]), int(order[place + 1]) + 1)
-        self.digests = [hashlib.blake2b(digest_size=_DIGEST) for _ in range(2)]
-        if (keys[order] == np.arange(self.count)).all():
-            self.flags |= _DENSE
-        self._put(0, starts[order], keys[order].astype(np.int64), lengths[order])
-
-    def _refuse_twice(self, key: int, line: int) -> None:
-        raise FormatError(
-            f"{self.source}:{line}: found the key {key} a second time, expected each key once; "
-            "the index is damaged or two were joined, write the database anew"
-        )

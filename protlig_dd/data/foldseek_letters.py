@@ -72,7 +72,7 @@ class Letters:
         self._masked_from = _MASKED_FROM if entries.dbtype.padded else ord("a")
         # Bytes that stand where the index says, ready to be cut: the way of nearly all databases.
         self._plain = None if entries.dbtype.compressed or entries.dbtype.padded else entries.data.whole
-        self._starts, self._lengths = memoryview(entries.index.starts), memoryview(entries.index.lengths)
+        self._starts, self._lengths = entries.index.starts.data, entries.index.lengths.data
         self._count = len(entries)
 
     def text(self, row: int) -> str:

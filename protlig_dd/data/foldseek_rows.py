@@ -29,7 +29,7 @@ def count_rows(path: Path) -> int:
     """Return the number of lines of a file."""
     count, buffer = 0, np.empty(_CHUNK, np.uint8)
     with path.open("rb", buffering=0) as file:
-        while size := file.readinto(buffer):
+        while size := file.readinto(buffer.data):
             count += int(np.count_nonzero(buffer[:size] == ord("\n")))
     return count
 

@@ -204,8 +204,6 @@ class FoldseekDB:
             FormatError: if they are not there, damaged, or not one for each residue.
             IndexError: if there is no such row.
         """
-        if not 0 <= row < len(self):
-            raise IndexError(f"{self.path}: found the row {row}, expected 0 to {len(self) - 1}")
         return (self._calphas or self.calphas).read(row)
 
     def calpha_batch(self, rows: Rows) -> tuple[Float32[np.ndarray, "n 3"], Int64[np.ndarray, " b1"]]:
