@@ -162,7 +162,8 @@ class Calphas:
         if len(own) and int(own.min()) < 0:
             self.row_of(int(np.asarray(rows)[np.flatnonzero(own < 0)[0]]))
         # Cut where the residues reach another multiple of what is decoded at once; a longer entry is a piece of its own.
-        cuts = np.unique(np.searchsorted(offsets, np.arange(0, offsets[-1] + _AT_ONCE, _AT_ONCE)).clip(max=len(rows)))
+        places = np.searchsorted(offsets, np.arange(0, offsets[-1], _AT_ONCE))
+        cuts = np.unique([0, *places.tolist(), len(rows)])
         for a, b in zip(cuts[:-1].tolist(), cuts[1:].tolist(), strict=True):
             coords[offsets[a] : offsets[b]] = self._some(own[a:b], lengths[a:b])
         return coords, offsets

@@ -28,9 +28,9 @@ class Names:
         self._headers: Entries | None = None
         self._lookup: mmap.mmap | bytes | None = None
         bases = dict.fromkeys((database, base_of(database)))
-        self._headers_at = next((p for b in bases if find_file(sibling(p := sibling(b, "_h"), ".index"))), None)
+        self.headers_at = next((p for b in bases if find_file(sibling(p := sibling(b, "_h"), ".index"))), None)
         lookups = [sibling(base, ".lookup") for base in bases]
-        self._lookup_at = next((path for path in lookups if find_file(path)), None)
+        self.lookup_at = next((path for path in lookups if find_file(path)), None)
 
     def header(self, key: int) -> str:
         """Return the header of a key: its name and, often, a title; the name alone where only a lookup is there.
@@ -39,10 +39,10 @@ class Names:
             UnknownKeyError: if neither file knows the key.
             FormatError: if there is neither file, or the entry is damaged.
         """
-        if self._headers_at is None:
+        if self.headers_at is None:
             return self._name_in_lookup(key)
         if self._headers is None:
-            self._headers = Entries(self._headers_at, "headers", sidecar_from=self._sidecar_from)
+            self._headers = Entries(self.headers_at, "headers", sidecar_from=self._sidecar_from)
         headers = self._headers
         row = headers.index.row_of(key)
         raw = headers.raw(row)
@@ -79,17 +79,17 @@ class Names:
     def _number(self, field: bytes) -> int:
         if not (field.isdigit() and len(field) < 19):
             raise FormatError(
-                f"{self._lookup_at}: found {field[:24]!r} in place of a key, expected 'key TAB name TAB file'; copy the file again"
+                f"{self.lookup_at}: found {field[:24]!r} in place of a key, expected 'key TAB name TAB file'; copy the file again"
             )
         return int(field)
 
     def _text(self) -> mmap.mmap | bytes:
-        if self._lookup_at is None:
+        if self.lookup_at is None:
             raise FormatError(
                 f"{sibling(base_of(self.database), '.lookup')}: found no such file, expected the names of the entries; use keys, or copy the whole database"
             )
         if self._lookup is None:
-            found = find_file(self._lookup_at)
+            found = find_file(self.lookup_at)
             assert found is not None
             with found.open("rb") as file:
                 self._lookup = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if found.stat().st_size else b""
@@ -112,7 +112,7 @@ class Names:
         place = 0 if text[: len(line)] == line else text.find(b"\n" + line) + 1
         if place == 0 and text[: len(line)] != line:
             raise UnknownKeyError(
-                f"{self._lookup_at}: found no key {key}, expected one for each entry; use keys, or copy the file again"
+                f"{self.lookup_at}: found no key {key}, expected one for each entry; use keys, or copy the file again"
             )
         fields = text[place : place + 4096].split(b"\n", 1)[0].split(b"\t")
         return fields[1].decode("utf-8", "replace")
@@ -127,11 +127,11 @@ class Names:
         keys = self.keys_of(name)
         if not keys:
             raise UnknownKeyError(
-                f"{self._lookup_at}: found no entry '{name}'; names are file names and chains, as in 1tim_A: see 'protlig foldseek head'"
+                f"{self.lookup_at}: found no entry '{name}'; names are file names and chains, as in 1tim_A: see 'protlig foldseek head'"
             )
         if len(keys) > 1:
             some = ", ".join(map(str, keys[:5])) + (", ..." if len(keys) > 5 else "")
             raise FormatError(
-                f"{self._lookup_at}: '{name}' is the name of {len(keys)} entries, of the keys {some}; use the key"
+                f"{self.lookup_at}: '{name}' is the name of {len(keys)} entries, of the keys {some}; use the key"
             )
         return keys[0]
