@@ -47,7 +47,7 @@ def _add_verify(actions) -> None:  # type: ignore[no-untyped-def]
     epilog = (
         "Reads every entry of every sub-database: types, index rows, bounds, terminators, alphabets, equal lengths, sizes of coordinates,\n"
         "keys that lack a partner, names that disagree. One line a fault, with file, entry and line of the index; then a summary. A sound\n"
-        "database has about 99.9 % of its steps from C-alpha to C-alpha at 3.8 Angstrom. Memory does not grow with the data."
+        "database has about 99.9 % of its steps from C-alpha to C-alpha at 3.8 Angstrom."
     )
     sub = add_command(actions, "verify", "foldseek.verify", "read all of a database and tell every fault", epilog)
     sub.add_argument("database", help=_PATH)

@@ -55,7 +55,7 @@ def export_traces(db: FoldseekDB, rows: Iterable[int], folder: Path) -> int:
     written: dict[str, int] = {}
     for row in rows:
         key = int(db.keys[row])
-        name = _NO_FILE_NAME.sub("_", header_of(db, row).split(maxsplit=1)[0]) or str(key)
+        name = _NO_FILE_NAME.sub("_", next(iter(header_of(db, row).split(maxsplit=1)), str(key)))
         if name in written:
             raise FormatError(
                 f"{folder / name}.pdb: found two entries of that name, the keys {written[name]} and {key}; export them apart"

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Int, Integer
 
 from protlig_dd.data.foldseek_calpha import Calphas
 from protlig_dd.data.foldseek_entries import Entries
@@ -17,7 +17,7 @@ from protlig_dd.data.foldseek_names import Names
 from protlig_dd.data.foldseek_rows import row_faults
 from protlig_dd.errors import FormatError
 
-_AT_ONCE = 256
+_AT_ONCE, _ROWS_AT_ONCE = 256, 1 << 16
 _STEP, _SPREAD = 3.8, 0.2  # Angstrom from one C-alpha to the next
 
 
@@ -90,13 +90,14 @@ class Verifier:
             yield from _old_sidecar(entries.index, index)
         opened[ending] = entries
 
-    def _each(self, name: str, rows: Int[np.ndarray, " r"], read: Callable[[int], object]) -> Iterator[str]:
+    def _each(self, name: str, rows: Integer[np.ndarray, " r"], read: Callable[[int], object]) -> Iterator[str]:
         self._read[name] = len(rows)
-        for row in rows.tolist():
-            try:
-                read(row)
-            except FormatError as error:
-                yield str(error)
+        for first in range(0, len(rows), _ROWS_AT_ONCE):
+            for row in rows[first : first + _ROWS_AT_ONCE].tolist():
+                try:
+                    read(row)
+                except FormatError as error:
+                    yield str(error)
 
     def _coordinates(
         self, letters: Index, entries: Entries, sound: Bool[np.ndarray, " n"], sound_ca: Bool[np.ndarray, " c"]
@@ -133,7 +134,7 @@ class Verifier:
     def _names(self, index: Index) -> Iterator[str]:
         names = Names(self.database)
         if names.headers_at is not None:
-            yield from self._each(names.headers_at.name, np.asarray(index.keys, dtype=np.int64), names.header)
+            yield from self._each(names.headers_at.name, index.keys, names.header)
         if names.lookup_at is None or names.headers_at is None:
             return
         found = find_file(names.lookup_at)
