@@ -108,4 +108,5 @@ class Selection:
         places = np.asarray(places, dtype=np.int64)
         block = np.searchsorted(self._before, places, side="right") - 1
         counts = np.cumsum(np.unpackbits(self._bits[block], axis=1), axis=1, dtype=np.int16)
-        return block * _BLOCK + np.argmax(counts > (places - self._before[block])[:, None], axis=1)
+        inside = np.argmax(counts > (places - self._before[block])[:, None], axis=1)
+        return np.asarray(block * _BLOCK + inside, dtype=np.int64)

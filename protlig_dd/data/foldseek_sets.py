@@ -6,6 +6,7 @@ depend on the number of workers that read it, and resuming is asking for the nex
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -22,7 +23,7 @@ from protlig_dd.errors import ConfigError
 Example = dict[str, Any]
 """`key`, `aa`, `ss`, and `calpha` (float32 Angstrom, [l, 3]) where it was asked for."""
 
-_AT_ONCE = 256  # examples that a stream reads together
+_AT_ONCE = 1024  # examples that a stream reads together
 
 
 def _read(db: PairedFoldseekDB, rows: Int64[np.ndarray, " b"], *, calpha: bool) -> list[Example]:
@@ -169,19 +170,25 @@ class FoldseekStream(IterableDataset[Example]):
         """Yield the rest of the epoch; afterwards the next one is the current one. In a loader's worker: the worker's part of it."""
         worker = get_worker_info()
         workers, number = (worker.num_workers, worker.id) if worker is not None else (1, 0)
-        epoch, begin, end = self.epoch, self.examples, len(self)
-        for first in range(begin + number * self.batch_size, end, workers * self.batch_size):
-            stop = min(first + self.batch_size, end)
-            for low in range(first, stop, _AT_ONCE):
-                places = np.arange(low, min(low + _AT_ONCE, stop))
-                for place, example in zip(
-                    places.tolist(), _read(self.db, self.rows(places, epoch), calpha=self.calpha), strict=True
-                ):
-                    if worker is None:
-                        self.examples = place + 1
-                    yield example
+        epoch = self.epoch
+        for places in self._places(self.examples, workers, number):
+            rows = self.rows(places, epoch)
+            for place, example in zip(places.tolist(), _read(self.db, rows, calpha=self.calpha), strict=True):
+                if worker is None:
+                    self.examples = place + 1
+                yield example
         if worker is None:
             self.epoch, self.examples = epoch + 1, 0
+
+    def _places(self, begin: int, workers: int, number: int) -> Iterator[Int64[np.ndarray, " _"]]:
+        """Yield a worker's places from `begin` on: every `workers`-th batch of the order, cut into pieces to be read together."""
+        for first in itertools.count(0, _AT_ONCE):
+            batch, inside = np.divmod(np.arange(first, first + _AT_ONCE), self.batch_size)
+            places = begin + (batch * workers + number) * self.batch_size + inside
+            places = places[places < len(self)]
+            if not len(places):
+                return
+            yield places
 
     def state_dict(self, *, examples: int | None = None) -> dict[str, Any]:
         """Return what resumes the stream after the examples so far.
