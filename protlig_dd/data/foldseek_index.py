@@ -31,6 +31,7 @@ from protlig_dd.data.foldseek_sidecar import (
     SidecarBuilder,
     digest,
     sidecar_size,
+    stamp_of,
 )
 from protlig_dd.errors import FormatError
 
@@ -137,31 +138,31 @@ def open_index(path: Path, *, sidecar_from: int = SIDECAR_FROM) -> Index:
     found = find_file(path)
     if found is None:
         raise FormatError(f"{path}: found no such file, expected an index beside the data; copy the whole database")
-    state = found.stat()
-    if state.st_size < sidecar_from:
-        return _in_memory(path, found, state)
+    stamp = stamp_of(found)
+    if found.stat().st_size < sidecar_from:
+        return _in_memory(path, found, stamp)
     places = [found.with_name(found.name + SIDECAR_ENDING), _cache_place(found)]
     for place in places:
-        index = _load(path, place, state)
+        index = _load(path, place, stamp)
         if index is not None:
             return index
     reasons = []
     for place in places:
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
-            _write(found, state, place)
+            _write(found, stamp, place)
         except OSError as error:
             reasons.append(f"{place.parent}: {error.strerror or error}")
             continue
         if reasons:
             _logger.warning("%s: the binary index is kept in %s (%s)", path, place, "; ".join(reasons))
-        index = _load(path, place, state)
+        index = _load(path, place, stamp)
         if index is not None:
             return index
     _logger.warning(
         "%s: the index is parsed anew by each process, no binary one can be kept (%s)", path, "; ".join(reasons)
     )
-    return _in_memory(path, found, state)
+    return _in_memory(path, found, stamp)
 
 
 def _cache_place(source: Path) -> Path:
@@ -171,25 +172,25 @@ def _cache_place(source: Path) -> Path:
     return folder / f"{name}-{source.name}{SIDECAR_ENDING}"
 
 
-def _in_memory(path: Path, source: Path, state: os.stat_result) -> Index:
+def _in_memory(path: Path, source: Path, stamp: bytes) -> Index:
     count = count_rows(source)
     for key_bytes in (4, 8):
         sink = mmap.mmap(-1, sidecar_size(count, key_bytes))
-        if SidecarBuilder(source, state, sink, count, key_bytes).build():
+        if SidecarBuilder(source, stamp, sink, count, key_bytes).build():
             break
-    index = _view(path, sink, state)
+    index = _view(path, sink, stamp)
     assert index is not None, path
     return index
 
 
-def _write(source: Path, state: os.stat_result, place: Path) -> None:
+def _write(source: Path, stamp: bytes, place: Path) -> None:
     """Write the sidecar under another name and move it into its place: another process sees it whole or not at all."""
     count = count_rows(source)
     with tempfile.NamedTemporaryFile(dir=place.parent, prefix=f".{place.name}-", suffix=".part", delete=False) as file:
         try:
             for key_bytes in (4, 8):
                 file.truncate(sidecar_size(count, key_bytes))
-                if SidecarBuilder(source, state, file, count, key_bytes).build():
+                if SidecarBuilder(source, stamp, file, count, key_bytes).build():
                     break
             file.flush()
             os.chmod(file.name, 0o644)
@@ -199,22 +200,22 @@ def _write(source: Path, state: os.stat_result, place: Path) -> None:
             raise
 
 
-def _load(path: Path, place: Path, state: os.stat_result) -> Index | None:
+def _load(path: Path, place: Path, stamp: bytes) -> Index | None:
     try:
         with place.open("rb") as file:
             if os.fstat(file.fileno()).st_size < ARRAYS_AT:
                 return None
-            return _view(path, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), state)
+            return _view(path, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), stamp)
     except OSError:
         return None
 
 
-def _view(path: Path, buffer: mmap.mmap, state: os.stat_result) -> Index | None:
+def _view(path: Path, buffer: mmap.mmap, stamp: bytes) -> Index | None:
     """Return the arrays of a sidecar, or None if it is not one of this text."""
     fields = HEADER.unpack_from(buffer)
-    magic, size, mtime, count, flags, key_bytes, end, start, least, greatest, keys_digest, lengths_digest = fields
+    magic, found, count, flags, key_bytes, end, start, least, greatest, keys_digest, lengths_digest = fields
     checked = buffer[HEADER.size : HEADER.size + DIGEST] == digest(buffer[: HEADER.size])
-    if magic != MAGIC or not checked or (size, mtime) != (state.st_size, state.st_mtime_ns):
+    if magic != MAGIC or not checked or found != stamp:
         return None
     if len(buffer) != sidecar_size(count, key_bytes):
         return None

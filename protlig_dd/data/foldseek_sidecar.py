@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import struct
 from pathlib import Path
 from typing import Any
@@ -15,11 +14,25 @@ from protlig_dd.data.foldseek_rows import Numbers, read_rows
 from protlig_dd.errors import FormatError
 
 MAGIC = b"PLFSIDX1"
-# magic, text size, text mtime, rows, flags, bytes a key, end of the furthest entry, its start, least and largest length, two digests
-HEADER = struct.Struct("<8sQqQIIqqqq16s16s")
+# magic, stamp of the text, rows, flags, bytes a key, end of the furthest entry, its start, least and largest length, two digests
+HEADER = struct.Struct("<8s32sQIIqqqq16s16s")
 DIGEST = 16
-ARRAYS_AT = 128
+ARRAYS_AT = 192
 UNSORTED, DENSE = 1, 2
+_END = 4096  # bytes
+
+
+def stamp_of(source: Path) -> bytes:
+    """Return 32 bytes that tell a text from another: size, time of modification, and a digest of its two ends.
+
+    The ends tell two texts of one size that were written within one tick of the file system's clock.
+    """
+    state = source.stat()
+    with source.open("rb", buffering=0) as file:
+        ends = file.read(_END)
+        file.seek(max(state.st_size - _END, 0))
+        ends += file.read(_END)
+    return struct.pack("<Qq", state.st_size, state.st_mtime_ns) + digest(ends)
 
 
 def sidecar_size(count: int, key_bytes: int) -> int:
@@ -37,14 +50,14 @@ class SidecarBuilder:
 
     Args:
         source: the text.
-        state: its size and time of modification, which the header keeps.
+        stamp: what tells it from another text; the header keeps it.
         sink: what is written to; it can be read and sought.
         count: the rows of the text.
         key_bytes: 4 or 8.
     """
 
-    def __init__(self, source: Path, state: os.stat_result, sink: Any, count: int, key_bytes: int) -> None:
-        self.source, self.state, self.sink, self.count, self.key_bytes = source, state, sink, count, key_bytes
+    def __init__(self, source: Path, stamp: bytes, sink: Any, count: int, key_bytes: int) -> None:
+        self.source, self.stamp, self.sink, self.count, self.key_bytes = source, stamp, sink, count, key_bytes
         self.places = [ARRAYS_AT, ARRAYS_AT + 8 * count, ARRAYS_AT + (8 + key_bytes) * count]
         self.widths = [8, key_bytes, 4]
         self.done, self.last_key, self.flags = 0, -1, DENSE

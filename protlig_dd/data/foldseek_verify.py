@@ -124,7 +124,7 @@ class Verifier:
                         yield str(error)
 
     def _count_steps(self, coords: np.ndarray, offsets: Int[np.ndarray, " _"]) -> None:
-        steps = np.linalg.norm(np.diff(coords, axis=0), axis=1)
+        steps = np.linalg.norm(np.diff(coords.astype(np.float64), axis=0), axis=1)  # floats of damaged data may be huge
         inside = np.ones(len(steps), bool)
         cuts = offsets[1:-1] - 1  # from the last residue of an entry to the first of the next is no step
         inside[cuts[(cuts >= 0) & (cuts < len(steps))]] = False
