@@ -78,8 +78,7 @@ class SidecarBuilder:
         least, greatest = (self.least, self.greatest) if self.count else (0, 0)
         digests = [one.digest() for one in self.digests]
         fields = (
-            self.state.st_size,
-            self.state.st_mtime_ns,
+            self.stamp,
             self.count,
             self.flags,
             self.key_bytes,
