@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from protlig_dd import __version__
 from protlig_dd.arguments.common import add_command
+from protlig_dd.arguments.foldseek import add_foldseek
 from protlig_dd.arguments.generating import add_optimize, add_sampling
 from protlig_dd.arguments.judging import add_judging, add_scoring
 from protlig_dd.arguments.preparing import add_data
@@ -43,6 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_judging(commands)
     add_scoring(commands)
     add_data(commands)
+    add_foldseek(commands)
     add_scaling(commands)
     add_command(
         commands,

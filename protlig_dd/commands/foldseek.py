@@ -1,0 +1,67 @@
+"""`protlig foldseek info`, `head`, `verify` and `export`."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Iterator
+from pathlib import Path
+
+from protlig_dd.data.foldseek_db import FoldseekDB
+from protlig_dd.data.foldseek_export import describe_database, export_fasta, export_traces, header_of, select_rows
+from protlig_dd.data.foldseek_files import find_file, sibling
+from protlig_dd.data.foldseek_verify import Verifier
+from protlig_dd.errors import ConfigError
+
+
+def info(options: Namespace) -> Iterator[str]:
+    """Say what a database holds."""
+    yield from describe_database(Path(options.database))
+
+
+def head(options: Namespace) -> Iterator[str]:
+    """Show the first entries, or those of some keys and names."""
+    path = Path(options.database)
+    db, ss = FoldseekDB(path, keep_case=True), FoldseekDB(sibling(path, "_ss"), keep_case=True)
+    has_ss = not db.is_3di and find_file(sibling(ss.path, ".index")) is not None
+    chosen = bool(options.key or options.name)
+    for row in select_rows(db, keys=options.key, names=options.name, limit=0 if chosen else options.num):
+        key = int(db.keys[row])
+        yield f"{header_of(db, row)}   (key {key}, {db.lengths[row]} residues)"
+        yield f"  {'3Di' if db.is_3di else 'aa '}  {_cut(db.get_sequence(row), options.width)}"
+        if has_ss:
+            letters = _cut(ss.get_by_key(key), options.width) if ss.index.find(key) >= 0 else "none"
+            yield f"  3Di  {letters}"
+        if db.has_calpha:
+            places = ["({:.3f} {:.3f} {:.3f})".format(*place) for place in db.calpha(row)[:3].tolist()]
+            yield f"  CA   {' '.join(places)} ... Angstrom"
+
+
+def _cut(text: str, width: int) -> str:
+    return text if width <= 0 or len(text) <= width else f"{text[:width]}..."
+
+
+def verify(options: Namespace) -> Iterator[str | int]:
+    """Read everything and tell every fault; the last value is the exit code."""
+    verifier = Verifier(Path(options.database))
+    yield from verifier.faults()
+    yield from verifier.summary()
+    yield 1 if verifier.num_faults else 0
+
+
+def export(options: Namespace) -> Iterator[str]:
+    """Write FASTA files and C-alpha traces."""
+    path = Path(options.database)
+    if not (options.aa or options.ss or options.pdb):
+        raise ConfigError(
+            "foldseek export: found nothing to write; give --aa FASTA, --ss FASTA, --pdb FOLDER, or several"
+        )
+    aa = FoldseekDB(path, keep_case=options.keep_case)
+    rows = select_rows(aa, keys=options.key, names=options.name, limit=options.limit)
+    if options.aa:
+        yield f"{options.aa}: {export_fasta(aa, rows, Path(options.aa))} sequences"
+    if options.ss:
+        ss = FoldseekDB(sibling(path, "_ss"), keep_case=options.keep_case)
+        ss_rows = (ss.row_of_key(int(aa.keys[row])) for row in rows)
+        yield f"{options.ss}: {export_fasta(ss, ss_rows, Path(options.ss))} sequences"
+    if options.pdb:
+        yield f"{options.pdb}: {export_traces(aa, rows, Path(options.pdb))} C-alpha traces"

@@ -1,0 +1,198 @@
+"""The files of a Foldseek database: where they are, of what type, and their bytes, mapped into memory.
+
+A database `X` is several sub-databases: `X` (amino acids), `X_ss` (3Di), `X_ca` (C-alpha), `X_h` (headers), each a data file, or parts
+`X.0`, `X.1`, ... that count as one, beside an `.index` and a `.dbtype`. What the entries mean stands in `foldseek_letters` and
+`foldseek_calpha`. Source: the format of MMseqs2 and Foldseek (commit d5b1d3d4), checked on databases that it wrote.
+"""
+
+from __future__ import annotations
+
+import logging
+import mmap
+import os
+from bisect import bisect_right
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from protlig_dd.errors import FormatError
+
+Role = Literal["letters", "calpha", "headers"]
+
+_BASE_TYPES = {
+    0: "amino acids", 1: "nucleotides", 2: "a profile", 3: "a generated profile state", 4: "a second profile state", 5: "alignments",
+    6: "clusters", 7: "prefilter results", 8: "taxonomy results", 9: "a precomputed index", 10: "C-alpha of another kind",
+    11: "six-frame translations", 12: "generic text", 101: "C-alpha coordinates", 102: "TM-scores",
+}  # fmt: skip
+_EXPECTED: dict[Role, int] = {"letters": 0, "calpha": 101, "headers": 12}
+_COMPRESSED, _PADDED = 1 << 31, 8
+# Flags that leave the layout of an entry alone: reserved, needs-source, padded, set, LoL-align, interface.
+_KNOWN_FLAGS = 1 | 2 | _PADDED | 16 | 1 << 13 | 1 << 14
+_LONGEST_LINK = 4096
+
+_logger = logging.getLogger(__name__)
+
+
+def sibling(path: Path, ending: str) -> Path:
+    """Return the path with an ending after its whole name: "db" and "_ss.index" give "db_ss.index"."""
+    return path.with_name(path.name + ending)
+
+
+def base_of(path: Path) -> Path:
+    """Return the name of the whole database: that of "db_ss" is "db"."""
+    return path.with_name(path.name.removesuffix("_ss"))
+
+
+def find_file(path: Path) -> Path | None:
+    """Return where the bytes of a file are, or None if there is no such file.
+
+    Copies that know no symbolic links hold a link's target as the text of a small file. No file of a database can look like that
+    (each has a newline or a NUL), so it is followed as the link it was.
+    """
+    for _ in range(8):
+        if not path.is_file():
+            return None
+        target = _copied_link(path)
+        if target is None:
+            return path
+        _logger.debug("%s: a symbolic link that was copied as text; reading %s", path, target)
+        path = target
+    return path
+
+
+def _copied_link(path: Path) -> Path | None:
+    if not 5 <= path.stat().st_size <= _LONGEST_LINK:
+        return None
+    try:
+        text = path.read_bytes().decode("utf-8")
+    except UnicodeDecodeError:
+        return None
+    if not text.isprintable() or text != text.strip():
+        return None
+    target = path.parent / text
+    return target if target.is_file() else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DbType:
+    """What a `.dbtype` says.
+
+    Attributes:
+        base: the kind of the entries, such as 0 for amino acids and 101 for C-alpha.
+        compressed: whether each entry is a zstd frame of its own.
+        padded: whether letters are codes, aligned to four bytes (a database for GPUs).
+        given: False where there is no such file, and the type is what the name of the database promises.
+    """
+
+    base: int
+    compressed: bool
+    padded: bool
+    given: bool = True
+
+    def describe(self) -> str:
+        """Return the type in words."""
+        forms = [
+            w for w, on in (("zstd", self.compressed), ("padded", self.padded), ("no .dbtype", not self.given)) if on
+        ]
+        return _BASE_TYPES.get(self.base, f"type {self.base}") + (f" ({', '.join(forms)})" if forms else "")
+
+
+def read_dbtype(database: Path, role: Role) -> DbType:
+    """Return the type of a sub-database, and refuse one that cannot be what its name says.
+
+    Raises:
+        FormatError: if the file is not one 32-bit word, or says profile, clusters or anything else that is not read here.
+    """
+    path = sibling(database, ".dbtype")
+    found = find_file(path)
+    expected = _EXPECTED[role]
+    if found is None:
+        if path.is_symlink():
+            raise FormatError(
+                f"{path}: found a link to {os.readlink(path)}, which is not there; copy the whole database"
+            )
+        return DbType(base=expected, compressed=False, padded=False, given=False)
+    content = found.read_bytes()
+    if len(content) != 4:
+        raise FormatError(f"{path}: found {len(content)} bytes ({content[:24]!r}), expected 4; copy the file again")
+    word = int.from_bytes(content, "little")
+    base, flags = word & 0xFFFF, (word >> 16) & 0x7FFF
+    if base != expected:
+        kind = _BASE_TYPES.get(base, "an unknown type")
+        raise FormatError(
+            f"{path}: found {kind} (type {base}), expected {_BASE_TYPES[expected]} (type {expected}); "
+            "name a structure database as 'foldseek createdb' writes it"
+        )
+    if flags & ~_KNOWN_FLAGS or (flags & _PADDED and (word & _COMPRESSED or role != "letters")):
+        raise FormatError(
+            f"{path}: found the word 0x{word:08x}, whose flags change the entries in a way that is not known here; "
+            "expected a plain, compressed or padded database; write it anew with Foldseek"
+        )
+    return DbType(base=base, compressed=bool(word & _COMPRESSED), padded=bool(flags & _PADDED))
+
+
+def data_parts(database: Path) -> list[Path]:
+    """Return the data files in their order: X.0, X.1, ... where X.0 exists, else X.
+
+    Raises:
+        FormatError: if there are none; the message says what lies there instead.
+    """
+    parts: list[Path] = []
+    while (part := find_file(sibling(database, f".{len(parts)}"))) is not None:
+        parts.append(part)
+    if parts:
+        return parts
+    whole = find_file(database)
+    if whole is not None:
+        return [whole]
+    if database.is_symlink():
+        raise FormatError(f"{database}: found a link to {os.readlink(database)}, which is not there; copy the data too")
+    raise FormatError(f"{database}: {_what_is_there(database)}")
+
+
+def _what_is_there(database: Path) -> str:
+    folder = database if database.is_dir() else database.parent
+    if not folder.is_dir():
+        return f"found no folder {folder}; check the path"
+    names = sorted(p.name.removesuffix(".index") for p in folder.glob("*.index"))
+    bases = [name for name in names if f"{name}_ss" in names] or names
+    kind = "found a folder" if database.is_dir() else "found no such database"
+    if not bases:
+        return f"{kind} and no .index in {folder}; expected the path of a database, as in folder/db"
+    return f"{kind}; {folder} has {', '.join(bases[:5])}: name one, as in {folder / bases[0]}"
+
+
+class DataFiles:
+    """The bytes of a sub-database, its parts end to end, mapped read-only and shared by all processes.
+
+    Attributes:
+        parts: the files.
+        size: bytes of all of them.
+        whole: the map where there is a single part, else None; empty bytes for an empty file.
+    """
+
+    def __init__(self, database: Path) -> None:
+        self.parts = data_parts(database)
+        self._maps = [_mapped(part) for part in self.parts]
+        self._bases = [0]
+        for one in self._maps:
+            self._bases.append(self._bases[-1] + len(one))
+        self.size = self._bases[-1]
+        self.whole = self._maps[0] if len(self._maps) == 1 else None
+
+    def read(self, start: int, size: int) -> bytes:
+        """Return bytes from a place; fewer than asked for where the part that holds the place ends before."""
+        if self.whole is not None:
+            return self.whole[start : start + size]
+        if start >= self.size:
+            return b""
+        part = bisect_right(self._bases, start) - 1
+        begin = start - self._bases[part]
+        return self._maps[part][begin : begin + size]
+
+
+def _mapped(path: Path) -> mmap.mmap | bytes:
+    with path.open("rb") as file:
+        if os.fstat(file.fileno()).st_size == 0:
+            return b""
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)

@@ -1,0 +1,49 @@
+"""Any place of a keyed permutation without the permutation: the order of 67 million rows in no memory.
+
+`keyed_order` (in `loader`) makes a whole permutation as an array. Here each place is computed by itself, through a Feistel network whose
+round function is the package's counter-based generator, on the smallest even number of bits that holds the size; a place that leaves the
+range is sent through again until it is back inside (Black and Rogaway 2002, "cycle walking"), which keeps it a permutation.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from jaxtyping import Int64
+
+from protlig_dd.data.loader import keyed_order
+from protlig_dd.rng import Draws
+
+_ROUNDS = 6
+_SMALL = 1 << 12  # below it there are few bits to mix, and the array is nothing
+
+
+def permuted(
+    places: Int64[np.ndarray, " b"], *, size: int, seed: int, names: tuple[str | int, ...]
+) -> Int64[np.ndarray, " b"]:
+    """Return what stands at some places of the permutation of 0 .. size - 1 that a seed and names give.
+
+    Args:
+        places: numbers of 0 .. size - 1.
+        size: how many there are.
+        seed: with the names, which permutation it is.
+        names: such as ("epoch", 3).
+    """
+    if size <= _SMALL:
+        return np.asarray(keyed_order(seed, *names, size=size)[places])
+    half = -(-(size - 1).bit_length() // 2)
+    rounds = [Draws.root(seed, "feistel", *names, number) for number in range(_ROUNDS)]
+    found = _network(torch.from_numpy(places), half, rounds)
+    outside = torch.nonzero(found >= size)[:, 0]
+    while len(outside):
+        found[outside] = _network(found[outside], half, rounds)
+        outside = outside[found[outside] >= size]
+    return np.asarray(found.numpy())
+
+
+def _network(values: torch.Tensor, half: int, rounds: list[Draws]) -> torch.Tensor:
+    mask = (1 << half) - 1
+    left, right = values >> half, values & mask
+    for draws in rounds:
+        left, right = right, left ^ (draws.fold_in(right).bits() & mask)
+    return (left << half) | right
