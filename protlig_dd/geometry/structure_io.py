@@ -171,6 +171,26 @@ def is_structure_name(path: str | Path) -> bool:
     return str(path).lower().removesuffix(".gz").endswith(STRUCTURE_SUFFIXES)
 
 
+def load_structure(path: Path) -> Any:
+    """Return what gemmi reads from a PDB or mmCIF file (a gemmi.Structure), gzipped or not, whatever its name ends in.
+
+    Raises:
+        FormatError: if there is no such file, it is no structure, or it holds no atoms.
+        MissingDependencyError: without gemmi.
+    """
+    gemmi = require("gemmi", "reading PDB and mmCIF files", extra="structure")
+    if not path.is_file():
+        raise FormatError(f"{path}: found no such file, expected a PDB or mmCIF file; check the path")
+    try:
+        found = gemmi.read_structure(str(path), format=gemmi.CoorFormat.Detect)
+    except (RuntimeError, ValueError, OSError, IndexError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise FormatError(f"{path}: not readable as a structure ({reason}); expected PDB or mmCIF") from error
+    if not len(found) or not any(len(chain) for chain in found[0]):
+        raise FormatError(f"{path}: found no atoms, expected a PDB or mmCIF file with coordinates")
+    return found
+
+
 def read_structure(path: str | Path) -> Structure:
     """Return the protein chains of the first model of a PDB or mmCIF file, gzipped or not, whatever its name ends in.
 
@@ -182,15 +202,7 @@ def read_structure(path: str | Path) -> Structure:
     """
     gemmi = require("gemmi", "reading PDB and mmCIF files", extra="structure")
     path = Path(path)
-    if not path.is_file():
-        raise FormatError(f"{path}: found no such file, expected a PDB or mmCIF file; check the path")
-    try:
-        found = gemmi.read_structure(str(path), format=gemmi.CoorFormat.Detect)
-    except (RuntimeError, ValueError, OSError, IndexError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise FormatError(f"{path}: not readable as a structure ({reason}); expected PDB or mmCIF") from error
-    if not len(found) or not any(len(chain) for chain in found[0]):
-        raise FormatError(f"{path}: found no atoms, expected a PDB or mmCIF file with coordinates")
+    found = load_structure(path)
     found.setup_entities()
     chains, others = [], []
     for chain in found[0]:
