@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from protlig_dd.data.foldseek_writer import CoordStore, DatabaseWriter
 from protlig_dd.data.skipped import SKIPPED_SUFFIX, Skipped, SkippedList
-from protlig_dd.data.structure_files import Reading, read_all, structure_files
+from protlig_dd.data.structure_files import Reading, choose_workers, read_all, structure_files
 from protlig_dd.errors import FormatError
 
 
@@ -52,7 +52,7 @@ def build_database(
     source: Path,
     out: Path,
     *,
-    workers: int = 1,
+    workers: int = 0,
     mask_bfactor_threshold: float = 0.0,
     coord_store: CoordStore = "differences",
 ) -> BuildReport:
@@ -63,7 +63,7 @@ def build_database(
     Args:
         source: a folder, with its subfolders, of PDB and mmCIF files, also .gz; or one such file.
         out: the database, such as "folder/db".
-        workers: processes that read structures; the order of the entries is the same for any number.
+        workers: processes that read structures, 0 for one a core; the order of the entries is the same for any number.
         mask_bfactor_threshold: residues whose C-alpha has a lower B-factor get lower-case letters; 0 masks none.
         coord_store: how C-alpha traces are stored.
 
@@ -75,7 +75,7 @@ def build_database(
     total = sum(1 for _ in structure_files(source))
     reading = Reading(mask_bfactor_threshold=mask_bfactor_threshold)
     with DatabaseWriter(out, coord_store=coord_store) as writer, SkippedList(_beside(out)) as skipped:
-        found = read_all(structure_files(source), reading, workers=workers)
+        found = read_all(structure_files(source), reading, workers=choose_workers(workers, total))
         for one in tqdm(found, total=total, unit="file", disable=None):
             for left_out in one.skipped:
                 skipped.add(left_out)

@@ -43,6 +43,7 @@ class SkippedList:
 
     def __init__(self, path: Path | None) -> None:
         self.path = path
+        self.num_files = 0  # that were read, for who counts them
         self.counts: Counter[str] = Counter()
         self._examples: dict[str, Skipped] = {}
         self._file: IO[str] | None = None

@@ -22,6 +22,7 @@ from protlig_dd.errors import ConfigError, FormatError
 from protlig_dd.geometry.foldseek_chains import FoldseekChain, read_foldseek_chains, threedi_of
 
 _CA_ONLY = "found C-alpha atoms only; 3Di letters need N and C as well (Foldseek would rebuild them): add them with another program"
+_FILES_WORTH_A_PROCESS = 64  # a process takes half a second to start, a file some 10 ms to read
 _CHUNK = 8  # files that a worker takes at a time
 
 
@@ -132,6 +133,11 @@ def _entry(chain: FoldseekChain, reading: Reading, *, title: str, source: str, m
     )
 
 
+def choose_workers(asked: int, num_files: int) -> int:
+    """Return how many processes read so many files: as asked, or for 0 one for each core, where there are files enough to gain by it."""
+    return asked or min(len(os.sched_getaffinity(0)), num_files // _FILES_WORTH_A_PROCESS)
+
+
 def _read_several(paths: list[Path], reading: Reading) -> list[FileEntries]:
     return [read_entries(path, reading) for path in paths]
 
@@ -162,7 +168,8 @@ def read_all(paths: Iterable[Path], reading: Reading, *, workers: int) -> Iterat
             yield from waiting.popleft().result()
     except BrokenProcessPool as error:
         raise FormatError(
-            "a process that reads structures was ended from outside; lower --workers if memory is short"
+            "a process that reads structures ended before its work; use fewer workers if memory is short, and in a script of "
+            "your own call this from under: if __name__ == '__main__'"
         ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)

@@ -130,7 +130,7 @@ def read_foldseek_chains(path: Path) -> FoldseekFile:
 def _title(found: Any) -> str:
     """What the file says it is, on one line; nothing where that is no text (it is only told, never used)."""
     try:
-        title = found.info["_struct.title"] if "_struct.title" in found.info else ""
+        title = dict(found.info.items()).get("_struct.title", "")
     except UnicodeDecodeError:
         return ""
     return " ".join(title.split())
