@@ -135,7 +135,8 @@ def _entry(chain: FoldseekChain, reading: Reading, *, title: str, source: str, m
 
 def choose_workers(asked: int, num_files: int) -> int:
     """Return how many processes read so many files: as asked, or for 0 one for each core, where there are files enough to gain by it."""
-    return asked or min(len(os.sched_getaffinity(0)), num_files // _FILES_WORTH_A_PROCESS)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return asked or min(cores, num_files // _FILES_WORTH_A_PROCESS)
 
 
 def _read_several(paths: list[Path], reading: Reading) -> list[FileEntries]:
