@@ -1,7 +1,7 @@
 """The chains of a PDB or mmCIF file as Foldseek's createdb takes them: which residues, which letters, which names.
 
-It differs from `structure_io.py`, which reads proteins for their own sake: all models and all chains, the first conformer and not the
-best-occupied one, only residues with a C-alpha (an atom of that name: a calcium ion has one too, where the file does not say what is
+It differs from `structure_io.py`, which reads proteins for their own sake: all models and all chains, of an atom's alternative places the
+last one listed and not the best-occupied one, of residues under one number the first, only residues with a C-alpha (an atom of that name: a calcium ion has one too, where the file does not say what is
 polymer and what is not), and no letters beyond the twenty and X.
 """
 
@@ -143,9 +143,7 @@ def _chain(chain: Any, *, model: int, entry_name: str) -> FoldseekChain:
     for residue in chain.first_conformer():
         if residue.entity_type not in wanted:
             continue
-        atoms: dict[str, Any] = {}
-        for atom in residue:
-            atoms.setdefault(atom.name, atom)  # the first of alternative conformers
+        atoms = {atom.name: atom for atom in residue}  # of alternative places the last one listed
         places = [atoms[name].pos.tolist() if name in atoms else _MISSING for name in _ATOMS]
         if not all(map(math.isfinite, places[1])):
             without += 1

@@ -31,6 +31,7 @@ def encode_3di(
     """Return the 3Di letters of a chain, one for each residue, in upper case as Foldseek writes them.
 
     A residue without N, C-alpha or C, one beside such a residue, the first, the last, and one without a partner get D.
+    The letters are made of distances and cosines: a mirror image has the same, unless its C-beta atoms have to be put in.
 
     Args:
         n, ca, c: atoms in Angstrom, NaN where one is missing. Neighbours in the arrays count as neighbours in the chain, also
@@ -38,15 +39,12 @@ def encode_3di(
         cb: C-beta atoms; where they are missing (glycine), or not given at all, they are put where a tetrahedral carbon has them.
 
     Raises:
-        ValueError: if the shapes differ.
         MissingDependencyError: without mini3di.
 
     Source: van Kempen et al. 2023 (Foldseek), through mini3di 0.2.1; the same letters as Foldseek's createdb gives.
     """
     cb = np.full_like(ca, np.nan) if cb is None else cb
-    shapes = {part.shape for part in (n, ca, c, cb)}
-    if len(shapes) != 1 or ca.ndim != 2 or ca.shape[1] != 3:
-        raise ValueError(f"3Di: found atoms of the shapes {sorted(shapes)}, expected one shape (l, 3) for all")
+    assert n.shape == ca.shape == c.shape == cb.shape == (len(ca), 3), (n.shape, ca.shape, c.shape, cb.shape)
     encoder = _encoder()
     length = len(ca)
     if length < 4:

@@ -12,6 +12,7 @@ from protlig_dd.errors import FormatError
 from protlig_dd.geometry.foldseek_chains import FoldseekChain, read_foldseek_chains, structure_stem
 from tests.geometry.backbones import backbone, chain_lines, write_lines
 from tests.geometry.chains import atom_line
+from tests.geometry.test_structure_io import CIF_HEAD
 
 pytest.importorskip("gemmi")
 
@@ -32,21 +33,22 @@ def test_letters_are_the_twenty_and_x(tmp_path: Path) -> None:
     assert chain.atoms_angstrom.dtype == np.float64 and (chain.b_factors == 20).all()
 
 
-def test_the_first_conformer_is_taken_whatever_its_occupancy(tmp_path: Path) -> None:
+def test_the_last_place_of_an_atom_and_the_first_residue_of_a_number_are_taken(tmp_path: Path) -> None:
+    """Whatever their occupancies; Foldseek's own database has the last one in its entry e13."""
     places = backbone(5)
     lines = []
     for i in range(5):
         for name, place in zip(("N", "CA", "C", "CB"), places[i], strict=True):
             if i == 2:
-                lines.append(atom_line(name, "ALA", i + 1, place, altloc="A", occupancy=0.1))
-                lines.append(atom_line(name, "ALA", i + 1, place + 1, altloc="B", occupancy=0.9))
+                lines.append(atom_line(name, "ALA", i + 1, place, altloc="A", occupancy=0.9))
+                lines.append(atom_line(name, "ALA", i + 1, place + 1, altloc="B", occupancy=0.1))
             else:
                 lines.append(atom_line(name, "ALA", i + 1, place))
     # a second kind of residue under the same number, as in a mixture of sequences
-    lines.insert(9, atom_line("CA", "SER", 2, (9, 9, 9), altloc="B"))
+    lines.insert(8, atom_line("CA", "SER", 2, (9, 9, 9), altloc="B"))
     chain = only(write_lines(tmp_path / "x.pdb", lines))
     assert chain.sequence == "AAAAA"
-    np.testing.assert_allclose(chain.ca, places[:, 1], atol=5.1e-4)
+    np.testing.assert_allclose(chain.ca, places[:, 1] + (np.arange(5) == 2)[:, None], atol=5.1e-4)
 
 
 def test_residues_without_c_alpha_are_left_out_and_counted(tmp_path: Path) -> None:
@@ -138,13 +140,13 @@ def test_files_that_are_no_structures_say_so(tmp_path: Path) -> None:
 
 def test_coordinates_that_are_no_numbers_are_missing_atoms(tmp_path: Path) -> None:
     """mmCIF may have a question mark for a coordinate: of a C-alpha it takes the residue away, of another atom that atom."""
-    fields = ("group_PDB", "id", "type_symbol", "label_atom_id", "label_comp_id", "label_asym_id", "label_seq_id")
-    head = ["data_x", "loop_", *(f"_atom_site.{f}" for f in (*fields, "Cartn_x", "Cartn_y", "Cartn_z", "auth_asym_id"))]
     rows = []
     for i, places in enumerate(backbone(6), 1):
         for name, place in zip(("N", "CA", "C", "CB"), places, strict=True):
             x = "?" if (name, i) in {("CA", 2), ("N", 4)} else f"{place[0]:.3f}"
-            rows.append(f"ATOM {len(rows)} {name[0]} {name} ALA A {i} {x} {place[1]:.3f} {place[2]:.3f} A")
-    chain = only(write_lines(tmp_path / "x.cif", head, rows))
+            rows.append(
+                f"ATOM {len(rows)} {name[0]} {name} . ALA A 1 {i} ? {x} {place[1]:.3f} {place[2]:.3f} 1 20 {i} A 1"
+            )
+    chain = only(write_lines(tmp_path / "x.cif", [CIF_HEAD], rows))
     assert chain.sequence == "AAAAA" and chain.num_without_ca == 1
     assert np.isnan(chain.atoms_angstrom[2, 0]).any() and np.isfinite(chain.ca).all()
