@@ -1,8 +1,8 @@
 """The chains of a PDB or mmCIF file as Foldseek's createdb takes them: which residues, which letters, which names.
 
-It differs from `structure_io.py`, which reads proteins for their own sake: all models and all chains, of an atom's alternative places the
-last one listed and not the best-occupied one, of residues under one number the first, only residues with a C-alpha (an atom of that name: a calcium ion has one too, where the file does not say what is
-polymer and what is not), and no letters beyond the twenty and X.
+It differs from `structure_io.py`, which reads proteins for their own sake: all models and all chains; of an atom's alternative places the
+last one listed, not the best-occupied one, and of residues under one number the first; only residues with a C-alpha (an atom of that
+name: a calcium ion has one too, where the file does not say what is polymer); and no letters beyond the twenty and X.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ import numpy as np
 from jaxtyping import Float
 
 from protlig_dd.errors import FormatError, require
-from protlig_dd.geometry.structure_io import STRUCTURE_SUFFIXES, load_structure
+from protlig_dd.geometry.structure_io import STRUCTURE_SUFFIXES
+from protlig_dd.geometry.structure_parsing import load_structure
 from protlig_dd.geometry.threedi import encode_3di
 
 MIN_RESIDUES = 4
