@@ -15,6 +15,7 @@ from protlig_dd.arguments.generating import add_optimize, add_sampling
 from protlig_dd.arguments.judging import add_judging, add_scoring
 from protlig_dd.arguments.preparing import add_data
 from protlig_dd.arguments.scaling import add_scaling
+from protlig_dd.arguments.tokenize import add_tokenize
 from protlig_dd.arguments.training import add_training
 from protlig_dd.errors import ProtligError
 from protlig_dd.spellings import native_flags
@@ -45,6 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_scoring(commands)
     add_data(commands)
     add_foldseek(commands)
+    add_tokenize(commands)
     add_scaling(commands)
     add_command(
         commands,

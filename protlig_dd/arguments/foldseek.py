@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from protlig_dd.arguments.common import add_command
+from protlig_dd.arguments.foldseek_build import add_foldseek_build
 
 _FOLDSEEK = """A database is named by its path without any ending: afdb50/afdb50 for afdb50, afdb50_ss, afdb50_ca and their .index files.
   protlig foldseek info db                      what it holds: entries, lengths, forms, what has coordinates
   protlig foldseek head db --num 3              the first entries: names, amino acids, 3Di, coordinates
   protlig foldseek verify db                    read all of it and tell every fault (exit code 1 if there is one)
   protlig foldseek export db --aa aa.fasta --ss 3di.fasta --pdb traces
+  protlig foldseek build pdbs/ --out db         make one of structure files; no Foldseek is needed
 
 Plain, split (db.0, db.1, ...), zstd-compressed and padded databases are read alike, and sub-databases, whose keys are not row numbers:
 everything is joined by key. Large text indices are parsed once, into db.index.protlig beside them (or in $PROTLIG_CACHE).
@@ -19,13 +21,14 @@ _PATH = "the database, without any ending"
 def add_foldseek(commands) -> None:  # type: ignore[no-untyped-def]
     """Add `foldseek` with its actions."""
     sub = add_command(
-        commands, "foldseek", "foldseek.info", "look into Foldseek databases, check and export them", _FOLDSEEK
+        commands, "foldseek", "foldseek.info", "look into Foldseek databases, check, export and make them", _FOLDSEEK
     )
     actions = sub.add_subparsers(dest="action", metavar="ACTION", required=True)
     _add_info(actions)
     _add_head(actions)
     _add_verify(actions)
     _add_export(actions)
+    add_foldseek_build(actions)
 
 
 def _add_info(actions) -> None:  # type: ignore[no-untyped-def]

@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from protlig_dd.errors import FormatError, require
+from protlig_dd.geometry.structure_parsing import load_structure
 
 ATOMS = ("N", "CA", "C", "O", "CB")
 """The atoms that are kept of a residue, in the order of `Chain.coords_angstrom`."""
@@ -182,15 +183,7 @@ def read_structure(path: str | Path) -> Structure:
     """
     gemmi = require("gemmi", "reading PDB and mmCIF files", extra="structure")
     path = Path(path)
-    if not path.is_file():
-        raise FormatError(f"{path}: found no such file, expected a PDB or mmCIF file; check the path")
-    try:
-        found = gemmi.read_structure(str(path), format=gemmi.CoorFormat.Detect)
-    except (RuntimeError, ValueError, OSError, IndexError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise FormatError(f"{path}: not readable as a structure ({reason}); expected PDB or mmCIF") from error
-    if not len(found) or not any(len(chain) for chain in found[0]):
-        raise FormatError(f"{path}: found no atoms, expected a PDB or mmCIF file with coordinates")
+    found = load_structure(path)
     found.setup_entities()
     chains, others = [], []
     for chain in found[0]:
