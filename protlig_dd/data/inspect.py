@@ -15,6 +15,7 @@ from protlig_dd.data.complexes import ALIASES, Columns, find_columns, open_pairs
 from protlig_dd.data.encode import SPLIT_CODES, Encoder, EncodeReport, encode_records, letter_ids
 from protlig_dd.data.files import data_suffix, read_lines
 from protlig_dd.data.folders import open_folder
+from protlig_dd.data.foldseek_records import has_structures, is_database, read_database
 from protlig_dd.data.leakage import Leakage, measure_leakage
 from protlig_dd.data.molecules import MoleculePolicy, read_smiles
 from protlig_dd.data.paired import join_structures
@@ -206,6 +207,8 @@ def recognise(
         folder = open_folder(path)
         parts = [part.records(lambda file: recognise(file, columns)[3]) for part in folder.parts.values()]
         return *recognise(folder.whole.files[0], columns)[:3], itertools.chain.from_iterable(parts)
+    if is_database(path):
+        return "sequences", {"structure": "3Di letters"} if has_structures(path) else {}, (), read_database(path)
     if data_suffix(path) not in TABLE_SUFFIXES:
         start = next((line for _, line in read_lines(path) if line.strip()), "")
         if start.startswith((">", ";")):

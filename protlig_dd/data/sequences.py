@@ -8,6 +8,7 @@ from pathlib import Path
 
 from protlig_dd.data.complexes import Columns, read_pairs, split_word
 from protlig_dd.data.files import data_suffix, read_lines
+from protlig_dd.data.foldseek_records import is_database, read_database
 from protlig_dd.data.records import Record
 from protlig_dd.data.tables import TABLE_SUFFIXES
 from protlig_dd.errors import FormatError
@@ -58,8 +59,10 @@ def _split(words: list[str]) -> str | None:
 
 
 def read_sequences(path: Path, columns: Columns | None = None) -> Iterator[Record]:
-    """Yield the proteins of a FASTA file, or the proteins and structure tokens of a table, by the suffix of the name."""
-    if data_suffix(path) in TABLE_SUFFIXES:
+    """Yield the proteins of a FASTA file, or the proteins and structure tokens of a table or a Foldseek database."""
+    if is_database(path):
+        yield from read_database(path)
+    elif data_suffix(path) in TABLE_SUFFIXES:
         for record in read_pairs(path, columns, needed=("protein",)):
             texts = {track: text for track, text in record.texts.items() if track != "ligand"}
             yield dataclasses.replace(record, texts=texts, label=None, affinity=None)

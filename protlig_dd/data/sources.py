@@ -10,6 +10,7 @@ from pathlib import Path
 from protlig_dd.data.complexes import find_columns, read_pairs
 from protlig_dd.data.files import data_suffix
 from protlig_dd.data.folders import Folder, FolderPart, open_folder
+from protlig_dd.data.foldseek_records import has_structures, is_database
 from protlig_dd.data.molecules import read_molecules
 from protlig_dd.data.paired import join_structures
 from protlig_dd.data.records import Record
@@ -115,6 +116,12 @@ def _check_structures(
     if path or "structure" not in tracks or isinstance(data, MoleculeData):
         return
     file = one.files[0]
+    if is_database(file):
+        if has_structures(file):
+            return
+        raise ConfigError(
+            f"{file}: is a database without 3Di letters ({file.name}_ss), the tracks are {sorted(tracks)}; give data.{setting}"
+        )
     column = "name its column with data.columns.structure"
     if data_suffix(file) in TABLE_SUFFIXES:
         if "structure" in find_columns(file, open_table(file).header, data.columns, needed=()).roles:
