@@ -20,6 +20,7 @@ _PACKAGES = {
     "matplotlib": ("plot", "plots"),
     "pyarrow": ("data", "Parquet and shards"),
     "gemmi": ("structure", "PDB and mmCIF"),
+    "mini3di": ("structure", "3Di letters"),
     "deepspeed": ("deepspeed", "ZeRO-3"),
     "transformers": ("hf", "Hugging Face models"),
 }

@@ -5,6 +5,7 @@ These are what `data.path` and `data.structure_path` of a config read.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -20,7 +21,6 @@ from protlig_dd.data.foldseek_writer import Entry
 from protlig_dd.data.skipped import SKIPPED_SUFFIX, Skipped, SkippedList
 from protlig_dd.data.structure_files import Reading, Tokenizer, choose_workers, read_all, structure_files
 from protlig_dd.errors import ConfigError, FormatError
-from protlig_dd.rng import key
 
 TOKEN_SUFFIXES = (".fasta", ".jsonl")
 """The forms that tokens are written in."""
@@ -89,17 +89,18 @@ def tokenize_files(
 
     total = sum(1 for _ in mine())
     found = read_all(mine(), Reading(tokenizer=tokenizer, with_ca=False), workers=choose_workers(workers, total))
-    names = set[int]()
+    names = set[bytes]()  # 8 bytes of each, not the names themselves
     for one in tqdm(found, total=total, unit="file", disable=None):
         for left_out in one.skipped:
             skipped.add(left_out)
         for entry in one.entries:
             name = "_".join(entry.name.split())
-            if key(0, "name", name) in names:
+            brief = hashlib.blake2b(name.encode(errors="surrogateescape"), digest_size=8).digest()
+            if brief in names:
                 reason = f"found the name '{name}' a second time, and names join sequences to tokens; rename the file"
                 skipped.add(Skipped(what=f"{entry.source} ({name})", kind="repeated names", reason=reason))
                 continue
-            names.add(key(0, "name", name))
+            names.add(brief)
             yield Entry(name=name, sequence=entry.sequence, structure=entry.structure)
     skipped.num_files += total
 

@@ -128,6 +128,16 @@ def test_what_is_left_out_is_counted_and_listed_with_its_reason(tmp_path: Path) 
     assert "4 unreadable files, such as" in text and "db.skipped.tsv lists all" in text
 
 
+def test_residues_left_out_of_a_chain_that_is_there_are_counted(tmp_path: Path) -> None:
+    lines = chain_lines("AKGSLAKG")
+    kept = [line for line in lines if not (line[12:16].strip() == "CA" and line[22:26].strip() in ("3", "5"))]
+    write_lines(tmp_path / "in" / "x.pdb", kept)
+    report = build_database(tmp_path / "in", tmp_path / "db")
+    assert (report.num_entries, report.num_residues) == (1, 6) and entries_of(tmp_path / "db")["x"] == b"AKSAKG\n"
+    assert report.skipped == {"residues without C-alpha": 2}
+    assert "the chain is there without 2 residues" in (tmp_path / "db.skipped.tsv").read_text()
+
+
 def test_the_order_is_by_the_bytes_of_the_paths(tmp_path: Path) -> None:
     """A subfolder stands where its name and a slash stand: behind a dot, before digits and letters."""
     names = ["b.pdb", "a/z.pdb", "a.pdb", "a0.pdb", "a/y/x.pdb", "B.pdb", "a-b.pdb"]

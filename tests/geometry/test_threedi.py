@@ -91,6 +91,18 @@ def test_a_missing_c_beta_is_put_where_it_belongs() -> None:
     assert sum(same) >= 34
 
 
+def test_an_atom_with_one_coordinate_that_is_no_number_is_missing_as_a_whole() -> None:
+    """Never a C-beta put together of one given coordinate and two ideal ones; and infinity is no number either."""
+    chain = folded(60, seed=4)
+    whole, part, infinite = chain.copy(), chain.copy(), chain.copy()
+    whole[10:50, 3] = np.nan
+    part[10:50, 3, 1] = np.nan
+    infinite[10:50, 3, 2] = np.inf
+    assert letters(part) == letters(whole) == letters(infinite) != letters(chain)
+    infinite[20, 0, 0] = -np.inf
+    assert letters(infinite)[19:22] == "DDD"
+
+
 @pytest.mark.parametrize("length", range(6))
 def test_short_chains_have_as_many_letters_as_residues(length: int) -> None:
     """Below four residues none has a partner; mini3di itself would give the middle one of three a letter."""
