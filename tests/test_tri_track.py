@@ -50,7 +50,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
         str(folder / "run"),
         "data.split={kind: random}",
     ]
-    sizes = ["train.batch_size=192", "train.steps=900", "train.validate_every=900", "train.checkpoint_every=900"]
+    sizes = ["train.batch_size=192", "train.steps=1400", "train.validate_every=1400", "train.checkpoint_every=1400"]
     # a process of its own: checking the shapes of each call would take most of the time
     done = subprocess.run(
         [sys.executable, "-m", "protlig_dd", *command, *QUICK, *sizes], capture_output=True, text=True
