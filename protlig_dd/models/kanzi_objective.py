@@ -52,7 +52,7 @@ class TraceLoss:
 
     total: Tensor
     sums: Mapping[str, Tensor] = field(default_factory=dict)
-    counts: Mapping[str, float] = field(default_factory=dict)
+    counts: Mapping[str, float | int] = field(default_factory=dict)
 
 
 def turned(points: Float[Tensor, "n 3"], layout: Layout, draws: Draws) -> Float[Tensor, "n 3"]:
