@@ -229,7 +229,9 @@ def open_autoencoder(source: Path | str, *, device: str = "auto", which: Which =
     else:
         values = read_config_file(source / "config.yaml")
         if not is_autoencoder(values):
-            raise ConfigError(f"{source}: found no autoencoder's run (model.kind), expected one of 'protlig train kanzi/tiny'")
+            raise ConfigError(
+                f"{source}: found no autoencoder's run (model.kind), expected one of 'protlig train kanzi/tiny'"
+            )
         config = autoencoder_from(values)
         step, weights = _weights_of(source, which)
         model = build_autoencoder(config, choice)
@@ -238,7 +240,9 @@ def open_autoencoder(source: Path | str, *, device: str = "auto", which: Which =
     return AutoencoderRun(folder=source, model=model, step=step, config=config, choice=choice)
 
 
-def open_tokenizer(source: Path | str, *, device: str = "auto", overrides: Mapping[str, Any] | None = None) -> KanziTokenizer:
+def open_tokenizer(
+    source: Path | str, *, device: str = "auto", overrides: Mapping[str, Any] | None = None
+) -> KanziTokenizer:
     """Return the tokenizer of a run folder or a published file; `overrides` change its sampling, such as {"num_steps": 50}."""
     run = open_autoencoder(source, device=device)
     sampler = run.config.sampling if run.config else FlowSampler()
@@ -249,7 +253,9 @@ def _weights_of(folder: Path, which: Which) -> tuple[int, Mapping[str, torch.Ten
     root = folder / "checkpoints"
     path = checkpoints.pointed_at(root, which) or next(iter(reversed(checkpoints.list_checkpoints(root))), None)
     if path is None:
-        raise CheckpointError(f"{root}: found no checkpoint, expected step_*; train first with: protlig train kanzi/tiny")
+        raise CheckpointError(
+            f"{root}: found no checkpoint, expected step_*; train first with: protlig train kanzi/tiny"
+        )
     loaded = checkpoints.load(path, parts=("weights", "ema"))
     return loaded.step, {**loaded.weights, **loaded.ema}
 
@@ -260,9 +266,7 @@ def describe_autoencoder(config: AutoencoderExperiment, choice: DeviceChoice) ->
         model = config.model.build("reference")
     number = count_parameters(model)
     traces = load_traces(config.data)
-    loader = TraceLoader(
-        traces, batch_size=config.train.batch_size or 1, copies=config.data.copies, seed=config.seed
-    )
+    loader = TraceLoader(traces, batch_size=config.train.batch_size or 1, copies=config.data.copies, seed=config.seed)
     batch = loader.micro_batches(0)[0]
     averaged = 4 if config.train.optim.ema_decay else 0
     return [

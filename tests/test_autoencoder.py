@@ -86,14 +86,29 @@ def test_a_run_and_a_published_file_of_it_make_the_same_tokens(run: Path, tmp_pa
     assert open_tokenizer(run, device="cpu", overrides={"num_steps": 7}).sampler.num_steps == 7
 
 
-def test_another_experiment_in_the_folder_is_refused(run: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_another_experiment_in_the_folder_is_refused(
+    run: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     changes = [*SMALL, f"data.path={folder}", "train.steps=6", "seed=5"]
     assert main(["train", "kanzi/tiny", *changes, "--device", "cpu", "--out", str(run)]) == 1
     assert "holds another experiment (seed: found '0' there and '5' now)" in capsys.readouterr().err
 
 
 def test_check_says_what_it_costs(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["check", "kanzi/base", f"data.path={folder}", "data.validation_fraction=0", "data.min_length=4", "--device", "cpu"]) == 0
+    assert (
+        main(
+            [
+                "check",
+                "kanzi/base",
+                f"data.path={folder}",
+                "data.validation_fraction=0",
+                "data.min_length=4",
+                "--device",
+                "cpu",
+            ]
+        )
+        == 0
+    )
     found = capsys.readouterr().out
     for words in ("config: kanzi_base, valid", "41,494,025 parameters, 1,000 codes", "chains: 3", "100,000"):
         assert words in found, words

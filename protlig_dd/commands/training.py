@@ -97,7 +97,9 @@ def check(options: Namespace) -> Iterator[str]:
     values = _values(options)
     if is_autoencoder(values):
         autoencoder = autoencoder_from(values)
-        yield from describe_autoencoder(autoencoder, choose_device(options.device, precision=autoencoder.train.precision))
+        yield from describe_autoencoder(
+            autoencoder, choose_device(options.device, precision=autoencoder.train.precision)
+        )
         return
     config = experiment_from(values)
     choice = choose_device(options.device, precision=config.train.precision)

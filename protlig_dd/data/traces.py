@@ -49,7 +49,13 @@ class TraceData:
     def __post_init__(self) -> None:
         if not 0 <= self.validation_fraction < 1:
             raise ValueError(f"validation_fraction: found {self.validation_fraction}, expected 0 to below 1")
-        for name, least in (("min_length", 1), ("max_length", 0), ("num_chains", 0), ("num_validation", 1), ("copies", 1)):
+        for name, least in (
+            ("min_length", 1),
+            ("max_length", 0),
+            ("num_chains", 0),
+            ("num_validation", 1),
+            ("copies", 1),
+        ):
             if getattr(self, name) < least:
                 raise ValueError(f"{name}: found {getattr(self, name)}, expected {least} or more")
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ _STEP_ANGSTROM = 3.8
 _STEP_TOLERANCE = 0.2
 
 
+@runtime_checkable
 class Tokenizer(Protocol):
     """Chains to tokens and back, as `models.kanzi_tokenizer.KanziTokenizer` does it."""
 
@@ -58,7 +59,9 @@ def assess_reconstruction(
     found = {"rmsd": _mean(errors), "rmsd_worst": max(errors)}
     if len(chains) > 1:
         found["null_rmsd"] = _mean([e for _, many in rounds for e in _null_errors(many, chains)])
-    found["tm"] = _mean([tm_score(d, c).value for d, c in zip(decoded, [*chains] * rotations, strict=True) if len(c) > 2])
+    found["tm"] = _mean(
+        [tm_score(d, c).value for d, c in zip(decoded, [*chains] * rotations, strict=True) if len(c) > 2]
+    )
     found["steps_3.8"] = _good_steps(decoded)
     found["tokens_kept"] = _kept_tokens(tokenizer, chains, seed)
     return found | _usage(tokens)
@@ -72,9 +75,7 @@ def turned_chains(chains: Sequence[Float[np.ndarray, "_ 3"]], seed: int, number:
 
 def nearest_in_length(lengths: Sequence[int]) -> list[int]:
     """Return for each chain the other one whose length is nearest, the first of equals."""
-    return [
-        min((abs(n - m), j) for j, m in enumerate(lengths) if j != i)[1] for i, n in enumerate(lengths)
-    ]
+    return [min((abs(n - m), j) for j, m in enumerate(lengths) if j != i)[1] for i, n in enumerate(lengths)]
 
 
 def _one_round(

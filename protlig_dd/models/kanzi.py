@@ -70,7 +70,9 @@ class KanziSettings:
         check_heads(self.encoder_size, self.encoder_heads)
         check_heads(self.decoder_size, self.decoder_heads)
         if not 1 <= self.window <= 63:
-            raise ValueError(f"window: found {self.window}, expected 1 to 63 (relative positions are told apart up to 63)")
+            raise ValueError(
+                f"window: found {self.window}, expected 1 to 63 (relative positions are told apart up to 63)"
+            )
         if not self.levels or min(self.levels) < 2:
             raise ValueError(f"levels: found {self.levels}, expected numbers from 2 on, such as [8, 5, 5, 5]")
         if not 0 <= self.dropout < 1:
@@ -201,7 +203,9 @@ class Kanzi(nn.Module):
     def quantise(self, data: Float[Tensor, "n 3"], layout: Layout) -> tuple[Float[Tensor, "n d"], Int[Tensor, " n"]]:
         """Return the codes of centred points as the decoder reads them, and as tokens."""
         hidden = self.encoder(data, layout)
-        with torch.autocast(hidden.device.type, enabled=False):  # half precision may hold the network, never the rounding
+        with torch.autocast(
+            hidden.device.type, enabled=False
+        ):  # half precision may hold the network, never the rounding
             codes, tokens = self.quantiser(hidden.float())
         return codes, tokens
 

@@ -43,9 +43,7 @@ class PairTable(nn.Module):
         self.norm = nn.LayerNorm(size)
         self.mlp = FeedForward(size, round(size * mlp_ratio))
 
-    def forward(
-        self, points: Float[Tensor, "n 3"], tiles: Tiles
-    ) -> tuple[Float[Tensor, "k e"], Int[Tensor, "t w w3"]]:
+    def forward(self, points: Float[Tensor, "n 3"], tiles: Tiles) -> tuple[Float[Tensor, "k e"], Int[Tensor, "t w w3"]]:
         """Return the table, and for each query and key place the entry it has there."""
         reach = tiles.reach
         middle = NUM_OFFSETS // 2

@@ -19,9 +19,9 @@ from torch import Tensor
 
 from protlig_dd.errors import CheckpointError
 from protlig_dd.models.archive import read_tensors
+from protlig_dd.models.fsq import LEVELS
 from protlig_dd.models.kanzi import KanziSettings
 from protlig_dd.models.kanzi_blocks import NUM_EDGES, NUM_OFFSETS, distance_edges
-from protlig_dd.models.fsq import LEVELS
 
 _MODULES = {
     "quantiser.project_in": "quantize.project_in",
@@ -73,7 +73,10 @@ def to_published(weights: Mapping[str, Tensor], settings: KanziSettings) -> dict
     """Return weights under their published names, with the buffers that a published file holds beside them."""
     published = {published_name(name): value.detach().clone() for name, value in weights.items()}
     published["pair_embedder.bins"] = distance_edges()
-    sizes = {"encoder": settings.encoder_size // settings.encoder_heads, "decoder": settings.decoder_size // settings.decoder_heads}
+    sizes = {
+        "encoder": settings.encoder_size // settings.encoder_heads,
+        "decoder": settings.decoder_size // settings.decoder_heads,
+    }
     numbers = {"encoder": settings.encoder_blocks, "decoder": settings.decoder_blocks}
     for part, head_size in sizes.items():
         for i in range(numbers[part]):
@@ -114,10 +117,14 @@ def read_kanzi(path: Path, *, window: int = 16) -> tuple[KanziSettings, dict[str
     known = {_plain(published_name(name)) for name in expected}
     spare = [n for n in found if n not in known and not n.endswith(("pos_embed.inv_freq", "pair_embedder.bins"))]
     if spare:
-        raise CheckpointError(f"{path}: found '{spare[0]}', which this model does not have; expected the layout of Kanzi's release")
+        raise CheckpointError(
+            f"{path}: found '{spare[0]}', which this model does not have; expected the layout of Kanzi's release"
+        )
     bins = found.get("pair_embedder.bins")
     if bins is not None and (bins.numel() != NUM_EDGES or not torch.allclose(bins.flatten().float(), distance_edges())):
-        raise CheckpointError(f"{path}: has other distance buckets than {NUM_EDGES} edges from 0 to 9 square nanometres")
+        raise CheckpointError(
+            f"{path}: has other distance buckets than {NUM_EDGES} edges from 0 to 9 square nanometres"
+        )
     return settings, weights
 
 

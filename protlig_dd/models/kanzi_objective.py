@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from protlig_dd.models.flow import centred_noise, random_rotations, training_times
 from protlig_dd.rng import Draws
-from protlig_dd.tokens.tracks import Layout
 from protlig_dd.tokens.traces import TraceBatch
+from protlig_dd.tokens.tracks import Layout
 
 
 @dataclass(frozen=True, kw_only=True)

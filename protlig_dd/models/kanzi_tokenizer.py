@@ -14,8 +14,8 @@ from protlig_dd.errors import FormatError
 from protlig_dd.models.flow import FlowSampler, centred_noise
 from protlig_dd.models.kanzi import Kanzi
 from protlig_dd.rng import Draws, key
-from protlig_dd.tokens.tracks import Layout
 from protlig_dd.tokens.traces import ANGSTROM_PER_NM, pack_traces
+from protlig_dd.tokens.tracks import Layout
 
 _SYMBOL = re.compile(r"<K(\d+)>")
 
@@ -111,7 +111,9 @@ class KanziTokenizer:
         """
         rest = _SYMBOL.sub("", text).strip()
         if rest or not text.strip():
-            raise FormatError(f"{where}: found '{rest[:40]}', expected <K0> to <K{self.num_codes - 1}>, such as <K599> <K358>")
+            raise FormatError(
+                f"{where}: found '{rest[:40]}', expected <K0> to <K{self.num_codes - 1}>, such as <K599> <K358>"
+            )
         found = [int(number) for number in _SYMBOL.findall(text)]
         self._check([found], where=where)
         return found

@@ -25,14 +25,25 @@ def folder_of(path: Path, chains: dict[str, str]) -> Path:
     """A folder of PDB files, one a sequence."""
     path.mkdir()
     for name, sequence in chains.items():
-        backbone = np.repeat(coords(len(sequence), seed=len(sequence))[:, None], 3, axis=1) + [[-1.4, 0, 0], [0, 0, 0], [0, 1.5, 0]]
+        backbone = np.repeat(coords(len(sequence), seed=len(sequence))[:, None], 3, axis=1) + [
+            [-1.4, 0, 0],
+            [0, 0, 0],
+            [0, 1.5, 0],
+        ]
         chain = Chain.of_coordinates(sequence, backbone.astype(np.float32))
         write_pdb(Structure(source=name, chains=(chain,)), path / name)
     return path
 
 
 def test_chains_are_chosen_by_length_number_and_sequence_and_the_rest_is_counted(tmp_path: Path) -> None:
-    files = {"a.pdb": "ACDEFGHIKL", "b.pdb": "ACDEFGHIKL", "c.pdb": "ACD", "d.pdb": "M" * 40, "e.pdb": "GG" * 8, "f.pdb": "PL" * 6}
+    files = {
+        "a.pdb": "ACDEFGHIKL",
+        "b.pdb": "ACDEFGHIKL",
+        "c.pdb": "ACD",
+        "d.pdb": "M" * 40,
+        "e.pdb": "GG" * 8,
+        "f.pdb": "PL" * 6,
+    }
     path = folder_of(tmp_path / "pdb", files)
     (path / "notes.txt").write_text("nothing")
     found = load_traces(TraceData(path=str(path), max_length=30, num_chains=2))
@@ -49,7 +60,9 @@ def test_chains_are_chosen_by_length_number_and_sequence_and_the_rest_is_counted
 
 
 def test_nothing_to_train_on_is_said(tmp_path: Path) -> None:
-    with pytest.raises(FormatError, match="found neither a folder of structures nor a Foldseek database; set data.path"):
+    with pytest.raises(
+        FormatError, match="found neither a folder of structures nor a Foldseek database; set data.path"
+    ):
         load_traces(TraceData(path=str(tmp_path / "absent")))
     with pytest.raises(FormatError, match=r"found no chain to train on \(1 chains below 50 residues\)"):
         load_traces(TraceData(path=str(folder_of(tmp_path / "pdb", {"a.pdb": "ACDEFGHI"})), min_length=50))
@@ -113,7 +126,9 @@ def test_processes_and_micro_batches_share_one_global_batch() -> None:
 def test_batches_are_a_pure_function_of_the_step() -> None:
     loader = TraceLoader(seven(), batch_size=4, copies=2, seed=0)
     ahead = [batches[0].layout.lengths for batches in loader.prefetch(3, 9)]
-    assert ahead == [TraceLoader(seven(), batch_size=4, copies=2, seed=0).micro_batches(s)[0].layout.lengths for s in range(3, 9)]
+    assert ahead == [
+        TraceLoader(seven(), batch_size=4, copies=2, seed=0).micro_batches(s)[0].layout.lengths for s in range(3, 9)
+    ]
 
 
 def test_a_batch_that_cannot_be_dealt_is_refused() -> None:

@@ -16,8 +16,8 @@ from protlig_dd.models.kanzi_blocks import distance_edges
 from protlig_dd.models.kanzi_layout import published_name, read_kanzi, to_published
 from protlig_dd.models.kanzi_objective import KanziObjective
 from protlig_dd.models.kanzi_tokenizer import KanziTokenizer
-from protlig_dd.tokens.tracks import Layout
 from protlig_dd.tokens.traces import pack_traces
+from protlig_dd.tokens.tracks import Layout
 
 SMALL = KanziSettings(
     encoder_size=16,
@@ -203,10 +203,26 @@ def test_token_text_goes_both_ways_and_refuses_what_is_none() -> None:
 
 
 GPT = {
-    **{f"gpt.blocks.{i}.attn.to_qkv.{leaf}": shape for i in range(3) for leaf, shape in (("weight", (768, 256)), ("bias", (768,)))},
-    **{f"gpt.blocks.{i}.attn.to_out.{leaf}": shape for i in range(3) for leaf, shape in (("weight", (256, 256)), ("bias", (256,)))},
-    **{f"gpt.blocks.{i}.mlp.fc1.{leaf}": shape for i in range(3) for leaf, shape in (("weight", (1024, 256)), ("bias", (1024,)))},
-    **{f"gpt.blocks.{i}.mlp.fc2.{leaf}": shape for i in range(3) for leaf, shape in (("weight", (256, 1024)), ("bias", (256,)))},
+    **{
+        f"gpt.blocks.{i}.attn.to_qkv.{leaf}": shape
+        for i in range(3)
+        for leaf, shape in (("weight", (768, 256)), ("bias", (768,)))
+    },
+    **{
+        f"gpt.blocks.{i}.attn.to_out.{leaf}": shape
+        for i in range(3)
+        for leaf, shape in (("weight", (256, 256)), ("bias", (256,)))
+    },
+    **{
+        f"gpt.blocks.{i}.mlp.fc1.{leaf}": shape
+        for i in range(3)
+        for leaf, shape in (("weight", (1024, 256)), ("bias", (1024,)))
+    },
+    **{
+        f"gpt.blocks.{i}.mlp.fc2.{leaf}": shape
+        for i in range(3)
+        for leaf, shape in (("weight", (256, 1024)), ("bias", (256,)))
+    },
     "gpt.embed.weight": (1000, 256),
     "gpt.norm.weight": (256,),
     "gpt.norm.bias": (256,),
@@ -226,7 +242,9 @@ def test_the_published_shape_has_the_published_number_of_parameters() -> None:
     own = sum(p.numel() for p in model.parameters())
     assert own == 41_494_025 and own + count(GPT) == 44_117_745
     published = to_published(model.state_dict(), KanziSettings())
-    prior = GPT | {"gpt.head.weight": (1000, 256)} | {f"gpt.blocks.{i}.attn.pos_embed.inv_freq": (16,) for i in range(3)}
+    prior = (
+        GPT | {"gpt.head.weight": (1000, 256)} | {f"gpt.blocks.{i}.attn.pos_embed.inv_freq": (16,) for i in range(3)}
+    )
     assert len(published) + len(prior) == 178
     assert sum(value.numel() for value in published.values()) + count(prior) == 44_374_180
 

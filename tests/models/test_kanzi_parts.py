@@ -13,8 +13,8 @@ from protlig_dd.models.flow import FlowSampler, centred_noise, random_rotations,
 from protlig_dd.models.fsq import FSQ, LEVELS, codes_of, index_of, quantise
 from protlig_dd.nn.windowed import tiles_of, windowed_attention
 from protlig_dd.rng import Draws
-from protlig_dd.tokens.tracks import Layout
 from protlig_dd.tokens.traces import centred_nm, pack_traces
+from protlig_dd.tokens.tracks import Layout
 
 
 def test_every_index_is_one_code_and_every_code_one_index() -> None:
