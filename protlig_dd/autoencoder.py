@@ -69,10 +69,20 @@ class AutoencoderExperiment:
     def __post_init__(self) -> None:
         if not 0 <= self.condition_dropout < 1:
             raise ValueError(f"condition_dropout: found {self.condition_dropout}, expected 0 to below 1")
-        if self.sampling.guidance != 1 and not self.condition_dropout:
+        for part in ("sampling", "validation"):
+            if getattr(self, part).guidance != 1 and not self.condition_dropout:
+                raise ValueError(
+                    f"{part}.guidance: found {getattr(self, part).guidance} without condition_dropout, expected 1; or train with 0.1"
+                )
+        if self.train.distributed in ("fsdp", "zero3"):
             raise ValueError(
-                f"sampling.guidance: found {self.sampling.guidance} without condition_dropout, expected 1; or train with 0.1"
+                f"train.distributed: found '{self.train.distributed}', expected auto, none or ddp: an autoencoder is small, and is used in parts"
             )
+        for name in ("init_from", "freeze", "tokens_per_batch"):
+            if getattr(self.train, name):
+                raise ValueError(
+                    f"train.{name}: found '{getattr(self.train, name)}', which an autoencoder's training does not know; remove it"
+                )
         if self.train.batch_size is None or self.train.batch_size % self.data.copies:
             raise ValueError(
                 f"train.batch_size: found {self.train.batch_size}, expected a multiple of data.copies ({self.data.copies})"

@@ -120,6 +120,8 @@ def test_configs_are_told_apart_and_mistakes_have_a_path() -> None:
         ("model.windw=3", r"model\.windw: unknown setting \(did you mean 'window'\?\)"),
         ("train.batch_size=7", r"train.batch_size: found 7, expected a multiple of data.copies \(4\)"),
         ("sampling.guidance=2", "sampling.guidance: found 2.0 without condition_dropout"),
+        ("train.distributed=fsdp", "train.distributed: found 'fsdp', expected auto, none or ddp"),
+        ("train.init_from=runs/a", "train.init_from: found 'runs/a', which an autoencoder's training does not know"),
         ("condition_dropout=1", "condition_dropout: found 1.0, expected 0 to below 1"),
     ):
         with pytest.raises(ConfigError, match=words):

