@@ -122,7 +122,10 @@ def load_traces(data: TraceData) -> Traces:
 
 def _from_files(path: Path, data: TraceData) -> Traces:
     files = sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]
-    names, chains, seen, dropped = [], [], set(), Counter[str]()
+    names: list[str] = []
+    chains: list[np.ndarray] = []
+    seen: set[str] = set()
+    dropped = Counter[str]()
     for file in files:
         if not is_structure_name(file) and not _looks_like_pdb(file):
             dropped["files that are no PDB or mmCIF"] += 1

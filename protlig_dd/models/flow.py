@@ -40,7 +40,8 @@ def random_rotations(draws: Draws) -> Float[Tensor, "*s 3 3"]:
         *(2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)),
         *(2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)),
     )
-    return torch.stack(rows, dim=-1).unflatten(-1, (3, 3))
+    matrices: Tensor = torch.stack(rows, dim=-1).unflatten(-1, (3, 3))
+    return matrices
 
 
 def centred(x: Float[Tensor, "n 3"], layout: Layout) -> Float[Tensor, "n 3"]:

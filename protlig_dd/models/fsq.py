@@ -34,10 +34,14 @@ def _constants(levels: tuple[int, ...], device: torch.device) -> _Constants:
     offset = [0.0 if n % 2 else 0.5 for n in levels]
     shift = [math.tan(o / h) for o, h in zip(offset, half, strict=True)]
     basis = [math.prod(levels[:k]) for k in range(len(levels))]
-    numbers = (torch.tensor(v, dtype=torch.float32, device=device) for v in (half, offset, shift))
-    width = torch.tensor([n // 2 for n in levels], dtype=torch.float32, device=device)
-    counts = (torch.tensor(v, dtype=torch.int64, device=device) for v in (levels, basis))
-    return _Constants(*numbers, width, *counts)
+    return _Constants(
+        half=torch.tensor(half, device=device),
+        offset=torch.tensor(offset, device=device),
+        shift=torch.tensor(shift, device=device),
+        width=torch.tensor([float(n // 2) for n in levels], device=device),
+        levels=torch.tensor(levels, device=device),
+        basis=torch.tensor(basis, device=device),
+    )
 
 
 def quantise(z: Float[Tensor, "n c"], levels: tuple[int, ...] = LEVELS) -> Float[Tensor, "n c"]:

@@ -115,7 +115,7 @@ class KanziEncoder(nn.Module):
         tiles = tiles_of(layout, self.reach)
         table, entry = self.pairs(points, tiles)
         by = rotation(layout.position, self.head_size)
-        x = self.lift(points)
+        x: Tensor = self.lift(points)
         for block in self.blocks:
             x = block(x, tiles, by, table, entry)
         return x

@@ -86,10 +86,10 @@ class KanziTokenizer:
 
         def velocity(x: Tensor, t: float) -> Tensor:
             time = torch.full((layout.num_examples,), t, device=device)
-            given = decoder(x, time, codes, there)
+            given: Tensor = decoder(x, time, codes, there)
             if sampler.guidance == 1:
                 return given
-            free = decoder(x, time, torch.zeros_like(codes), there)
+            free: Tensor = decoder(x, time, torch.zeros_like(codes), there)
             return free + sampler.guidance * (given - free)
 
         def noise(step: int) -> Tensor:

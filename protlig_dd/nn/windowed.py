@@ -36,7 +36,8 @@ class Tiles:
 
     def rows(self, x: Float[Tensor, "n *e"]) -> Float[Tensor, "t w *e"]:
         """Return packed values in tiles."""
-        return x.index_select(0, self.source).unflatten(0, (-1, self.reach))
+        tiled: Tensor = x.index_select(0, self.source).unflatten(0, (-1, self.reach))
+        return tiled
 
     def around(self, tiled: Float[Tensor, "t w *e"]) -> Float[Tensor, "t w3 *e"]:
         """Return for each tile the tile before it, itself and the one after it."""

@@ -52,7 +52,8 @@ def centred_nm(coords_angstrom: Float[np.ndarray, "l 3"]) -> Float[np.ndarray, "
     """
     away = np.asarray(coords_angstrom, dtype=np.float64)
     away = away - away[:1]
-    return ((away - away.mean(0, keepdims=True)) / ANGSTROM_PER_NM).astype(np.float32)
+    nm: np.ndarray = ((away - away.mean(0, keepdims=True)) / ANGSTROM_PER_NM).astype(np.float32)
+    return nm
 
 
 def pack_traces(

