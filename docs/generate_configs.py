@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from protlig_dd.autoencoder import AutoencoderExperiment
 from protlig_dd.config import kind_of, to_mapping
 from protlig_dd.data.settings import PairData, ShardData
 from protlig_dd.experiment import Experiment
@@ -172,7 +173,12 @@ def sections(cls: type, path: str, seen: set[type]) -> Iterator[str]:
 
 def tables() -> str:
     """Return the generated part of the page."""
-    return "\n".join(sections(Experiment, "", set())).replace("\n\n\n", "\n\n").strip()
+    seen: set[type] = set()
+    tokens = "\n".join(sections(Experiment, "", seen))
+    # a name of its own, since its data and model are others than those of MEANINGS; it does not stand in the YAML
+    traces = "\n".join(sections(AutoencoderExperiment, "autoencoder", seen)).replace("`autoencoder.", "`")
+    traces = traces.replace("### `autoencoder`", "### The experiment of a structure autoencoder")
+    return f"{tokens}\n{traces}".replace("\n\n\n", "\n\n").strip()
 
 
 def page_with(generated: str) -> str:

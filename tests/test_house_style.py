@@ -26,7 +26,7 @@ FLOORS = [
     {"experiment"},
     {"run"},
     {"launch"},
-    {"generation", "output"},
+    {"generation", "output", "autoencoder"},
     {"assessment", "preview", "embedding", "exporting", "study"},
     {"commands", "arguments"},
     {"cli"},

@@ -14,34 +14,48 @@ from typing import Any
 import torch
 
 from protlig_dd.assessment import assess, summarise_evaluation
+from protlig_dd.autoencoder import (
+    AutoencoderExperiment,
+    autoencoder_from,
+    describe_autoencoder,
+    is_autoencoder,
+    train_autoencoder,
+)
+from protlig_dd.config import read_config
 from protlig_dd.data.bundle import load
 from protlig_dd.data.loader import Loader
 from protlig_dd.device import DeviceChoice, choose_device
 from protlig_dd.evaluation.report import write_report, write_reproduction
-from protlig_dd.experiment import Experiment, Parts, count_parameters, load_experiment
+from protlig_dd.experiment import Experiment, Parts, count_parameters, experiment_from
 from protlig_dd.launch import train as train_run
 from protlig_dd.nn.flops import training_flops
 from protlig_dd.preview import preview_hooks
 from protlig_dd.run import open_run
+from protlig_dd.spellings import native_overrides
 from protlig_dd.training import distributed
 
 log = logging.getLogger(__name__)
 
 
-def _experiment(options: Namespace) -> Experiment:
+def _values(options: Namespace) -> dict[str, Any]:
     name, overrides = options.config, list(options.overrides)
     if "=" in name:  # `protlig train train.steps=5`: the demo, changed
         name, overrides = "dual_track/demo", [name, *overrides]
-    return load_experiment(name, overrides)
+    named, native = native_overrides(overrides)
+    return read_config(named or name, native)
 
 
 def train(options: Namespace) -> Iterator[str | int]:
     """Train, and afterwards evaluate and report if the config says so; the exit code is 128 + signal when stopped by one."""
-    config = _experiment(options)
+    values = _values(options)
+    config = autoencoder_from(values) if is_autoencoder(values) else experiment_from(values)
     if config.train.devices > 1 and "RANK" not in os.environ:
         yield _start_processes(config.train.devices)
         return
     folder = Path(options.out or f"runs/{config.name}")
+    if isinstance(config, AutoencoderExperiment):
+        yield from _train_autoencoder(config, folder, options)
+        return
     result = train_run(config, folder, device=options.device, resume=options.resume, make_hooks=preview_hooks)
     if distributed.launched().rank != 0:
         return
@@ -60,6 +74,17 @@ def train(options: Namespace) -> Iterator[str | int]:
         yield f"report: {page}"
 
 
+def _train_autoencoder(config: AutoencoderExperiment, folder: Path, options: Namespace) -> Iterator[str | int]:
+    result = train_autoencoder(config, folder, device=options.device, resume=options.resume)
+    if distributed.launched().rank != 0:
+        return
+    if result.stopped_by:
+        yield result.exit_code
+        return
+    yield f"trained {result.steps} steps: {folder}"
+    yield ", ".join(f"{name} {value:.3f}" for name, value in result.validation.items())
+
+
 def _start_processes(number: int) -> int:
     """Run this command again in so many processes of this machine, and return their exit code."""
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(number)]
@@ -69,7 +94,14 @@ def _start_processes(number: int) -> int:
 def check(options: Namespace) -> Iterator[str]:
     """Validate a config and say what it will cost."""
     logging.getLogger().setLevel(logging.WARNING)
-    config = _experiment(options)
+    values = _values(options)
+    if is_autoencoder(values):
+        autoencoder = autoencoder_from(values)
+        yield from describe_autoencoder(
+            autoencoder, choose_device(options.device, precision=autoencoder.train.precision)
+        )
+        return
+    config = experiment_from(values)
     choice = choose_device(options.device, precision=config.train.precision)
     parts = Parts(config)
     with torch.device("meta"):

@@ -1,0 +1,106 @@
+"""Attention to the neighbours in the sequence only, with a bias for each pair: linear in the length, of any length.
+
+Packed tokens are laid out in tiles of as many residues as the window reaches; a tile attends to itself and the tiles on both sides, so
+every product is a dense one and nothing [l, l] is ever made. The plan of a batch is cached: all layers share it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from protlig_dd.tokens.tracks import Layout
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """A batch cut into tiles of w places each.
+
+    Args:
+        source: [t w] the packed token at each place; places beyond an example's end repeat its last token.
+        place: [n] the place of each packed token.
+        visible: [t, w, 3w] which keys each query sees: of its example, within reach; a place beyond the end sees itself.
+        offset: [w, 3w] how far each key lies behind each query, at most the reach either way.
+        reach: w, how far a query sees.
+    """
+
+    source: Int[Tensor, " tw"]
+    place: Int[Tensor, " n"]
+    visible: Bool[Tensor, "t w w3"]
+    offset: Int[Tensor, "w w3"]
+    reach: int
+
+    def rows(self, x: Float[Tensor, "n *e"]) -> Float[Tensor, "t w *e"]:
+        """Return packed values in tiles."""
+        tiled: Tensor = x.index_select(0, self.source).unflatten(0, (-1, self.reach))
+        return tiled
+
+    def around(self, tiled: Float[Tensor, "t w *e"]) -> Float[Tensor, "t w3 *e"]:
+        """Return for each tile the tile before it, itself and the one after it."""
+        edge = tiled.new_zeros((1, *tiled.shape[1:]))
+        return torch.cat([torch.cat([edge, tiled[:-1]]), tiled, torch.cat([tiled[1:], edge])], dim=1)
+
+    def packed(self, tiled: Float[Tensor, "t w *e"]) -> Float[Tensor, "n *e"]:
+        """Return tiled values packed again."""
+        return tiled.flatten(0, 1).index_select(0, self.place)
+
+
+@lru_cache(maxsize=32)
+def tiles_of(layout: Layout, reach: int) -> Tiles:
+    """Return the tiles of a batch for queries that see `reach` (from 1) residues to either side."""
+    assert reach >= 1, reach
+    counts = [-(-length // reach) for length in layout.lengths]
+    example = torch.repeat_interleave(torch.tensor(counts, dtype=torch.int64))
+    firsts = torch.tensor([k * reach for count in counts for k in range(count)], dtype=torch.int64)
+    position = firsts[:, None] + torch.arange(reach)
+    lengths = torch.tensor(layout.lengths, dtype=torch.int64)[example][:, None]
+    starts = torch.tensor(layout.offsets[:-1], dtype=torch.int64)[example][:, None]
+    real = position < lengths
+    source = starts + torch.minimum(position, lengths - 1)
+    place = torch.zeros(layout.num_tokens, dtype=torch.int64)
+    place[source[real]] = torch.arange(source.numel()).view_as(source)[real]
+    gap = torch.arange(3 * reach) - reach - torch.arange(reach)[:, None]
+    key_example = _around(example[:, None].expand(-1, reach), -1)
+    key_real = _around(real, False)
+    visible = key_real[:, None] & (key_example == example[:, None])[:, None] & (gap.abs() <= reach)
+    visible |= gap == 0
+    device = layout.device
+    return Tiles(
+        source=source.flatten().to(device),
+        place=place.to(device),
+        visible=visible.to(device),
+        offset=gap.clamp(-reach, reach).to(device),
+        reach=reach,
+    )
+
+
+def _around(tiled: Tensor, edge: int | bool) -> Tensor:
+    outside = torch.full_like(tiled[:1], edge)
+    return torch.cat([torch.cat([outside, tiled[:-1]]), tiled, torch.cat([tiled[1:], outside])], dim=1)
+
+
+def windowed_attention(
+    q: Float[Tensor, "n h d"],
+    k: Float[Tensor, "n h d"],
+    v: Float[Tensor, "n h d"],
+    tiles: Tiles,
+    bias: Float[Tensor, "t w w3"],
+) -> Float[Tensor, "n h d"]:
+    """Return softmax(q k^T / sqrt d + bias) v over the visible neighbours of each token.
+
+    Args:
+        q, k, v: packed.
+        tiles: of their layout.
+        bias: for each query and key place, the same for all heads; what stands at invisible keys does not matter.
+    """
+    if not len(q):
+        return q + k + v
+    queries = tiles.rows(q).transpose(1, 2)
+    keys, values = (tiles.around(tiles.rows(x)).transpose(1, 2) for x in (k, v))
+    logits = (queries * q.shape[-1] ** -0.5) @ keys.transpose(-1, -2) + bias[:, None]
+    weights = logits.float().masked_fill(~tiles.visible[:, None], -torch.inf).softmax(-1)
+    return tiles.packed((weights.to(values.dtype) @ values).transpose(1, 2))
