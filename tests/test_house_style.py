@@ -27,7 +27,7 @@ FLOORS = [
     {"run"},
     {"launch"},
     {"generation", "output", "autoencoder"},
-    {"assessment", "preview", "embedding", "exporting", "study"},
+    {"assessment", "preview", "embedding", "exporting", "tokenizing", "study"},
     {"commands", "arguments"},
     {"cli"},
     {"__main__"},

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Int64
 
 from protlig_dd.data.foldseek_db import FoldseekDB, PairedFoldseekDB
 from protlig_dd.data.foldseek_files import find_file, sibling
@@ -34,16 +35,26 @@ def read_database(path: Path) -> Iterator[Record]:
     Raises:
         FormatError: for whatever is wrong with the files, with file, row and reason.
     """
-    if not has_structures(path):
-        with FoldseekDB(path) as letters:
-            for row, text in enumerate(letters):
-                yield _record(path, letters, row, {"protein": text})
+    if has_structures(path):
+        with PairedFoldseekDB(path) as pairs:
+            yield from _pairs(path, pairs, np.arange(len(pairs)))
         return
+    with FoldseekDB(path) as letters:
+        for row, text in enumerate(letters):
+            yield _record(path, letters, row, {"protein": text})
+
+
+def read_rows(path: Path, rows: Int64[np.ndarray, " b"]) -> Iterator[Record]:
+    """Yield some entries of a database with 3Di, counted in the order of their keys; see `read_database`."""
     with PairedFoldseekDB(path) as pairs:
-        for start in range(0, len(pairs), _ROWS_AT_ONCE):
-            rows = np.arange(start, min(start + _ROWS_AT_ONCE, len(pairs)))
-            for row, (protein, structure) in zip(rows.tolist(), pairs.pairs(rows), strict=True):
-                yield _record(path, pairs, row, {"protein": protein, "structure": structure})
+        yield from _pairs(path, pairs, rows[rows < len(pairs)])
+
+
+def _pairs(path: Path, pairs: PairedFoldseekDB, rows: Int64[np.ndarray, " b"]) -> Iterator[Record]:
+    for start in range(0, len(rows), _ROWS_AT_ONCE):
+        some = rows[start : start + _ROWS_AT_ONCE]
+        for row, (protein, structure) in zip(some.tolist(), pairs.pairs(some), strict=True):
+            yield _record(path, pairs, row, {"protein": protein, "structure": structure})
 
 
 def _record(path: Path, database: FoldseekDB | PairedFoldseekDB, row: int, texts: dict[str, str]) -> Record:

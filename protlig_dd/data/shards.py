@@ -185,19 +185,20 @@ def open_shards(folder: Path, tracks: TrackSet | None = None, *, names: bool = F
     """Return the table of a folder of shards; the tokens stay on disk, memory-mapped.
 
     Args:
-        folder: made by `write_shards` or `ShardWriter`.
+        folder: made by `write_shards` or `ShardWriter`, or holding the folders `part_name` of one job.
         tracks: the tracks to read, all of them if None; their vocabularies must be those of the shards.
         names: whether to read the examples' names, which takes memory for each.
 
     Raises:
         FormatError: for a missing or damaged shard, an absent track, or another vocabulary.
     """
-    folder = Path(folder)
-    manifest = read_manifest(folder)
+    manifests = {part: read_manifest(part) for part in _parts(Path(folder))}
+    manifest = next(iter(manifests.values()))
     wanted = list(manifest["tracks"]) if tracks is None else list(tracks)
-    for name in wanted:
-        _check_track(folder, manifest, name, tracks)
-    batches = [_map_batch(folder / shard["file"], shard["examples"]) for shard in manifest["shards"]]
+    for part, own in manifests.items():
+        for name in wanted:
+            _check_track(part, own, name, tracks)
+    batches = [_map_batch(part / s["file"], s["examples"]) for part, own in manifests.items() for s in own["shards"]]
     if not batches:
         raise FormatError(
             f"{folder}: found shards without a single example; prepare them again from a file that has some"
@@ -210,6 +211,30 @@ def open_shards(folder: Path, tracks: TrackSet | None = None, *, names: bool = F
         },
         names=np.array([n for b in batches for n in b.column("name").to_pylist()], dtype=object) if names else None,
     )
+
+
+def part_name(index: int, count: int) -> str:
+    """Return what the folder of one of several jobs is called that write shards side by side, such as "part_2_of_8"."""
+    return f"part_{index}_of_{count}"
+
+
+def _parts(folder: Path) -> list[Path]:
+    """The folder itself if it holds shards, or the folders of the jobs that wrote them; all of a count must be there."""
+    found = sorted(folder.glob("part_*_of_*")) if not (folder / MANIFEST).exists() else []
+    if not found:
+        return [folder]
+    counts = sorted({one.name.rpartition("_")[2] for one in found})
+    if len(counts) > 1 or not counts[0].isdecimal():
+        raise FormatError(
+            f"{folder}: found parts of {' and of '.join(counts)}, expected those of one job; remove the others"
+        )
+    parts = [folder / part_name(i, int(counts[0])) for i in range(int(counts[0]))]
+    missing = [part.name for part in parts if not (part / MANIFEST).exists()]
+    if missing:
+        raise FormatError(
+            f"{folder}: {len(missing)} of {len(parts)} parts are missing or unfinished, such as {missing[0]}; run their jobs first"
+        )
+    return parts
 
 
 def _check_track(folder: Path, manifest: dict[str, Any], name: str, tracks: TrackSet | None) -> None:
