@@ -70,7 +70,7 @@ def _copied_link(path: Path) -> Path | None:
     if not text.isprintable() or text != text.strip():
         return None
     target = path.parent / text
-    return target if target.is_file() else None
+    return target if os.path.isfile(target) else None  # where Path.is_file raises: letters may be no path at all
 
 
 @dataclass(frozen=True, kw_only=True)

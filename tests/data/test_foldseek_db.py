@@ -237,6 +237,9 @@ def test_truncated_data_is_refused_when_opened(tmp_path: Path) -> None:
     with pytest.raises(FormatError, match="db_ss.index: found no such file"):
         path.with_name("db_ss.index").unlink()
         FoldseekDB(path.with_name("db_ss")).get_sequence(0)
+    path.write_bytes(b"A" * 300)  # neither entries nor the path of a link
+    with pytest.raises(FormatError, match="the data has 300 bytes"):
+        len(FoldseekDB(path))
     path.unlink()
     with pytest.raises(FormatError, match=r"db: found db.index and no data, neither db nor db.0"):
         len(FoldseekDB(path))
