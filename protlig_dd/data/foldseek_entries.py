@@ -36,8 +36,8 @@ class Entries:
     def __init__(self, database: Path, role: Role, *, check: bool = True, sidecar_from: int = SIDECAR_FROM) -> None:
         self.database, self.role = database, role
         self.dbtype = read_dbtype(database, role)
-        self.index = open_index(sibling(database, ".index"), sidecar_from=sidecar_from)
         self.data = DataFiles(database)
+        self.index = open_index(sibling(database, ".index"), sidecar_from=sidecar_from)
         self._unpackers = _Unpackers(database) if self.dbtype.compressed else None
         self._starts, self._lengths = self.index.starts.data, self.index.lengths.data
         # Bytes that stand where the index says, ready to be cut: the way of nearly all databases.

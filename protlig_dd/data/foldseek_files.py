@@ -70,7 +70,7 @@ def _copied_link(path: Path) -> Path | None:
     if not text.isprintable() or text != text.strip():
         return None
     target = path.parent / text
-    return target if target.is_file() else None
+    return target if os.path.isfile(target) else None  # where Path.is_file raises: letters may be no path at all
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,6 +151,8 @@ def data_parts(database: Path) -> list[Path]:
 
 
 def _what_is_there(database: Path) -> str:
+    if find_file(sibling(database, ".index")) is not None:
+        return f"found {database.name}.index and no data, neither {database.name} nor {database.name}.0; copy the whole database"
     folder = database if database.is_dir() else database.parent
     if not folder.is_dir():
         return f"found no folder {folder}; check the path"

@@ -195,9 +195,8 @@ def _write(source: Path, stamp: bytes, place: Path) -> None:
             file.flush()
             os.chmod(file.name, 0o644)
             os.replace(file.name, place)
-        except BaseException:
-            os.unlink(file.name)
-            raise
+        finally:
+            Path(file.name).unlink(missing_ok=True)  # it is in its place by now, or was no use
 
 
 def _load(path: Path, place: Path, stamp: bytes) -> Index | None:

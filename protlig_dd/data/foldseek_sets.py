@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -219,6 +220,6 @@ class FoldseekStream(IterableDataset[Example]):
 
     def _order(self) -> dict[str, Any]:
         return {
-            "entries": len(self.selection), "seed": self.seed, "world_size": self.world_size, "rank": self.rank,
+            "choice": asdict(self.selection.choice), "entries": len(self.selection), "seed": self.seed, "world_size": self.world_size, "rank": self.rank,
             "shuffle_buffer_size": self.shuffle_buffer_size, "drop_last": self.drop_last,
         }  # fmt: skip

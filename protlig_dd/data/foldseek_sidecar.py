@@ -97,10 +97,7 @@ class SidecarBuilder:
         steps = np.diff(keys, prepend=self.last_key)
         if not (steps == 1).all():
             self.flags &= ~DENSE
-        if not self.flags & UNSORTED and steps.min() <= 0:
-            again = np.flatnonzero(steps == 0)
-            if len(again):
-                self._refuse_twice(int(keys[again[0]]), self.done + int(again[0]) + 1)
+        if steps.min() <= 0:  # unsorted, or a key twice, which sorting finds
             self.flags |= UNSORTED
         self.last_key = int(keys[-1])
         self.start = max(self.start, int(starts.max()))

@@ -90,7 +90,7 @@ def test_verify_tells_every_fault(entries: list[Entry], tmp_path: Path, capsys: 
     missing = {"_ca": {entries[long[0]].key}}
     path = write_database(tmp_path, entries, Form(missing=missing))
     code, text = run(capsys, "verify", str(path))
-    assert code == 1 and text.count("\n") == 3 and f"found no key {entries[long[0]].key}" in text and "1 fault" in text
+    assert code == 1 and text.count("\n") == 4 and f"found no key {entries[long[0]].key}" in text and "1 fault" in text
     for sub, row, byte in (("db", long[1], b"\x01"), ("db_ss", long[2], b"B"), ("db_h", long[3], b"\xff")):
         with (tmp_path / f"{sub}.index").open() as lines:
             start = next(int(line.split("\t")[1]) for line in lines if int(line.split("\t")[0]) == entries[row].key)
@@ -100,7 +100,7 @@ def test_verify_tells_every_fault(entries: list[Entry], tmp_path: Path, capsys: 
     lookup = (tmp_path / "db.lookup").read_text()
     (tmp_path / "db.lookup").write_text(lookup.replace(entries[long[0]].name, "other") + "no line\n")
     code, text = run(capsys, "verify", str(path))
-    assert code == 1 and "6 faults" in text and text.count("\n") == 8, text
+    assert code == 1 and "6 faults" in text and text.count("\n") == 9, text
     for words in (
         "found b'\\x01' at residue 2",
         "found b'B' at residue 2",

@@ -165,24 +165,24 @@ def test_the_mapped_letters_are_the_entries(tmp_path: Path) -> None:
 def test_an_open_database_works_in_other_processes(tmp_path: Path, root: Path) -> None:
     """Pickled it carries its path, not its files; forked it goes on reading."""
     db = PairedFoldseekDB(write_database(tmp_path, random_entries(8, 9)))
-    expected = f"{db.get_pair(3)} {db.calpha(3).sum()}"
+    expected = f"{db.get_pair(3)} {db.calpha(3).sum():.2f}"
     pickled = pickle.dumps(db)
     assert len(pickled) < 1000
-    code = "import sys, pickle; db = pickle.loads(sys.stdin.buffer.read()); print(db.get_pair(3), db.calpha(3).sum())"
+    code = "import sys, pickle; db = pickle.loads(sys.stdin.buffer.read()); print(db.get_pair(3), f'{db.calpha(3).sum():.2f}')"
     done = subprocess.run([sys.executable, "-c", code], input=pickled, capture_output=True, cwd=root, check=True)
     assert done.stdout.decode().strip() == expected
     if hasattr(os, "fork"):
         source, sink = os.pipe()
         child = os.fork()
         if child == 0:
-            os.write(sink, f"{db.get_pair(3)} {db.calpha(3).sum()}".encode())
+            os.write(sink, f"{db.get_pair(3)} {db.calpha(3).sum():.2f}".encode())
             os._exit(0)
         os.close(sink)
         with os.fdopen(source) as found:
             assert found.read() == expected
         assert os.waitpid(child, 0)[1] == 0
     db.close()
-    assert f"{db.get_pair(3)} {db.calpha(3).sum()}" == expected
+    assert f"{db.get_pair(3)} {db.calpha(3).sum():.2f}" == expected
 
 
 def test_an_empty_database_is_empty(tmp_path: Path) -> None:
@@ -237,6 +237,12 @@ def test_truncated_data_is_refused_when_opened(tmp_path: Path) -> None:
     with pytest.raises(FormatError, match="db_ss.index: found no such file"):
         path.with_name("db_ss.index").unlink()
         FoldseekDB(path.with_name("db_ss")).get_sequence(0)
+    path.write_bytes(b"A" * 300)  # neither entries nor the path of a link
+    with pytest.raises(FormatError, match="letters, a newline and a NUL"):
+        list(FoldseekDB(path))
+    path.unlink()
+    with pytest.raises(FormatError, match=r"db: found db.index and no data, neither db nor db.0"):
+        len(FoldseekDB(path))
 
 
 def damaged(path: Path, row: int, place: int, byte: bytes) -> None:
@@ -393,7 +399,7 @@ def test_links_are_followed_and_a_dangling_one_is_told(tmp_path: Path) -> None:
     for file in parent.parent.iterdir():
         target = tmp_path / "sub" / file.name
         if file.suffix == ".index" and file.stem != "db_h":
-            target.write_text("".join(line for line in file.open() if line.split("\t")[0] in "135"))
+            target.write_text("".join(f"{line}\n" for line in file.read_text().splitlines() if line[0] in "135"))
         else:
             target.symlink_to(f"../parent/{file.name}")
     with PairedFoldseekDB(tmp_path / "sub" / "db", keep_case=True) as db:
@@ -409,7 +415,7 @@ def test_links_are_followed_and_a_dangling_one_is_told(tmp_path: Path) -> None:
 def test_a_wrong_path_says_what_is_there(tmp_path: Path) -> None:
     """A folder instead of a database, or a misspelt one."""
     write_database(tmp_path, random_entries(18, 3))
-    with pytest.raises(FormatError, match="db2.index: found no such file"):
+    with pytest.raises(FormatError, match=r"db2: found no such database; .* has db: name one"):
         len(FoldseekDB(tmp_path / "db2"))
-    with pytest.raises(FormatError, match=r"name one, as in .*db"):
+    with pytest.raises(FormatError, match=r"found a folder; .* has db: name one, as in .*db"):
         len(FoldseekDB(tmp_path))

@@ -10,7 +10,7 @@ import pytest
 from torch.utils.data import DataLoader
 
 from protlig_dd.data.foldseek_db import PairedFoldseekDB
-from protlig_dd.data.foldseek_selection import Choice, Selection
+from protlig_dd.data.foldseek_selection import Choice
 from protlig_dd.data.foldseek_sets import FoldseekDataset, FoldseekStream
 from protlig_dd.data.permutation import permuted
 from protlig_dd.errors import ConfigError
@@ -22,7 +22,7 @@ ALL = Choice(split="all")
 
 @pytest.fixture(scope="module")
 def entries() -> list[Entry]:
-    return sorted(random_entries(21, 1500, longest=30), key=lambda e: e.key)
+    return sorted(random_entries(21, 600, longest=30), key=lambda e: e.key)
 
 
 @pytest.fixture(scope="module")
@@ -57,10 +57,10 @@ def test_a_permutation_leaves_nothing_near_its_place() -> None:
 
 def test_the_split_is_one_of_keys(db: PairedFoldseekDB, entries: list[Entry], tmp_path: Path) -> None:
     """Train and validation share nothing and lack nothing; about the fraction; a sub-database puts each key on the same side."""
-    sides = {name: set(keys(FoldseekDataset(db, Choice(split=name, val_fraction=0.1))[i] for i in range(n)))
-             for name, n in (("train", 0), ("val", 0)) for n in [len(Selection(db, Choice(split=name, val_fraction=0.1)))]}  # fmt: skip
+    sets = {name: FoldseekDataset(db, Choice(split=name, val_fraction=0.1)) for name in ("train", "val")}  # type: ignore[arg-type]
+    sides = {name: set(keys(data.__getitems__(range(len(data))))) for name, data in sets.items()}
     assert not sides["train"] & sides["val"] and sides["train"] | sides["val"] == {e.key for e in entries}
-    assert abs(len(sides["val"]) - 150) < 4 * np.sqrt(1500 * 0.1 * 0.9)
+    assert abs(len(sides["val"]) - 60) < 4 * np.sqrt(600 * 0.1 * 0.9)
     part = PairedFoldseekDB(write_database(tmp_path, entries[::3], Form(padded=True)))
     val = FoldseekDataset(part, Choice(split="val", val_fraction=0.1))
     assert set(keys(val)) == sides["val"] & {e.key for e in entries[::3]}  # type: ignore[arg-type]
@@ -85,9 +85,12 @@ def test_ranks_share_the_entries_in_equal_parts(db: PairedFoldseekDB, entries: l
     for world in (1, 4, 7):
         maps = [FoldseekDataset(db, ALL, world_size=world, rank=rank) for rank in range(world)]
         streams = [FoldseekStream(db, ALL, world_size=world, rank=rank) for rank in range(world)]
-        for shares in ([keys(data) for data in maps], [keys(stream) for stream in streams]):  # type: ignore[arg-type]
+        for shares in (
+            [keys(data.__getitems__(range(len(data)))) for data in maps],
+            [keys(stream) for stream in streams],
+        ):  # type: ignore[arg-type]
             together = [key for share in shares for key in share]
-            assert {len(share) for share in shares} == {1500 // world} and len(set(together)) == len(together)
+            assert {len(share) for share in shares} == {600 // world} and len(set(together)) == len(together)
         kept = [FoldseekStream(db, ALL, world_size=world, rank=rank, drop_last=False) for rank in range(world)]
         assert sorted(key for stream in kept for key in keys(stream)) == [e.key for e in entries]
 
@@ -109,10 +112,10 @@ def test_a_stream_has_every_entry_once_an_epoch_in_another_order(
     if buffer == 64:
         windows = [[order.index(key) // 64 for key in first]]
         changes = sum(a != b for window in windows for a, b in zip(window[:-1], window[1:], strict=True))
-        assert changes == -(-1500 // 64) - 1
+        assert changes == -(-600 // 64) - 1
 
 
-@pytest.mark.parametrize("stop", [0, 1, 700, 1024, 1499])
+@pytest.mark.parametrize("stop", [0, 1, 300, 599])
 def test_a_stream_resumes_exactly(stop: int, db: PairedFoldseekDB) -> None:
     """From a state taken in the midst of an epoch, the rest of it and the next one are those of an undisturbed run."""
     make: Callable[[], FoldseekStream] = lambda: FoldseekStream(db, ALL, shuffle_buffer_size=100, world_size=1)  # noqa: E731
@@ -124,13 +127,14 @@ def test_a_stream_resumes_exactly(stop: int, db: PairedFoldseekDB) -> None:
     assert seen + keys(resumed) + keys(resumed) == expected
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
 @pytest.mark.parametrize("workers", [1, 3])
 def test_batches_do_not_depend_on_the_workers(workers: int, db: PairedFoldseekDB) -> None:
     """A loader's workers deal the batches of one order; it goes on from a number of batches all the same."""
     make: Callable[[], FoldseekStream] = lambda: FoldseekStream(db, Choice(max_length=40), batch_size=16)  # noqa: E731
     expected = [keys(batch) for batch in DataLoader(make(), batch_size=16, collate_fn=list)]
     found = [keys(batch) for batch in DataLoader(make(), batch_size=16, num_workers=workers, collate_fn=list)]
-    assert found == expected and len(expected) > 50
+    assert found == expected and len(expected) > 30
     resumed = make()
     resumed.load_state_dict(resumed.state_dict(examples=20 * 16))
     assert [keys(b) for b in DataLoader(resumed, batch_size=16, num_workers=workers, collate_fn=list)] == expected[20:]
@@ -148,19 +152,18 @@ def test_a_state_of_another_order_and_impossible_settings_are_refused(db: Paired
         FoldseekStream(db, Choice()),
     ):
         with pytest.raises(
-            ConfigError, match="the saved position has (seed|shuffle_buffer_size|entries) .*resume with the same"
+            ConfigError, match="the saved position has (seed|shuffle_buffer_size|choice) .*resume with the same"
         ):
             other.load_state_dict(state)
     for message, make in {
         "rank: found 2 with world_size 2": lambda: FoldseekDataset(db, ALL, world_size=2, rank=2),
-        "split: found 'valid'": lambda: Choice(split="valid"),  # type: ignore[arg-type]
         "val_fraction: found 1": lambda: Choice(val_fraction=1.0),
         "max_length: found 3": lambda: Choice(min_length=4, max_length=3),
-        r"found no entry for split 'all' .* of 500 to None residues among 1500, of 1 to 63": lambda: FoldseekStream(
+        r"found no entry for split 'all' .* of 500 to None residues among 600, of 1 to 63": lambda: FoldseekStream(
             db, Choice(split="all", min_length=500)
         ),
         "found batch_size 0": lambda: FoldseekStream(db, ALL, batch_size=0),
-        "1500 entries cannot be dealt to 2000": lambda: FoldseekDataset(db, ALL, world_size=2000),
+        "600 entries cannot be dealt to 2000": lambda: FoldseekDataset(db, ALL, world_size=2000),
     }.items():
-        with pytest.raises((ConfigError, TypeError), match=message):
+        with pytest.raises(ConfigError, match=message):
             make()
