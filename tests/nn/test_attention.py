@@ -183,5 +183,5 @@ def test_the_parts_of_a_sequence_give_what_the_whole_gives(backend: str) -> None
 
 
 def test_causal_attention_without_keys_for_a_query_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"found \(3,\) queries for \(2,\) keys, expected as many or fewer"):
+    with pytest.raises(AssertionError, match="queries without keys"):
         attention(*inputs((3,), (2,)), backend="reference", causal=True)
