@@ -15,7 +15,6 @@ each query the keys after its own; the last query sees all keys of its example, 
 
 `bucketed`, `padded` and `per_sequence` are one function with three ways of cutting the batch into blocks.
 flash-attn is imported only when its back-end is chosen. MPS gets no mask because masked SDPA there has returned wrong numbers silently.
-Attention of one token at a time, over a cache, stands in `cache.py`.
 """
 
 from __future__ import annotations
@@ -311,9 +310,8 @@ def attention(
         backend: a name from `choose_backend`.
         causal: query i of an example with m keys for its n queries sees the keys 0 to i + m - n only.
     """
-    assert not causal or all(n <= m for n, m in zip(q_layout.lengths, k_layout.lengths, strict=True)), (
-        "queries without keys"
-    )
+    pairs = zip(q_layout.lengths, k_layout.lengths, strict=True)
+    assert not causal or all(n <= m for n, m in pairs), "queries without keys"
     if backend == "reference":
         return _reference(q, k, v, q_layout, k_layout, causal)
     if backend in ("varlen", "flash_attn"):
