@@ -28,6 +28,11 @@ class KeyValueCache:
         self._keys: dict[int, Tensor] = {}
         self._values: dict[int, Tensor] = {}
 
+    @property
+    def is_filled(self) -> bool:
+        """Whether the start is here, so that what comes next is one token a row."""
+        return bool(self._keys)
+
     def has(self, block: int) -> bool:
         """Whether a block's keys of the start are here."""
         return block in self._keys

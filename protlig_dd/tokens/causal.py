@@ -34,6 +34,7 @@ class CausalVocabulary:
 
     Args:
         num_rows: rows of the embedding.
+        num_new: how many of them, the last ones, a pretrained base did not have.
         symbols: the text of each id that sequences are made of.
         begin: what stands before `<AA>`; a pretrained model may want its own begin token there.
         protein_mark, separator, structure_mark: the ids of `<AA>`, `<SEP>` and `<3Di>`, `<KANZI>` or the like.
@@ -44,6 +45,7 @@ class CausalVocabulary:
     """
 
     num_rows: int
+    num_new: int = 0
     symbols: Mapping[int, str]
     begin: tuple[int, ...] = ()
     protein_mark: int
@@ -91,6 +93,12 @@ def structure_symbols(structure: Track) -> tuple[str, ...]:
     return tuple(s.lower() if s.isalpha() else f"<{prefix}{int(re.sub(r'[^0-9]', '', s))}>" for s in plain)
 
 
+def new_symbols(structure: Track) -> tuple[str, ...]:
+    """Return the symbols that a pretrained tokenizer lacks: the marks, and numbered codes; letters it has."""
+    codes = tuple(symbol for symbol in structure_symbols(structure) if not symbol.isalpha())
+    return ("<AA>", "<SEP>", structure_mark(structure), *codes)
+
+
 def alphabet_of(structure: Track) -> str:
     """Return the alphabet of a structure track, such as 3di."""
     return structure.vocabulary.name.removesuffix(" structure")
@@ -123,13 +131,14 @@ def vocabulary_of(
     end: int,
     pad: int,
     begin: tuple[int, ...] = (),
+    num_new: int = 0,
 ) -> CausalVocabulary:
     """Return the vocabulary in which symbols have these ids.
 
     Args:
         protein, structure: the tracks whose ids it is made for.
         ids: of the marks, of `RESIDUES` and of `structure_symbols`.
-        num_rows, end, pad, begin: see `CausalVocabulary`.
+        num_rows, end, pad, begin, num_new: see `CausalVocabulary`.
 
     Raises:
         ConfigError: if two symbols have one id.
@@ -151,6 +160,7 @@ def vocabulary_of(
         codes[i] = ids[symbol]
     return CausalVocabulary(
         num_rows=num_rows,
+        num_new=num_new,
         symbols={**{i: s for s, i in used.items()}, end: "<EOS>"},
         begin=begin,
         protein_mark=ids["<AA>"],
