@@ -27,10 +27,12 @@ from protlig_dd.diffusion.schedules import LogLinear, NoiseSchedule, SigmaCurric
 from protlig_dd.diffusion.times import StratifiedTimes, Task, TaskMixture, TimeSampler
 from protlig_dd.diffusion.variants import Variant
 from protlig_dd.errors import ConfigError
-from protlig_dd.models import ModelSettings
+from protlig_dd.models import CausalSettings, ModelSettings
+from protlig_dd.models.causal_objective import TASK, CausalObjective
 from protlig_dd.nn.attention import BackendChoice, choose_backend
-from protlig_dd.sampling import Ancestral, ConfidenceUnmasking, Guidance, SamplerSettings, Tilting
+from protlig_dd.sampling import Ancestral, CausalDecoding, ConfidenceUnmasking, Guidance, SamplerSettings, Tilting
 from protlig_dd.spellings import native_overrides
+from protlig_dd.tokens.causal import CausalVocabulary
 from protlig_dd.tokens.settings import TrackSettings
 from protlig_dd.tokens.tracks import Layout, Track, TrackBatch, TrackTokens
 from protlig_dd.training.trainer import TrainSettings
@@ -102,12 +104,14 @@ class SamplingSettings:
     Args:
         sampler: the method.
         guidance: temperature, top-p, forbidden symbols, classifier-free weight.
+        decoding: of a causal model, in the place of sampler and guidance.
         batch_size: samples a network call.
         property: what `protlig sample` draws towards, and how; none by default.
     """
 
     sampler: SamplerSettings = Ancestral()
     guidance: Guidance = Guidance()
+    decoding: CausalDecoding = CausalDecoding()
     batch_size: int = 64
     property: Tilting | None = None
 
@@ -172,10 +176,21 @@ class Experiment:
             raise ValueError(
                 f"diffusion.tasks.{apart[0]}: found tracks that must not see each other with model.kind '{self.model.kind}', expected encoder"
             )
+        if isinstance(self.model, CausalSettings):
+            self._check_causal(self.model, {n for n, weight in mixture.weights.items() if weight > 0})
         if self.evaluation.generate not in self.tracks and self.evaluation.after_training:
             raise ValueError(
                 f"evaluation.generate: found '{self.evaluation.generate}', expected one of {', '.join(self.tracks)}"
             )
+
+    def _check_causal(self, model: CausalSettings, tasks: set[str]) -> None:
+        if set(self.tracks) != {"protein", "structure"} or tasks != {TASK}:
+            raise ValueError(
+                f"model.kind: found 'causal' with the tracks {', '.join(self.tracks)} and diffusion.tasks {', '.join(sorted(tasks))}; "
+                f"expected protein and structure, and {TASK}: 1 alone"
+            )
+        if model.base_dtype == "4bit" and self.train.distributed in ("fsdp", "zero3"):
+            raise ValueError("model.base_dtype: 4bit weights cannot be sharded; expected train.distributed ddp or none")
 
 
 def load_experiment(name: str | Path, overrides: Sequence[str] = ()) -> Experiment:
@@ -249,8 +264,21 @@ class Parts:
             )
         return model.to(choice.device)
 
-    def objective(self, choice: DeviceChoice) -> DiffusionObjective:
+    @cached_property
+    def causal_vocabulary(self) -> CausalVocabulary:
+        """The ids of a causal model's sequences."""
+        assert isinstance(self.config.model, CausalSettings)
+        return self.config.model.vocabulary(self.tracks)
+
+    @property
+    def is_causal(self) -> bool:
+        """Whether the model writes one token after another, in the place of denoising."""
+        return isinstance(self.config.model, CausalSettings)
+
+    def objective(self, choice: DeviceChoice) -> DiffusionObjective | CausalObjective:
         """Return the training objective."""
+        if self.is_causal:
+            return CausalObjective(self.causal_vocabulary, device=choice.device)
         settings = self.config.diffusion
         return DiffusionObjective(
             diffusion=self.diffusion,

@@ -27,6 +27,7 @@ FLOORS = [
     {"run"},
     {"launch"},
     {"generation", "output"},
+    {"causal_generation"},
     {"assessment", "preview", "embedding", "exporting", "study"},
     {"commands", "arguments"},
     {"cli"},

@@ -147,7 +147,8 @@ class Causal(nn.Module):
             llama.resize_token_embeddings(num_rows, mean_resizing=False)
             fill_new_rows(llama, num_new)
         if config.activation_checkpointing:
-            llama.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            enable = getattr(llama, "activation_checkpointing_enable", None) or llama.gradient_checkpointing_enable
+            enable({"use_reentrant": False})  # the first is the newer name of the second
         self.train()
 
     def forward(
