@@ -252,9 +252,24 @@ class Parts:
         """Return the attention back-end for a device, with its reason."""
         return choose_backend(self.config.attention, choice.device, choice.dtype)
 
-    def build_model(self, choice: DeviceChoice) -> nn.Module:
-        """Return the model, initialised from the experiment's seed (on the host, so every device starts from the same weights)."""
-        with torch.random.fork_rng(devices=[]):
+    @property
+    def may_be_empty(self) -> bool:
+        """Whether the model's shape is all there is to it before training, so that processes may begin without its weights."""
+        return isinstance(self.config.model, CausalSettings) and not (
+            self.config.model.base or self.config.model.tied_head
+        )
+
+    def build_model(self, choice: DeviceChoice, *, where: Literal["device", "host", "meta"] = "device") -> nn.Module:
+        """Return the model, initialised from the experiment's seed (on the host, so every device starts from the same weights).
+
+        Args:
+            choice: the device.
+            where: on the device; left on the host; or on the meta device, without weights.
+
+        Raises:
+            ConfigError: if the config states another number of parameters.
+        """
+        with torch.random.fork_rng(devices=[]), torch.device("meta" if where == "meta" else "cpu"):
             torch.manual_seed(rng.key(self.config.seed, "weights"))
             model = self.config.model.build(self.tracks, self.backend(choice).name)
         expected, found = self.config.model.parameters, count_parameters(model)
@@ -262,7 +277,7 @@ class Parts:
             raise ConfigError(
                 f"model.parameters: found {expected:,} in the config, the model has {found:,}; correct or remove the number"
             )
-        return model.to(choice.device)
+        return model.to(choice.device) if where == "device" else model
 
     @cached_property
     def causal_vocabulary(self) -> CausalVocabulary:

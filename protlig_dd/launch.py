@@ -32,6 +32,7 @@ from protlig_dd.run import open_run, read_config_file
 from protlig_dd.tokens.tracks import TrackBatch
 from protlig_dd.training import distributed
 from protlig_dd.training.out_of_memory import smallest_accumulation
+from protlig_dd.training.settings import TrainSettings
 from protlig_dd.training.strategies import Single
 from protlig_dd.training.trainer import Every, FitResult, fit
 
@@ -71,7 +72,7 @@ def train(
     bundle = _on_every_rank(strategy, partial(load, config.data, parts.tracks, config.seed))
     if strategy.rank == 0:
         _write_description(config, folder, bundle)
-    model = parts.build_model(choice)
+    model = parts.build_model(choice, where=_where(parts, settings, strategy))
     for source in filter(None, config.train.init_from.split(",")):
         for line in initialise_from(model, parts.tracks, *_source_of(source)):
             log.info("%s", line)
@@ -118,6 +119,13 @@ def _loader(config: Experiment, parts: Parts, bundle: DataBundle, strategy: Sing
         accumulation=accumulation,
         ahead=config.train.prefetch,
     )
+
+
+def _where(parts: Parts, settings: TrainSettings, strategy: Single) -> Literal["device", "host", "meta"]:
+    """Where a process builds the model: only the first one has its weights, where the strategy hands them out."""
+    if not (strategy.takes_empty and parts.may_be_empty and strategy.world > 1) or settings.tokens_per_batch == "auto":
+        return "device"
+    return "host" if strategy.rank == 0 else "meta"
 
 
 def effective_batch(loader: Loader, strategy: Single) -> str:

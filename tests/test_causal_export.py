@@ -84,8 +84,11 @@ def test_stock_software_gives_the_same_logits(exported: tuple[str, Run, Path]) -
         from protlig_dd.tokens.tracks import Layout
 
         ours = run.model(ids, Layout((len(ids),)))
-    assert theirs.shape == ours.shape
-    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+    spare = (
+        2 if kind in ("adapters", "tied") else 0
+    )  # rows that pad the base's tables; the new tokens took three of five
+    assert theirs.shape == (ours.shape[0], ours.shape[1] + spare)
+    torch.testing.assert_close(ours, theirs[:, : ours.shape[1]], atol=1e-5, rtol=1e-5)
 
 
 def test_the_folder_names_nothing_of_ours(exported: tuple[str, Run, Path]) -> None:
