@@ -28,7 +28,7 @@ from protlig_dd.diffusion.times import StratifiedTimes, Task, TaskMixture, TimeS
 from protlig_dd.diffusion.variants import Variant
 from protlig_dd.errors import ConfigError
 from protlig_dd.models import CausalSettings, ModelSettings
-from protlig_dd.models.causal_objective import TASK, CausalObjective
+from protlig_dd.models.causal_objective import CausalObjective
 from protlig_dd.nn.attention import BackendChoice, choose_backend
 from protlig_dd.sampling import Ancestral, CausalDecoding, ConfidenceUnmasking, Guidance, SamplerSettings, Tilting
 from protlig_dd.spellings import native_overrides
@@ -177,20 +177,11 @@ class Experiment:
                 f"diffusion.tasks.{apart[0]}: found tracks that must not see each other with model.kind '{self.model.kind}', expected encoder"
             )
         if isinstance(self.model, CausalSettings):
-            self._check_causal(self.model, {n for n, weight in mixture.weights.items() if weight > 0})
+            self.model.check(set(self.tracks), {n for n, w in mixture.weights.items() if w > 0}, self.train.distributed)
         if self.evaluation.generate not in self.tracks and self.evaluation.after_training:
             raise ValueError(
                 f"evaluation.generate: found '{self.evaluation.generate}', expected one of {', '.join(self.tracks)}"
             )
-
-    def _check_causal(self, model: CausalSettings, tasks: set[str]) -> None:
-        if set(self.tracks) != {"protein", "structure"} or tasks != {TASK}:
-            raise ValueError(
-                f"model.kind: found 'causal' with the tracks {', '.join(self.tracks)} and diffusion.tasks {', '.join(sorted(tasks))}; "
-                f"expected protein and structure, and {TASK}: 1 alone"
-            )
-        if model.base_dtype == "4bit" and self.train.distributed in ("fsdp", "zero3"):
-            raise ValueError("model.base_dtype: 4bit weights cannot be sharded; expected train.distributed ddp or none")
 
 
 def load_experiment(name: str | Path, overrides: Sequence[str] = ()) -> Experiment:
@@ -251,13 +242,6 @@ class Parts:
     def backend(self, choice: DeviceChoice) -> BackendChoice:
         """Return the attention back-end for a device, with its reason."""
         return choose_backend(self.config.attention, choice.device, choice.dtype)
-
-    @property
-    def may_be_empty(self) -> bool:
-        """Whether the model's shape is all there is to it before training, so that processes may begin without its weights."""
-        return isinstance(self.config.model, CausalSettings) and not (
-            self.config.model.base or self.config.model.tied_head
-        )
 
     def build_model(self, choice: DeviceChoice, *, where: Literal["device", "host", "meta"] = "device") -> nn.Module:
         """Return the model, initialised from the experiment's seed (on the host, so every device starts from the same weights).

@@ -25,6 +25,7 @@ from protlig_dd.diffusion.objective import DiffusionObjective
 from protlig_dd.diffusion.times import StratifiedTimes
 from protlig_dd.errors import ConfigError
 from protlig_dd.experiment import Experiment, Parts, count_parameters
+from protlig_dd.models.causal import CausalSettings
 from protlig_dd.models.causal_objective import CausalObjective
 from protlig_dd.models.transfer import freeze_parameters, initialise_from
 from protlig_dd.nn.flops import training_flops
@@ -123,7 +124,11 @@ def _loader(config: Experiment, parts: Parts, bundle: DataBundle, strategy: Sing
 
 def _where(parts: Parts, settings: TrainSettings, strategy: Single) -> Literal["device", "host", "meta"]:
     """Where a process builds the model: only the first one has its weights, where the strategy hands them out."""
-    if not (strategy.takes_empty and parts.may_be_empty and strategy.world > 1) or settings.tokens_per_batch == "auto":
+    model = parts.config.model
+    by_shape = isinstance(model, CausalSettings) and not (
+        model.base or model.tied_head
+    )  # no more to it before training
+    if not (strategy.takes_empty and strategy.world > 1 and by_shape) or settings.tokens_per_batch == "auto":
         return "device"
     return "host" if strategy.rank == 0 else "meta"
 

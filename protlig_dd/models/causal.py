@@ -25,6 +25,7 @@ from protlig_dd.tokens.causal import CausalVocabulary, minimal_vocabulary, new_s
 from protlig_dd.tokens.tracks import Layout, TrackBatch, TrackSet
 
 ATTENTION = "protlig_packed"
+TASK = "structure_given_protein"
 
 
 @settings
@@ -72,6 +73,20 @@ class CausalSettings:
             raise ValueError("lora: found adapters without a base, expected base: a Hub id or a folder")
         if self.base_dtype == "4bit" and not self.lora:
             raise ValueError("base_dtype: found '4bit' without lora; quantised weights cannot be trained themselves")
+
+    def check(self, tracks: set[str], tasks: set[str], distributed: str) -> None:
+        """Refuse an experiment that a causal model cannot be of.
+
+        Raises:
+            ValueError: for other tracks or tasks than its own, or quantised weights that would have to be sharded.
+        """
+        if tracks != {"protein", "structure"} or tasks != {TASK}:
+            raise ValueError(
+                f"model.kind: found 'causal' with the tracks {', '.join(sorted(tracks))} and diffusion.tasks {', '.join(sorted(tasks))}; "
+                f"expected protein and structure, and {TASK}: 1 alone"
+            )
+        if self.base_dtype == "4bit" and distributed in ("fsdp", "zero3"):
+            raise ValueError("model.base_dtype: 4bit weights cannot be sharded; expected train.distributed ddp or none")
 
     def vocabulary(self, tracks: TrackSet) -> CausalVocabulary:
         """Return the ids of the model's sequences.

@@ -8,11 +8,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from protlig_dd.diffusion.objective import LossTerms
-from protlig_dd.models.causal import Causal
+from protlig_dd.models.causal import TASK, Causal
 from protlig_dd.tokens.causal import CausalBatch, CausalVocabulary, pack_sequences
 from protlig_dd.tokens.tracks import TrackBatch
-
-TASK = "structure_given_protein"
 
 
 class CausalObjective:
