@@ -182,10 +182,9 @@ class Causal(nn.Module):
             rows: the places whose answers are wanted; all by default.
             cache: is filled with the sequences' keys and values, or else read and grown by one token a row.
         """
-        if (
-            not layout.num_tokens
-        ):  # a process without examples still calls every part, since others may wait for it there
-            return self(tokens.new_zeros(1), Layout((1,), tokens.device))[:0]
+        is_empty = not layout.num_tokens
+        if is_empty:  # a process without examples still calls every part, since others may wait for it there
+            tokens, layout, rows, cache = tokens.new_zeros(1), Layout((1,), tokens.device), None, None
         is_next = cache is not None and cache.is_filled
         positions = cache.grow() if cache is not None and is_next else layout.position
         own = self.new_rows
@@ -202,7 +201,7 @@ class Causal(nn.Module):
         if rows is not None:
             x = x.index_select(0, rows)
         logits: Tensor = head(x) if own is None else own(x, head, is_head=True)
-        return logits
+        return logits[:0] if is_empty else logits
 
     def forward_flops(self, batch: TrackBatch) -> float:
         """Return the operations of one forward pass in training: a head on the structure tokens, half of all pairs in attention."""
