@@ -107,7 +107,7 @@ class CausalGenerator:
         vocabulary = parts.causal_vocabulary
         with torch.autocast(choice.device.type, choice.dtype, enabled=choice.autocast):
             found = decode(
-                self.run.model,  # type: ignore[arg-type]  # a causal run's model
+                self.run.model,
                 vocabulary,
                 [vocabulary.prompt(item.protein) for item in chunk],
                 lengths=[item.length for item in chunk],
@@ -134,7 +134,7 @@ class CausalGenerator:
         ]
         objective = parts.objective(self.run.choice)
         assert isinstance(objective, CausalObjective)
-        return [float(x) for x in objective.nll(self.run.model, pack(examples, parts.tracks))]  # type: ignore[arg-type]
+        return [float(x) for x in objective.nll(self.run.model, pack(examples, parts.tracks))]
 
 
 def generator_for(run: Run, **settings: Any) -> Generator | CausalGenerator:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
 from protlig_dd.diffusion.objective import LossTerms
-from protlig_dd.models.causal import TASK, Causal
+from protlig_dd.models.causal import TASK
 from protlig_dd.tokens.causal import CausalBatch, CausalVocabulary, pack_sequences
 from protlig_dd.tokens.tracks import TrackBatch
 
@@ -34,7 +36,7 @@ class CausalObjective:
         packed = pack_sequences(batch, self.vocabulary)
         return packed if self.device.type == "cpu" else packed.to(self.device)
 
-    def loss(self, model: Causal, prepared: CausalBatch) -> LossTerms:
+    def loss(self, model: Callable[..., Tensor], prepared: CausalBatch) -> LossTerms:
         """Return the summed loss, and sums by `nll/...` and `accuracy/...` (the likeliest token, given the true ones before it)."""
         logits = model(prepared.tokens, prepared.layout, rows=prepared.rows)
         per_token = token_nll(logits, prepared)
@@ -45,7 +47,7 @@ class CausalObjective:
         return LossTerms(total=total, sums=sums, counts=dict.fromkeys(sums, count))
 
     @torch.no_grad()
-    def nll(self, model: Causal, batch: TrackBatch) -> Float[Tensor, " b"]:
+    def nll(self, model: Callable[..., Tensor], batch: TrackBatch) -> Float[Tensor, " b"]:
         """Return each example's nats per learned token, its end included."""
         prepared = self.prepare(batch, 0)
         per_token = token_nll(model(prepared.tokens, prepared.layout, rows=prepared.rows), prepared)

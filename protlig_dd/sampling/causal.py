@@ -15,11 +15,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from protlig_dd.config import settings
-from protlig_dd.models.causal import Causal
 from protlig_dd.nn.cache import KeyValueCache
 from protlig_dd.rng import Draws
 from protlig_dd.tokens.causal import CausalVocabulary
 from protlig_dd.tokens.tracks import Layout
+
+Model = Callable[..., Tensor]
+"""A `models.causal.Causal`, or what wraps it."""
 
 Together = Callable[[int], int]
 """Returns the largest of all processes' numbers."""
@@ -75,7 +77,7 @@ def alone(number: int) -> int:
 
 @torch.no_grad()
 def decode(
-    model: Causal,
+    model: Model,
     vocabulary: CausalVocabulary,
     prompts: Sequence[Sequence[int]],
     *,
@@ -89,7 +91,7 @@ def decode(
     """Return the structure tokens that a model writes behind each prompt.
 
     Args:
-        model: in evaluation mode; or what wraps it, as DeepSpeed does.
+        model: in evaluation mode.
         vocabulary: of the model's sequences.
         prompts: see `CausalVocabulary.prompt`.
         lengths: how many structure tokens each gets; with a learned length, how many at most.
