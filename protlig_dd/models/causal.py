@@ -78,7 +78,7 @@ class CausalSettings:
         """Refuse an experiment that a causal model cannot be of.
 
         Raises:
-            ValueError: for other tracks or tasks than its own, or quantised weights that would have to be sharded.
+            ValueError: for other tracks or tasks than its own, or weights of a type that a strategy cannot shard.
         """
         if tracks != {"protein", "structure"} or tasks != {TASK}:
             raise ValueError(
@@ -87,6 +87,11 @@ class CausalSettings:
             )
         if self.base_dtype == "4bit" and distributed in ("fsdp", "zero3"):
             raise ValueError("model.base_dtype: 4bit weights cannot be sharded; expected train.distributed ddp or none")
+        if self.lora and self.base_dtype == "bf16" and distributed == "zero3":
+            raise ValueError(
+                "model.base_dtype: found bf16 beside adapters in float32, and zero3 takes weights of one type; "
+                "expected base_dtype: fp32, or train.distributed: fsdp"
+            )
 
     def vocabulary(self, tracks: TrackSet) -> CausalVocabulary:
         """Return the ids of the model's sequences.
