@@ -309,5 +309,6 @@ class Parts:
 
 
 def count_parameters(model: nn.Module) -> int:
-    """Return the number of parameters of a model."""
-    return sum(p.numel() for p in model.parameters())
+    """Return the number of parameters of a model; a quantised weight is packed, and counts as what it stands for."""
+    states = ((p, getattr(p, "quant_state", None)) for p in model.parameters())
+    return sum(p.numel() if state is None else state.shape.numel() for p, state in states)

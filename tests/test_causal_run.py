@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import types
 import typing
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import torch
 from protlig_dd.causal_generation import CausalGenerator, agreement, folding_requests
 from protlig_dd.cli import main
 from protlig_dd.errors import ConfigError, FormatError
-from protlig_dd.experiment import Parts, load_experiment
+from protlig_dd.experiment import Parts, count_parameters, load_experiment
 from protlig_dd.generation import Request
 from protlig_dd.launch import train
 from protlig_dd.models import Causal
@@ -200,3 +201,12 @@ def test_a_diffusion_model_trains_on_the_same_data(tmp_path: Path) -> None:
     overrides = [*write_pairs(tmp_path), *shape, *QUICK[4:]]
     train(load_experiment("structure/3di_diffusion_tiny", overrides), tmp_path / "run", device="cpu")
     assert open_run(tmp_path / "run", device="cpu").step == 2
+
+
+def test_a_quantised_weight_counts_as_what_it_stands_for() -> None:
+    """bitsandbytes packs two weights of four bits in a byte, and keeps the shape beside them."""
+    layer = torch.nn.Linear(6, 4, bias=False)
+    layer.weight = torch.nn.Parameter(torch.zeros(12, 1, dtype=torch.uint8), requires_grad=False)
+    assert count_parameters(layer) == 12
+    layer.weight.quant_state = types.SimpleNamespace(shape=torch.Size((4, 6)))  # type: ignore[attr-defined]
+    assert count_parameters(layer) == 24
