@@ -48,8 +48,6 @@ def hooks(folder: Path, parts: Parts, choice: DeviceChoice, bundle: DataBundle) 
     return [every(2, draw)]
 
 
-def train_twice(folder: Path, overrides: list[str], stop: int, steps: int) -> None:
-    """Train to `stop` steps, leave the group of processes, and go on to `steps` from the checkpoint."""
-    for end in dict.fromkeys((stop, steps)):
-        config = load_experiment("structure/3di_tiny", [*overrides, f"train.steps={end}"])
-        train(config, folder, device="cpu", make_hooks=hooks)
+def train_child(folder: Path, overrides: list[str]) -> None:
+    """Train with the hook, as rank and world of the environment say."""
+    train(load_experiment("structure/3di_tiny", overrides), folder, device="cpu", make_hooks=hooks)

@@ -9,10 +9,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from protlig_dd.experiment import load_experiment
+from protlig_dd.experiment import Experiment, load_experiment
 from protlig_dd.launch import train
 from protlig_dd.run import open_run
-from tests.causal_child import drawn, train_twice
+from tests.causal_child import drawn, train_child
 from tests.models.small_bases import SHAPE, write_base
 from tests.test_causal_run import QUICK, write_pairs
 from tests.training.test_distributed import free_port, require_deepspeed
@@ -38,27 +38,31 @@ def overrides(folder: Path, kind: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("strategy", "kind"),
+    ("strategy", "kind", "goes_on"),
     [
-        ("fsdp", "scratch"),
-        pytest.param("ddp", "scratch", marks=slow),
-        pytest.param("zero3", "scratch", marks=slow),
-        pytest.param("fsdp", "bf16", marks=slow),
-        pytest.param("ddp", "fp32", marks=slow),
-        pytest.param("zero3", "fp32", marks=slow),
+        ("fsdp", "scratch", 1),
+        pytest.param("fsdp", "scratch", 2, marks=slow),
+        pytest.param("ddp", "scratch", 2, marks=slow),
+        pytest.param("zero3", "scratch", 2, marks=slow),
+        pytest.param("fsdp", "bf16", 2, marks=slow),
+        pytest.param("ddp", "fp32", 2, marks=slow),
+        pytest.param("zero3", "fp32", 2, marks=slow),
     ],
 )
-def test_two_processes_do_what_one_does(tmp_path: Path, strategy: str, kind: str) -> None:
-    """Losses, validation, weights, and structures drawn on the way with unequal work, after a stop and a new start."""
+def test_two_processes_do_what_one_does(tmp_path: Path, strategy: str, kind: str, goes_on: int) -> None:
+    """Losses, validation, weights, and structures drawn on the way with unequal work; one or two processes go on after a stop."""
     require_deepspeed(strategy)
-    given = overrides(tmp_path, kind)
-    two = {"folder": tmp_path / "two", "overrides": [*given, f"distributed={strategy}"], "stop": 2, "steps": STEPS}
-    children = start_processes(2, train_twice, free_port(), **two)
-    config = load_experiment("structure/3di_tiny", [*given, f"train.steps={STEPS}", "train.accumulation=2"])
-    train(config, tmp_path / "one", device="cpu")
-    for child in children:
-        child.join(280)
-    assert [child.exitcode for child in children] == [0, 0]
+    given, folder = overrides(tmp_path, kind), tmp_path / "two"
+    run_on(2, folder, [*given, f"distributed={strategy}", "train.steps=2"])
+    opened = open_run(folder, device="cpu")
+    for mine in (1, 2):
+        shown = json.loads((folder / f"drawn_2_{mine}.json").read_text())
+        assert shown == drawn(opened, mine, together=False) and len(shown) == {1: 6, 2: 0}[mine]
+    if goes_on == 2:
+        run_on(2, folder, [*given, f"distributed={strategy}", f"train.steps={STEPS}"])
+    else:
+        train(load(given, "train.accumulation=2"), folder, device="cpu")
+    train(load(given, "train.accumulation=2"), tmp_path / "one", device="cpu")
     rough = 1e-2 if kind == "bf16" else 1e-5
     for name in ("train/loss", "train/grad_norm", "validation/nll"):
         found, expected = (values(tmp_path / run, name) for run in ("two", "one"))
@@ -68,11 +72,17 @@ def test_two_processes_do_what_one_does(tmp_path: Path, strategy: str, kind: str
     assert found_state.keys() == state.keys()
     for name, tensor in state.items():
         torch.testing.assert_close(found_state[name], tensor, rtol=0, atol=5e-2 if kind == "bf16" else 5e-5, msg=name)
-    opened = open_run(tmp_path / "two", device="cpu")
-    for mine in (2, 0):  # the last step's work of the two processes
-        shown = json.loads((tmp_path / f"two/drawn_{STEPS}_{mine}.json").read_text())
-        assert shown == drawn(opened, mine, together=False), mine
-    assert len(json.loads((tmp_path / "two/drawn_2_1.json").read_text())) == 6
+
+
+def load(given: list[str], *more: str) -> Experiment:
+    return load_experiment("structure/3di_tiny", [*given, f"train.steps={STEPS}", *more])
+
+
+def run_on(world: int, folder: Path, given: list[str]) -> None:
+    children = start_processes(world, train_child, free_port(), folder=folder, overrides=given)
+    for child in children:
+        child.join(280)
+    assert [child.exitcode for child in children] == [0] * world
 
 
 def values(folder: Path, name: str) -> dict[int, float]:
