@@ -27,10 +27,12 @@ from protlig_dd.diffusion.schedules import LogLinear, NoiseSchedule, SigmaCurric
 from protlig_dd.diffusion.times import StratifiedTimes, Task, TaskMixture, TimeSampler
 from protlig_dd.diffusion.variants import Variant
 from protlig_dd.errors import ConfigError
-from protlig_dd.models import ModelSettings
+from protlig_dd.models import CausalSettings, ModelSettings
+from protlig_dd.models.causal_objective import CausalObjective
 from protlig_dd.nn.attention import BackendChoice, choose_backend
-from protlig_dd.sampling import Ancestral, ConfidenceUnmasking, Guidance, SamplerSettings, Tilting
+from protlig_dd.sampling import Ancestral, CausalDecoding, ConfidenceUnmasking, Guidance, SamplerSettings, Tilting
 from protlig_dd.spellings import native_overrides
+from protlig_dd.tokens.causal import CausalVocabulary
 from protlig_dd.tokens.settings import TrackSettings
 from protlig_dd.tokens.tracks import Layout, Track, TrackBatch, TrackTokens
 from protlig_dd.training.trainer import TrainSettings
@@ -102,12 +104,14 @@ class SamplingSettings:
     Args:
         sampler: the method.
         guidance: temperature, top-p, forbidden symbols, classifier-free weight.
+        decoding: of a causal model, in the place of sampler and guidance.
         batch_size: samples a network call.
         property: what `protlig sample` draws towards, and how; none by default.
     """
 
     sampler: SamplerSettings = Ancestral()
     guidance: Guidance = Guidance()
+    decoding: CausalDecoding = CausalDecoding()
     batch_size: int = 64
     property: Tilting | None = None
 
@@ -172,6 +176,8 @@ class Experiment:
             raise ValueError(
                 f"diffusion.tasks.{apart[0]}: found tracks that must not see each other with model.kind '{self.model.kind}', expected encoder"
             )
+        if isinstance(self.model, CausalSettings):
+            self.model.check(set(self.tracks), {n for n, w in mixture.weights.items() if w > 0}, self.train.distributed)
         if self.evaluation.generate not in self.tracks and self.evaluation.after_training:
             raise ValueError(
                 f"evaluation.generate: found '{self.evaluation.generate}', expected one of {', '.join(self.tracks)}"
@@ -237,9 +243,17 @@ class Parts:
         """Return the attention back-end for a device, with its reason."""
         return choose_backend(self.config.attention, choice.device, choice.dtype)
 
-    def build_model(self, choice: DeviceChoice) -> nn.Module:
-        """Return the model, initialised from the experiment's seed (on the host, so every device starts from the same weights)."""
-        with torch.random.fork_rng(devices=[]):
+    def build_model(self, choice: DeviceChoice, *, where: Literal["device", "host", "meta"] = "device") -> nn.Module:
+        """Return the model, initialised from the experiment's seed (on the host, so every device starts from the same weights).
+
+        Args:
+            choice: the device.
+            where: on the device; left on the host; or on the meta device, without weights.
+
+        Raises:
+            ConfigError: if the config states another number of parameters.
+        """
+        with torch.random.fork_rng(devices=[]), torch.device("meta" if where == "meta" else "cpu"):
             torch.manual_seed(rng.key(self.config.seed, "weights"))
             model = self.config.model.build(self.tracks, self.backend(choice).name)
         expected, found = self.config.model.parameters, count_parameters(model)
@@ -247,10 +261,23 @@ class Parts:
             raise ConfigError(
                 f"model.parameters: found {expected:,} in the config, the model has {found:,}; correct or remove the number"
             )
-        return model.to(choice.device)
+        return model.to(choice.device) if where == "device" else model
 
-    def objective(self, choice: DeviceChoice) -> DiffusionObjective:
+    @cached_property
+    def causal_vocabulary(self) -> CausalVocabulary:
+        """The ids of a causal model's sequences."""
+        assert isinstance(self.config.model, CausalSettings)
+        return self.config.model.vocabulary(self.tracks)
+
+    @property
+    def is_causal(self) -> bool:
+        """Whether the model writes one token after another, in the place of denoising."""
+        return isinstance(self.config.model, CausalSettings)
+
+    def objective(self, choice: DeviceChoice) -> DiffusionObjective | CausalObjective:
         """Return the training objective."""
+        if self.is_causal:
+            return CausalObjective(self.causal_vocabulary, device=choice.device)
         settings = self.config.diffusion
         return DiffusionObjective(
             diffusion=self.diffusion,
@@ -282,5 +309,6 @@ class Parts:
 
 
 def count_parameters(model: nn.Module) -> int:
-    """Return the number of parameters of a model."""
-    return sum(p.numel() for p in model.parameters())
+    """Return the number of parameters of a model; a quantised weight is packed, and counts as what it stands for."""
+    states = ((p, getattr(p, "quant_state", None)) for p in model.parameters())
+    return sum(p.numel() if state is None else state.shape.numel() for p, state in states)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,13 @@ import torch
 from protlig_dd import __version__
 from protlig_dd.config import to_mapping
 from protlig_dd.errors import ConfigError, require
+from protlig_dd.models.causal import Causal, CausalSettings
+from protlig_dd.models.causal_export import difference_from_stock, save_causal
 from protlig_dd.models.encoder import Encoder, EncoderSettings
 from protlig_dd.models.export import save_pretrained
 from protlig_dd.models.pretrained import read_pretrained
 from protlig_dd.run import Run, open_published
+from protlig_dd.tokens.causal import pack_sequences
 from protlig_dd.tokens.protein import AMINO_ACIDS
 from protlig_dd.tokens.tracks import pack
 
@@ -22,7 +26,7 @@ _PROBE = (AMINO_ACIDS, AMINO_ACIDS[::-1] * 2, AMINO_ACIDS[:7])
 
 
 def export_run(run: Run, folder: Path, *, licence: str, source: str) -> dict[str, Any]:
-    """Write a run's encoder as a folder in Hugging Face's layout, read it back, and return its passport.
+    """Write a run's encoder or causal model as a folder in Hugging Face's layout, read it back, and return its passport.
 
     Args:
         run: an opened run.
@@ -31,14 +35,16 @@ def export_run(run: Run, folder: Path, *, licence: str, source: str) -> dict[str
         source: what the weights come from.
 
     Raises:
-        ConfigError: if the model is no encoder, or the folder holds something else.
+        ConfigError: if the model is neither of them, or the folder holds something else.
     """
-    if not isinstance(run.model, Encoder) or not isinstance(run.config.model, EncoderSettings):
-        raise ConfigError(
-            f"{source}: found model.kind '{run.config.model.kind}', expected encoder: only it has a published layout"
-        )
     if folder.exists() and any(folder.iterdir()) and not (folder / "passport.json").is_file():
         raise ConfigError(f"{folder}: is not empty and no earlier export; give a new folder")
+    if isinstance(run.model, Causal):
+        return _export_causal(run, run.model, folder, licence=licence, source=source)
+    if not isinstance(run.model, Encoder) or not isinstance(run.config.model, EncoderSettings):
+        raise ConfigError(
+            f"{source}: found model.kind '{run.config.model.kind}', expected encoder or causal: only they have a published layout"
+        )
     tracks, diffusion = run.parts.tracks, run.config.diffusion
     protein = tracks["protein"]
     passport = {
@@ -58,6 +64,39 @@ def export_run(run: Run, folder: Path, *, licence: str, source: str) -> dict[str
         passport["parity"] = f"largest difference of logits after reading it back: {_difference(run, Path(first)):.1e}"
     save_pretrained(folder, run.config.model, run.model.state_dict(), passport=passport, **arguments)
     return passport
+
+
+def _export_causal(run: Run, model: Causal, folder: Path, *, licence: str, source: str) -> dict[str, Any]:
+    settings = run.config.model
+    assert isinstance(settings, CausalSettings)
+    passport = {
+        "made_by": f"protlig_dd {__version__}",
+        "source": source,
+        "source_hash": f"step {run.step}",
+        "licence": licence or "not stated",
+        "vocabularies": run.parts.fingerprints,
+        "prompt": run.parts.causal_vocabulary.text(
+            run.parts.causal_vocabulary.prompt(_probe(run, _PROBE[2:])[0]["protein"])
+        ),
+        "parity": "not measured: its base would have to be read again",
+    }
+    model.to("cpu")
+    with tempfile.TemporaryDirectory() as first:
+        if settings.lora is None:
+            save_causal(Path(first), settings, model, run.parts.tracks, passport=passport)
+            batch = pack_sequences(pack(_probe(run, _PROBE), run.parts.tracks), run.parts.causal_vocabulary)
+            found = difference_from_stock(Path(first), model, batch)
+            passport["parity"] = f"largest difference of logits in stock transformers: {found:.1e}"
+    save_causal(folder, settings, model, run.parts.tracks, passport=passport)
+    model.to(run.choice.device)
+    return passport
+
+
+def _probe(run: Run, texts: Sequence[str]) -> list[dict[str, list[int]]]:
+    """Proteins, each with as many structure tokens: the alphabet over and over."""
+    codes = sorted(run.parts.tracks["structure"].vocabulary.emittable_ids)
+    protein = run.parts.tracks["protein"]
+    return [{"protein": protein.encode(t), "structure": [codes[i % len(codes)] for i in range(len(t))]} for t in texts]
 
 
 def _is_published(run: Run) -> bool:

@@ -26,12 +26,15 @@ from protlig_dd.diffusion.objective import DiffusionObjective
 from protlig_dd.diffusion.times import StratifiedTimes
 from protlig_dd.errors import ConfigError
 from protlig_dd.experiment import Experiment, Parts, count_parameters
+from protlig_dd.models.causal import CausalSettings
+from protlig_dd.models.causal_objective import CausalObjective
 from protlig_dd.models.transfer import freeze_parameters, initialise_from
 from protlig_dd.nn.flops import training_flops
 from protlig_dd.run import open_run, read_config_file
 from protlig_dd.tokens.tracks import TrackBatch
 from protlig_dd.training import distributed
 from protlig_dd.training.out_of_memory import smallest_accumulation
+from protlig_dd.training.settings import TrainSettings
 from protlig_dd.training.strategies import Single
 from protlig_dd.training.trainer import Every, FitResult, fit
 
@@ -71,7 +74,7 @@ def train(
     bundle = _on_every_rank(strategy, partial(load, config.data, parts.tracks, config.seed))
     if strategy.rank == 0:
         _write_description(config, folder, bundle)
-    model = parts.build_model(choice)
+    model = parts.build_model(choice, where=_where(parts, settings, strategy))
     for source in filter(None, config.train.init_from.split(",")):
         for line in initialise_from(model, parts.tracks, *_source_of(source)):
             log.info("%s", line)
@@ -82,10 +85,14 @@ def train(
     make_loader = partial(_loader, config, parts, bundle, strategy)
     if settings.tokens_per_batch == "auto":
         settings = replace(settings, accumulation=_fitting_accumulation(model, parts, choice, make_loader, strategy))
+    loader = make_loader(settings.accumulation)
+    made_of = effective_batch(loader, strategy)
+    if strategy.rank == 0:
+        log.info("%s", made_of)
     result = fit(
         model,
         parts.objective(choice),
-        make_loader(settings.accumulation),
+        loader,
         settings,
         strategy=strategy,
         run_folder=folder,
@@ -113,6 +120,30 @@ def _loader(config: Experiment, parts: Parts, bundle: DataBundle, strategy: Sing
         world=strategy.world,
         accumulation=accumulation,
         ahead=config.train.prefetch,
+    )
+
+
+def _where(parts: Parts, settings: TrainSettings, strategy: Single) -> Literal["device", "host", "meta"]:
+    """Where a process builds the model: only the first one has its weights, where the strategy hands them out."""
+    model = parts.config.model
+    by_shape = isinstance(model, CausalSettings) and not (
+        model.base or model.tied_head
+    )  # no more to it before training
+    if not (strategy.takes_empty and strategy.world > 1 and by_shape) or settings.tokens_per_batch == "auto":
+        return "device"
+    return "host" if strategy.rank == 0 else "meta"
+
+
+def effective_batch(loader: Loader, strategy: Single) -> str:
+    """Return what a step's batch is made of, in words; the first one is counted over all processes and must be whole."""
+    own = [batch.num_examples for batch in loader.micro_batches(0)]
+    (found,) = strategy.sum_over_ranks([sum(own)])
+    expected = len(loader.global_batch(0))
+    assert found == expected, f"the micro-batches of step 0 have {found:.0f} examples, the batch {expected}"
+    micro = f"{min(own)} to {max(own)}" if min(own) < max(own) else f"{own[0]}"
+    return (
+        f"batch: {expected} examples in the first step = micro-batches of {micro} x {strategy.world} processes x "
+        f"{loader.accumulation} accumulated"
     )
 
 
@@ -197,7 +228,10 @@ def _forward_flops(model: Any, batch: TrackBatch) -> float:
 
 
 def _validator(parts: Parts, bundle: DataBundle, choice: DeviceChoice) -> Any:
-    """Return a function that gives the bound on validation data: same noise every time, no curriculum, elbo weights."""
+    """Return a function that gives the bound on validation data: same noise every time, no curriculum, elbo weights.
+
+    Of a causal model it is the likelihood itself.
+    """
     objective = validation_objective(parts, choice, "validation")
     rows = min(len(bundle.validation), parts.config.evaluation.num_examples)
     table = bundle.validation.select(list(range(rows)))
@@ -214,15 +248,18 @@ def _validator(parts: Parts, bundle: DataBundle, choice: DeviceChoice) -> Any:
                 for name, value in terms.sums.items():
                     sums[name] = sums.get(name, 0.0) + float(value)
                     counts[name] = counts.get(name, 0.0) + terms.counts[name]
-        nll = sum(sums.values()) / max(sum(counts.values()), 1.0)
+        own = [name for name in sums if name.startswith("nll")]
+        nll = sum(sums[n] for n in own) / max(sum(counts[n] for n in own), 1.0)
         overall = {"nll": nll, "perplexity": math.exp(min(nll, 700.0))}
         return overall | {name: sums[name] / max(counts[name], 1.0) for name in sorted(sums)}
 
     return validate
 
 
-def validation_objective(parts: Parts, choice: DeviceChoice, purpose: str) -> DiffusionObjective:
+def validation_objective(parts: Parts, choice: DeviceChoice, purpose: str) -> DiffusionObjective | CausalObjective:
     """Return the objective whose value is the bound: elbo weights, uniform times, no curriculum, no dropped conditions."""
+    if parts.is_causal:
+        return parts.objective(choice)
     bound = {name: replace(p, weighting="elbo") for name, p in parts.diffusion.parameterizations.items()}  # type: ignore[type-var]
     return DiffusionObjective(
         diffusion=replace(parts.diffusion, parameterizations=bound),

@@ -28,6 +28,8 @@ _RENAMED = {
     "model.gradient_ckpt": "model.activation_checkpointing",
     "model.pretrained_model_name_or_path": "train.init_from",
     "ckpt_path": "train.init_from",
+    "eval.rmsd_interval": "evaluation.preview_every",
+    "eval.rmsd_samples": "evaluation.preview_samples",
     "init_from": "train.init_from",
     "distributed": "train.distributed",
 }

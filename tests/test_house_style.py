@@ -27,6 +27,7 @@ FLOORS = [
     {"run"},
     {"launch"},
     {"generation", "output", "autoencoder"},
+    {"causal_generation"},
     {"assessment", "preview", "embedding", "exporting", "tokenizing", "study"},
     {"commands", "arguments"},
     {"cli"},

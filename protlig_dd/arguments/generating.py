@@ -90,6 +90,11 @@ def add_sampler_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--temperature", type=float, help="of the letters' probabilities")
     sub.add_argument("--top-p", type=float, help="keep the likeliest letters of this total probability")
     sub.add_argument(
+        "--learned-length",
+        action="store_true",
+        help="a causal model ends a structure itself, not at the protein's length",
+    )
+    sub.add_argument(
         "--forbid",
         action="append",
         default=[],

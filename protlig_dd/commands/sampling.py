@@ -10,16 +10,17 @@ from typing import Any
 
 from tqdm import tqdm
 
+from protlig_dd.causal_generation import generator_for
 from protlig_dd.commands.tasks import task_requests
 from protlig_dd.config import build, to_mapping
 from protlig_dd.data.conditions import read_ligands, read_proteins
 from protlig_dd.errors import ConfigError
 from protlig_dd.evaluation.objectives import property_from
 from protlig_dd.experiment import Experiment
-from protlig_dd.generation import Generator, Request
+from protlig_dd.generation import Request
 from protlig_dd.output import PartialFile, check_output, rank, write_rows
 from protlig_dd.run import Run, open_run
-from protlig_dd.sampling import Guidance, SamplerSettings, Tilting
+from protlig_dd.sampling import CausalDecoding, Guidance, SamplerSettings, Tilting
 
 
 def sampler_from(options: Namespace, config: Experiment) -> SamplerSettings:
@@ -68,6 +69,23 @@ def _named_sampler(options: Namespace) -> dict[str, Any]:
             )
         values["num_steps"] = int(steps)
     return values
+
+
+def decoding_from(options: Namespace, config: Experiment) -> CausalDecoding:
+    """Return the run's decoding with the command line's changes.
+
+    Raises:
+        ConfigError: for an option that a causal model has no use for.
+    """
+    others = ("sampler", "strategy", "unmasking", "steps", "forbid", "guidance", "property")
+    if useless := [name for name in others if getattr(options, name)]:
+        raise ConfigError(
+            f"--{useless[0]}: a causal model writes one token after another; expected --temperature, --top-p or --learned-length"
+        )
+    changes = {name: getattr(options, name) for name in ("temperature", "top_p") if getattr(options, name) is not None}
+    if options.learned_length:
+        changes["length"] = "learned"
+    return build(CausalDecoding, {**to_mapping(config.sampling.decoding), **changes}, "--temperature")
 
 
 def guidance_from(options: Namespace, config: Experiment) -> Guidance:
@@ -191,14 +209,21 @@ def sample(options: Namespace) -> Iterator[str]:
     tilting = tilting_from(options, run.config)
     requests = task_requests(options, run) if options.task else _requests(options, run)
     num = 1 if options.task == "scaffold" else options.num  # each scaffold has linkers of its own
-    generator = Generator(
+    if run.parts.is_causal:
+        how: dict[str, Any] = {"decoding": decoding_from(options, run.config)}
+    elif options.learned_length:
+        raise ConfigError(
+            "--learned-length: this run denoises tokens of a given number; expected a run of a causal model"
+        )
+    else:
+        sampler, guidance = sampler_from(options, run.config), guidance_from(options, run.config)
+        how = {"sampler": sampler, "guidance": guidance, "tilting": tilting}
+    generator = generator_for(
         run,
         seed=options.seed,
-        sampler=sampler_from(options, run.config),
-        guidance=guidance_from(options, run.config),
         batch_size=options.batch_size or None,
         with_likelihood=not options.no_likelihood,
-        tilting=tilting,
+        **how,
     )
     ids = _shard(options.shard, len(requests) * num)
     settings = generator.settings() | {"num": num, "shard": options.shard}

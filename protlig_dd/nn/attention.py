@@ -1,7 +1,8 @@
 """Attention over packed sequences, and the only place that knows attention back-ends.
 
 `attention(q, k, v, q_layout, k_layout, backend=...)` takes q [n, h, d] and k, v [m, h, d]; example i of q attends to example i of k, and
-nothing attends across examples. An example without keys gets zeros. Self- and cross-attention are the same call.
+nothing attends across examples. An example without keys gets zeros. Self- and cross-attention are the same call. `causal=True` hides from
+each query the keys after its own; the last query sees all keys of its example, so fewer queries than keys are the next part of a sequence.
 
 | back-end     | how                                                             | where                                  |
 |--------------|-----------------------------------------------------------------|----------------------------------------|
@@ -133,7 +134,8 @@ class _Block:
     """Examples that go through one SDPA call: e of them, each with lq places for queries and lk for keys."""
 
     shape: tuple[int, int, int]  # e, lq, lk
-    mask: Tensor | None  # [e, 1, 1, lk], where lengths differ
+    mask: Tensor | None  # [e, 1, 1, lk] where lengths differ; causal, [e, 1, lq, lk] where queries are fewer than keys
+    causal: bool  # each query sees the keys up to its own: SDPA's own mask, which also hides what is behind an example's end
 
 
 @dataclass(frozen=True)
@@ -148,7 +150,7 @@ class _Plan:
 
 
 @lru_cache(maxsize=64)
-def _plan(q_layout: Layout, k_layout: Layout, backend: Backend) -> _Plan:
+def _plan(q_layout: Layout, k_layout: Layout, backend: Backend, causal: bool = False) -> _Plan:
     """Cut a batch into blocks. Cached: all layers of a forward pass share one plan."""
     pairs = list(zip(q_layout.lengths, k_layout.lengths, strict=True))
     live = [i for i, (lq, lk) in enumerate(pairs) if lq and lk]
@@ -162,8 +164,12 @@ def _plan(q_layout: Layout, k_layout: Layout, backend: Backend) -> _Plan:
     masks = is_key.to(k_layout.device).split([e * lk for e, _, lk in shapes]) if groups else ()
     blocks = []
     for group, (e, lq, lk), mask in zip(groups, shapes, masks, strict=True):
-        ragged = any(pairs[i][1] != lk for i in group)
-        blocks.append(_Block((e, lq, lk), mask.view(e, 1, 1, lk) if ragged else None))
+        own = [pairs[i] for i in group]
+        aligned = causal and all(queries == keys for queries, keys in own)
+        seen = mask.view(e, 1, 1, lk) if any(keys != lk for _, keys in own) else None
+        if causal:
+            seen = None if aligned else _causal_mask(own, lq, lk).to(k_layout.device)
+        blocks.append(_Block((e, lq, lk), seen, aligned))
     place = torch.full((q_layout.num_tokens,), len(q_source)).index_copy_(
         0, q_source[is_query], is_query.nonzero().squeeze(1)
     )
@@ -177,6 +183,12 @@ def _plan(q_layout: Layout, k_layout: Layout, backend: Backend) -> _Plan:
     ]
     empty = any(lq and not lk for lq, lk in pairs)
     return _Plan(tuple(blocks), q_source=moved[0], k_source=moved[1], q_place=moved[2], empty=empty)
+
+
+def _causal_mask(pairs: list[tuple[int, int]], lq: int, lk: int) -> Tensor:
+    """Which keys each query of a block sees [e, 1, lq, lk]: query i of an example those up to i + its keys - its queries."""
+    before = torch.tensor([keys - queries for queries, keys in pairs]).view(-1, 1, 1, 1)
+    return torch.arange(lq)[:, None] + before >= torch.arange(lk)
 
 
 def _sources(layout: Layout, order: list[int], places: list[int]) -> tuple[Tensor, Tensor]:
@@ -213,8 +225,10 @@ def _groups(ordered: list[int], pairs: list[tuple[int, int]], backend: Backend) 
     return [sorted(group) for group in groups]
 
 
-def _blockwise(q: Tensor, k: Tensor, v: Tensor, q_layout: Layout, k_layout: Layout, backend: Backend) -> Tensor:
-    plan = _plan(q_layout, k_layout, backend)
+def _blockwise(
+    q: Tensor, k: Tensor, v: Tensor, q_layout: Layout, k_layout: Layout, backend: Backend, causal: bool
+) -> Tensor:
+    plan = _plan(q_layout, k_layout, backend, causal)
     if not plan.blocks:  # nobody has both queries and keys; the sum keeps the gradients defined
         return torch.zeros_like(q) + 0.0 * (q.sum() + k.sum() + v.sum())
     if plan.q_source is not None:
@@ -226,7 +240,7 @@ def _blockwise(q: Tensor, k: Tensor, v: Tensor, q_layout: Layout, k_layout: Layo
     outputs = []
     for block, *parts in zip(plan.blocks, q.split(q_sizes), k.split(k_sizes), v.split(k_sizes), strict=True):
         qb, kb, vb = (part.unflatten(0, (block.shape[0], -1)).transpose(1, 2) for part in parts)
-        out = F.scaled_dot_product_attention(qb, kb, vb, attn_mask=block.mask)
+        out = F.scaled_dot_product_attention(qb, kb, vb, attn_mask=block.mask, is_causal=block.causal)
         outputs.append(out.transpose(1, 2).flatten(0, 1))
     if plan.empty:
         outputs.append(q.new_zeros((1, *q.shape[1:])))
@@ -234,40 +248,46 @@ def _blockwise(q: Tensor, k: Tensor, v: Tensor, q_layout: Layout, k_layout: Layo
     return joined if plan.q_place is None else joined.index_select(0, plan.q_place)
 
 
-def _reference(q: Tensor, k: Tensor, v: Tensor, q_layout: Layout, k_layout: Layout) -> Tensor:
+def _reference(q: Tensor, k: Tensor, v: Tensor, q_layout: Layout, k_layout: Layout, causal: bool) -> Tensor:
     outputs = []
     for i in range(q_layout.num_examples):
         qi = q[q_layout.offsets[i] : q_layout.offsets[i + 1]].float()
         ki = k[k_layout.offsets[i] : k_layout.offsets[i + 1]].float()
         vi = v[k_layout.offsets[i] : k_layout.offsets[i + 1]].float()
-        weights = (torch.einsum("qhd,khd->hqk", qi, ki) * q.shape[-1] ** -0.5).softmax(-1)
+        scores = torch.einsum("qhd,khd->hqk", qi, ki) * q.shape[-1] ** -0.5
+        if causal and len(ki):
+            places = torch.arange(len(ki), device=q.device)
+            scores = scores.masked_fill(places > places[len(ki) - len(qi) :, None], -torch.inf)
+        weights = scores.softmax(-1)
         outputs.append(torch.einsum("hqk,khd->qhd", weights, vi).to(q.dtype))  # no keys: an empty sum, zeros
     return torch.cat(outputs) if outputs else q + 0.0 * (k.sum() + v.sum())
 
 
 def _varlen(
-    q: Tensor, k: Tensor, v: Tensor, q_layout: Layout, k_layout: Layout, kernel: Callable[..., Tensor]
+    q: Tensor, k: Tensor, v: Tensor, q_layout: Layout, k_layout: Layout, kernel: Callable[..., Tensor], causal: bool
 ) -> Tensor:
     if not q_layout.num_tokens or not k_layout.num_tokens:
         return q * 0 + k.sum() * 0 + v.sum() * 0
-    out = kernel(q, k, v, q_layout.cu_seqlens, k_layout.cu_seqlens, q_layout.max_length, k_layout.max_length)
+    sizes = (q_layout.cu_seqlens, k_layout.cu_seqlens, q_layout.max_length, k_layout.max_length)
+    out = kernel(q, k, v, *sizes, causal=causal)
     if 0 in k_layout.lengths:
         has_keys = torch.tensor([n > 0 for n in k_layout.lengths], device=q.device)[q_layout.segment]
         out = out.masked_fill(~has_keys[:, None, None], 0)
     return out
 
 
-def _torch_kernel(*arguments: Tensor | int) -> Tensor:
+def _torch_kernel(*arguments: Tensor | int, causal: bool) -> Tensor:
     from torch.nn.attention.varlen import varlen_attn
 
-    out: Tensor = varlen_attn(*arguments)  # type: ignore[arg-type, assignment]
+    how = {"window_size": (-1, 0)} if causal else {}
+    out: Tensor = varlen_attn(*arguments, **how)  # type: ignore[arg-type, assignment]
     return out
 
 
-def _flash_kernel(*arguments: Tensor | int) -> Tensor:
+def _flash_kernel(*arguments: Tensor | int, causal: bool) -> Tensor:
     from flash_attn import flash_attn_varlen_func
 
-    out: Tensor = flash_attn_varlen_func(*arguments)
+    out: Tensor = flash_attn_varlen_func(*arguments, causal=causal)
     return out
 
 
@@ -279,6 +299,7 @@ def attention(
     k_layout: Layout,
     *,
     backend: Backend,
+    causal: bool = False,
 ) -> Float[Tensor, "n h d"]:
     """Return softmax(q k^T / sqrt d) v within each example.
 
@@ -287,10 +308,13 @@ def attention(
         k, v: packed keys and values; for self-attention of the same layout as q.
         q_layout, k_layout: lengths of the examples; example i of q sees example i of k only.
         backend: a name from `choose_backend`.
+        causal: query i of an example with m keys for its n queries sees the keys 0 to i + m - n only.
     """
+    pairs = zip(q_layout.lengths, k_layout.lengths, strict=True)
+    assert not causal or all(n <= m for n, m in pairs), "queries without keys"
     if backend == "reference":
-        return _reference(q, k, v, q_layout, k_layout)
+        return _reference(q, k, v, q_layout, k_layout, causal)
     if backend in ("varlen", "flash_attn"):
         kernel = _torch_kernel if backend == "varlen" else _flash_kernel
-        return _varlen(q, k, v, q_layout, k_layout, kernel)
-    return _blockwise(q, k, v, q_layout, k_layout, backend)
+        return _varlen(q, k, v, q_layout, k_layout, kernel, causal)
+    return _blockwise(q, k, v, q_layout, k_layout, backend, causal)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from protlig_dd.sampling.ancestral import Ancestral, Remasking
+from protlig_dd.sampling.causal import CausalDecoding
 from protlig_dd.sampling.dplm import DPLMUnmasking
 from protlig_dd.sampling.euler import Euler
 from protlig_dd.sampling.first_hitting import FirstHitting
@@ -16,6 +17,7 @@ SamplerSettings = Ancestral | Euler | FirstHitting | ConfidenceUnmasking | Remas
 
 __all__ = [
     "Ancestral",
+    "CausalDecoding",
     "ConfidenceUnmasking",
     "DPLMUnmasking",
     "Euler",

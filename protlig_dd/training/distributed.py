@@ -10,6 +10,7 @@ import os
 from collections.abc import Mapping
 from typing import Any, Literal
 
+import torch
 import torch.distributed as dist
 
 from protlig_dd.device import DeviceChoice, use_device
@@ -61,6 +62,15 @@ def start(
     if kind == "zero3":
         return Zero3(choice, processes, overrides=overrides)
     return {"ddp": Ddp, "fsdp": Fsdp}[kind](choice, processes)
+
+
+def largest_over_ranks(number: int, *, device: torch.device) -> int:
+    """Return the largest of all processes' numbers; the number itself where there is no group of processes. All must call it."""
+    if not dist.is_initialized():
+        return number
+    value = torch.tensor([number], device=device)
+    dist.all_reduce(value, op=dist.ReduceOp.MAX)
+    return int(value)
 
 
 def _join(backend: str, processes: Processes, timeout_seconds: float) -> None:

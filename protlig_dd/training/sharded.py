@@ -18,25 +18,50 @@ from torch import Tensor, nn
 from protlig_dd.device import DeviceChoice
 from protlig_dd.errors import ConfigError, require
 from protlig_dd.training.matching import require_names, require_same_shapes
-from protlig_dd.training.strategies import FIELDS, Ddp, MakeOptimizer, Processes, State
+from protlig_dd.training.strategies import FIELDS, Ddp, MakeOptimizer, Processes, State, local_part
 
 
 class Fsdp(Ddp):
-    """Weights, gradients and optimiser state are sharded over the processes (FSDP2): each block of a ModuleList, and the rest."""
+    """Weights, gradients and optimiser state are sharded over the processes (FSDP2): each block of a ModuleList, and the rest.
+
+    Only rank 0 needs the weights to begin with: where the other processes bring a model on the meta device, rank 0 keeps its own on the
+    host and sends out one tensor at a time, so no device ever holds the whole.
+    """
 
     name = "fsdp"
     can_skip = False
+    takes_empty = True
+    _first: dict[str, Tensor] | None = None  # rank 0's weights and buffers, where other processes have none
+
+    def _place(self, module: nn.Module) -> nn.Module:
+        if not any(self.gather(any(p.is_meta for p in module.parameters()))):
+            return module.to(self.device)
+        named = (*module.named_parameters(), *module.named_buffers())
+        self._first = {name: value.detach() for name, value in named if self.rank == 0}
+        return module.to("meta")
+
+    def _fill(self, module: nn.Module) -> None:
+        """Give each process its part of rank 0's weights and buffers, those too that no checkpoint keeps."""
+        assert self._first is not None
+        module.to_empty(device=self.device)
+        with torch.no_grad():
+            for name, value in (*module.named_parameters(), *module.named_buffers()):
+                local_part(value).copy_(local_part(self._scatter(self._first.pop(name, None), value)))
+        self._first = None
 
     def _share(self, module: nn.Module) -> nn.Module:
         from torch.distributed.device_mesh import init_device_mesh
         from torch.distributed.fsdp import fully_shard
 
-        send_from_rank0(module)
+        if self._first is None:
+            send_from_rank0(module)
         self._mesh = init_device_mesh(self.device.type, (self.world,))
         for block in blocks_of(module):
             fully_shard(block, mesh=self._mesh)
         # The root, too, is resharded after a forward: else what EMA and loading write into the shards would not be seen.
         fully_shard(module, mesh=self._mesh, reshard_after_forward=True)
+        if self._first is not None:
+            self._fill(module)
         return module
 
     def micro_step(self, *, last: bool) -> AbstractContextManager[None]:

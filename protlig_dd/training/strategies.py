@@ -42,6 +42,7 @@ class Single:
 
     name = "none"
     can_skip = True  # whether `step` can be told by a tensor on the device to change nothing
+    takes_empty = False  # whether processes but the first may bring a model without weights, on the meta device
 
     def __init__(self, choice: DeviceChoice, processes: Processes | None = None) -> None:
         self.choice, self.device = choice, choice.device
@@ -52,11 +53,14 @@ class Single:
     def wrap(self, module: nn.Module, make_optimizer: MakeOptimizer, *, clip_norm: float, accumulation: int) -> None:
         """Take over a model: move, share or shard it, and make its optimiser."""
         self.clip_norm = clip_norm
-        self.module = module.to(self.device)
+        self.module = self._place(module)
         self.model = self._share(self.module)
         self.optimizer = make_optimizer(self.module)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.choice.needs_scaler)
         self.named = [(n, p) for n, p in self.module.named_parameters() if p.requires_grad]
+
+    def _place(self, module: nn.Module) -> nn.Module:
+        return module.to(self.device)
 
     def _share(self, module: nn.Module) -> nn.Module:
         return module

@@ -27,6 +27,12 @@ CASES = {
     "only empty queries": ((0, 0), (2, 8)),
     "both empty here and there": ((0, 3, 5, 0), (2, 0, 4, 0)),
 }
+CAUSAL = {
+    **{name: case for name, case in CASES.items() if case[1] is None},
+    "the next parts": ((2, 3, 1, 1, 4), (5, 3, 9, 1, 4)),
+    "one more token each": ((1, 1, 1), (4, 9, 4)),
+    "nothing new here and there": ((0, 2, 0), (3, 6, 0)),
+}
 
 
 def inputs(q_lengths: tuple[int, ...], k_lengths: tuple[int, ...] | None, dtype: torch.dtype = torch.float32) -> list:
@@ -38,9 +44,9 @@ def inputs(q_lengths: tuple[int, ...], k_lengths: tuple[int, ...] | None, dtype:
     return [*tensors, q_layout, k_layout]
 
 
-def run(arguments: list, backend: str) -> list[Tensor]:
+def run(arguments: list, backend: str, *, causal: bool = False) -> list[Tensor]:
     """Return the output and the gradients of q, k and v for one fixed cotangent."""
-    out = attention(*arguments, backend=backend)
+    out = attention(*arguments, backend=backend, causal=causal)
     cotangent = torch.randn(out.shape, generator=torch.Generator().manual_seed(2)).to(out.dtype)
     gradients = torch.autograd.grad(out, arguments[:3], cotangent, allow_unused=True)
     return [out, *(torch.zeros_like(x) if g is None else g for g, x in zip(gradients, arguments[:3], strict=True))]
@@ -119,7 +125,7 @@ def test_half_precision_comes_back_as_it_came(backend: str) -> None:
     torch.testing.assert_close(found, expected, atol=0.02, rtol=0.02)
 
 
-def varlen_on_cpu(*arguments: Tensor | int) -> Tensor:
+def varlen_on_cpu(*arguments: Tensor | int, causal: bool) -> Tensor:
     """What a varlen kernel computes, read from the seven arguments that it is given; garbage where an example has no keys."""
     q, k, v, cu_q, cu_k, max_q, max_k = arguments
     assert cu_q.dtype == cu_k.dtype == torch.int32, "kernels take int32 offsets"
@@ -128,6 +134,8 @@ def varlen_on_cpu(*arguments: Tensor | int) -> Tensor:
         qi, ki, vi = q[cu_q[i] : cu_q[i + 1]], k[cu_k[i] : cu_k[i + 1]], v[cu_k[i] : cu_k[i + 1]]
         assert len(qi) <= max_q and len(ki) <= max_k, "the longest lengths bound the kernel's tiles"
         scores = torch.einsum("qhd,khd->hqk", qi, ki) / q.shape[-1] ** 0.5
+        if causal:  # flash-attn aligns the last query with the last key
+            scores = scores.masked_fill(torch.ones(len(qi), len(ki)).triu(len(ki) - len(qi) + 1) > 0, -torch.inf)
         outputs.append(torch.einsum("hqk,khd->qhd", scores.softmax(-1), vi) if len(ki) else 7.0 * qi)
     return torch.cat(outputs)
 
@@ -141,3 +149,39 @@ def test_varlen_kernels_get_what_they_need(
     arguments = inputs(*CASES[case])
     for found, expected in zip(run(arguments, backend), run(arguments, "reference"), strict=True):
         torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("case", CAUSAL)
+@pytest.mark.parametrize("backend", [*BACKENDS, "varlen", "flash_attn"])
+def test_causal_back_ends_agree_with_the_reference(backend: str, case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_torch_kernel", varlen_on_cpu)
+    monkeypatch.setattr(module, "_flash_kernel", varlen_on_cpu)
+    arguments = inputs(*CAUSAL[case])
+    both = (run(arguments, name, causal=True) for name in (backend, "reference"))
+    for found, expected in zip(*both, strict=True):
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("backend", [*BACKENDS, "reference"])
+def test_a_causal_token_sees_nothing_behind_it(backend: str) -> None:
+    """Each token's output is that of the sequence cut off after it."""
+    q, k, v, layout, _ = inputs((5, 7, 2), None)
+    whole = attention(q, k, v, layout, layout, backend=backend, causal=True)
+    for start, length in ((0, 5), (5, 7), (12, 2)):
+        for end in range(start + 1, start + length + 1):
+            own, cut = slice(start, end), Layout((end - start,))
+            alone = attention(q[own], k[own], v[own], cut, cut, backend=backend)
+            torch.testing.assert_close(whole[end - 1], alone[-1], atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("backend", [*BACKENDS, "reference"])
+def test_the_parts_of_a_sequence_give_what_the_whole_gives(backend: str) -> None:
+    q, k, v, layout, _ = inputs((6,), None)
+    whole = attention(q, k, v, layout, layout, backend=backend, causal=True)
+    later = attention(q[4:], k, v, Layout((2,)), layout, backend=backend, causal=True)
+    torch.testing.assert_close(later, whole[4:], atol=1e-6, rtol=1e-5)
+
+
+def test_causal_attention_without_keys_for_a_query_is_refused() -> None:
+    with pytest.raises(AssertionError, match="queries without keys"):
+        attention(*inputs((3,), (2,)), backend="reference", causal=True)

@@ -1,0 +1,90 @@
+"""Causal models on two processes: they train, save, go on and write structures as one process does, and one process opens their run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from protlig_dd.experiment import Experiment, load_experiment
+from protlig_dd.launch import train
+from protlig_dd.run import open_run
+from tests.causal_child import drawn, train_child
+from tests.models.small_bases import SHAPE, write_base
+from tests.test_causal_run import QUICK, write_pairs
+from tests.training.test_distributed import free_port, require_deepspeed
+from tests.training.toy import start_processes
+
+pytest.importorskip("transformers", reason="causal models come with protlig_dd[hf]")
+SETTINGS = (
+    *QUICK,
+    *(f"model.{name}={value}" for name, value in SHAPE.items()),
+    *("train.optim.lr_schedule=constant", "train.optim.lr=0.003", "train.validate_every=2", "train.checkpoint_every=2"),
+    *("train.log_every=1", "model.activation_checkpointing=true"),
+)
+STEPS = 4
+slow = pytest.mark.slow
+
+
+def overrides(folder: Path, kind: str) -> list[str]:
+    base: list[str] = []
+    if kind != "scratch":
+        where = write_base(folder / "base")
+        base = [f"model.base={where}", "model.lora={rank: 2, alpha: 8, dropout: 0}", f"model.base_dtype={kind}"]
+    return [*write_pairs(folder), *SETTINGS, *base]
+
+
+@pytest.mark.parametrize(
+    ("strategy", "kind", "goes_on"),
+    [
+        ("fsdp", "scratch", 1),
+        pytest.param("fsdp", "scratch", 2, marks=slow),
+        pytest.param("ddp", "scratch", 2, marks=slow),
+        pytest.param("zero3", "scratch", 2, marks=slow),
+        pytest.param("fsdp", "bf16", 2, marks=slow),
+        pytest.param("ddp", "fp32", 2, marks=slow),
+        pytest.param("zero3", "fp32", 2, marks=slow),
+    ],
+)
+def test_two_processes_do_what_one_does(tmp_path: Path, strategy: str, kind: str, goes_on: int) -> None:
+    """Losses, validation, weights, and structures drawn on the way with unequal work; one or two processes go on after a stop."""
+    require_deepspeed(strategy)
+    given, folder = overrides(tmp_path, kind), tmp_path / "two"
+    run_on(2, folder, [*given, f"distributed={strategy}", "train.steps=2"])
+    opened = open_run(folder, device="cpu")
+    for mine in (1, 2):
+        shown = json.loads((folder / f"drawn_2_{mine}.json").read_text())
+        assert shown == drawn(opened, mine, together=False) and len(shown) == {1: 6, 2: 0}[mine]
+    if goes_on == 2:
+        run_on(2, folder, [*given, f"distributed={strategy}", f"train.steps={STEPS}"])
+    else:
+        train(load(given, "train.accumulation=2"), folder, device="cpu")
+    train(load(given, "train.accumulation=2"), tmp_path / "one", device="cpu")
+    rough = 1e-2 if kind == "bf16" else 1e-5
+    for name in ("train/loss", "train/grad_norm", "validation/nll"):
+        found, expected = (values(tmp_path / run, name) for run in ("two", "one"))
+        assert list(found) == list(expected) and found == pytest.approx(expected, rel=rough), name
+    paths = [tmp_path / run / f"checkpoints/step_{STEPS:08d}/weights.safetensors" for run in ("two", "one")]
+    found_state, state = map(load_file, paths)
+    assert found_state.keys() == state.keys()
+    for name, tensor in state.items():
+        torch.testing.assert_close(found_state[name], tensor, rtol=0, atol=5e-2 if kind == "bf16" else 5e-5, msg=name)
+
+
+def load(given: list[str], *more: str) -> Experiment:
+    return load_experiment("structure/3di_tiny", [*given, f"train.steps={STEPS}", *more])
+
+
+def run_on(world: int, folder: Path, given: list[str]) -> None:
+    children = start_processes(world, train_child, free_port(), folder=folder, overrides=given)
+    for child in children:
+        child.join(280)
+    assert [child.exitcode for child in children] == [0] * world
+
+
+def values(folder: Path, name: str) -> dict[int, float]:
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return {row["step"]: row[name] for row in rows if name in row}
