@@ -9,22 +9,21 @@ import csv
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
-import numpy as np
-
+from protlig_dd.causal_generation import CausalGenerator
 from protlig_dd.config import to_mapping
 from protlig_dd.data.demo import RULES, DemoWorld, generate, motif_of
 from protlig_dd.data.table import TokenTable
 from protlig_dd.errors import ConfigError
 from protlig_dd.evaluation import ligands, proteins, structure_tokens
-from protlig_dd.evaluation.conditioning import condition_dependence
 from protlig_dd.evaluation.folding import find_fold
 from protlig_dd.evaluation.intervals import Score, format_scores
-from protlig_dd.evaluation.likelihood import Unigrams, bound, summarise, table_batches
 from protlig_dd.evaluation.motifs import MatchTable, column_of, matching
 from protlig_dd.evaluation.sections import Section, read_evaluation, write_evaluation
 from protlig_dd.evaluation.structures import structure_section
 from protlig_dd.generation import Generator, Sample, example_requests
+from protlig_dd.likelihoods import Told, bounds, causal_likelihood, dependence, spread
 from protlig_dd.output import rank, write_rows
 from protlig_dd.run import Run
 from protlig_dd.sampling import SamplerSettings
@@ -64,16 +63,20 @@ def assess(run: Run, *, split: str = "test", num: int = 0, fold: str = "") -> It
     yield f"evaluation: {path}"
 
 
-def _sections(run: Run, table: TokenTable, split: str, num: int, fold: str) -> Iterator[tuple[Section, list[str]]]:
+def _sections(run: Run, table: TokenTable, split: str, num: int, fold: str) -> Iterator[Told]:
     settings = run.config.evaluation
-    examples = _spread(table, num or settings.num_examples)
-    yield _bounds(run, examples, split)
+    examples = spread(table, num or settings.num_examples)
+    if run.parts.is_causal:
+        yield causal_likelihood(run, examples, split)
+        yield from _samples(run, spread(table, num or settings.num_samples), split)
+        return
+    yield bounds(run, examples, split)
     conditional = [
         name for name, task in run.parts.tasks.tasks.items() if task.clean and run.parts.tasks.weights[name] > 0
     ]
     for task in conditional:
-        yield _dependence(run, examples, split, task)
-    yield from _samples(run, _spread(table, num or settings.num_samples), split)
+        yield dependence(run, examples, split, task)
+    yield from _samples(run, spread(table, num or settings.num_samples), split)
     if fold and settings.generate == "protein":
         yield _folded(run, fold)
 
@@ -92,112 +95,43 @@ def summarise_evaluation(run: Run) -> list[str]:
     return lines
 
 
-def _spread(table: TokenTable, num: int) -> TokenTable:
-    """At most `num` examples, evenly spread over the table."""
-    return table if len(table) <= num else table.select(np.linspace(0, len(table) - 1, num).astype(np.int64))
-
-
-def _bounds(run: Run, table: TokenTable, split: str) -> tuple[Section, list[str]]:
-    """The bound of each task and track beside the unigram null."""
-    parts, settings = run.parts, run.config.evaluation
-    unigrams = Unigrams.of(run.data.train, parts.tracks)
-    scores: list[Score] = []
-    for name, task in parts.tasks.tasks.items():
-        complete = table.select(np.all([table.tracks[t].lengths > 0 for t in task.tracks], axis=0))
-        if not len(complete) or parts.tasks.weights[name] == 0:
-            continue
-        used = {t: parts.tracks[t] for t in parts.tracks if t in task.tracks}
-        batches = _with_absent(run, table_batches(complete, used, batch_size=64))
-        result = bound(
-            run.model, parts.diffusion, batches, task, num_times=settings.num_times, device=run.choice.device
-        )
-        for summary in summarise(result, unigrams):
-            scores += [_renamed(s, summary.task, name) for s in summary.scores()]
-    title = f"Likelihood bound, {split} split"
-    return Section(title=title, scores=tuple(scores)), [f"{title}:", format_scores(scores)]
-
-
-def _renamed(score: Score, old: str, new: str) -> Score:
-    return Score(
-        name=score.name.replace(f"in {old}", f"in {new}"),
-        value=score.value,
-        null=score.null,
-        null_name=score.null_name,
-        note=score.note,
-    )
-
-
-def _with_absent(run: Run, batches):  # type: ignore[no-untyped-def]
-    """Give every track of the model a place in each batch; those a task does not use are empty."""
-    for batch in batches:
-        yield run.parts.complete(batch)
-
-
-def _dependence(run: Run, table: TokenTable, split: str, task: str) -> tuple[Section, list[str]]:
-    """Does the output depend on the condition?"""
-    parts, settings = run.parts, run.config.evaluation
-    needed = parts.tasks.tasks[task].tracks
-    complete = table.select(np.all([table.tracks[t].lengths > 0 for t in needed], axis=0))
-    title = f"Condition dependence, {task}, {split} split"
-    try:
-        found = condition_dependence(
-            run.model,
-            parts.diffusion,
-            complete,
-            parts.tracks,
-            task,
-            num_times=settings.num_times,
-            device=run.choice.device,
-        )
-    except ValueError as error:
-        return Section(title=title, lines=(str(error),)), [f"{title}: {error}"]
-    lines = found.lines() + _negatives(run, split, task)
-    return Section(title=title, scores=tuple(found.scores()), lines=tuple(lines)), [f"{title}:", *lines]
-
-
-def _negatives(run: Run, split: str, task: str) -> list[str]:
-    """The bound of pairs that are labelled as not binding, where the data has them: beside the true pairs, not in training."""
-    negatives = run.data.negatives.get(split)
-    if negatives is None or not len(negatives):
-        return []
-    some = _spread(negatives, run.config.evaluation.num_examples)
-    batches = table_batches(some, run.parts.tracks, batch_size=64)
-    result = bound(
-        run.model,
-        run.parts.diffusion,
-        batches,
-        task,
-        num_times=run.config.evaluation.num_times,
-        device=run.choice.device,
-    )
-    (summary,) = summarise(result)
-    return [f"pairs labelled as not binding: {summary.nats_per_token} nats per token (n={len(some)})"]
-
-
-def _samples(run: Run, table: TokenTable, split: str) -> Iterator[tuple[Section, list[str]]]:
-    """Samples of one track for the held-out examples, by each sampler, beside their nulls."""
+def _samples(run: Run, table: TokenTable, split: str) -> Iterator[Told]:
+    """Samples of one track for the held-out examples, in each way, beside their nulls."""
     generate_track = run.config.evaluation.generate
     requests = example_requests(run.parts, table, generate_track, range(len(table)))
     texts = [request.given.get("protein", "") for request in requests]
-    for sampler in run.config.evaluation.samplers:
+    for name, kind, generator, is_shown in _generators(run):
         started = time.perf_counter()
-        generator = Generator(
-            run, seed=run.config.seed, sampler=sampler, with_likelihood=sampler == run.config.sampling.sampler
-        )
         samples = list(generator.generate(requests, 1))
         seconds = time.perf_counter() - started
         drawn = [s.texts.get(generate_track, "") for s in samples]
         scores = _quality(run, table, drawn)
-        name = _name(sampler)
         title = f"Samples by {name}, {split} split"
         heading = f"{title}: {len(samples)} in {seconds:.1f} s"
         yield Section(title=title, scores=tuple(scores), lines=(heading,)), [heading, format_scores(scores)]
         world = run.config.data if isinstance(run.config.data, DemoWorld) and len(run.parts.tracks) > 1 else None
-        _keep(run, generator, samples, split, is_demo=world is not None)
+        rows = _rows(samples, is_demo=world is not None)
+        _keep(run, rows, generator.settings() | {"split": split}, f"{split}_{kind}", is_shown=is_shown)
         if world is not None and generate_track == "ligand":
             match = _match(world, texts, drawn)
             section = match.section(f"Motif and group, {name}, {split} split")
             yield replace(section, lines=tuple(match.lines())), match.lines()
+
+
+def _generators(run: Run) -> Iterator[tuple[str, str, Generator | CausalGenerator, bool]]:
+    """The ways to generate: in words, in short, what does it, and whether its samples are those that the report shows."""
+    config = run.config
+    if run.parts.is_causal:
+        for length in ("given", "learned"):
+            decoding = replace(config.sampling.decoding, length=length)
+            name = f"causal decoding, length {length}, temperature {decoding.temperature:g}"
+            generator = CausalGenerator(run, seed=config.seed, decoding=decoding, with_likelihood=False)
+            yield name, f"causal_{length}", generator, length == "given"
+        return
+    for sampler in config.evaluation.samplers:
+        is_own = sampler == config.sampling.sampler
+        one = Generator(run, seed=config.seed, sampler=sampler, with_likelihood=is_own)
+        yield _name(sampler), sampler.kind, one, is_own or sampler == config.evaluation.samplers[0]
 
 
 def _quality(run: Run, table: TokenTable, drawn: Sequence[str]) -> list[Score]:
@@ -220,12 +154,12 @@ def _emitted(track: Track) -> frozenset[str]:
 def _chains(run: Run, table: TokenTable, track: Track) -> list[structure_tokens.Folded]:
     """Proteins with their structure tokens."""
     assert track.aligned_to is not None
-    rows = _spread(table, _TRAINING_TEXTS)
+    rows = spread(table, _TRAINING_TEXTS)
     texts = zip(_texts(run, rows, track.aligned_to), _texts(run, rows, track.name), strict=True)
     return [structure_tokens.Folded(sequence=a, tokens=track.split(b, where="data")) for a, b in texts if a and b]
 
 
-def _folded(run: Run, source: str) -> tuple[Section, list[str]]:
+def _folded(run: Run, source: str) -> Told:
     """What folding says about the samples of the run's own sampler."""
     with (run.folder / "samples.csv").open(newline="", encoding="utf-8") as file:
         texts = [row["protein"] for row in csv.DictReader(file)]
@@ -240,21 +174,24 @@ def _match(world: DemoWorld, given: Sequence[str], drawn: Sequence[str]) -> Matc
 
 
 def _texts(run: Run, table: TokenTable, track: str) -> list[str]:
-    rows = _spread(table, _TRAINING_TEXTS)
+    rows = spread(table, _TRAINING_TEXTS)
     return [run.parts.tracks[track].decode(rows.example(i)[track].tolist()) for i in range(len(rows))]
 
 
-def _keep(run: Run, generator: Generator, samples: Sequence[Sample], split: str, *, is_demo: bool) -> None:
-    """Write the samples under samples/, and those of the run's own sampler (or the first) as samples.csv, which the report shows."""
-    folder = run.folder / "samples"
-    folder.mkdir(exist_ok=True)
+def _rows(samples: Sequence[Sample], *, is_demo: bool) -> list[dict[str, Any]]:
     rows = [s.row() for s in samples]
     if is_demo:
         with ligands.silent_rdkit():
             rows = [{**row, "matched": int(_matches(row.get("protein", ""), row.get("ligand", "")))} for row in rows]
-    settings = generator.settings() | {"split": split}
-    write_rows(folder / f"{split}_{generator.sampler.kind}.csv", rank(rows), settings)
-    if generator.sampler in (run.config.sampling.sampler, run.config.evaluation.samplers[0]):
+    return rows
+
+
+def _keep(run: Run, rows: list[dict[str, Any]], settings: dict[str, Any], name: str, *, is_shown: bool) -> None:
+    """Write the samples under samples/, and those that the report shows as samples.csv too."""
+    folder = run.folder / "samples"
+    folder.mkdir(exist_ok=True)
+    write_rows(folder / f"{name}.csv", rank(rows), settings)
+    if is_shown:
         write_rows(run.folder / "samples.csv", rank(rows), settings)
 
 

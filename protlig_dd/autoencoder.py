@@ -243,9 +243,9 @@ def open_autoencoder(source: Path | str, *, device: str = "auto", which: Which =
                 f"{source}: found no autoencoder's run (model.kind), expected one of 'protlig train kanzi/tiny'"
             )
         config = autoencoder_from(values)
-        step, weights = _weights_of(source, which)
+        step, own = _weights_of(source, which)
         model = build_autoencoder(config, choice)
-        model.load_state_dict(weights)
+        model.load_state_dict(own)
     model = model.to(choice.device).eval().requires_grad_(False)
     return AutoencoderRun(folder=source, model=model, step=step, config=config, choice=choice)
 

@@ -27,7 +27,7 @@ FLOORS = [
     {"run"},
     {"launch"},
     {"generation", "output", "autoencoder"},
-    {"causal_generation"},
+    {"causal_generation", "likelihoods"},
     {"assessment", "preview", "embedding", "exporting", "tokenizing", "study"},
     {"commands", "arguments"},
     {"cli"},
