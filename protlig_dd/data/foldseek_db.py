@@ -8,7 +8,7 @@ reads everything. `FoldseekDB` stands in `foldseek_sequences`, what the files ho
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -25,6 +25,9 @@ from protlig_dd.data.foldseek_sequences import FoldseekDB, Rows
 from protlig_dd.errors import FormatError
 
 __all__ = ["FoldseekDB", "PairBatch", "PairedFoldseekDB"]
+
+_JoinedRows = Int64[np.ndarray, " N"] | None
+_Readers = tuple[Callable[[int], str], Callable[[int], str], _JoinedRows, _JoinedRows]
 
 _logger = logging.getLogger(__name__)
 
@@ -93,6 +96,7 @@ class PairedFoldseekDB:
         self.aa = FoldseekDB(self.path, keep_case=keep_case, sidecar_from=sidecar_from)
         self.ss = FoldseekDB(sibling(self.path, "_ss"), keep_case=keep_case, sidecar_from=sidecar_from)
         self._joined: Join | None = None
+        self._readers: _Readers | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what another process needs to open the database itself."""
@@ -114,7 +118,7 @@ class PairedFoldseekDB:
         """Let go of the files; arrays that were handed out stay valid."""
         self.aa.close()
         self.ss.close()
-        self._joined = None
+        self._joined = self._readers = None
 
     @property
     def _join(self) -> Join:
@@ -162,14 +166,20 @@ class PairedFoldseekDB:
             FormatError: if an entry is damaged, or the two are not equally long.
             IndexError: if there is no such row.
         """
-        joined = self._joined or self._join
-        if joined.aa_rows is None:
-            a, s = self.aa.get_sequence(row), self.ss.get_sequence(row)
+        read_aa, read_ss, aa_rows, ss_rows = self._readers or self._open_readers()
+        if aa_rows is None or ss_rows is None:
+            a, s = read_aa(row), read_ss(row)
         else:
-            a, s = self.aa.get_sequence(self.aa_row(row)), self.ss.get_sequence(self.ss_row(row))
+            a, s = read_aa(self._joined_row(row, aa_rows)), read_ss(self._joined_row(row, ss_rows))
         if len(a) != len(s):
             raise self._unequal(row, len(a), len(s))
         return a, s
+
+    def _open_readers(self) -> _Readers:
+        """Return what reads a pair, looked up once: it is called for each."""
+        joined = self._join
+        self._readers = (self.aa.opened().text, self.ss.opened().text, joined.aa_rows, joined.ss_rows)
+        return self._readers
 
     def aa_row(self, row: int) -> int:
         """Return the row of the amino acids that belongs to a row here."""
