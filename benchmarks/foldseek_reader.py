@@ -191,8 +191,8 @@ def reading(path: Path, *, entries: int, rounds: int) -> dict[str, Any]:
         "calpha_batched": (batched(db.calpha_batch, PLAIN_READS), PLAIN_READS),
     }
     theirs = {
-        "plain sequences": (one_by_one(plain.sequence, PLAIN_READS), PLAIN_READS),
-        "plain pairs": (one_by_one(plain.pair, PLAIN_READS), PLAIN_READS),
+        "plain sequences": (one_by_one(plain.sequence, READS), READS),
+        "plain pairs": (one_by_one(plain.pair, READS), READS),
         "plain calpha": (one_by_one(plain.calpha, PLAIN_READS // 20), PLAIN_READS // 20),
     }
     both = {**ours, **theirs}

@@ -8,7 +8,7 @@ reads everything. `FoldseekDB` stands in `foldseek_sequences`, what the files ho
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -20,7 +20,7 @@ from jaxtyping import Float32, Int32, Int64, Integer
 from protlig_dd.data.foldseek_calpha import Coords
 from protlig_dd.data.foldseek_files import sibling
 from protlig_dd.data.foldseek_index import SIDECAR_FROM, Index
-from protlig_dd.data.foldseek_letters import LetterBatch
+from protlig_dd.data.foldseek_letters import LetterBatch, pair_reader
 from protlig_dd.data.foldseek_sequences import FoldseekDB, Rows
 from protlig_dd.errors import FormatError
 
@@ -93,6 +93,7 @@ class PairedFoldseekDB:
         self.aa = FoldseekDB(self.path, keep_case=keep_case, sidecar_from=sidecar_from)
         self.ss = FoldseekDB(sibling(self.path, "_ss"), keep_case=keep_case, sidecar_from=sidecar_from)
         self._joined: Join | None = None
+        self._reader: Callable[[int], tuple[str, str]] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what another process needs to open the database itself."""
@@ -114,7 +115,7 @@ class PairedFoldseekDB:
         """Let go of the files; arrays that were handed out stay valid."""
         self.aa.close()
         self.ss.close()
-        self._joined = None
+        self._joined = self._reader = None
 
     @property
     def _join(self) -> Join:
@@ -162,14 +163,20 @@ class PairedFoldseekDB:
             FormatError: if an entry is damaged, or the two are not equally long.
             IndexError: if there is no such row.
         """
-        joined = self._joined or self._join
-        if joined.aa_rows is None:
-            a, s = self.aa.get_sequence(row), self.ss.get_sequence(row)
-        else:
-            a, s = self.aa.get_sequence(self.aa_row(row)), self.ss.get_sequence(self.ss_row(row))
+        read = self._reader
+        a, s = read(row) if read is not None else self._open_reader()(row)
         if len(a) != len(s):
             raise self._unequal(row, len(a), len(s))
         return a, s
+
+    def _open_reader(self) -> Callable[[int], tuple[str, str]]:
+        """Return what reads a row, looked up once: it is called for each."""
+        joined, aa, ss = self._join, self.aa.opened(), self.ss.opened()
+        if joined.aa_rows is None:
+            self._reader = pair_reader(aa, ss)
+        else:
+            self._reader = lambda row: (aa.text(self.aa_row(row)), ss.text(self.ss_row(row)))
+        return self._reader
 
     def aa_row(self, row: int) -> int:
         """Return the row of the amino acids that belongs to a row here."""

@@ -65,6 +65,7 @@ class Index:
         greatest: the largest of `lengths`.
         keys_digest: equal for two indices of the same keys.
         lengths_digest: equal for two indices of the same lengths.
+        starts_digest: equal for two indices of the same starts.
     """
 
     path: Path
@@ -79,6 +80,7 @@ class Index:
     greatest: int
     keys_digest: bytes
     lengths_digest: bytes
+    starts_digest: bytes
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -212,7 +214,9 @@ def _load(path: Path, place: Path, stamp: bytes) -> Index | None:
 def _view(path: Path, buffer: mmap.mmap, stamp: bytes) -> Index | None:
     """Return the arrays of a sidecar, or None if it is not one of this text."""
     fields = HEADER.unpack_from(buffer)
-    magic, found, count, flags, key_bytes, end, start, least, greatest, keys_digest, lengths_digest = fields
+    magic, found, count, flags, key_bytes, end, start, least, greatest, keys_digest, lengths_digest, starts_digest = (
+        fields
+    )
     checked = buffer[HEADER.size : HEADER.size + DIGEST] == digest(buffer[: HEADER.size])
     if magic != MAGIC or not checked or found != stamp:
         return None
@@ -232,4 +236,5 @@ def _view(path: Path, buffer: mmap.mmap, stamp: bytes) -> Index | None:
         greatest=greatest,
         keys_digest=keys_digest,
         lengths_digest=lengths_digest,
+        starts_digest=starts_digest,
     )

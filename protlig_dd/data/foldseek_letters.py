@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,10 +68,10 @@ class Letters:
 
     def __init__(self, entries: Entries, *, alphabet: str, keep_case: bool) -> None:
         self.entries, self.alphabet = entries, alphabet
-        self._table = _table(alphabet, padded=entries.dbtype.padded, keep_case=keep_case)
+        self.table = _table(alphabet, padded=entries.dbtype.padded, keep_case=keep_case)
         self._masked_from = _MASKED_FROM if entries.dbtype.padded else ord("a")
         # Bytes that stand where the index says, ready to be cut: the way of nearly all databases.
-        self._plain = None if entries.dbtype.compressed or entries.dbtype.padded else entries.data.whole
+        self.plain = None if entries.dbtype.compressed or entries.dbtype.padded else entries.data.whole
         self._starts, self._lengths = entries.index.starts.data, entries.index.lengths.data
         self._count = len(entries)
 
@@ -84,17 +84,17 @@ class Letters:
         """
         if not 0 <= row < self._count:
             raise IndexError(f"{self.entries.database}: found the row {row}, expected 0 to {self._count - 1}")
-        plain = self._plain
+        plain = self.plain
         if plain is None:
             raw, length = self._payload(row), self._lengths[row]
-            text = raw.translate(self._table)
+            text = raw.translate(self.table)
             if _ILLEGAL in text:
                 raise self._fault(row, raw)
             return text.decode("ascii")
         start: int = self._starts[row]
         length = self._lengths[row]
         raw = plain[start : start + length + 2]
-        text = raw.translate(self._table)
+        text = raw.translate(self.table)
         # The first newline of the translation is the entry's own, or stands for the first byte that is no letter.
         if text.find(b"\n") != length or not raw.endswith(_END):
             raise self._fault(row, raw)
@@ -131,7 +131,7 @@ class Letters:
         offsets = np.zeros(len(rows) + 1, np.int64)
         np.cumsum(lengths, out=offsets[1:])
         raw = self._joined(rows, lengths)
-        letters = raw.translate(self._table)
+        letters = raw.translate(self.table)
         bad = letters.find(b"\n")
         if bad >= 0 or len(raw) != offsets[-1]:
             self._refuse(rows, max(0, int(np.searchsorted(offsets, max(bad, 0), side="right")) - 1))
@@ -142,7 +142,7 @@ class Letters:
         )
 
     def _joined(self, rows: Int64[np.ndarray, " b"], lengths: Int64[np.ndarray, " b"]) -> bytearray:
-        plain = self._plain
+        plain = self.plain
         if plain is None or not len(rows):
             return bytearray().join([self._payload(row) for row in rows.tolist()])
         starts = self.entries.index.starts[rows]
@@ -165,7 +165,7 @@ class Letters:
         entries, length = self.entries, int(self._lengths[row])
         wanted = f"{length} letters, a newline and a NUL"
         letters = raw if entries.dbtype.padded else raw[:length]
-        illegal = letters.translate(self._table).find(b"\n")
+        illegal = letters.translate(self.table).find(b"\n")
         advice = "the data is damaged: copy it again"
         if not entries.dbtype.given:
             advice = "there is no .dbtype that would say how the data is stored: copy the whole database"
@@ -177,3 +177,26 @@ class Letters:
         return entries.fault(
             row, f"found {entries.quote(raw[length:])} after {length} letters, expected {wanted}; {advice}"
         )
+
+
+def pair_reader(aa: Letters, ss: Letters) -> Callable[[int], tuple[str, str]]:
+    """Return what reads a row of two sub-databases with the same keys.
+
+    Where both are plain and their indices agree in all numbers, as `createdb` writes them, a row is looked up once for both.
+    """
+    a, s = aa.entries.index, ss.entries.index
+    aa_data, ss_data, aa_table, ss_table = aa.plain, ss.plain, aa.table, ss.table
+    if aa_data is None or ss_data is None or (a.starts_digest, a.lengths_digest) != (s.starts_digest, s.lengths_digest):
+        return lambda row: (aa.text(row), ss.text(row))
+    starts, lengths, count = a.starts.data, a.lengths.data, len(a)
+
+    def read(row: int) -> tuple[str, str]:
+        if 0 <= row < count:
+            start, length = starts[row], lengths[row]
+            aa_raw, ss_raw = aa_data[start : start + length + 2], ss_data[start : start + length + 2]
+            aa_text, ss_text = aa_raw.translate(aa_table), ss_raw.translate(ss_table)
+            if aa_text.find(b"\n") == length == ss_text.find(b"\n") and aa_raw.endswith(_END) and ss_raw.endswith(_END):
+                return aa_text[:length].decode("ascii"), ss_text[:length].decode("ascii")
+        return aa.text(row), ss.text(row)  # which finds the reason
+
+    return read

@@ -49,7 +49,7 @@ class FoldseekDB:
         self.__init__(state["path"], keep_case=state["keep_case"], sidecar_from=state["sidecar_from"])  # type: ignore[misc]
 
     def __enter__(self) -> FoldseekDB:
-        self._open()
+        self.opened()
         return self
 
     def __exit__(
@@ -61,7 +61,8 @@ class FoldseekDB:
         """Let go of the files; arrays that were handed out stay valid."""
         self._text = self._calphas = self._names = None
 
-    def _open(self) -> Letters:
+    def opened(self) -> Letters:
+        """Return what reads the letters, opening the files if they are not open."""
         if self._text is None:
             entries = Entries(self.path, "letters", sidecar_from=self._sidecar_from)
             alphabet = THREE_DI if self.is_3di else AMINO_ACIDS
@@ -76,7 +77,7 @@ class FoldseekDB:
     @property
     def entries(self) -> Entries:
         """The bytes behind the letters, with their type and their index."""
-        return self._open().entries
+        return self.opened().entries
 
     @property
     def index(self) -> Index:
@@ -126,7 +127,7 @@ class FoldseekDB:
         """
         text = self._text
         if text is None:
-            text = self._open()
+            text = self.opened()
         return text.text(row)
 
     def __getitem__(self, row: int) -> str:
@@ -138,11 +139,11 @@ class FoldseekDB:
 
     def batch(self, rows: Rows) -> LetterBatch:
         """Return the letters of many rows as one array, with their offsets and masks."""
-        return self._open().batch(rows)
+        return self.opened().batch(rows)
 
     def mask(self, row: int) -> Bool[np.ndarray, " l"]:
         """Return which residues of a row are masked (lower case in the database)."""
-        return self._open().masked(row)
+        return self.opened().masked(row)
 
     def row_of_key(self, key: int) -> int:
         """Return the row of a key.

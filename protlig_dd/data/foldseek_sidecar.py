@@ -14,8 +14,8 @@ from protlig_dd.data.foldseek_rows import Numbers, read_rows
 from protlig_dd.errors import FormatError
 
 MAGIC = b"PLFSIDX1"
-# magic, stamp of the text, rows, flags, bytes a key, end of the furthest entry, its start, least and largest length, two digests
-HEADER = struct.Struct("<8s32sQIIqqqq16s16s")
+# magic, stamp of the text, rows, flags, bytes a key, end of the furthest entry, its start, least and largest length, digests of keys, lengths and starts
+HEADER = struct.Struct("<8s32sQIIqqqq16s16s16s")
 DIGEST = 16
 ARRAYS_AT = 192
 UNSORTED, DENSE = 1, 2
@@ -63,7 +63,7 @@ class SidecarBuilder:
         self.done, self.last_key, self.flags = 0, -1, DENSE
         self.end = self.start = 0
         self.least, self.greatest = 2**31, -2
-        self.digests = [hashlib.blake2b(digest_size=DIGEST) for _ in range(2)]
+        self.digests = [hashlib.blake2b(digest_size=DIGEST) for _ in range(3)]
 
     def build(self) -> bool:
         """Write everything; return False if the keys need more bytes than they were given."""
@@ -115,6 +115,7 @@ class SidecarBuilder:
             self.sink.write(column.tobytes())
         self.digests[0].update(keys.astype("<i8").tobytes())
         self.digests[1].update(columns[2].tobytes())
+        self.digests[2].update(columns[0].tobytes())
 
     def _sort(self) -> None:
         """Put the rows of a text that is not sorted into the order of their keys; memory grows with them, 32 bytes a row."""
@@ -128,7 +129,7 @@ class SidecarBuilder:
         if again.any():
             place = int(np.flatnonzero(again)[0])
             self._refuse_twice(int(keys[order[place]]), int(order[place + 1]) + 1)
-        self.digests = [hashlib.blake2b(digest_size=DIGEST) for _ in range(2)]
+        self.digests = [hashlib.blake2b(digest_size=DIGEST) for _ in range(3)]
         if (keys[order] == np.arange(self.count)).all():
             self.flags |= DENSE
         self._put(0, starts[order], keys[order].astype(np.int64), lengths[order])
