@@ -231,6 +231,7 @@ def open_autoencoder(source: Path | str, *, device: str = "auto", which: Which =
     """
     source = Path(source)
     choice = choose_device(device, precision="fp32")
+    weights: Mapping[str, torch.Tensor]
     if source.suffix in (".pt", ".pth"):
         shape, weights = read_kanzi(source)
         config, step = None, 0
