@@ -194,7 +194,7 @@ def _write_description(config: AutoencoderExperiment, folder: Path, traces: Trac
         require_same_experiment(read_config_file(path), to_mapping(config), folder)
     folder.mkdir(parents=True, exist_ok=True)
     path.write_text(yaml.safe_dump(to_mapping(config), sort_keys=False), encoding="utf-8")
-    lines = [*traces.lines(), *traces.names[:1000]]
+    lines = [*traces.lines(), *(traces.name(i) for i in range(min(len(traces), 1000)))]
     (folder / "data.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
