@@ -194,7 +194,7 @@ def _write_description(config: AutoencoderExperiment, folder: Path, traces: Trac
         require_same_experiment(read_config_file(path), to_mapping(config), folder)
     folder.mkdir(parents=True, exist_ok=True)
     path.write_text(yaml.safe_dump(to_mapping(config), sort_keys=False), encoding="utf-8")
-    lines = [*traces.lines(), *traces.names[:1000]]
+    lines = [*traces.lines(), *(traces.name(i) for i in range(min(len(traces), 1000)))]
     (folder / "data.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
@@ -231,6 +231,7 @@ def open_autoencoder(source: Path | str, *, device: str = "auto", which: Which =
     """
     source = Path(source)
     choice = choose_device(device, precision="fp32")
+    weights: Mapping[str, torch.Tensor]
     if source.suffix in (".pt", ".pth"):
         shape, weights = read_kanzi(source)
         config, step = None, 0

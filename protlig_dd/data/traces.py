@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from protlig_dd.data.loader import keyed_order
 from protlig_dd.errors import ConfigError, FormatError
 from protlig_dd.geometry.structure_io import is_structure_name, read_structure
 from protlig_dd.tokens.traces import TraceBatch, pack_traces
+
+_TOO_SHORT, _TOO_LONG = "chains below {} residues", "chains above {} residues"
 
 
 @settings
@@ -65,22 +68,30 @@ class Traces:
     """Chains that can be read one by one.
 
     Args:
-        names: of the chains.
-        read: returns the C-alphas of a chain in Angstrom by its place.
+        number: how many there are.
+        name: returns the name of a chain by its place.
+        read: returns its C-alphas in Angstrom.
         dropped: how many chains were left out, by reason.
     """
 
-    names: tuple[str, ...]
+    number: int
+    name: Callable[[int], str]
     read: Callable[[int], Float[np.ndarray, "_ 3"]]
     dropped: dict[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
-        return len(self.names)
+        return self.number
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """All names."""
+        return tuple(self.name(i) for i in range(self.number))
 
     def select(self, indices: Int64[np.ndarray, " _"]) -> Traces:
         """Return some of the chains."""
-        chosen = [int(i) for i in indices]
-        return Traces(names=tuple(self.names[i] for i in chosen), read=lambda i: self.read(chosen[i]))
+        return Traces(
+            number=len(indices), name=lambda i: self.name(int(indices[i])), read=lambda i: self.read(int(indices[i]))
+        )
 
     def split(self, fraction: float, seed: int) -> tuple[Traces, Traces]:
         """Return the chains to train on and those to validate on; with fraction 0 both are all chains."""
@@ -143,7 +154,7 @@ def _from_files(path: Path, data: TraceData) -> Traces:
             seen.add(sequence)
             names.append(f"{file.name}:{chain.name}")
             chains.append(coords)
-    return Traces(names=tuple(names), read=chains.__getitem__, dropped=dict(dropped))
+    return Traces(number=len(names), name=names.__getitem__, read=chains.__getitem__, dropped=dict(dropped))
 
 
 def _looks_like_pdb(file: Path) -> bool:
@@ -155,8 +166,8 @@ def _looks_like_pdb(file: Path) -> bool:
 def _reason(length: int, data: TraceData) -> str:
     """Why a chain of this length is left out, or nothing."""
     if length < data.min_length:
-        return f"chains below {data.min_length} residues"
-    return f"chains above {data.max_length} residues" if data.max_length and length > data.max_length else ""
+        return _TOO_SHORT.format(data.min_length)
+    return _TOO_LONG.format(data.max_length) if data.max_length and length > data.max_length else ""
 
 
 def _from_database(path: Path, data: TraceData) -> Traces:
@@ -164,19 +175,21 @@ def _from_database(path: Path, data: TraceData) -> Traces:
     from protlig_dd.data.foldseek_db import FoldseekDB
 
     database: Any = FoldseekDB(path)
-    rows, dropped = [], Counter[str]()
-    for row in range(len(database)):
-        reason = _reason(len(database.calpha(row)), data)
-        if reason:
-            dropped[reason] += 1
-            continue
-        rows.append(row)
-        if len(rows) == data.num_chains:
-            break
+    lengths = np.asarray(database.lengths)
+    short = lengths < data.min_length
+    long = (lengths > data.max_length) & bool(data.max_length)
+    rows = np.flatnonzero(~short & ~long)
+    dropped = {
+        _TOO_SHORT.format(data.min_length): int(short.sum()),
+        _TOO_LONG.format(data.max_length): int(long.sum()),
+        f"chains beyond the first {data.num_chains}": len(rows) - data.num_chains if data.num_chains else 0,
+    }
+    rows = rows[: data.num_chains or None]
     return Traces(
-        names=tuple(f"{path.name}:{row}" for row in rows),
-        read=lambda i: np.asarray(database.calpha(rows[i])),
-        dropped=dict(dropped),
+        number=len(rows),
+        name=lambda i: str(database.name(int(rows[i]))),
+        read=lambda i: np.asarray(database.calpha(int(rows[i]))),
+        dropped={reason: number for reason, number in dropped.items() if number > 0},
     )
 
 

@@ -79,6 +79,13 @@ class StandIn:
     def __len__(self) -> int:
         return 6
 
+    @property
+    def lengths(self) -> np.ndarray:
+        return np.arange(5, 35, 5, dtype=np.int32)
+
+    def name(self, row: int) -> str:
+        return f"protein{row}"
+
     def calpha(self, row: int) -> np.ndarray:
         return coords(5 * (row + 1), seed=row)
 
@@ -89,13 +96,19 @@ def test_a_database_is_read_chain_by_chain(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setitem(sys.modules, "protlig_dd.data.foldseek_db", module)
     (tmp_path / "db.index").touch()
     found = load_traces(TraceData(path=str(tmp_path / "db"), min_length=10, max_length=25))
-    assert found.names == ("db:1", "db:2", "db:3", "db:4")
+    assert found.names == ("protein1", "protein2", "protein3", "protein4")
     assert np.array_equal(found.read(3), coords(25, seed=4))
     assert found.dropped == {"chains below 10 residues": 1, "chains above 25 residues": 1}
+    unlimited = load_traces(TraceData(path=str(tmp_path / "db"), min_length=10))
+    assert len(unlimited) == 5 and unlimited.dropped == {"chains below 10 residues": 1}
+    few = load_traces(TraceData(path=str(tmp_path / "db"), min_length=1, num_chains=4))
+    assert few.names == ("protein0", "protein1", "protein2", "protein3") and few.dropped == {
+        "chains beyond the first 4": 2
+    }
 
 
 def seven() -> Traces:
-    return Traces(names=tuple("abcdefg"), read=lambda i: coords(10 + i, seed=i))
+    return Traces(number=7, name="abcdefg".__getitem__, read=lambda i: coords(10 + i, seed=i))
 
 
 def test_an_epoch_meets_every_chain_so_often_as_there_are_copies() -> None:

@@ -19,19 +19,17 @@ def helix(length: int, rise: float = 1.5) -> np.ndarray:
 
 
 class Memory:
-    """Remembers chains by their length; its tokens are made of residue numbers, so they keep under rotation."""
+    """Remembers chains by their length; its tokens are residue numbers, or with `turning` depend on the frame."""
 
     num_codes = 1000
 
     def __init__(self, chains: Sequence[np.ndarray], *, mirrored: bool = False, turning: bool = False) -> None:
         self.chains = {len(chain): chain for chain in chains}
         self.mirrored, self.turning = mirrored, turning
-        self.calls = 0
 
     def encode(self, chains: Sequence[np.ndarray]) -> list[list[int]]:
-        self.calls += 1
-        shift = self.calls if self.turning else 0
-        return [[(i + shift) % 50 for i in range(len(chain))] for chain in chains]
+        shifts = [int(abs(chain[0, 0]) * 997) if self.turning else 0 for chain in chains]
+        return [[(i + shift) % 50 for i in range(len(chain))] for chain, shift in zip(chains, shifts, strict=True)]
 
     def decode(self, tokens: Sequence[Sequence[int]], *, seed: int = 0) -> list[np.ndarray]:
         found = [self.chains[len(row)] for row in tokens]
