@@ -21,10 +21,8 @@ def check_output(path: Path) -> None:
     Raises:
         ConfigError: naming the known ones.
     """
-    if path.suffix in (".pdb", ".cif"):
-        raise ConfigError(
-            f"--out {path}: coordinates of structure tokens need the decoder of their tokenizer, which is not here; write .fasta or .csv"
-        )
+    if path.suffix == ".cif":
+        raise ConfigError(f"--out {path}: coordinates are written as .pdb; give that ending")
     if path.suffix not in SUFFIXES:
         raise ConfigError(
             f"--out {path}: found '{path.suffix}', expected one of {', '.join(SUFFIXES)}{nearest(path.suffix, SUFFIXES)}"

@@ -125,7 +125,7 @@ def test_structure_tokens_stand_beside_the_proteins_in_fasta(folder: Path) -> No
         (["--task", "sequence", "--length", "5000"], "expected 1 to 256"),
         (["--task", "sequence", "--length", "5", "--strategy", "annealing@x"], "annealing@2.0:0.1"),
         (["--task", "sequence", "--length", "5", "--strategy", "none"], "strategy"),
-        (["--task", "sequence", "--length", "5", "--out", "x.pdb"], "decoder"),
+        (["--task", "sequence", "--length", "5", "--out", "x.pdb"], "only Kanzi's codes hold coordinates"),
         (["--task", "sequence", "--length", "5", "--emits", "dplm"], "tracks.protein.emits"),
     ],
 )

@@ -20,7 +20,8 @@ def add_sampling(commands) -> None:  # type: ignore[no-untyped-def]
         "  protlig sample --model runs/dplm_tiny --task inpainting --length 60 --fix 1-4=ALVE 20-22=EME\n"
         "  protlig sample --model runs/dplm_tiny --task scaffold --motif '10-40,A15-34,10-40' --protein motif.pdb\n"
         "  protlig sample --model runs/dplm2_tiny --task folding --protein sequences.fasta --out codes.fasta\n"
-        "--out decides the form: .csv .fasta .smi .sdf .jsonl; every setting is kept beside it as OUT.json.",
+        "  protlig sample runs/kanzi_folding --task folding --protein x.fasta --tokenizer runs/kanzi_tiny --out x.pdb\n"
+        "--out decides the form: .csv .fasta .smi .sdf .jsonl .pdb; every setting is kept beside it as OUT.json.",
     )
     sub.add_argument("run", nargs="?", default="", help="the run folder")
     sub.add_argument("--model", default="", help="in its place: a run folder, or a published checkpoint")
@@ -34,6 +35,12 @@ def add_sampling(commands) -> None:  # type: ignore[no-untyped-def]
         "--protein", default="", help="a sequence, a FASTA file, or a PDB/mmCIF file (file.pdb:A for one chain)"
     )
     sub.add_argument("--structure", default="", help="structure tokens, or a FASTA of them (inverse_folding)")
+    sub.add_argument(
+        "--tokenizer",
+        default="",
+        metavar="RUN_OR_FILE",
+        help="of Kanzi's codes, for --out x.pdb: a run, or a published file (.pt)",
+    )
     sub.add_argument("--fix", nargs="+", default=[], metavar="1-4=ALVE", help="residues that are given (inpainting)")
     sub.add_argument("--motif", default="", help="10-40,A15-34,10-40: linkers, and residues of --protein (scaffold)")
     sub.add_argument("--total-length", default=None, metavar="60-90", help="permitted lengths of the whole (scaffold)")

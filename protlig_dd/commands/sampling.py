@@ -11,6 +11,7 @@ from typing import Any
 from tqdm import tqdm
 
 from protlig_dd.causal_generation import generator_for
+from protlig_dd.commands.coordinates import decoder_for, write_coordinates
 from protlig_dd.commands.tasks import task_requests
 from protlig_dd.config import build, to_mapping
 from protlig_dd.data.conditions import read_ligands, read_proteins
@@ -200,12 +201,15 @@ def sample(options: Namespace) -> Iterator[str]:
         )
     if options.num < 1:
         raise ConfigError(f"--num: found {options.num}, expected 1 or more")
-    out = Path(options.out) if options.out else None
+    asked = Path(options.out) if options.out else None
+    with_coordinates = asked is not None and asked.suffix == ".pdb"
+    out = asked.with_suffix(".csv") if asked is not None and with_coordinates else asked  # the tokens stand beside them
     if out is not None:
         check_output(out)
     if options.property:  # refused before a model is opened
         property_from(options.property, ("protein",), is_probability=options.property_is_probability)
     run = open_run(options.run or options.model, device=options.device, emits=options.emits)
+    decoder = decoder_for(options, run) if with_coordinates else None
     tilting = tilting_from(options, run.config)
     requests = task_requests(options, run) if options.task else _requests(options, run)
     num = 1 if options.task == "scaffold" else options.num  # each scaffold has linkers of its own
@@ -242,5 +246,8 @@ def sample(options: Namespace) -> Iterator[str]:
         pass
     write_rows(out, rank(partial.rows), settings)
     partial.remove()
+    if decoder is not None and asked is not None:
+        files = write_coordinates(asked, partial.rows, requests, num, decoder, options.seed)
+        yield f"coordinates: {files[0]}" + (f" and {len(files) - 1} more" if len(files) > 1 else "")
     yield from _about_property(partial.rows, tilting)
     yield f"{len(partial.rows)} samples: {out} (settings: {out}.json)"
