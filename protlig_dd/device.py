@@ -232,6 +232,11 @@ def peak_flops(device: torch.device, dtype: torch.dtype = torch.bfloat16) -> flo
     if device.type not in ("cuda", "xpu") or dtype == torch.float32:
         return None
     name = device_name(device)
+    return peak_of(name)
+
+
+def peak_of(name: str) -> float | None:
+    """Return the dense half-precision peak in FLOP/s of the accelerator that a name is of, or None where it is not known."""
     return next((peak for part, peak in _PEAKS if re.search(rf"\b{part}\b", name)), None)
 
 

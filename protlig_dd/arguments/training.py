@@ -21,6 +21,13 @@ def add_training(commands) -> None:  # type: ignore[no-untyped-def]
         )
         sub.add_argument("overrides", nargs="*", metavar="key.sub=value", help="settings to change")
         add_device(sub)
+        if name == "check":
+            sub.add_argument(
+                "--devices",
+                default="",
+                metavar="8xH100",
+                help="say what it needs on these: memory by ZeRO stage, hours",
+            )
         if name == "train":
             sub.add_argument("--out", default="", help="the run folder (default runs/NAME)")
             sub.add_argument(

@@ -33,6 +33,7 @@ from protlig_dd.preview import preview_hooks
 from protlig_dd.run import open_run
 from protlig_dd.spellings import native_overrides
 from protlig_dd.training import distributed
+from protlig_dd.training.footprint import Fleet, States, describe_footprint, parse_devices
 
 log = logging.getLogger(__name__)
 
@@ -116,17 +117,20 @@ def check(options: Namespace) -> Iterator[str]:
     weights = parts.tasks.weights
     total = sum(weights.values())
     yield "tasks: " + ", ".join(f"{name} {w / total:.0%}" for name, w in weights.items())
-    yield from _costs(config, parts, model, choice)
+    fleet = parse_devices(options.devices) if options.devices else None
+    yield from _costs(config, parts, model, choice, fleet)
 
 
-def _costs(config: Experiment, parts: Parts, model: Any, choice: DeviceChoice) -> Iterator[str]:
+def _costs(config: Experiment, parts: Parts, model: Any, choice: DeviceChoice, fleet: Fleet | None) -> Iterator[str]:
     number = count_parameters(model)
     if config.model.parameters not in (None, number):
         yield f"model: {number:,} parameters, but model.parameters says {config.model.parameters:,}: correct it"
         sys.exit(1)
     yield f"model: {config.model.kind}, {number:,} parameters"
-    averaged = 4 if config.train.optim.ema_decay else 0
-    yield f"memory for weights, gradients, AdamW{' and EMA' if averaged else ''}: {number * (16 + averaged) / 2**20:,.0f} MiB a process"
+    averaged = bool(config.train.optim.ema_decay)
+    states = States.of(model, averaged=averaged)
+    whole = states.per_device(0, 1) / 2**20
+    yield f"memory for weights, gradients, AdamW{' and EMA' if averaged else ''}: {whole:,.0f} MiB a process"
     bundle = load(config.data, parts.tracks, config.seed)
     budget = config.train.tokens_per_batch
     tokens_per_batch = None if budget == "auto" else budget
@@ -150,4 +154,7 @@ def _costs(config: Experiment, parts: Parts, model: Any, choice: DeviceChoice) -
     width = 2 if choice.autocast else 4
     # about 30 activations of the hidden size a block and token are kept for the backward pass (2 with checkpointing)
     kept = 2 if getattr(config.model, "activation_checkpointing", False) else 30
-    yield f"activations of a micro-batch, estimated: {largest * size * kept * width / 2**20:,.0f} MiB"
+    activations = largest * size * kept * width
+    yield f"activations of a micro-batch, estimated: {activations / 2**20:,.0f} MiB"
+    if fleet is not None:
+        yield from describe_footprint(fleet, states, activations=float(activations), flops=flops * tokens / 4 * steps)
