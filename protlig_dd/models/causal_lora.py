@@ -65,7 +65,6 @@ class CausalLora:
         What is frozen does not stand in the model's state: checkpoints hold what was trained, and the base is read from where it is.
         """
         peft = require("peft", "model.lora", extra="hf")
-        llama.requires_grad_(False)
         peft.inject_adapter_in_model(self.peft_config(), llama)
         count = 0
         for name, parameter in llama.named_parameters():
