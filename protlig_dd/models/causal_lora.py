@@ -70,7 +70,6 @@ class CausalLora:
         for name, parameter in llama.named_parameters():
             parameter.requires_grad_(".lora_" in name)
             if parameter.requires_grad:
-                parameter.data = parameter.data.float()  # peft gives them the base's dtype
                 count += parameter.numel()
         kept = frozenset(name for name, parameter in model.named_parameters() if parameter.requires_grad)
         _keep_only(model, kept)
