@@ -35,7 +35,7 @@ from protlig_dd.spellings import native_overrides
 from protlig_dd.tokens.causal import CausalVocabulary
 from protlig_dd.tokens.settings import TrackSettings
 from protlig_dd.tokens.tracks import Layout, Track, TrackBatch, TrackTokens
-from protlig_dd.training.trainer import TrainSettings
+from protlig_dd.training.settings import Objective, TrainSettings
 
 
 @settings
@@ -274,7 +274,7 @@ class Parts:
         """Whether the model writes one token after another, in the place of denoising."""
         return isinstance(self.config.model, CausalSettings)
 
-    def objective(self, choice: DeviceChoice) -> DiffusionObjective | CausalObjective:
+    def objective(self, choice: DeviceChoice) -> Objective:
         """Return the training objective."""
         if self.is_causal:
             return CausalObjective(self.causal_vocabulary, device=choice.device)

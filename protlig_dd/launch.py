@@ -26,14 +26,13 @@ from protlig_dd.diffusion.times import StratifiedTimes
 from protlig_dd.errors import ConfigError
 from protlig_dd.experiment import Experiment, Parts, count_parameters
 from protlig_dd.models.causal import CausalSettings
-from protlig_dd.models.causal_objective import CausalObjective
 from protlig_dd.models.transfer import freeze_parameters, initialise_from
 from protlig_dd.nn.flops import training_flops
 from protlig_dd.run import open_run, read_config_file
 from protlig_dd.tokens.tracks import TrackBatch
 from protlig_dd.training import distributed
 from protlig_dd.training.out_of_memory import smallest_accumulation
-from protlig_dd.training.settings import TrainSettings
+from protlig_dd.training.settings import Objective, TrainSettings
 from protlig_dd.training.strategies import Single
 from protlig_dd.training.trainer import Every, FitResult, fit
 
@@ -254,7 +253,7 @@ def _validator(parts: Parts, bundle: DataBundle, choice: DeviceChoice) -> Any:
     return validate
 
 
-def validation_objective(parts: Parts, choice: DeviceChoice, purpose: str) -> DiffusionObjective | CausalObjective:
+def validation_objective(parts: Parts, choice: DeviceChoice, purpose: str) -> Objective:
     """Return the objective whose value is the bound: elbo weights, uniform times, no curriculum, no dropped conditions."""
     if parts.is_causal:
         return parts.objective(choice)
