@@ -65,13 +65,11 @@ class CausalLora:
         What is frozen does not stand in the model's state: checkpoints hold what was trained, and the base is read from where it is.
         """
         peft = require("peft", "model.lora", extra="hf")
-        llama.requires_grad_(False)
         peft.inject_adapter_in_model(self.peft_config(), llama)
         count = 0
         for name, parameter in llama.named_parameters():
             parameter.requires_grad_(".lora_" in name)
             if parameter.requires_grad:
-                parameter.data = parameter.data.float()  # peft gives them the base's dtype
                 count += parameter.numel()
         kept = frozenset(name for name, parameter in model.named_parameters() if parameter.requires_grad)
         _keep_only(model, kept)

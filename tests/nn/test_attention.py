@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import Tensor
@@ -185,3 +188,21 @@ def test_the_parts_of_a_sequence_give_what_the_whole_gives(backend: str) -> None
 def test_causal_attention_without_keys_for_a_query_is_refused() -> None:
     with pytest.raises(AssertionError, match="queries without keys"):
         attention(*inputs((3,), (2,)), backend="reference", causal=True)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_kernels_are_told_whether_to_be_causal(causal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the words of each: a window that ends at the query itself, or a flag."""
+    from torch.nn.attention import varlen
+
+    said: list[dict[str, object]] = []
+
+    def kernel(*arguments: Tensor | int, **how: object) -> Tensor:
+        said.append(how)
+        return arguments[0]  # type: ignore[return-value]
+
+    monkeypatch.setattr(varlen, "varlen_attn", kernel)
+    monkeypatch.setitem(sys.modules, "flash_attn", SimpleNamespace(flash_attn_varlen_func=kernel))
+    for backend in ("varlen", "flash_attn"):
+        attention(*inputs((3, 2), None), backend=backend, causal=causal)
+    assert said == [{"window_size": (-1, 0)} if causal else {}, {"causal": causal}]
