@@ -136,3 +136,16 @@ def test_what_is_no_autoencoder_is_not_opened(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(json.dumps(values))
     with pytest.raises(CheckpointError, match="found no checkpoint, expected step_"):
         open_autoencoder(tmp_path, device="cpu")
+
+
+def test_a_run_is_evaluated_and_drawn(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", str(run), "--device", "cpu"]) == 0
+    told = capsys.readouterr().out
+    assert (
+        "Reconstruction, 3 training chains" in told
+        and "learned by heart" in told
+        and "another chain's prediction" in told
+    )
+    assert main(["report", str(run)]) == 0
+    page = (run / "report.html").read_text()
+    assert "<h2>Structures</h2>" in page and page.count("<animate") == 6 and "RMSD below 2 A" in page
