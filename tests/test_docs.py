@@ -15,10 +15,11 @@ from pathlib import Path
 
 import pytest
 
+from protlig_dd.autoencoder import autoencoder_from, is_autoencoder
 from protlig_dd.cli import build_parser
-from protlig_dd.config import find_config
-from protlig_dd.experiment import load_experiment
-from protlig_dd.spellings import FLAGS
+from protlig_dd.config import find_config, read_config
+from protlig_dd.experiment import experiment_from, load_experiment
+from protlig_dd.spellings import FLAGS, native_overrides
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -179,7 +180,9 @@ def test_commands_have_options_and_settings_that_exist(page: Path) -> None:
             settings = [word for word in positional if "=" in word and "$" not in word]
             configs = [word for word in positional if "=" not in word and not word.endswith(".yaml")]
             if configs and configs[0] not in ("cpu", "CONFIG"):
-                load_experiment(configs[0], settings)
+                named, native = native_overrides(settings)
+                values = read_config(named or configs[0], native)
+                (autoencoder_from if is_autoencoder(values) else experiment_from)(values)
 
 
 @in_any(PAGES)
