@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
 
 from protlig_dd.causal_generation import CausalGenerator, folding_requests
 from protlig_dd.errors import ConfigError
@@ -96,7 +98,12 @@ def test_stock_software_gives_the_same_logits(exported: tuple[str, Run, Path]) -
 def test_the_folder_names_nothing_of_ours(exported: tuple[str, Run, Path]) -> None:
     kind, run, folder = exported
     assert not any("protlig" in path.read_text() for path in folder.glob("*.json") if path.name != "passport.json")
-    if kind in ("scratch", "whole"):
+    if kind in ("adapters", "tied"):
+        names = set(load_file(folder / "adapter_model.safetensors"))
+        own = {name for name in names if name.endswith(("lora_A.weight", "lora_B.weight"))}
+        rows = {name for name in names if name.endswith(".token_adapter.trainable_tokens_delta")}
+        assert names == own | rows and len(own) == 2 * 7 * 2 and len(rows) == {"adapters": 2, "tied": 1}[kind]
+    else:
         config = json.loads((folder / "config.json").read_text())
         assert (config["eos_token_id"], config["vocab_size"]) == (1, run.parts.causal_vocabulary.num_rows)
         assert "e-0" in json.loads((folder / "passport.json").read_text())["parity"]
@@ -106,8 +113,6 @@ def test_a_run_with_adapters_keeps_what_was_trained(exported: tuple[str, Run, Pa
     """Its checkpoints hold no weight of the base, and yet it opens as it was."""
     kind, run, _ = exported
     (weights,) = (run.folder / "checkpoints").glob("step_00000003/weights.safetensors")
-    from safetensors import safe_open
-
     with safe_open(weights, "pt") as file:
         names = set(file.keys())
     frozen = {

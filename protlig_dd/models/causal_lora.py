@@ -70,6 +70,7 @@ class CausalLora:
         for name, parameter in llama.named_parameters():
             parameter.requires_grad_(".lora_" in name)
             if parameter.requires_grad:
+                parameter.data = parameter.data.float()  # beside four bits peft makes them bfloat16
                 count += parameter.numel()
         kept = frozenset(name for name, parameter in model.named_parameters() if parameter.requires_grad)
         _keep_only(model, kept)

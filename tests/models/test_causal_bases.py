@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from protlig_dd.errors import CheckpointError, ConfigError, MissingDependencyError
+from protlig_dd.experiment import count_parameters
 from protlig_dd.models.bases import base_vocabulary, extended_tokenizer, minimal_tokenizer
 from protlig_dd.models.causal import Causal, CausalSettings
 from protlig_dd.models.causal_lora import CausalLora
@@ -192,6 +193,30 @@ def test_four_bits_need_their_package(base: Path, monkeypatch: pytest.MonkeyPatc
         MissingDependencyError, match=r"model.base_dtype: 4bit needs the package 'bitsandbytes' .*\[quant\]"
     ):
         settings(base, base_dtype="4bit").build(TRACKS, "reference")
+
+
+def test_adapters_train_beside_four_bits(base: Path) -> None:
+    pytest.importorskip("bitsandbytes", reason="4bit weights come with protlig_dd[quant]")
+    model, vocabulary = built(base, base_dtype="4bit")
+    assert {p.dtype for p in model.parameters() if p.requires_grad} == {torch.float32}
+    assert torch.uint8 in {p.dtype for p in model.parameters()}
+    plain, _ = built(base)
+    assert count_parameters(model) == count_parameters(plain)
+    batch = pack_sequences(batch_of(*PAIRS), vocabulary)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.05)
+    losses = []
+    for _ in range(10):
+        logits = model(batch.tokens, batch.layout, rows=batch.rows).float()
+        loss = torch.nn.functional.cross_entropy(logits, batch.targets)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < losses[0] - 0.3
+    again, _ = built(base, base_dtype="4bit")
+    again.load_state_dict(model.state_dict())
+    with torch.no_grad():
+        assert torch.equal(*(m(batch.tokens, batch.layout) for m in (model, again)))
 
 
 @pytest.mark.parametrize("changes", [{"rank": 0}, {"alpha": 0.0}, {"dropout": 1.0}])
