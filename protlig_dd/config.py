@@ -278,3 +278,15 @@ def to_mapping(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [to_mapping(v) for v in value]
     return str(value) if isinstance(value, Path) else value
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """Return (i, n) of "i/n": of n jobs that share some work, the one with every n-th thing from the i-th, counted from 0.
+
+    Raises:
+        ConfigError: if it is none.
+    """
+    index, sep, count = text.partition("/")
+    if not (sep and index.isdigit() and count.isdigit() and int(index) < int(count)):
+        raise ConfigError(f"--shard '{text}': expected i/n with 0 <= i < n, such as 0/4")
+    return int(index), int(count)

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
+from protlig_dd.config import parse_shard
 from protlig_dd.errors import ConfigError, FormatError, require
 from protlig_dd.models.encoder import Encoder
 from protlig_dd.run import Run
@@ -55,7 +56,8 @@ def embed_proteins(
         raise ConfigError(f"--pool: found '{pool}', expected one of {', '.join(POOLS)}")
     if out.suffix not in (".safetensors", ".parquet"):
         raise ConfigError(f"--out {out}: found '{out.suffix}', expected .safetensors or .parquet")
-    mine = [proteins[i] for i in _of_shard(shard, len(proteins))]
+    first, jobs = parse_shard(shard)
+    mine = list(proteins[first::jobs])
     repeated = [name for name, count in Counter(name for name, _ in mine).items() if count > 1]
     if repeated:
         raise FormatError(f"two proteins are called '{repeated[0]}'; give each a name of its own")
@@ -93,13 +95,6 @@ def fitting(run: Run, proteins: Sequence[tuple[str, str]]) -> tuple[list[tuple[s
 
 def _settings(run: Run, pool: str, shard: str) -> dict[str, Any]:
     return {"model": str(run.folder), "step": run.step, "pool": pool, "shard": shard}
-
-
-def _of_shard(shard: str, total: int) -> range:
-    index, sep, count = shard.partition("/")
-    if not (sep and index.isdigit() and count.isdigit() and 0 <= int(index) < int(count)):
-        raise ConfigError(f"--shard '{shard}': expected i/n with 0 <= i < n, such as 0/4")
-    return range(int(index), total, int(count))
 
 
 def _resume(partial: Path, settings: dict[str, Any]) -> set[str]:

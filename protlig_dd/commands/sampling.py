@@ -13,7 +13,7 @@ from tqdm import tqdm
 from protlig_dd.causal_generation import generator_for
 from protlig_dd.commands.coordinates import decoder_for, write_coordinates
 from protlig_dd.commands.tasks import task_requests
-from protlig_dd.config import build, to_mapping
+from protlig_dd.config import build, parse_shard, to_mapping
 from protlig_dd.data.conditions import read_ligands, read_proteins
 from protlig_dd.errors import ConfigError
 from protlig_dd.evaluation.objectives import property_from
@@ -182,13 +182,6 @@ def _labels(options: list[str]) -> dict[str, int]:
     return labels
 
 
-def _shard(text: str, total: int) -> range:
-    index, sep, count = text.partition("/")
-    if not (sep and index.isdigit() and count.isdigit() and 0 <= int(index) < int(count)):
-        raise ConfigError(f"--shard '{text}': expected i/n with 0 <= i < n, such as 0/4")
-    return range(int(index), total, int(count))
-
-
 def sample(options: Namespace) -> Iterator[str]:
     """Generate samples; a stopped command started again goes on."""
     if not (options.task or options.protein or options.ligand or options.infill or options.unconditional):
@@ -229,7 +222,8 @@ def sample(options: Namespace) -> Iterator[str]:
         with_likelihood=not options.no_likelihood,
         **how,
     )
-    ids = _shard(options.shard, len(requests) * num)
+    first, jobs = parse_shard(options.shard)
+    ids = range(first, len(requests) * num, jobs)
     settings = generator.settings() | {"num": num, "shard": options.shard}
     settings |= {"requests": [to_mapping(r) for r in requests], "likelihood": not options.no_likelihood}
     if out is None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from protlig_dd.autoencoder import open_tokenizer
 from protlig_dd.commands.foldseek_build import check_workers
+from protlig_dd.config import parse_shard
 from protlig_dd.data.foldseek_records import is_database
 from protlig_dd.data.skipped import SkippedList
 from protlig_dd.data.structure_files import THREEDI, Tokenizer
@@ -46,7 +47,7 @@ def tokenize(options: Namespace) -> Iterator[str]:
         known = ", ".join(TOKENIZERS)
         raise ConfigError(f"--track '{options.track}': expected {known}{nearest(options.track, TOKENIZERS)}")
     check_workers(options.workers)
-    source, shard = Path(options.source), _shard(options.shard)
+    source, shard = Path(options.source), parse_shard(options.shard)
     if is_database(source):
         yield from _cache(options, source, shard)
         return
@@ -77,10 +78,3 @@ def _cache(options: Namespace, source: Path, shard: tuple[int, int]) -> Iterator
     settings = CacheSettings(alphabet=options.track, max_length=options.max_length, shard=shard)
     yield from cache_tokens(source, out, settings, _open_kanzi(options)).lines()
     yield f"tokens: {out}; train with data.kind=shards data.path={out}"
-
-
-def _shard(text: str) -> tuple[int, int]:
-    index, sep, count = text.partition("/")
-    if not (sep and index.isdigit() and count.isdigit() and 0 <= int(index) < int(count)):
-        raise ConfigError(f"--shard '{text}': expected i/n with 0 <= i < n, such as 0/4")
-    return int(index), int(count)

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from protlig_dd.config import parse_shard
 from protlig_dd.errors import ConfigError, FormatError
 
 PLAN_FILE = "plan.json"
@@ -170,10 +171,8 @@ def shard_of(plan: Plan, text: str) -> Sequence[PlannedRun]:
     Raises:
         ConfigError: if it is none.
     """
-    index, sep, count = text.partition("/")
-    if not (sep and index.isdigit() and count.isdigit() and int(index) < int(count)):
-        raise ConfigError(f"--shard '{text}': expected i/n with 0 <= i < n, such as 0/4")
-    return plan.runs[int(index) :: int(count)]
+    first, jobs = parse_shard(text)
+    return plan.runs[first::jobs]
 
 
 _LOCAL = """#!/usr/bin/env bash
