@@ -51,7 +51,12 @@ def add_sampling(commands) -> None:  # type: ignore[no-untyped-def]
         "--unconditional", action="store_true", help="generate all tracks, or those of --generate, from nothing"
     )
     sub.add_argument("--generate", default="", help="the tracks to generate, with commas (default: those not given)")
-    sub.add_argument("--num", type=int, default=10, help="samples for each condition (10)")
+    sub.add_argument(
+        "--num",
+        type=int,
+        default=None,
+        help="samples for each condition (10; 1 where a causal model's likeliest tokens are taken)",
+    )
     sub.add_argument(
         "--length",
         type=int,

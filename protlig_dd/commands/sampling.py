@@ -192,7 +192,7 @@ def sample(options: Namespace) -> Iterator[str]:
         raise ConfigError(
             f"found RUN '{options.run}' and --model '{options.model}': give one of them, a run folder or a model"
         )
-    if options.num < 1:
+    if options.num is not None and options.num < 1:
         raise ConfigError(f"--num: found {options.num}, expected 1 or more")
     asked = Path(options.out) if options.out else None
     with_coordinates = asked is not None and asked.suffix == ".pdb"
@@ -203,6 +203,9 @@ def sample(options: Namespace) -> Iterator[str]:
         property_from(options.property, ("protein",), is_probability=options.property_is_probability)
     run = open_run(options.run or options.model, device=options.device, emits=options.emits)
     decoder = decoder_for(options, run) if with_coordinates else None
+    if options.num is None:
+        is_greedy = run.parts.is_causal and decoding_from(options, run.config).temperature == 0
+        options.num = 1 if is_greedy else 10
     tilting = tilting_from(options, run.config)
     requests = task_requests(options, run) if options.task else _requests(options, run)
     num = 1 if options.task == "scaffold" else options.num  # each scaffold has linkers of its own
