@@ -187,9 +187,13 @@ def _write_description(config: Experiment, folder: Path, bundle: DataBundle) -> 
 def require_same_experiment(before: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> None:
     """Refuse to go on in a folder with another experiment. How long to train, and what is logged and evaluated, may change.
 
+    A folder without a checkpoint has nothing to go on from, and is taken over.
+
     Raises:
         ConfigError: naming the first setting that differs.
     """
+    if not any((folder / "checkpoints").glob("step_*")):
+        return
     may_change = {"steps", "tokens", "log_every", "validate_every", "checkpoint_every", "keep", "resume", "tracking"}
     may_change |= {"devices", "prefetch", "watchdog_seconds", "distributed", "deepspeed", "compile", "accumulation"}
     for part in ("seed", "tracks", "data", "model", "diffusion", "train"):

@@ -54,6 +54,13 @@ def test_a_folder_of_another_experiment_is_refused_with_the_setting_that_differs
         train(load_experiment("demo/smoke", [*SMOKE, "model.num_blocks=3"]), smoke_run, device="cpu")
 
 
+def test_a_folder_that_was_never_trained_in_is_taken_over(smoke_run: Path, tmp_path: Path) -> None:
+    shutil.copy(smoke_run / "config.yaml", tmp_path)
+    again = [*SMOKE, "model.num_blocks=1", "train.steps=1"]
+    assert train(load_experiment("demo/smoke", again), tmp_path, device="cpu").steps == 1
+    assert open_run(tmp_path, device="cpu").config.model.num_blocks == 1
+
+
 def test_a_vocabulary_that_changed_since_training_is_refused(smoke_run: Path, tmp_path: Path) -> None:
     folder = tmp_path / "smoke"
     shutil.copytree(smoke_run, folder)
