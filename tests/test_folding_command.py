@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from protlig_dd.cli import main
+from protlig_dd.data.foldseek_writer import Entry, write_database
 from protlig_dd.geometry.structure_io import Chain, read_structure, write_pdb
 
 pytestmark = pytest.mark.xdist_group("folding")
@@ -110,3 +111,37 @@ def test_coordinates_need_the_tokenizer(folder: Path, capsys: pytest.CaptureFixt
     command = ["sample", str(folder / "causal"), "--task", "folding", "--device", "cpu", "--protein", "MKTAYIAKQ"]
     assert main([*command, "--out", str(folder / "none.pdb")]) == 1
     assert "needs --tokenizer" in capsys.readouterr().err and not (folder / "none.csv").exists()
+
+
+def test_predicted_coordinates_stand_beside_the_truth_and_the_floor(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("mini3di", reason="mini3di is not installed (extra structure)")
+    names = [line[1:].split()[0] for line in (folder / "t.fasta").read_text().splitlines() if line.startswith(">")]
+    texts = [line for line in (folder / "t.fasta").read_text().splitlines() if not line.startswith(">")]
+    chains = [read_structure(folder / "pdbs" / f"{name}.pdb").chains[0].ca for name in names]
+    entries = [
+        Entry(name=name, sequence=text, structure="D" * len(text), ca_angstrom=np.asarray(ca, dtype=np.float64))
+        for name, text, ca in zip(names, texts, chains, strict=True)
+    ]
+    write_database(folder / "truth", entries)
+    command = [
+        "evaluate",
+        str(folder / "causal"),
+        "--split",
+        "train",
+        "--device",
+        "cpu",
+        "--coordinates",
+        str(folder / "truth"),
+    ]
+    assert main([*command, "--tokenizer", str(folder / "kanzi")]) == 0
+    told = capsys.readouterr().out
+    assert (
+        "Coordinates, train split" in told
+        and "RMSD of the true tokens, decoded (A)" in told
+        and "another chain's prediction" in told
+    )
+    assert main(["report", str(folder / "causal")]) == 0
+    assert "<h2>Structures</h2>" in (folder / "causal" / "report.html").read_text()
+    assert main(command) == 1 and "expected both" in capsys.readouterr().err

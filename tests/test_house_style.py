@@ -28,7 +28,7 @@ FLOORS = [
     {"launch"},
     {"generation", "output", "autoencoder"},
     {"causal_generation", "likelihoods"},
-    {"assessment", "preview", "embedding", "exporting", "tokenizing", "reconstructing", "study"},
+    {"assessment", "preview", "embedding", "exporting", "tokenizing", "reconstructing", "folding", "study"},
     {"commands", "arguments"},
     {"cli"},
     {"__main__"},

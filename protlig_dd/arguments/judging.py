@@ -22,6 +22,15 @@ def add_judging(commands) -> None:  # type: ignore[no-untyped-def]
     sub.add_argument(
         "--fold", default="", help="fold generated proteins with this ESMFold: a folder, or facebook/esmfold_v1"
     )
+    sub.add_argument(
+        "--coordinates",
+        default="",
+        metavar="DB",
+        help="compare decoded structures with the C-alphas of this Foldseek database",
+    )
+    sub.add_argument(
+        "--tokenizer", default="", metavar="RUN_OR_FILE", help="for --coordinates: the autoencoder of Kanzi's tokens"
+    )
     add_device(sub)
     sub = add_command(commands, "report", "judging.report", "write one self-contained HTML page about a run")
     sub.add_argument("run", help="the run folder")

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from protlig_dd.assessment import assess
-from protlig_dd.autoencoder import is_autoencoder, open_autoencoder
+from protlig_dd.autoencoder import is_autoencoder, open_autoencoder, open_tokenizer
 from protlig_dd.errors import ConfigError
 from protlig_dd.evaluation.report import write_report
+from protlig_dd.folding import assess_folding
 from protlig_dd.reconstructing import assess_autoencoder
 from protlig_dd.run import open_run, read_config_file
 
@@ -24,8 +25,16 @@ def evaluate(options: Namespace) -> Iterator[str]:
         autoencoder = open_autoencoder(options.run, device=options.device, which=options.which)
         yield from assess_autoencoder(autoencoder, num=options.num)
         return
+    if bool(options.coordinates) != bool(options.tokenizer):
+        raise ConfigError(
+            f"--coordinates '{options.coordinates}' --tokenizer '{options.tokenizer}': expected both, a Foldseek database with the true "
+            "C-alphas and the autoencoder of the tokens, or neither"
+        )
     run = open_run(options.run, device=options.device, which=options.which)
     yield from assess(run, split=options.split, num=options.num, fold=options.fold)
+    if options.coordinates:
+        tokenizer = open_tokenizer(options.tokenizer, device=options.device)
+        yield from assess_folding(run, Path(options.coordinates), tokenizer, split=options.split, num=options.num)
 
 
 def report(options: Namespace) -> Iterator[str]:
