@@ -23,14 +23,13 @@ from protlig_dd.evaluation.motifs import MatchTable, column_of, matching
 from protlig_dd.evaluation.sections import Section, read_evaluation, write_evaluation
 from protlig_dd.evaluation.structures import structure_section
 from protlig_dd.generation import Generator, Sample, example_requests
-from protlig_dd.likelihoods import Told, bounds, causal_likelihood, dependence, spread
+from protlig_dd.likelihoods import Told, bounds, causal_likelihood, chains_of, dependence, spread, texts_of
 from protlig_dd.output import rank, write_rows
 from protlig_dd.run import Run
 from protlig_dd.sampling import SamplerSettings
 from protlig_dd.tokens.tracks import Track
 
 SYNTHETIC = "A SYNTHETIC world: proteins, ligands and rules are made up from textbook motifs; nothing here is a drug."
-_TRAINING_TEXTS = 20_000  # training examples that novelty and neighbours are looked up in
 
 
 def assess(run: Run, *, split: str = "test", num: int = 0, fold: str = "") -> Iterator[str]:
@@ -138,10 +137,10 @@ def _quality(run: Run, table: TokenTable, drawn: Sequence[str]) -> list[Score]:
     """The scores of generated texts, by what they are."""
     track, seed = run.parts.tracks[run.config.evaluation.generate], run.config.seed
     if track.aligned_to is not None and track.aligned_to in run.parts.tracks:
-        nulls = structure_tokens.Nulls(_chains(run, run.data.train, track))
+        nulls = structure_tokens.Nulls(chains_of(run, run.data.train, track))
         tokens = [track.split(text, where="a sample") if text else [] for text in drawn]
-        return structure_tokens.summary(tokens, _chains(run, table, track), nulls, known=_emitted(track), seed=seed)
-    known = _texts(run, run.data.train, track.name)
+        return structure_tokens.summary(tokens, chains_of(run, table, track), nulls, known=_emitted(track), seed=seed)
+    known = texts_of(run, run.data.train, track.name)
     if track.name == "ligand":
         return ligands.summary(drawn, known, seed=seed)
     return proteins.summary(drawn, known, seed=seed)
@@ -149,14 +148,6 @@ def _quality(run: Run, table: TokenTable, drawn: Sequence[str]) -> list[Score]:
 
 def _emitted(track: Track) -> frozenset[str]:
     return frozenset(track.vocabulary.decode(track.vocabulary.emittable_ids))
-
-
-def _chains(run: Run, table: TokenTable, track: Track) -> list[structure_tokens.Folded]:
-    """Proteins with their structure tokens."""
-    assert track.aligned_to is not None
-    rows = spread(table, _TRAINING_TEXTS)
-    texts = zip(_texts(run, rows, track.aligned_to), _texts(run, rows, track.name), strict=True)
-    return [structure_tokens.Folded(sequence=a, tokens=track.split(b, where="data")) for a, b in texts if a and b]
 
 
 def _folded(run: Run, source: str) -> Told:
@@ -171,11 +162,6 @@ def _folded(run: Run, source: str) -> Told:
 
 def _match(world: DemoWorld, given: Sequence[str], drawn: Sequence[str]) -> MatchTable:
     return matching(list(zip(given, drawn, strict=True)), world=world, training=generate(world)["train"])
-
-
-def _texts(run: Run, table: TokenTable, track: str) -> list[str]:
-    rows = spread(table, _TRAINING_TEXTS)
-    return [run.parts.tracks[track].decode(rows.example(i)[track].tolist()) for i in range(len(rows))]
 
 
 def _rows(samples: Sequence[Sample], *, is_demo: bool) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""What predicted structures are worth in Angstrom: a run's structure tokens decoded, beside the true C-alphas of a Foldseek database."""
+"""What predicted structures are worth: decoded tokens beside the true C-alphas of a Foldseek database; and ProstT5 as a baseline."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ from protlig_dd.causal_generation import generator_for
 from protlig_dd.data.foldseek_db import FoldseekDB
 from protlig_dd.data.table import TokenTable
 from protlig_dd.errors import ConfigError
+from protlig_dd.evaluation import structure_tokens
 from protlig_dd.evaluation.coordinates import coordinate_scores
 from protlig_dd.evaluation.intervals import format_scores
+from protlig_dd.evaluation.prostt5 import find_prostt5
 from protlig_dd.evaluation.sections import Section, read_evaluation, write_evaluation
+from protlig_dd.evaluation.structure_tokens import Nulls
 from protlig_dd.evaluation.traces import Trace, write_traces
 from protlig_dd.generation import example_requests
-from protlig_dd.likelihoods import spread
+from protlig_dd.likelihoods import chains_of, spread
 from protlig_dd.models.kanzi_tokenizer import KanziTokenizer
 from protlig_dd.run import Run
 
@@ -55,14 +58,50 @@ def assess_folding(
     floor = tokenizer.decode([_codes(text) for text in _true_tokens(run, table)], seed=run.config.seed)
     scores = coordinate_scores(predicted, true, floor=floor, seed=run.config.seed)
     title = f"Coordinates, {split} split"
-    path = run.folder / "evaluation.json"
-    others = [s for s in read_evaluation(path) if s.title != title] if path.is_file() else []
-    write_evaluation(path, [*others, Section(title=title, scores=tuple(scores))])
+    _add_section(run, Section(title=title, scores=tuple(scores)))
     chains = zip(names, predicted, true, strict=True)
     write_traces(
         run.folder / "traces.json", [Trace(name=n, predicted=p, true=t) for n, p, t in chains if len(p) == len(t)]
     )
     yield from (f"{title}:", *format_scores(scores).splitlines())
+
+
+def assess_prostt5(run: Run, source: str, *, split: str = "test", num: int = 0) -> Iterator[str]:
+    """Say what ProstT5 reaches on the proteins of a run's part; one line where its weights are absent.
+
+    Args:
+        run: an opened run whose structure track is 3Di.
+        source: a folder or Hub id of ProstT5.
+        split: the part of the run's data.
+        num: chains at most; 0 takes the config's.
+
+    Raises:
+        ConfigError: for a run of other tokens.
+    """
+    track = run.parts.tracks.get("structure")
+    if track is None or not track.vocabulary.name.startswith("3di"):
+        raise ConfigError(
+            "--prostt5: ProstT5 writes 3Di letters; expected a run with a structure track of alphabet 3di"
+        )
+    translate, reason = find_prostt5(source, device=run.choice.device)
+    if translate is None:
+        yield reason
+        return
+    chains = chains_of(run, spread(run.data.part(split), num or run.config.evaluation.num_samples), track)
+    letters = frozenset(track.vocabulary.decode(track.vocabulary.emittable_ids))
+    nulls = Nulls(chains_of(run, run.data.train, track))
+    predicted = translate([one.sequence for one in chains])
+    scores = structure_tokens.summary(predicted, chains, nulls, known=letters, seed=run.config.seed)
+    title = f"ProstT5, {split} split"
+    _add_section(run, Section(title=title, scores=tuple(scores)))
+    yield from (f"{title}:", *format_scores(scores).splitlines())
+
+
+def _add_section(run: Run, section: Section) -> None:
+    """Put a section into evaluation.json, in the place of an earlier one of its title."""
+    path = run.folder / "evaluation.json"
+    others = [s for s in read_evaluation(path) if s.title != section.title] if path.is_file() else []
+    write_evaluation(path, [*others, section])
 
 
 def _codes(text: str) -> list[int]:

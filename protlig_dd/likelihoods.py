@@ -10,8 +10,12 @@ from protlig_dd.evaluation.conditioning import condition_dependence
 from protlig_dd.evaluation.intervals import Score, format_scores, ratio_bootstrap
 from protlig_dd.evaluation.likelihood import Unigrams, bound, summarise, table_batches
 from protlig_dd.evaluation.sections import Section
+from protlig_dd.evaluation.structure_tokens import Folded
 from protlig_dd.launch import validation_objective
 from protlig_dd.run import Run
+from protlig_dd.tokens.tracks import Track
+
+_TRAINING_TEXTS = 20_000  # training examples that novelty and neighbours are looked up in
 
 Told = tuple[Section, list[str]]
 """A section of the report, and its lines on the screen."""
@@ -20,6 +24,20 @@ Told = tuple[Section, list[str]]
 def spread(table: TokenTable, num: int) -> TokenTable:
     """At most `num` examples, evenly spread over the table."""
     return table if len(table) <= num else table.select(np.linspace(0, len(table) - 1, num).astype(np.int64))
+
+
+def texts_of(run: Run, table: TokenTable, track: str) -> list[str]:
+    """Return a track's texts of at most 20,000 examples."""
+    rows = spread(table, _TRAINING_TEXTS)
+    return [run.parts.tracks[track].decode(rows.example(i)[track].tolist()) for i in range(len(rows))]
+
+
+def chains_of(run: Run, table: TokenTable, track: Track) -> list[Folded]:
+    """Return proteins with the tokens of a track that is aligned to them, of at most 20,000 examples."""
+    assert track.aligned_to is not None
+    rows = spread(table, _TRAINING_TEXTS)
+    texts = zip(texts_of(run, rows, track.aligned_to), texts_of(run, rows, track.name), strict=True)
+    return [Folded(sequence=a, tokens=track.split(b, where="data")) for a, b in texts if a and b]
 
 
 def bounds(run: Run, table: TokenTable, split: str) -> Told:

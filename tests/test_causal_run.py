@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 import torch
 
+from protlig_dd import folding
 from protlig_dd.causal_generation import CausalGenerator, agreement, folding_requests
 from protlig_dd.cli import main
 from protlig_dd.errors import ConfigError, FormatError
+from protlig_dd.evaluation.sections import read_evaluation
 from protlig_dd.experiment import Parts, count_parameters, load_experiment
 from protlig_dd.generation import Request
 from protlig_dd.launch import train
@@ -210,3 +212,28 @@ def test_a_quantised_weight_counts_as_what_it_stands_for() -> None:
     assert count_parameters(layer) == 12
     layer.weight.quant_state = types.SimpleNamespace(shape=torch.Size((4, 6)))  # type: ignore[attr-defined]
     assert count_parameters(layer) == 24
+
+
+def test_a_causal_run_is_evaluated_beside_its_nulls_and_prostt5(
+    learned: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = [
+        "evaluate",
+        str(learned.folder),
+        "--split",
+        "train",
+        "--device",
+        "cpu",
+        "--prostt5",
+        str(learned.folder / "none"),
+    ]
+    assert main(command) == 0
+    told = capsys.readouterr().out
+    for words in ("nats per structure token", "length given", "length learned", "always", "nearest training protein"):
+        assert words in told
+    assert "ProstT5's weights are not at hand" in told
+    monkeypatch.setattr(folding, "find_prostt5", lambda *_, **__: (lambda texts: [["D"] * len(t) for t in texts], ""))
+    assert main(command) == 0
+    assert "ProstT5, train split:" in capsys.readouterr().out
+    titles = [section.title for section in read_evaluation(learned.folder / "evaluation.json")]
+    assert titles.count("ProstT5, train split") == 1 and "Likelihood, train split" in titles

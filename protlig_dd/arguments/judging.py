@@ -31,6 +31,12 @@ def add_judging(commands) -> None:  # type: ignore[no-untyped-def]
     sub.add_argument(
         "--tokenizer", default="", metavar="RUN_OR_FILE", help="for --coordinates: the autoencoder of Kanzi's tokens"
     )
+    sub.add_argument(
+        "--prostt5",
+        default="",
+        metavar="SOURCE",
+        help="beside a 3Di run, what ProstT5 reaches: a folder, or Rostlab/ProstT5",
+    )
     add_device(sub)
     sub = add_command(commands, "report", "judging.report", "write one self-contained HTML page about a run")
     sub.add_argument("run", help="the run folder")

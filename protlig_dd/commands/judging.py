@@ -11,7 +11,7 @@ from protlig_dd.assessment import assess
 from protlig_dd.autoencoder import is_autoencoder, open_autoencoder, open_tokenizer
 from protlig_dd.errors import ConfigError
 from protlig_dd.evaluation.report import write_report
-from protlig_dd.folding import assess_folding
+from protlig_dd.folding import assess_folding, assess_prostt5
 from protlig_dd.reconstructing import assess_autoencoder
 from protlig_dd.run import open_run, read_config_file
 
@@ -32,6 +32,8 @@ def evaluate(options: Namespace) -> Iterator[str]:
         )
     run = open_run(options.run, device=options.device, which=options.which)
     yield from assess(run, split=options.split, num=options.num, fold=options.fold)
+    if options.prostt5:
+        yield from assess_prostt5(run, options.prostt5, split=options.split, num=options.num)
     if options.coordinates:
         tokenizer = open_tokenizer(options.tokenizer, device=options.device)
         yield from assess_folding(run, Path(options.coordinates), tokenizer, split=options.split, num=options.num)
