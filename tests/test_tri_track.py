@@ -13,6 +13,7 @@ from protlig_dd.run import Run, open_run
 from protlig_dd.sampling import FirstHitting, sample
 from protlig_dd.tokens.tracks import TrackBatch, pack
 
+pytestmark = pytest.mark.xdist_group("tri_track")
 NAMES = ("protein", "structure", "ligand")
 STATES = [
     (f"{a}{b}", f"{c}{d}", ligand)
