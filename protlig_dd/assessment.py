@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import csv
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from protlig_dd.causal_generation import CausalGenerator
@@ -23,11 +24,10 @@ from protlig_dd.evaluation.motifs import MatchTable, column_of, matching
 from protlig_dd.evaluation.sections import Section, read_evaluation, write_evaluation
 from protlig_dd.evaluation.structures import structure_section
 from protlig_dd.generation import Generator, Sample, example_requests
-from protlig_dd.likelihoods import Told, bounds, causal_likelihood, chains_of, dependence, spread, texts_of
+from protlig_dd.likelihoods import Told, bounds, causal_likelihood, chains_of, dependence, emitted, spread, texts_of
 from protlig_dd.output import rank, write_rows
 from protlig_dd.run import Run
 from protlig_dd.sampling import SamplerSettings
-from protlig_dd.tokens.tracks import Track
 
 SYNTHETIC = "A SYNTHETIC world: proteins, ligands and rules are made up from textbook motifs; nothing here is a drug."
 
@@ -99,12 +99,13 @@ def _samples(run: Run, table: TokenTable, split: str) -> Iterator[Told]:
     generate_track = run.config.evaluation.generate
     requests = example_requests(run.parts, table, generate_track, range(len(table)))
     texts = [request.given.get("protein", "") for request in requests]
+    judge = _judge(run, table)
     for name, kind, generator, is_shown in _generators(run):
         started = time.perf_counter()
         samples = list(generator.generate(requests, 1))
         seconds = time.perf_counter() - started
         drawn = [s.texts.get(generate_track, "") for s in samples]
-        scores = _quality(run, table, drawn)
+        scores = judge(drawn)
         title = f"Samples by {name}, {split} split"
         heading = f"{title}: {len(samples)} in {seconds:.1f} s"
         yield Section(title=title, scores=tuple(scores), lines=(heading,)), [heading, format_scores(scores)]
@@ -133,21 +134,20 @@ def _generators(run: Run) -> Iterator[tuple[str, str, Generator | CausalGenerato
         yield _name(sampler), sampler.kind, one, is_own or sampler == config.evaluation.samplers[0]
 
 
-def _quality(run: Run, table: TokenTable, drawn: Sequence[str]) -> list[Score]:
-    """The scores of generated texts, by what they are."""
+def _judge(run: Run, table: TokenTable) -> Callable[[Sequence[str]], list[Score]]:
+    """Return what scores generated texts, by what they are; training data are looked at once for all ways of generating."""
     track, seed = run.parts.tracks[run.config.evaluation.generate], run.config.seed
     if track.aligned_to is not None and track.aligned_to in run.parts.tracks:
-        nulls = structure_tokens.Nulls(chains_of(run, run.data.train, track))
-        tokens = [track.split(text, where="a sample") if text else [] for text in drawn]
-        return structure_tokens.summary(tokens, chains_of(run, table, track), nulls, known=_emitted(track), seed=seed)
+        nulls, true = structure_tokens.Nulls(chains_of(run, run.data.train, track)), chains_of(run, table, track)
+
+        def judge(drawn: Sequence[str]) -> list[Score]:
+            tokens = [track.split(text, where="a sample") if text else [] for text in drawn]
+            return structure_tokens.summary(tokens, true, nulls, known=emitted(track), seed=seed)
+
+        return judge
     known = texts_of(run, run.data.train, track.name)
-    if track.name == "ligand":
-        return ligands.summary(drawn, known, seed=seed)
-    return proteins.summary(drawn, known, seed=seed)
-
-
-def _emitted(track: Track) -> frozenset[str]:
-    return frozenset(track.vocabulary.decode(track.vocabulary.emittable_ids))
+    summary = ligands.summary if track.name == "ligand" else proteins.summary
+    return partial(summary, training=known, seed=seed)
 
 
 def _folded(run: Run, source: str) -> Told:

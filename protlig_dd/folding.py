@@ -5,11 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-
 from protlig_dd.causal_generation import generator_for
 from protlig_dd.data.foldseek_db import FoldseekDB
-from protlig_dd.data.table import TokenTable
 from protlig_dd.errors import ConfigError
 from protlig_dd.evaluation import structure_tokens
 from protlig_dd.evaluation.coordinates import coordinate_scores
@@ -19,7 +16,7 @@ from protlig_dd.evaluation.sections import Section, read_evaluation, write_evalu
 from protlig_dd.evaluation.structure_tokens import Nulls
 from protlig_dd.evaluation.traces import Trace, write_traces
 from protlig_dd.generation import example_requests
-from protlig_dd.likelihoods import chains_of, spread
+from protlig_dd.likelihoods import chains_of, emitted, spread, texts_of
 from protlig_dd.models.kanzi_tokenizer import KanziTokenizer
 from protlig_dd.run import Run
 
@@ -55,7 +52,7 @@ def assess_folding(
     requests = example_requests(run.parts, table, "structure", range(len(table)))
     samples = list(generator_for(run, seed=run.config.seed, with_likelihood=False).generate(requests, 1))
     predicted = tokenizer.decode([_codes(sample.texts["structure"]) for sample in samples], seed=run.config.seed)
-    floor = tokenizer.decode([_codes(text) for text in _true_tokens(run, table)], seed=run.config.seed)
+    floor = tokenizer.decode([_codes(text) for text in texts_of(run, table, "structure")], seed=run.config.seed)
     scores = coordinate_scores(predicted, true, floor=floor, seed=run.config.seed)
     title = f"Coordinates, {split} split"
     _add_section(run, Section(title=title, scores=tuple(scores)))
@@ -88,10 +85,9 @@ def assess_prostt5(run: Run, source: str, *, split: str = "test", num: int = 0) 
         yield reason
         return
     chains = chains_of(run, spread(run.data.part(split), num or run.config.evaluation.num_samples), track)
-    letters = frozenset(track.vocabulary.decode(track.vocabulary.emittable_ids))
     nulls = Nulls(chains_of(run, run.data.train, track))
     predicted = translate([one.sequence for one in chains])
-    scores = structure_tokens.summary(predicted, chains, nulls, known=letters, seed=run.config.seed)
+    scores = structure_tokens.summary(predicted, chains, nulls, known=emitted(track), seed=run.config.seed)
     title = f"ProstT5, {split} split"
     _add_section(run, Section(title=title, scores=tuple(scores)))
     yield from (f"{title}:", *format_scores(scores).splitlines())
@@ -106,8 +102,3 @@ def _add_section(run: Run, section: Section) -> None:
 
 def _codes(text: str) -> list[int]:
     return [int(code) for code in text.split(",")]
-
-
-def _true_tokens(run: Run, table: TokenTable) -> list[str]:
-    track = run.parts.tracks["structure"]
-    return [track.decode(np.asarray(table.example(i)["structure"]).tolist()) for i in range(len(table))]

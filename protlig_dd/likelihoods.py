@@ -40,6 +40,11 @@ def chains_of(run: Run, table: TokenTable, track: Track) -> list[Folded]:
     return [Folded(sequence=a, tokens=track.split(b, where="data")) for a, b in texts if a and b]
 
 
+def emitted(track: Track) -> frozenset[str]:
+    """Return the symbols that may be generated on a track."""
+    return frozenset(track.vocabulary.decode(track.vocabulary.emittable_ids))
+
+
 def bounds(run: Run, table: TokenTable, split: str) -> Told:
     """The bound of each task and track beside the unigram null."""
     parts, settings = run.parts, run.config.evaluation

@@ -11,7 +11,7 @@ from protlig_dd.data.traces import load_traces
 from protlig_dd.errors import ConfigError
 from protlig_dd.evaluation.coordinates import coordinate_scores
 from protlig_dd.evaluation.intervals import Estimate, Score, format_scores
-from protlig_dd.evaluation.reconstruction import assess_reconstruction, turned_chains
+from protlig_dd.evaluation.reconstruction import token_figures, turned_chains
 from protlig_dd.evaluation.sections import Section, write_evaluation
 from protlig_dd.evaluation.traces import Trace, write_traces
 
@@ -39,9 +39,10 @@ def assess_autoencoder(run: AutoencoderRun, *, num: int = 0) -> Iterator[str]:
     chains = [np.asarray(held_out.read(i)) for i in range(count)]
     tokenizer = run.tokenizer()
     turned = turned_chains(chains, config.seed, 0)
-    decoded = tokenizer.decode(tokenizer.encode(turned), seed=config.seed)
+    tokens = tokenizer.encode(turned)
+    decoded = tokenizer.decode(tokens, seed=config.seed)
     scores = coordinate_scores(decoded, chains, seed=config.seed)
-    found = assess_reconstruction(tokenizer, chains, seed=config.seed)
+    found = token_figures(tokenizer, chains, tokens, seed=config.seed)
     for key, name in (
         ("tokens_kept", "tokens kept under a rotation"),
         ("codes_used", "codes used"),
@@ -52,7 +53,10 @@ def assess_autoencoder(run: AutoencoderRun, *, num: int = 0) -> Iterator[str]:
     lines = () if config.data.validation_fraction else (_CAUTION,)
     title = f"Reconstruction, {count} {part}"
     write_evaluation(run.folder / "evaluation.json", [Section(title=title, scores=tuple(scores), lines=lines)])
-    traces = [Trace(name=n, predicted=d, true=c) for n, d, c in zip(held_out.names, decoded, chains, strict=False)]
+    traces = [
+        Trace(name=held_out.name(i), predicted=predicted, true=true)
+        for i, (predicted, true) in enumerate(zip(decoded, chains, strict=True))
+    ]
     write_traces(run.folder / "traces.json", traces)
     yield from (f"{title}:", *lines, *format_scores(scores).splitlines())
     yield f"evaluation: {run.folder / 'evaluation.json'}; pictures: protlig report {run.folder}"

@@ -98,7 +98,7 @@ def _num_entries(database: Path, alphabet: Alphabet) -> int:
 
 
 def _with_kanzi(database: Path, rows: np.ndarray, tokenizer: KanziTokenizer) -> Iterator[Record]:
-    """The entries of some rows with Kanzi's tokens; one whose coordinates do not fit has a `problem`."""
+    """The entries of some rows with Kanzi's tokens; one whose coordinates do not fit is an error."""
     with FoldseekDB(database) as letters:
         for start in range(0, len(rows), _ROWS_AT_ONCE):
             some = rows[start : start + _ROWS_AT_ONCE].tolist()

@@ -47,7 +47,7 @@ def read_database(path: Path) -> Iterator[Record]:
 def read_rows(path: Path, rows: Int64[np.ndarray, " b"]) -> Iterator[Record]:
     """Yield some entries of a database with 3Di, counted in the order of their keys; see `read_database`."""
     with PairedFoldseekDB(path) as pairs:
-        yield from _pairs(path, pairs, rows[rows < len(pairs)])
+        yield from _pairs(path, pairs, rows)
 
 
 def _pairs(path: Path, pairs: PairedFoldseekDB, rows: Int64[np.ndarray, " b"]) -> Iterator[Record]:

@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int64
 
 from protlig_dd.config import settings
+from protlig_dd.data.foldseek_db import FoldseekDB
+from protlig_dd.data.foldseek_records import is_database
 from protlig_dd.data.loader import keyed_order
 from protlig_dd.errors import ConfigError, FormatError
 from protlig_dd.geometry.structure_io import is_structure_name, read_structure
@@ -119,7 +120,7 @@ def load_traces(data: TraceData) -> Traces:
     path = Path(data.path)
     if path.is_dir() or is_structure_name(path):
         found = _from_files(path, data)
-    elif path.with_name(f"{path.name}.index").is_file():
+    elif is_database(path):
         found = _from_database(path, data)
     else:
         raise FormatError(
@@ -172,9 +173,7 @@ def _reason(length: int, data: TraceData) -> str:
 
 def _from_database(path: Path, data: TraceData) -> Traces:
     """Chains of a database are read when they are asked for; only their lengths are looked at before."""
-    from protlig_dd.data.foldseek_db import FoldseekDB
-
-    database: Any = FoldseekDB(path)
+    database = FoldseekDB(path)
     lengths = np.asarray(database.lengths)
     short = lengths < data.min_length
     long = (lengths > data.max_length) & bool(data.max_length)

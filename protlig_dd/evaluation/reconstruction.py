@@ -63,8 +63,23 @@ def assess_reconstruction(
         [tm_score(d, c).value for d, c in zip(decoded, [*chains] * rotations, strict=True) if len(c) > 2]
     )
     found["steps_3.8"] = _good_steps(decoded)
-    found["tokens_kept"] = _kept_tokens(tokenizer, chains, seed)
-    return found | _usage(tokens)
+    return found | token_figures(tokenizer, chains, tokens, seed=seed)
+
+
+def token_figures(
+    tokenizer: Tokenizer, chains: Sequence[Float[np.ndarray, "_ 3"]], tokens: Sequence[Sequence[int]], *, seed: int = 0
+) -> dict[str, float]:
+    """Return tokens_kept, codes_used and perplexity, as in `assess_reconstruction`.
+
+    Args:
+        tokenizer: what is judged.
+        chains: C-alphas in Angstrom.
+        tokens: of the chains as `turned_chains(chains, seed, 0)` turns them, and of further rounds behind these.
+        seed: of the rotations.
+    """
+    again = tokenizer.encode(turned_chains(chains, seed, 1))
+    same = [a == b for x, y in zip(tokens, again, strict=False) for a, b in zip(x, y, strict=True)]
+    return {"tokens_kept": sum(same) / len(same)} | _usage(tokens)
 
 
 def turned_chains(chains: Sequence[Float[np.ndarray, "_ 3"]], seed: int, number: int) -> list[Float[np.ndarray, "_ 3"]]:
@@ -91,12 +106,6 @@ def _null_errors(decoded: Sequence[np.ndarray], chains: Sequence[np.ndarray]) ->
         length = min(len(chain), len(decoded[other]))
         errors.append(rmsd(decoded[other][:length], chain[:length]))
     return errors
-
-
-def _kept_tokens(tokenizer: Tokenizer, chains: Sequence[np.ndarray], seed: int) -> float:
-    first, second = (tokenizer.encode(turned_chains(chains, seed, number)) for number in (0, 1))
-    same = [a == b for x, y in zip(first, second, strict=True) for a, b in zip(x, y, strict=True)]
-    return sum(same) / len(same)
 
 
 def _good_steps(decoded: Sequence[np.ndarray]) -> float:
