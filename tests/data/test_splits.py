@@ -172,3 +172,5 @@ def test_leakage_tells_copies_relatives_and_strangers_apart(families):
     assert copied.identity == (1, 1, 1, 1) and copied.exact_proteins == 1
     assert cold.null_identity < 0.35
     assert cold.line().startswith("leakage: identity of validation proteins to the nearest training protein: median 0.")
+    few = measure_leakage(table, table.select([3, 50]), most=40)
+    assert few.line().startswith("leakage (in 40 of 96 training examples): ") and copied.sampled is None
