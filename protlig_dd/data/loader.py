@@ -150,7 +150,8 @@ class Loader:
         """Return which examples stand at some places of an epoch."""
         if len(self.table) > _LISTED:
             return permuted(places, size=len(self.table), seed=self.seed, names=("epoch", epoch))
-        return self._plan(epoch)[0][places]
+        order: Ids = self._plan(epoch)[0]
+        return np.asarray(order[places])
 
     def _plan(self, epoch: int) -> tuple[Ids, Ids]:
         """Return the order of an epoch and where its batches are cut (the plans of two epochs are kept)."""
