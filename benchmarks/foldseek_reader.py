@@ -41,7 +41,7 @@ TARGETS = {
 
 PROBE = """
 import json, pathlib, sys, time
-from protlig_dd.data.foldseek_db import PairedFoldseekDB
+from protlig_dd.data.foldseek_db import FoldseekDB, PairedFoldseekDB
 from protlig_dd.data.foldseek_index import open_index
 def memory(name):
     status = pathlib.Path("/proc/self/status")
@@ -54,6 +54,9 @@ open_index(small, sidecar_from=0)  # what is imported on use is imported now
 before, wall, cpu = memory("VmRSS"), time.perf_counter(), time.process_time()
 if what == "build":
     open_index(pathlib.Path(path + ".index"))
+elif what == "names":
+    names = FoldseekDB(path).names
+    names.one_key_of("AF-A000000000-F1-model_v4")
 elif what == "train":
     from protlig_dd.data.bundle import load
     from protlig_dd.data.loader import Loader
@@ -73,8 +76,14 @@ else:
     count = len(db)
     db.aa.calphas
 wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-after = memory("VmHWM" if what == "build" else "VmRSS")
+after = memory("VmHWM" if what in ("build", "names") else "VmRSS")
 told = {"wall_ms": wall * 1e3, "cpu_seconds": cpu, "added_mb": after - before}
+if what == "names":
+    count = pathlib.Path(path + ".lookup.protlig").stat().st_size // 16 - 4
+    cpu = time.process_time()
+    for i in range(0, count, max(count // 10000, 1)):
+        assert names.one_key_of(f"AF-A{i:09d}-F1-model_v4") == i
+    told |= {"names_a_second": 10000 / (time.process_time() - cpu)}
 if what == "train":
     peak, cpu = memory("VmHWM") - before, time.process_time()
     for step in range(1, 101):
@@ -118,6 +127,10 @@ def write_database(folder: Path, *, entries: int, distinct: int, length: int) ->
     write_index(folder / "db.index", entries=entries, distinct=distinct, size=length + 2)
     shutil.copyfile(folder / "db.index", folder / "db_ss.index")
     write_index(folder / "db_ca.index", entries=entries, distinct=distinct, size=difference_size(length))
+    with open(folder / "db.lookup", "w") as file:
+        for first in range(0, entries, 100_000):
+            rows = range(first, min(first + 100_000, entries))
+            file.write("".join([f"{i}\tAF-A{i:09d}-F1-model_v4\t{i}\n" for i in rows]))
     write_index(folder / "tenth.index", entries=entries // 10, distinct=distinct, size=length + 2)
     for name, kind in (("db", 0), ("db_ss", 0), ("db_ca", 101)):
         (folder / f"{name}.dbtype").write_bytes(struct.pack("<I", kind))
@@ -164,8 +177,8 @@ def probe(what: str, path: Path, *, runs: int) -> dict[str, float]:
     """Return time and memory of opening or building in a process of its own: the median run, after one that warms the disk's cache."""
     found = []
     for run in range(runs + 1):
-        if what == "build":
-            Path(f"{path}.index.protlig").unlink(missing_ok=True)
+        if what in ("build", "names"):
+            Path(f"{path}.{'index' if what == 'build' else 'lookup'}.protlig").unlink(missing_ok=True)
         command = [sys.executable, "-c", PROBE, what, str(path)]
         env = {**os.environ, "OMP_NUM_THREADS": "1"}
         done = subprocess.run(command, check=True, capture_output=True, text=True, env=env)
@@ -257,6 +270,7 @@ def main() -> None:
         distinct = min(options.distinct, options.entries)
         path = write_database(Path(folder), entries=options.entries, distinct=distinct, length=options.length)
         built = probe("build", path, runs=options.rounds)
+        named = probe("names", path, runs=1)
         tenth = probe("build", path.with_name("tenth"), runs=options.rounds)
         len(PairedFoldseekDB(path)), PairedFoldseekDB(path).aa.calphas  # builds the binary indices that are missing
         opened = probe("open", path, runs=options.rounds)
@@ -275,6 +289,7 @@ def main() -> None:
             "training data, from the path to the first batch, and batches of 256": trained,
             "build, one index": built,
             "build, a tenth of the rows": tenth,
+            "build, the index of names, and lookups": named,
             "entries a second": rates,
             "targets": verdicts(opened, built, rates, options.entries),
         }
