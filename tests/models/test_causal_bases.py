@@ -29,7 +29,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def settings(base: Path, **changes: Any) -> CausalSettings:
-    return CausalSettings(**SHAPE, base=str(base), **{"base_dtype": "fp32", "lora": ADAPTERS, **changes})
+    return CausalSettings(**{**SHAPE, "base": str(base), "base_dtype": "fp32", "lora": ADAPTERS, **changes})
 
 
 def built(base: Path, **changes: Any) -> tuple[Causal, CausalVocabulary]:
@@ -195,12 +195,14 @@ def test_four_bits_need_their_package(base: Path, monkeypatch: pytest.MonkeyPatc
         settings(base, base_dtype="4bit").build(TRACKS, "reference")
 
 
-def test_adapters_train_beside_four_bits(base: Path) -> None:
+def test_adapters_train_beside_four_bits(tmp_path: Path) -> None:
     pytest.importorskip("bitsandbytes", reason="4bit weights come with protlig_dd[quant]")
-    model, vocabulary = built(base, base_dtype="4bit")
+    shape = {**SHAPE, "hidden_size": 64, "inner_size": 128}  # weights are quantised 64 at a time
+    base = write_base(tmp_path, shape=shape)
+    model, vocabulary = built(base, base_dtype="4bit", **shape)
     assert {p.dtype for p in model.parameters() if p.requires_grad} == {torch.float32}
     assert torch.uint8 in {p.dtype for p in model.parameters()}
-    plain, _ = built(base)
+    plain, _ = built(base, **shape)
     assert count_parameters(model) == count_parameters(plain)
     batch = pack_sequences(batch_of(*PAIRS), vocabulary)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.05)
@@ -213,7 +215,7 @@ def test_adapters_train_beside_four_bits(base: Path) -> None:
         optimizer.zero_grad()
         losses.append(float(loss.detach()))
     assert losses[-1] < losses[0] - 0.3
-    again, _ = built(base, base_dtype="4bit")
+    again, _ = built(base, base_dtype="4bit", **shape)
     again.load_state_dict(model.state_dict())
     with torch.no_grad():
         assert torch.equal(*(m(batch.tokens, batch.layout) for m in (model, again)))
