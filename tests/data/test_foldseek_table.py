@@ -26,7 +26,7 @@ FORMS = {
     "compressed": Form(compressed=True),
     "split": Form(parts=3),
     "padded": Form(padded=True),
-    "some without 3Di": Form(missing={"_ss": {0, 3}}),
+    "some without 3Di": Form(missing={"_ss": {e.key for e in random_entries(3, 40)[::3]}}),
 }
 
 
@@ -54,6 +54,7 @@ def test_the_table_is_that_of_the_records(tmp_path: Path, form: Form, ends: bool
         assert np.array_equal(ours.lengths, theirs.lengths) and ours.num_tokens == theirs.num_tokens
         assert np.array_equal(ours.gather(rows), theirs.gather(rows))
         assert np.array_equal(ours.select(rows).gather(np.array([8, 0, 0])), theirs.gather(rows[[8, 0, 0]]))
+        assert np.array_equal(ours.select(rows).lengths, theirs.lengths[rows])
     assert list(table.select(rows).names) == [whole.names[i] for i in rows] and table.names[4] == whole.names[4]
 
 
@@ -124,7 +125,18 @@ def test_long_proteins_that_may_not_be_left_out_are_an_error(tmp_path: Path) -> 
     with pytest.raises(
         FormatError, match=r"db: entry 2: the protein has 42 tokens, the track takes 30; set data.too_long=drop or crop"
     ):
-        lay_over(path, tracks_of(), drop_long=False)
+        load(SequenceData(path=str(path), too_long="refuse"), tracks_of())
+
+
+def test_structures_from_another_file_are_joined_to_the_records(tmp_path: Path) -> None:
+    path = write_database(tmp_path, [entry(i, "MKVL", "DDVD") for i in range(6)])
+    other = tmp_path / "other.fasta"
+    other.write_text("".join(f">e{i}\nVVVV\n" for i in range(6)))
+    data = SequenceData(
+        path=str(path), structure_path=str(other), leakage=False, split=RandomSplit(validation_fraction=0.2)
+    )
+    bundle, tracks = load(data, tracks_of()), tracks_of()
+    assert tracks["structure"].decode(bundle.train.example(0)["structure"].tolist()) == "VVVV"
 
 
 def test_entries_of_different_lengths_are_an_error_at_once(tmp_path: Path) -> None:
