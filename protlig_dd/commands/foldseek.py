@@ -85,7 +85,9 @@ def _check_outputs(options: Namespace) -> None:
     for name, text in (("--aa", options.aa), ("--ss", options.ss)):
         file = Path(text)
         if text and file.is_dir():
-            raise ConfigError(f"{name} {file}: is a folder, expected the name of a FASTA file, such as {file / 'out.fasta'}")
+            raise ConfigError(
+                f"{name} {file}: is a folder, expected the name of a FASTA file, such as {file / 'out.fasta'}"
+            )
         if text and not file.parent.is_dir():
             raise ConfigError(f"{name} {file}: the folder {file.parent} does not exist; make it first")
     if options.aa and options.ss and Path(options.aa).resolve() == Path(options.ss).resolve():
