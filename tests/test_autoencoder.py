@@ -138,6 +138,13 @@ def test_what_is_no_autoencoder_is_not_opened(tmp_path: Path) -> None:
         open_autoencoder(tmp_path, device="cpu")
 
 
+def test_an_autoencoder_is_no_model_of_tokens(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sample", str(run), "--task", "folding", "--protein", "MKT", "--device", "cpu"]) == 1
+    assert f"{run}: is the run of a structure autoencoder" in capsys.readouterr().err
+    assert main(["evaluate", str(run), "--num", "-1"]) == 1
+    assert "--num -1: expected 1 or more" in capsys.readouterr().err
+
+
 def test_a_run_is_evaluated_and_drawn(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", str(run), "--device", "cpu"]) == 0
     told = capsys.readouterr().out

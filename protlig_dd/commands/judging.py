@@ -8,18 +8,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from protlig_dd.assessment import assess
-from protlig_dd.autoencoder import is_autoencoder, open_autoencoder, open_tokenizer
+from protlig_dd.autoencoder import open_autoencoder, open_tokenizer
 from protlig_dd.errors import ConfigError
 from protlig_dd.evaluation.report import write_report
 from protlig_dd.folding import assess_folding, assess_prostt5
 from protlig_dd.reconstructing import assess_autoencoder
-from protlig_dd.run import open_run, read_config_file
+from protlig_dd.run import is_autoencoder, open_run, read_config_file
 
 _SHOWN = ("train/loss", "validation/nll", "speed/tokens_per_second")
 
 
 def evaluate(options: Namespace) -> Iterator[str]:
     """Evaluate a run on a part of its data, write evaluation.json, and print the scores beside their nulls."""
+    if options.num < 0:
+        raise ConfigError(f"--num {options.num}: expected 1 or more; 0 takes the config's number")
     config = Path(options.run) / "config.yaml"
     if config.is_file() and is_autoencoder(read_config_file(config)):
         autoencoder = open_autoencoder(options.run, device=options.device, which=options.which)

@@ -18,7 +18,6 @@ from protlig_dd.autoencoder import (
     AutoencoderExperiment,
     autoencoder_from,
     describe_autoencoder,
-    is_autoencoder,
     train_autoencoder,
 )
 from protlig_dd.config import read_config
@@ -30,7 +29,7 @@ from protlig_dd.experiment import Experiment, Parts, count_parameters, experimen
 from protlig_dd.launch import train as train_run
 from protlig_dd.nn.flops import training_flops
 from protlig_dd.preview import preview_hooks
-from protlig_dd.run import open_run
+from protlig_dd.run import is_autoencoder, open_run
 from protlig_dd.spellings import native_overrides
 from protlig_dd.training import distributed
 from protlig_dd.training.footprint import Fleet, States, describe_footprint, parse_devices
