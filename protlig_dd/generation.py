@@ -28,6 +28,7 @@ from protlig_dd.sampling import Guidance, SamplerSettings, Tilting, sample
 from protlig_dd.tokens.tracks import Example, Track, TrackBatch, pack
 
 _GAP = "_"
+_SHOWN = 40  # letters of a text that a message quotes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +91,8 @@ def open_tokens(track: Track, text: str) -> tuple[list[int], list[bool]]:
             ids += [track.vocabulary.mask_id] * len(piece)
             is_open += [True] * len(piece)
         else:
-            found = [i for i in track.encode(piece, where=f"{track.name} '{text}'") if i not in _ends(track)]
+            shown = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+            found = [i for i in track.encode(piece, where=f"{track.name} '{shown}'") if i not in _ends(track)]
             ids += found
             is_open += [False] * len(found)
     if track.add_ends:

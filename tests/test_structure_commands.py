@@ -127,7 +127,7 @@ def test_a_file_name_that_is_no_text_is_read_and_told(tmp_path: Path, capsys: py
     out = tmp_path / "db"
     assert main(["foldseek", "build", str(tmp_path / "in"), "--out", str(out)]) == 0
     said = capsys.readouterr().out
-    assert "1 chains, 12 residues, of 2 files" in said and "c\ufffd.pdb" in said
+    assert "1 chains, 12 residues, of 2 files" in said and "c\ufffd.pdb" in said and "/structure.pdb" not in said
     assert out.with_name("db_h").read_bytes() == b"b\xff\n\0"
 
 
