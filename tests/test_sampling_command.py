@@ -30,6 +30,7 @@ FOLD = ["--task", "folding", "--protein", "MKT"]
         ([*FOLD, "--batch-size", "-7"], "--batch-size: found -7, expected 1 or more"),
         ([*FOLD, "--num", "0"], "--num: found 0, expected 1 or more"),
         ([*FOLD, "--tokenizer", "runs/kanzi"], "--tokenizer runs/kanzi: makes coordinates of structure tokens"),
+        ([*FOLD, "--out", "plain"], "or .pdb for the coordinates of a run with Kanzi's codes"),
         ([*FOLD, "--tokenizer", "t", "--out", "x.csv"], "found --out 'x.csv'; give --out x.pdb"),
     ],
 )

@@ -21,7 +21,7 @@ from protlig_dd.errors import ConfigError
 from protlig_dd.evaluation.objectives import property_from
 from protlig_dd.experiment import Experiment
 from protlig_dd.generation import Request
-from protlig_dd.output import PartialFile, check_output, rank, write_rows
+from protlig_dd.output import PartialFile, check_output, rank, structures_beside, write_rows
 from protlig_dd.run import Run, open_run
 from protlig_dd.sampling import CausalDecoding, Guidance, SamplerSettings, Tilting
 
@@ -273,4 +273,6 @@ def sample(options: Namespace) -> Iterator[str]:
         files = write_coordinates(asked, partial.rows, requests, num, decoder, options.seed)
         yield f"coordinates: {files[0]}" + (f" and {len(files) - 1} more" if len(files) > 1 else "")
     yield from _about_property(partial.rows, tilting)
-    yield f"{len(partial.rows)} samples: {out} (settings: {out}.json)"
+    structures = structures_beside(out, partial.rows)
+    beside = f", their structure tokens: {structures}" if structures is not None else ""
+    yield f"{len(partial.rows)} samples: {out}{beside} (settings: {out}.json)"
