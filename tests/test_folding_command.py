@@ -162,3 +162,10 @@ def test_predicted_coordinates_stand_beside_the_truth_and_the_floor(
     assert main(["report", str(folder / "causal")]) == 0
     assert "<h2>Structures</h2>" in (folder / "causal" / "report.html").read_text()
     assert main(command) == 1 and "expected both" in capsys.readouterr().err
+    for options, words in (
+        (["--coordinates", str(folder / "none"), "--tokenizer", str(folder / "kanzi")], "found no such database"),
+        (["--coordinates", str(folder / "truth"), "--tokenizer", str(folder / "causal")], "found no autoencoder's run"),
+    ):
+        assert main([*command[:-2], *options]) == 1
+        told = capsys.readouterr()
+        assert words in told.err and not told.out, "told before the evaluation, not behind it"

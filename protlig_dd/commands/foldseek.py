@@ -66,6 +66,10 @@ def export(options: Namespace) -> Iterator[str]:
         raise ConfigError(
             f"{path}: holds 3Di letters, expected the amino acids; name the whole database, {path.name.removesuffix('_ss')}, and give --ss"
         )
+    if options.ss and find_file(sibling(path, "_ss.index")) is None:
+        raise ConfigError(f"--ss: {path} has no 3Di letters ({path.name}_ss); leave --ss out, or name another database")
+    if options.pdb and not aa.has_calpha:
+        raise ConfigError(f"--pdb: {path} has no C-alphas ({path.name}_ca); leave --pdb out, or name another database")
     if options.aa:
         yield f"{options.aa}: {export_fasta(aa, rows, Path(options.aa))} sequences"
     if options.ss:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from protlig_dd.assessment import assess
 from protlig_dd.autoencoder import open_autoencoder, open_tokenizer
+from protlig_dd.data.foldseek_db import FoldseekDB
 from protlig_dd.errors import ConfigError
 from protlig_dd.evaluation.report import write_report
 from protlig_dd.folding import assess_folding, assess_prostt5
@@ -33,11 +34,17 @@ def evaluate(options: Namespace) -> Iterator[str]:
             "C-alphas and the autoencoder of the tokens, or neither"
         )
     run = open_run(options.run, device=options.device, which=options.which)
+    tokenizer = open_tokenizer(options.tokenizer, device=options.device) if options.tokenizer else None
+    if options.coordinates:  # refused before the hour that the rest may take
+        with FoldseekDB(Path(options.coordinates)) as truth:
+            if not truth.has_calpha:
+                raise ConfigError(
+                    f"--coordinates {options.coordinates}: has no C-alphas; name a database that has them"
+                )
     yield from assess(run, split=options.split, num=options.num, fold=options.fold)
     if options.prostt5:
         yield from assess_prostt5(run, options.prostt5, split=options.split, num=options.num)
-    if options.coordinates:
-        tokenizer = open_tokenizer(options.tokenizer, device=options.device)
+    if tokenizer is not None:
         yield from assess_folding(run, Path(options.coordinates), tokenizer, split=options.split, num=options.num)
 
 

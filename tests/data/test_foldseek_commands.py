@@ -102,6 +102,18 @@ def test_what_cannot_be_shown_or_written_is_refused_before_anything_is(
     assert sorted(tmp_path.iterdir()) == before
 
 
+@pytest.mark.parametrize(("ending", "option"), [("_ss", "--ss"), ("_ca", "--pdb")])
+def test_what_a_database_lacks_is_said_before_anything_is_written(
+    entries: list[Entry], tmp_path: Path, capsys: pytest.CaptureFixture[str], ending: str, option: str
+) -> None:
+    path = write_database(tmp_path, entries)
+    for file in tmp_path.glob(f"db{ending}*"):
+        file.unlink()
+    code, text = run(capsys, "export", str(path), "--aa", str(tmp_path / "a.fasta"), option, str(tmp_path / "out"))
+    assert code == 1 and f"{option}: {path} has no" in text and f"(db{ending})" in text
+    assert not (tmp_path / "a.fasta").exists() and not (tmp_path / "out").exists()
+
+
 def test_export_writes_traces(entries: list[Entry], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     gemmi = pytest.importorskip("gemmi", reason="writing PDB files needs gemmi")
     path = write_database(tmp_path, entries)
