@@ -112,6 +112,8 @@ def test_check_says_what_it_costs(folder: Path, capsys: pytest.CaptureFixture[st
     found = capsys.readouterr().out
     for words in ("config: kanzi_base, valid", "41,494,025 parameters, 1,000 codes", "chains: 3", "100,000"):
         assert words in found, words
+    assert main(["check", "kanzi/tiny", f"data.path={folder}", "--devices", "8xH100"]) == 1
+    assert "--devices 8xH100: is for models of tokens" in capsys.readouterr().err
 
 
 def test_configs_are_told_apart_and_mistakes_have_a_path() -> None:

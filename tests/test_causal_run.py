@@ -197,7 +197,7 @@ def test_every_config_states_its_parameters(name: str) -> None:
     assert found == expected
 
 
-def test_a_diffusion_model_trains_on_the_same_data(tmp_path: Path) -> None:
+def test_a_diffusion_model_trains_on_the_same_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Only lines of the model and of the diffusion differ."""
     causal, diffusion = (load_experiment(f"structure/3di_{name}") for name in ("tiny", "diffusion_tiny"))
     assert (causal.tracks, causal.data, causal.train) == (diffusion.tracks, diffusion.data, diffusion.train)
@@ -205,6 +205,10 @@ def test_a_diffusion_model_trains_on_the_same_data(tmp_path: Path) -> None:
     overrides = [*write_pairs(tmp_path), *shape, *QUICK[4:]]
     train(load_experiment("structure/3di_diffusion_tiny", overrides), tmp_path / "run", device="cpu")
     assert open_run(tmp_path / "run", device="cpu").step == 2
+    assert main(["export", str(tmp_path / "run"), "--out", str(tmp_path / "exported")]) == 1
+    told = capsys.readouterr().err.strip().splitlines()[-1]
+    assert told.startswith(f"protlig export: {tmp_path / 'run'}: found a vocabulary of 57 tokens"), told
+    assert "nothing is exported" in told and not (tmp_path / "exported").exists()
 
 
 def test_a_quantised_weight_counts_as_what_it_stands_for() -> None:

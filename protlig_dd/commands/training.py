@@ -24,6 +24,7 @@ from protlig_dd.config import read_config
 from protlig_dd.data.bundle import load
 from protlig_dd.data.loader import Loader
 from protlig_dd.device import DeviceChoice, choose_device
+from protlig_dd.errors import ConfigError
 from protlig_dd.evaluation.report import write_report, write_reproduction
 from protlig_dd.experiment import Experiment, Parts, count_parameters, experiment_from
 from protlig_dd.launch import train as train_run
@@ -96,6 +97,10 @@ def check(options: Namespace) -> Iterator[str]:
     logging.getLogger().setLevel(logging.WARNING)
     values = _values(options)
     if is_autoencoder(values):
+        if options.devices:
+            raise ConfigError(
+                f"--devices {options.devices}: is for models of tokens; an autoencoder's memory is told without it, leave it out"
+            )
         autoencoder = autoencoder_from(values)
         yield from describe_autoencoder(
             autoencoder, choose_device(options.device, precision=autoencoder.train.precision)
