@@ -79,7 +79,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"protlig {parsed.command}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(f"protlig {parsed.command}: interrupted", file=sys.stderr)
+        going_on = "; start the same command again to go on" if _is_resumed(parsed) else ""
+        print(f"protlig {parsed.command}: interrupted{going_on}", file=sys.stderr)
         return 130
     except BrokenPipeError:
         return 0
@@ -87,6 +88,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"protlig {parsed.command}: {_about_file(error)}", file=sys.stderr)
         return 1
     return 0
+
+
+def _is_resumed(parsed: argparse.Namespace) -> bool:
+    """Whether a command that was stopped finds what it has done when it is started again (train says so itself)."""
+    return parsed.command in ("sample", "embed", "download") and bool(parsed.out)
 
 
 def _as_text(line: str) -> str:

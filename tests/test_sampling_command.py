@@ -46,3 +46,26 @@ def test_options_without_a_use_are_refused(
     assert main(["sample", "nowhere", *options]) == 1
     told = capsys.readouterr().err
     assert message in told and told.count("\n") == 1 and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        (
+            ["sample", "r", *FOLD, "--out", "x.csv"],
+            "protlig sample: interrupted; start the same command again to go on\n",
+        ),
+        (["sample", "r", *FOLD], "protlig sample: interrupted\n"),
+        (["tokenize", "in"], "protlig tokenize: interrupted\n"),
+    ],
+)
+def test_a_stopped_command_says_whether_it_goes_on(
+    command: list[str], told: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    for name in ("sampling.sample", "tokenize.tokenize"):
+        monkeypatch.setattr(f"protlig_dd.commands.{name}", stop)
+    assert main(command) == 130
+    assert capsys.readouterr().err == told
