@@ -28,7 +28,6 @@ from protlig_dd.sampling import Guidance, SamplerSettings, Tilting, sample
 from protlig_dd.tokens.tracks import Example, Track, TrackBatch, pack
 
 _GAP = "_"
-_SHOWN = 40  # letters of a text that a message quotes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,15 +83,14 @@ def open_tokens(track: Track, text: str) -> tuple[list[int], list[bool]]:
     Raises:
         FormatError: if the rest of the text is not of the track's symbols.
     """
-    ids: list[int] = []
-    is_open: list[bool] = []
+    ids, is_open = list[int](), list[bool]()
     for piece in re.findall(f"{_GAP}+|[^{_GAP}]+", text):
         if piece[0] == _GAP:
             ids += [track.vocabulary.mask_id] * len(piece)
             is_open += [True] * len(piece)
         else:
-            shown = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
-            found = [i for i in track.encode(piece, where=f"{track.name} '{shown}'") if i not in _ends(track)]
+            where = f"{track.name} '{text[:40]}{'...' * (len(text) > 40)}'"
+            found = [i for i in track.encode(piece, where=where) if i not in _ends(track)]
             ids += found
             is_open += [False] * len(found)
     if track.add_ends:

@@ -199,8 +199,8 @@ def _labels(options: list[str]) -> dict[str, int]:
     return labels
 
 
-def sample(options: Namespace) -> Iterator[str]:
-    """Generate samples; a stopped command started again goes on."""
+def _check_options(options: Namespace) -> None:
+    """Refuse what cannot be meant, before a model is opened."""
     if not (options.task or options.protein or options.ligand or options.infill or options.unconditional):
         raise ConfigError(
             "nothing to condition on: give --protein, --ligand, --infill or --task, or say --unconditional"
@@ -214,13 +214,18 @@ def sample(options: Namespace) -> Iterator[str]:
     if options.batch_size < 0:
         raise ConfigError(f"--batch-size: found {options.batch_size}, expected 1 or more; or leave it out")
     check_inputs(options)
-    asked = Path(options.out) if options.out else None
-    with_coordinates = asked is not None and asked.suffix == ".pdb"
-    if options.tokenizer and not with_coordinates:
+    if options.tokenizer and Path(options.out).suffix != ".pdb":
         raise ConfigError(
             f"--tokenizer {options.tokenizer}: makes coordinates of structure tokens, found --out '{options.out}'; give --out x.pdb, "
             "or leave it out"
         )
+
+
+def sample(options: Namespace) -> Iterator[str]:
+    """Generate samples; a stopped command started again goes on."""
+    _check_options(options)
+    asked = Path(options.out) if options.out else None
+    with_coordinates = asked is not None and asked.suffix == ".pdb"
     out = asked.with_suffix(".csv") if asked is not None and with_coordinates else asked  # the tokens stand beside them
     if out is not None:
         check_output(out)
