@@ -8,18 +8,21 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from protlig_dd.assessment import assess
-from protlig_dd.autoencoder import is_autoencoder, open_autoencoder, open_tokenizer
+from protlig_dd.autoencoder import open_autoencoder, open_tokenizer
+from protlig_dd.data.foldseek_db import FoldseekDB
 from protlig_dd.errors import ConfigError
 from protlig_dd.evaluation.report import write_report
 from protlig_dd.folding import assess_folding, assess_prostt5
 from protlig_dd.reconstructing import assess_autoencoder
-from protlig_dd.run import open_run, read_config_file
+from protlig_dd.run import is_autoencoder, open_run, read_config_file
 
 _SHOWN = ("train/loss", "validation/nll", "speed/tokens_per_second")
 
 
 def evaluate(options: Namespace) -> Iterator[str]:
     """Evaluate a run on a part of its data, write evaluation.json, and print the scores beside their nulls."""
+    if options.num < 0:
+        raise ConfigError(f"--num {options.num}: expected 1 or more; 0 takes the config's number")
     config = Path(options.run) / "config.yaml"
     if config.is_file() and is_autoencoder(read_config_file(config)):
         autoencoder = open_autoencoder(options.run, device=options.device, which=options.which)
@@ -31,11 +34,17 @@ def evaluate(options: Namespace) -> Iterator[str]:
             "C-alphas and the autoencoder of the tokens, or neither"
         )
     run = open_run(options.run, device=options.device, which=options.which)
+    tokenizer = open_tokenizer(options.tokenizer, device=options.device) if options.tokenizer else None
+    if options.coordinates:  # refused before the hour that the rest may take
+        with FoldseekDB(Path(options.coordinates)) as truth:
+            if not truth.has_calpha:
+                raise ConfigError(
+                    f"--coordinates {options.coordinates}: has no C-alphas; name a database that has them"
+                )
     yield from assess(run, split=options.split, num=options.num, fold=options.fold)
     if options.prostt5:
         yield from assess_prostt5(run, options.prostt5, split=options.split, num=options.num)
-    if options.coordinates:
-        tokenizer = open_tokenizer(options.tokenizer, device=options.device)
+    if tokenizer is not None:
         yield from assess_folding(run, Path(options.coordinates), tokenizer, split=options.split, num=options.num)
 
 

@@ -18,19 +18,19 @@ from protlig_dd.autoencoder import (
     AutoencoderExperiment,
     autoencoder_from,
     describe_autoencoder,
-    is_autoencoder,
     train_autoencoder,
 )
 from protlig_dd.config import read_config
 from protlig_dd.data.bundle import load
 from protlig_dd.data.loader import Loader
 from protlig_dd.device import DeviceChoice, choose_device
+from protlig_dd.errors import ConfigError
 from protlig_dd.evaluation.report import write_report, write_reproduction
 from protlig_dd.experiment import Experiment, Parts, count_parameters, experiment_from
 from protlig_dd.launch import train as train_run
 from protlig_dd.nn.flops import training_flops
 from protlig_dd.preview import preview_hooks
-from protlig_dd.run import open_run
+from protlig_dd.run import is_autoencoder, open_run
 from protlig_dd.spellings import native_overrides
 from protlig_dd.training import distributed
 from protlig_dd.training.footprint import Fleet, States, describe_footprint, parse_devices
@@ -97,6 +97,10 @@ def check(options: Namespace) -> Iterator[str]:
     logging.getLogger().setLevel(logging.WARNING)
     values = _values(options)
     if is_autoencoder(values):
+        if options.devices:
+            raise ConfigError(
+                f"--devices {options.devices}: is for models of tokens; an autoencoder's memory is told without it, leave it out"
+            )
         autoencoder = autoencoder_from(values)
         yield from describe_autoencoder(
             autoencoder, choose_device(options.device, precision=autoencoder.train.precision)
