@@ -12,6 +12,7 @@ import numpy as np
 from protlig_dd.data import foldseek_table
 from protlig_dd.data.demo import DemoWorld, generate
 from protlig_dd.data.encode import Encoder, EncodeReport, encode_records
+from protlig_dd.data.fitting import fitting_rows
 from protlig_dd.data.leakage import Leakage, measure_leakage
 from protlig_dd.data.markov import MarkovChain, sequences
 from protlig_dd.data.permutation import keyed_order
@@ -113,11 +114,9 @@ def load(data: DataSettings, tracks: TrackSet, seed: int = 0) -> DataBundle:
     if isinstance(data, MarkovChain):
         return _load_markov(data, tracks)
     if isinstance(data, ShardData):
-        tables = {part: open_shards(Path(path), tracks) for part, path in _paths(data).items()}
-        if data.limit:
-            tables = {part: table.select(np.arange(min(data.limit, len(table)))) for part, table in tables.items()}
-        reports: dict[str, EncodeReport] = {}
-        about = ""
+        tables, reports, about = {}, dict[str, EncodeReport](), ""
+        for part, path in _paths(data).items():
+            tables[part], reports[path] = _fitting_shards(Path(path), data, tracks)
     else:
         tables, reports = {}, {}
         sources = find_sources(data, tracks)
@@ -136,6 +135,17 @@ def load(data: DataSettings, tracks: TrackSet, seed: int = 0) -> DataBundle:
         seed if data.leakage else None,
         ends=int("protein" in tracks and tracks["protein"].add_ends),
     )
+
+
+def _fitting_shards(path: Path, data: ShardData, tracks: TrackSet) -> tuple[TokenTable, EncodeReport]:
+    """The examples of shards that fit the tracks: they may have been written for longer ones."""
+    table = open_shards(path, tracks)
+    lengths = {name: column.lengths for name, column in table.tracks.items()}
+    rows, report = fitting_rows(
+        lengths, tracks, where=lambda row: f"{path}: example {row + 1}", drop_long=data.too_long == "drop"
+    )
+    rows = rows[: data.limit] if data.limit else rows
+    return table if len(rows) == len(table) else table.select(rows), report
 
 
 def _paths(data: ShardData) -> dict[str, str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 from jaxtyping import Int, Int32, Int64, Integer
 
 from protlig_dd.data.encode import EncodeReport, letter_ids
+from protlig_dd.data.fitting import fitting_rows
 from protlig_dd.data.foldseek_db import FoldseekDB, PairedFoldseekDB
 from protlig_dd.data.foldseek_letters import THREE_DI
 from protlig_dd.data.foldseek_records import entry_name, entry_place, has_structures
@@ -24,7 +26,6 @@ from protlig_dd.tokens.tracks import Track, TrackSet
 
 _LETTERS = {"protein": THREE_DI, "structure": THREE_DI[:-1]}
 """What the entries of a database made from structures consist of, by track: the twenty letters, and X for other residues."""
-_NO_PROTEIN, _SHOWN = "no protein", 3
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -142,7 +143,10 @@ def lay_over(database: Path, tracks: TrackSet, *, drop_long: bool, limit: int = 
         pairs.require_equal_lengths()
         sources, joined = {"protein": pairs.aa, "structure": pairs.ss}, pairs.joined_rows
     residues = proteins.lengths if joined.get("protein") is None else proteins.lengths[joined["protein"]]
-    places, report = _kept(database, residues, {name: tracks[name] for name in wanted}, drop_long=drop_long)
+    lengths = {name: residues + np.int32(2 * tracks[name].add_ends) for name in wanted}
+    places, report = fitting_rows(
+        lengths, tracks, where=partial(entry_place, database), drop_long=drop_long, needed="protein"
+    )
     places = places[:limit] if limit else places
     columns: dict[str, Column] = {
         name: TokenColumn.of(np.zeros(0, np.int32), np.zeros(len(places) + 1, np.int64)) for name in tracks
@@ -153,37 +157,12 @@ def lay_over(database: Path, tracks: TrackSet, *, drop_long: bool, limit: int = 
         columns[name] = LetterColumn(
             database=sources[name],
             rows=places if rows is None else rows[places],
-            lengths=residues[places] + np.int32(2 * tracks[name].add_ends),
+            lengths=lengths[name][places],
             track=tracks[name],
             ids=ids,
         )
     names = EntryNames(database=sources["protein"], rows=columns["protein"].rows)  # type: ignore[attr-defined]
     return TokenTable(tracks=columns, names=names), report
-
-
-def _kept(
-    database: Path, residues: Integer[np.ndarray, " N"], tracks: TrackSet, *, drop_long: bool
-) -> tuple[Integer[np.ndarray, " _"], EncodeReport]:
-    """The places of entries that have residues and fit their tracks, and the counts of the others."""
-    unfit = [(_NO_PROTEIN, residues <= 0, "found no protein, expected one", residues)]
-    for name, track in tracks.items():
-        tokens, most = residues + np.int32(2 * track.add_ends), track.max_length
-        told = f"the {name} has {{}} tokens, the track takes {most}"
-        unfit.append((f"{name} longer than {most} tokens", tokens > most, told, tokens))
-    left, dropped, first = np.ones(len(residues), bool), dict[str, int](), dict[str, tuple[str, ...]]()
-    for reason, is_out, told, numbers in unfit:
-        out = np.flatnonzero(left & is_out)
-        if len(out):
-            dropped[reason] = len(out)
-            first[reason] = tuple(
-                f"{entry_place(database, i)}: {told.format(numbers[i])}" for i in out[:_SHOWN].tolist()
-            )
-        left &= ~is_out
-    long = [messages[0] for reason, messages in first.items() if reason != _NO_PROTEIN]
-    if long and not drop_long:
-        raise FormatError(f"{long[0]}; set data.too_long=drop or crop, or raise the max_length of the tracks")
-    places = np.flatnonzero(left).astype(np.uint32 if len(residues) < 2**32 else np.int64)
-    return places, EncodeReport(seen=len(residues), kept=len(places), dropped=dropped, first=first)
 
 
 def _ids(track: Track, letters: str) -> Int32[np.ndarray, " 256"] | None:

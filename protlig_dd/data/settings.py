@@ -131,13 +131,14 @@ class MoleculeData:
 
 @settings
 class ShardData:
-    """Memory-mapped shards made by `protlig prepare shards`; lengths and symbols were settled there."""
+    """Memory-mapped shards made by `protlig prepare shards` or `protlig tokenize`; symbols were settled there. Fields as in `PairData`."""
 
     kind: Literal["shards"] = "shards"
     path: str
     validation_path: str = ""
     test_path: str = ""
     split: SplitSettings = RandomSplit(validation_fraction=0.01)
+    too_long: Literal["refuse", "drop"] = "drop"
     affinity_bins: tuple[float, ...] = ()
     limit: int = 0
     train_limit: int = 0

@@ -68,11 +68,20 @@ def find_sources(data: FileSettings, tracks: TrackSet) -> Sources:
                 label = f"{name} ({one.name})" if one.name else name
                 found[own] = Source(label=label, open=_opener(data, one, own))
         elif name:
+            _require(data, part, Path(name))
             one = FolderPart(name="", files=(Path(name),))
             _check_structures(data, one, part, tracks)
             as_it_is = is_database(Path(name)) and not structures_of(data, part)[1]
             found[part] = Source(label=name, open=_opener(data, one, part), database=Path(name) if as_it_is else None)
     return Sources(parts=found, about=about)
+
+
+def _require(data: FileSettings, part: str, path: Path) -> None:
+    """Refuse a path behind which there is nothing, before its content is asked about."""
+    if not path.exists() and not is_database(path):
+        setting = "path" if part == "train" else f"{part}_path"
+        expected = "a file, a folder or a Foldseek database" if isinstance(data, SequenceData) else "a file or a folder"
+        raise FormatError(f"data.{setting}: found nothing at '{path}', expected {expected}; correct the path")
 
 
 def _taken(folder: Folder, wanted: list[str], part: str) -> dict[str, FolderPart]:

@@ -5,6 +5,7 @@ A batch is a pure function of the step: which chains it holds depends on (seed, 
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from protlig_dd.errors import ConfigError, FormatError
 from protlig_dd.geometry.structure_io import is_structure_name, read_structure
 from protlig_dd.tokens.traces import TraceBatch, pack_traces
 
+_logger = logging.getLogger(__name__)
 _TOO_SHORT, _TOO_LONG = "chains below {} residues", "chains above {} residues"
 
 
@@ -142,7 +144,13 @@ def _from_files(path: Path, data: TraceData) -> Traces:
         if not is_structure_name(file) and not _looks_like_pdb(file):
             dropped["files that are no PDB or mmCIF"] += 1
             continue
-        for chain in read_structure(file).chains:
+        try:
+            structure = read_structure(file)
+        except FormatError as error:
+            _logger.warning("left out: %s", error)
+            dropped["files that cannot be read"] += 1
+            continue
+        for chain in structure.chains:
             coords, sequence = chain.ca[chain.has_ca], chain.sequence
             reason = _reason(len(coords), data)
             if not reason and data.distinct and sequence in seen:

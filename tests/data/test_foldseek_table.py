@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,8 @@ from protlig_dd.data.encode import Encoder, encode_records
 from protlig_dd.data.foldseek_records import read_database
 from protlig_dd.data.foldseek_table import fits, lay_over
 from protlig_dd.data.loader import Loader
-from protlig_dd.data.settings import RandomSplit, SequenceData
+from protlig_dd.data.settings import RandomSplit, SequenceData, ShardData
+from protlig_dd.data.shards import write_shards
 from protlig_dd.errors import FormatError
 from protlig_dd.tokens.settings import LigandTrack, ProteinTrack, StructureTrack
 from protlig_dd.tokens.tracks import TrackSet
@@ -123,7 +125,8 @@ def test_a_letter_outside_the_vocabulary_is_told_with_its_entry(tmp_path: Path) 
 def test_long_proteins_that_may_not_be_left_out_are_an_error(tmp_path: Path) -> None:
     path = write_database(tmp_path, [entry(0, "MKVL", "DDVD"), entry(1, "M" * 40, "D" * 40)])
     with pytest.raises(
-        FormatError, match=r"db: entry 2: the protein has 42 tokens, the track takes 30; set data.too_long=drop or crop"
+        FormatError,
+        match=r"db: entry 2: the protein has 42 tokens, the track takes 30; set data.too_long=drop, or raise",
     ):
         load(SequenceData(path=str(path), too_long="refuse"), tracks_of())
 
@@ -143,3 +146,20 @@ def test_entries_of_different_lengths_are_an_error_at_once(tmp_path: Path) -> No
     path = write_database(tmp_path, [entry(0, "MKVL", "DDVD"), entry(1, "MKV", "DDVD")])
     with pytest.raises(FormatError, match="found 4 letters of 3Di for 3 amino acids, expected as many"):
         lay_over(path, tracks_of(), drop_long=True)
+
+
+def test_shards_of_longer_proteins_than_the_tracks_take_are_counted_or_refused(tmp_path: Path) -> None:
+    path = write_database(tmp_path, [entry(0, "MKVL", "DDVD"), entry(1, "M" * 40, "D" * 40), entry(2, "MKV", "DDV")])
+    write_shards(lay_over(path, tracks_of(max_length=50), drop_long=True)[0], tmp_path / "cache", tracks_of())
+    data = ShardData(path=str(tmp_path / "cache"), split=RandomSplit(validation_fraction=0.0))
+    bundle = load(data, tracks_of())
+    assert len(bundle.train) == 2 and "  1 dropped: protein longer than 30 tokens" in bundle.report.lines()
+    with pytest.raises(FormatError, match=r"cache: example 2: the protein has 42 tokens, the track takes 30; set data"):
+        load(replace(data, too_long="refuse"), tracks_of())
+
+
+def test_a_path_with_nothing_behind_it_is_told_first(tmp_path: Path) -> None:
+    with pytest.raises(
+        FormatError, match=r"data.path: found nothing at '.*nodb', expected a file, a folder or a Foldseek"
+    ):
+        load(SequenceData(path=str(tmp_path / "nodb")), tracks_of())

@@ -225,6 +225,7 @@ def test_missing_or_idle_structures_are_told_before_reading(tmp_path, more, trac
         name: value if name == "structure_path" and value == "s" and tracks is not TRACKS else str(tmp_path / value)
         for name, value in more.items()
     }
+    fasta(tmp_path / "v", PROTEINS)
     with pytest.raises(ConfigError, match=message):
         load(data(tmp_path, **paths), tracks)
 

@@ -151,3 +151,11 @@ def test_chains_held_out_are_not_trained_on() -> None:
     assert both[0].names == both[1].names == tuple("abcdefg")
     with pytest.raises(ConfigError, match="leaves none to train on"):
         seven().split(0.99, seed=0)
+
+
+def test_a_file_that_cannot_be_read_is_told_and_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = folder_of(tmp_path / "pdb", {"a.pdb": "ACDEFGHIKL"})
+    (path / "broken.pdb.gz").write_bytes(b"no gzip")
+    found = load_traces(TraceData(path=str(path)))
+    assert found.names == ("a.pdb:A",) and found.dropped == {"files that cannot be read": 1}
+    assert "left out: " in caplog.text and "broken.pdb.gz" in caplog.text
