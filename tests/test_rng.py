@@ -224,7 +224,7 @@ def naive_race(probs: Tensor) -> Tensor:
 def test_half_precision_probabilities_are_drawn_right_by_us_and_wrong_by_the_naive_race(dtype: torch.dtype) -> None:
     """One step of 1,000 from a peaked residue: the mask opens with probability 1e-3, into rarer letters with 1e-4 in all.
 
-    Ours passes z-tests at 4 standard errors where the naive race never draws the rarer letters.
+    Ours passes z-tests at 4 standard errors where the naive race misses most or all of the rarer letters, by the version of torch.
     """
     letters = torch.tensor([0.90, 0.05, 0.03, 0.018, 0.002], dtype=torch.float64)
     probs = torch.cat([letters * 1e-3, torch.tensor([0.999], dtype=torch.float64)])
@@ -238,7 +238,7 @@ def test_half_precision_probabilities_are_drawn_right_by_us_and_wrong_by_the_nai
         assert abs(int(torch.isin(ours, torch.tensor(rows)).sum()) - want) < 4 * math.sqrt(want) + 1, rows
     rarer = num * float(truth[1:5].sum())
     missed = (int(((theirs >= 1) & (theirs < 5)).sum()) - rarer) / math.sqrt(rarer)
-    assert missed < -5, f"{missed} standard errors: {int(((theirs >= 1) & (theirs < 5)).sum())} of {rarer:.0f}"
+    assert missed < -3.5, f"{missed} standard errors: {int(((theirs >= 1) & (theirs < 5)).sum())} of {rarer:.0f}"
 
 
 def test_autocast_does_not_reach_the_draw() -> None:
