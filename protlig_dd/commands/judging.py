@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from protlig_dd.assessment import assess
-from protlig_dd.autoencoder import is_autoencoder, open_autoencoder, open_tokenizer
+from protlig_dd.autoencoder import is_autoencoder, open_autoencoder
 from protlig_dd.errors import ConfigError
 from protlig_dd.evaluation.report import write_report
 from protlig_dd.folding import assess_folding, assess_prostt5
@@ -35,8 +35,7 @@ def evaluate(options: Namespace) -> Iterator[str]:
     if options.prostt5:
         yield from assess_prostt5(run, options.prostt5, split=options.split, num=options.num)
     if options.coordinates:
-        tokenizer = open_tokenizer(options.tokenizer, device=options.device)
-        yield from assess_folding(run, Path(options.coordinates), tokenizer, split=options.split, num=options.num)
+        yield from assess_folding(run, options.coordinates, options.tokenizer, split=options.split, num=options.num)
 
 
 def report(options: Namespace) -> Iterator[str]:

@@ -86,14 +86,44 @@ def read_traces(path: Path) -> list[Trace]:
     return found
 
 
+def superposed(trace: Trace) -> tuple[Coords, Coords]:
+    """Return the prediction and the truth of a trace, the prediction moved onto the truth and both about the truth's centre."""
+    centre = trace.true.mean(0)
+    moved = superpose(trace.predicted, trace.true).apply(trace.predicted)
+    return np.asarray(moved - centre), np.asarray(trace.true - centre)
+
+
+def trace_pdb(trace: Trace) -> str:
+    """Return a trace as the text of a PDB file: C-alphas only, the prediction (chain P) superposed on the truth (chain T).
+
+    Residues are numbered from 1 and called UNK: a trace does not know them.
+    """
+    title = trace.name.encode("ascii", "replace").decode()[:60]
+    lines = [f"TITLE     {title}, P PREDICTED, T TRUE"]
+    serial = 0
+    for chain, points in zip("PT", superposed(trace), strict=True):
+        for number, (x, y, z) in enumerate(points.tolist(), 1):
+            serial += 1
+            lines.append(
+                f"ATOM  {serial % 100_000:5d}  CA  UNK {chain}{number % 10_000:4d}    {x:8.3f}{y:8.3f}{z:8.3f}{1:6.2f}{0:6.2f}          {'C':>2}"
+            )
+        serial += 1
+        lines.append(f"TER   {serial % 100_000:5d}      UNK {chain}{number % 10_000:4d}")
+    return "\n".join([*lines, "END", ""])
+
+
+def upright(trace: Trace) -> tuple[Coords, Coords]:
+    """Return the truth and the superposed prediction, turned so that the truth's longest axis stands (y) and its shortest is depth (z)."""
+    predicted, true = superposed(trace)
+    axes = np.linalg.svd(true, full_matrices=False)[2] if len(true) > 2 else np.eye(3)
+    turn = axes[[1, 0, 2]]
+    turn[2] *= np.sign(np.linalg.det(turn))  # a rotation: what is shown is no mirror image
+    return np.asarray(true @ turn.T), np.asarray(predicted @ turn.T)
+
+
 def trace_svg(trace: Trace) -> str:
     """Return the picture of one trace: the prediction over the truth, turning."""
-    moved = superpose(trace.predicted, trace.true).apply(trace.predicted)
-    centre = trace.true.mean(0)
-    axes = np.linalg.svd(trace.true - centre, full_matrices=False)[2] if len(trace.true) > 2 else np.eye(3)
-    upright = axes[[1, 0, 2]]  # the longest axis stands
-    upright[2] *= np.sign(np.linalg.det(upright))  # a rotation: what is shown is no mirror image
-    chains = [(points - centre) @ upright.T for points in (trace.true, moved)]
+    chains = upright(trace)
     radius = max(float(np.linalg.norm(points, axis=1).max()) for points in chains) or 1.0
     scale = (_SIZE / 2 - _MARGIN) / radius
     lines = "".join(_line(points * scale, colour) for points, colour in zip(chains, (_TRUE, _PREDICTED), strict=True))

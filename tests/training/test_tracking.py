@@ -18,8 +18,9 @@ import pytest
 
 from protlig_dd import errors
 from protlig_dd.errors import ConfigError, MissingDependencyError
-from protlig_dd.training import tracking
-from protlig_dd.training.tracking import JsonlTracker, TensorBoardTracker, TrackingSettings, start_tracking, wandb_mode
+from protlig_dd.training import trackers, tracking
+from protlig_dd.training.trackers import JsonlTracker, TensorBoardTracker
+from protlig_dd.training.tracking import TrackingSettings, start_tracking, wandb_mode
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:
@@ -131,7 +132,8 @@ def test_a_package_that_is_absent_is_used_only_if_asked_for(monkeypatch: pytest.
     def absent(package: str, purpose: str, *, extra: str) -> Any:
         raise MissingDependencyError(f"{purpose} needs the package '{package}'")
 
-    monkeypatch.setattr(tracking, "require", absent)
+    for module in (tracking, trackers):
+        monkeypatch.setattr(module, "require", absent)
     assert wandb_mode(TrackingSettings()) == ("off", "it is not installed")
     with pytest.raises(errors.MissingDependencyError, match="wandb"):
         wandb_mode(TrackingSettings(wandb="on"))
