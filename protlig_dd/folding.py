@@ -18,13 +18,15 @@ from protlig_dd.run import Run
 from protlig_dd.true_chains import open_true_chains
 
 
-def assess_folding(run: Run, database: str, tokenizer: str, *, split: str = "test", num: int = 0) -> Iterator[str]:
+def assess_folding(
+    run: Run, database: str = "", tokenizer: str = "", *, split: str = "test", num: int = 0
+) -> Iterator[str]:
     """Fold held-out proteins and compare with the truth; yield lines, add a section to evaluation.json, and leave traces.json.
 
     Args:
         run: an opened run whose structure track is Kanzi's.
-        database: where the proteins have their true C-alphas, under the same names.
-        tokenizer: the autoencoder that the tokens are of: a run folder, or a published file.
+        database: where the proteins have their true C-alphas, under the same names; "" takes the config's.
+        tokenizer: the autoencoder that the tokens are of: a run folder, or a published file; "" takes the config's.
         split: the part of the run's data.
         num: chains at most; 0 takes the config's.
 
@@ -33,7 +35,9 @@ def assess_folding(run: Run, database: str, tokenizer: str, *, split: str = "tes
         FormatError: for a name that the database lacks, or chains of other lengths.
     """
     table = spread(run.data.part(split), num or run.config.evaluation.num_samples)
-    where = ("--coordinates", "--tokenizer")
+    settings = run.config.evaluation
+    where = ("--coordinates", "--tokenizer") if database else ("evaluation.coordinates", "evaluation.tokenizer")
+    database, tokenizer = database or settings.coordinates, tokenizer or settings.tokenizer
     chains = open_true_chains(run.parts, table, database, tokenizer, device=run.choice.device.type, where=where)
     requests = example_requests(run.parts, table, "structure", range(len(table)))
     samples = generator_for(run, seed=run.config.seed, with_likelihood=False).generate(requests, 1)

@@ -20,6 +20,9 @@ from protlig_dd.preview import preview_hooks
 from protlig_dd.tokens.structure import split_codes
 from protlig_dd.true_chains import open_true_chains
 from tests.folding_world import MODEL, files_of, train_kanzi, write_truth, write_world
+from tests.preview_child import train_with_previews
+from tests.training.test_distributed import free_port
+from tests.training.toy import start_processes
 
 pytestmark = pytest.mark.xdist_group("folding")
 DIFFUSION = (
@@ -47,7 +50,12 @@ def run(world: Path, name: str, *overrides: str, kind: str = "causal") -> dict[i
     shape = MODEL if kind == "causal" else DIFFUSION
     config = load_experiment("structure/kanzi_tiny", [*files_of(world), *shape, *QUICK, *overrides])
     train(config, world / name, device="cpu", make_hooks=preview_hooks)
-    rows = [json.loads(line) for line in (world / name / "metrics.jsonl").read_text().splitlines()]
+    return logged(world / name)
+
+
+def logged(folder: Path) -> dict[int, dict[str, Any]]:
+    """What a run logged of samples, by step."""
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     kept = {row["step"]: {k: v for k, v in row.items() if k.startswith("samples/")} for row in rows}
     return {step: row for step, row in kept.items() if row}
 
@@ -111,6 +119,26 @@ def test_the_nulls_figure_is_that_of_the_commonest_token(world: Path) -> None:
     found = run(world, "null", kind="diffusion")
     assert found[2]["samples/null_token_accuracy"] in [pytest.approx(value) for value in expected]
     assert "samples/rmsd_mean" not in found[2], "only where the database is named"
+
+
+@pytest.mark.parametrize("kind", ["causal", pytest.param("diffusion", marks=pytest.mark.slow)])
+def test_processes_of_a_sharded_model_draw_together_and_log_once(world: Path, kind: str) -> None:
+    """None waits for another, and what is logged is what one process logs."""
+    shape = MODEL if kind == "causal" else DIFFUSION
+    given = [*files_of(world), *shape, *QUICK, *angstrom(world), "train.steps=2", "train.checkpoint_every=2"]
+    two, one = world / f"two_{kind}", world / f"one_{kind}"
+    children = start_processes(2, train_with_previews, free_port(), folder=two, overrides=[*given, "distributed=fsdp"])
+    for child in children:
+        child.join(200)
+    assert [child.exitcode for child in children] == [0, 0]
+    train_with_previews(one, [*given, "train.accumulation=2"])
+    found, expected = (logged(folder) for folder in (two, one))
+    known = {name: value for name, value in expected[2].items() if value is not None}
+    assert list(found) == [2] and found[2].keys() == expected[2].keys()
+    assert {name: found[2][name] for name in known} == pytest.approx(known, rel=1e-3)
+    assert [p.name for p in sorted((two / "samples").iterdir())] == [
+        p.name for p in sorted((one / "samples").iterdir())
+    ]
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from protlig_dd.assessment import assess
 from protlig_dd.autoencoder import is_autoencoder, open_autoencoder
 from protlig_dd.errors import ConfigError
 from protlig_dd.evaluation.report import write_report
+from protlig_dd.evaluation.tracked import track_evaluation
 from protlig_dd.folding import assess_folding, assess_prostt5
 from protlig_dd.reconstructing import assess_autoencoder
 from protlig_dd.run import open_run, read_config_file
@@ -20,10 +21,14 @@ _SHOWN = ("train/loss", "validation/nll", "speed/tokens_per_second")
 
 def evaluate(options: Namespace) -> Iterator[str]:
     """Evaluate a run on a part of its data, write evaluation.json, and print the scores beside their nulls."""
-    config = Path(options.run) / "config.yaml"
+    folder = Path(options.run)
+    config = folder / "config.yaml"
     if config.is_file() and is_autoencoder(read_config_file(config)):
-        autoencoder = open_autoencoder(options.run, device=options.device, which=options.which)
+        autoencoder = open_autoencoder(folder, device=options.device, which=options.which)
         yield from assess_autoencoder(autoencoder, num=options.num)
+        assert autoencoder.config is not None, "a run folder has a config"
+        tracking = autoencoder.config.train.tracking
+        track_evaluation(folder, tracking, step=autoencoder.step, with_traces=True)
         return
     if bool(options.coordinates) != bool(options.tokenizer):
         raise ConfigError(
@@ -34,14 +39,17 @@ def evaluate(options: Namespace) -> Iterator[str]:
     yield from assess(run, split=options.split, num=options.num, fold=options.fold)
     if options.prostt5:
         yield from assess_prostt5(run, options.prostt5, split=options.split, num=options.num)
-    if options.coordinates:
+    in_angstrom = bool(options.coordinates or run.config.evaluation.coordinates)
+    if in_angstrom:
         yield from assess_folding(run, options.coordinates, options.tokenizer, split=options.split, num=options.num)
+    track_evaluation(folder, run.config.train.tracking, step=run.step, with_traces=in_angstrom)
 
 
 def report(options: Namespace) -> Iterator[str]:
     """Write the HTML page of a run."""
     read_config_file(Path(options.run) / "config.yaml")
-    yield f"report: {write_report(Path(options.run), Path(options.out) if options.out else None)}"
+    out, viewer = (Path(given) if given else None for given in (options.out, options.viewer))
+    yield f"report: {write_report(Path(options.run), out, viewer=viewer)}"
 
 
 def runs(options: Namespace) -> Iterator[str]:

@@ -23,6 +23,7 @@ from protlig_dd.errors import ConfigError, MissingDependencyError, require
 from protlig_dd.training.trackers import JsonlTracker, TensorBoardTracker, Tracker
 
 log = logging.getLogger(__name__)
+_IDENTITY = "wandb_run.json"
 
 
 @settings
@@ -53,7 +54,7 @@ class WandbTracker:
         # Its reports about itself would keep a run waiting for 20 s at the end where the server does not answer.
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         self._wandb = require("wandb", "tracking.wandb", extra="train")
-        identity = folder / "wandb_run.json"
+        identity = folder / _IDENTITY
         if not identity.is_file():
             identity.write_text(json.dumps({"id": secrets.token_hex(4)}) + "\n", encoding="utf-8")
         run_id = json.loads(identity.read_text(encoding="utf-8"))["id"]
@@ -201,8 +202,20 @@ def start_tracking(
             trackers.append(TensorBoardTracker(folder, resumed_step))
         except MissingDependencyError as error:
             log.info("tracking.tensorboard: %s; not used", error)
+    return Tracking([*trackers, *_wandb(folder, settings, config or {})])
+
+
+def rejoin_wandb(folder: Path, settings: TrackingSettings) -> Tracking:
+    """Return a tracking that goes on in the wandb run of a trained run; of nothing where it has none, or wandb is not used now.
+
+    Raises:
+        ConfigError: if wandb is asked for and there is no key.
+    """
+    return Tracking(_wandb(folder, settings, {}) if (folder / _IDENTITY).is_file() else ())
+
+
+def _wandb(folder: Path, settings: TrackingSettings, config: Mapping[str, Any]) -> list[Tracker]:
+    """The wandb tracker, if it is used here; one line of the log says whether."""
     mode, reason = wandb_mode(settings)
     log.info("wandb: %s, %s", "not used" if mode == "off" else mode, reason)
-    if mode != "off":
-        trackers.append(WandbTracker(folder, settings, mode, config or {}))
-    return Tracking(trackers)
+    return [] if mode == "off" else [WandbTracker(folder, settings, mode, config)]
