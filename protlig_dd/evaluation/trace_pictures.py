@@ -26,7 +26,7 @@ def traces_png(traces: Sequence[Trace]) -> bytes:
         raise ValueError("traces_png: found no trace, expected one at least")
     figures = require("matplotlib.figure", "drawing traces", extra="plot")
     chosen = best_median_worst(traces)
-    figure = figures.Figure(figsize=(3.0 * len(chosen), 6.2), dpi=100, layout="constrained")
+    figure = figures.Figure(figsize=(3.0 * len(chosen), 6.2), dpi=80, layout="constrained")
     grid = figure.subplots(2, len(chosen), squeeze=False)
     for column, (word, trace) in enumerate(chosen):
         chains = upright(trace)

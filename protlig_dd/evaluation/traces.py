@@ -101,8 +101,8 @@ def trace_pdb(trace: Trace) -> str:
 
     Residues are numbered from 1 and called UNK: a trace does not know them.
     """
-    title = trace.name.encode("ascii", "replace").decode()[:60]
-    lines = [f"TITLE     {title}, P PREDICTED, T TRUE"]
+    title = " ".join(trace.name.encode("ascii", "replace").decode().split())
+    lines = [f"TITLE     {title[:44]}: P PREDICTED, T TRUE"]
     serial = 0
     for chain, points in zip("PT", superposed(trace), strict=True):
         for number, (x, y, z) in enumerate(points.tolist(), 1):
