@@ -109,6 +109,11 @@ def test_a_true_answer_is_as_far_as_the_floor_and_a_missing_one_is_no_success(wo
         np.testing.assert_allclose(alone, together, atol=1e-4)
 
 
+def test_the_precision_of_training_is_not_that_of_the_decoder(world: Path) -> None:
+    full, half = (run(world, p, f"train.precision={p}", *angstrom(world), kind="diffusion") for p in ("fp32", "bf16"))
+    assert half[2]["samples/rmsd_floor"] == full[2]["samples/rmsd_floor"]
+
+
 def test_the_nulls_figure_is_that_of_the_commonest_token(world: Path) -> None:
     lines = (world / "t_kanzi.fasta").read_text().splitlines()[1::2]
     tokens = [split_codes(line, "kanzi") for line in lines]
