@@ -178,7 +178,7 @@ def build_autoencoder(config: AutoencoderExperiment, choice: DeviceChoice) -> Ka
 
 
 def _training_flops(model: Kanzi, batch: TraceBatch) -> float:
-    return training_flops(model.forward_flops(batch.layout)) / max(batch.num_tokens, 1)
+    return training_flops(model, batch.layout) / max(batch.num_tokens, 1)
 
 
 def _validate(config: AutoencoderExperiment, held_out: Traces, model: nn.Module) -> dict[str, float]:

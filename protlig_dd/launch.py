@@ -100,7 +100,7 @@ def train(
         fingerprints=parts.fingerprints,
         hooks=make_hooks(folder, parts, choice, bundle) if make_hooks else (),
         validate=_validator(parts, bundle, choice) if len(bundle.validation) else None,
-        flops_per_token=partial(_forward_flops, model),
+        flops_per_token=partial(_flops_per_token, model),
     )
     strategy.close()
     return result
@@ -225,9 +225,9 @@ def _announce(parts: Parts, model: nn.Module, choice: DeviceChoice, bundle: Data
         log.info("%s", line)
 
 
-def _forward_flops(model: Any, batch: TrackBatch) -> float:
+def _flops_per_token(model: Any, batch: TrackBatch) -> float:
     """Training operations of a batch, a token."""
-    return training_flops(float(model.forward_flops(batch))) / max(batch.num_tokens, 1)
+    return training_flops(model, batch) / max(batch.num_tokens, 1)
 
 
 def _validator(parts: Parts, bundle: DataBundle, choice: DeviceChoice) -> Any:

@@ -16,6 +16,7 @@ from protlig_dd.run import Run
 from protlig_dd.tokens.tracks import Track
 
 _TRAINING_TEXTS = 20_000  # training examples that novelty and neighbours are looked up in
+_COUNTED = 1_000_000  # training examples whose tokens are counted for the unigram null; of more, so many evenly spread
 
 Told = tuple[Section, list[str]]
 """A section of the report, and its lines on the screen."""
@@ -48,7 +49,7 @@ def emitted(track: Track) -> frozenset[str]:
 def bounds(run: Run, table: TokenTable, split: str) -> Told:
     """The bound of each task and track beside the unigram null."""
     parts, settings = run.parts, run.config.evaluation
-    unigrams = Unigrams.of(run.data.train, parts.tracks)
+    unigrams = Unigrams.of(spread(run.data.train, _COUNTED), parts.tracks)
     scores: list[Score] = []
     for name, task in parts.tasks.tasks.items():
         complete = table.select(np.all([table.tracks[t].lengths > 0 for t in task.tracks], axis=0))

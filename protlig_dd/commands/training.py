@@ -154,7 +154,7 @@ def _costs(config: Experiment, parts: Parts, model: Any, choice: DeviceChoice, f
     )
     batches = [b for step in range(4) for b in loader.micro_batches(step)]
     tokens = sum(b.num_tokens for b in batches)
-    flops = sum(training_flops(float(model.forward_flops(b))) for b in batches) / max(tokens, 1)
+    flops = sum(training_flops(model, b) for b in batches) / max(tokens, 1)
     yield from bundle.report.lines()
     steps = config.train.steps or max(1, config.train.tokens * 4 // max(tokens, 1))
     yield f"steps: {steps:,} of about {tokens / 4:,.0f} tokens; {loader.steps_per_epoch:,} steps an epoch"

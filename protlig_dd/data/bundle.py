@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
+from protlig_dd.data import foldseek_table
 from protlig_dd.data.demo import DemoWorld, generate
 from protlig_dd.data.encode import Encoder, EncodeReport, encode_records
 from protlig_dd.data.leakage import Leakage, measure_leakage
-from protlig_dd.data.loader import keyed_order
 from protlig_dd.data.markov import MarkovChain, sequences
+from protlig_dd.data.permutation import keyed_order
 from protlig_dd.data.records import Record
 from protlig_dd.data.settings import (
     TRACKS_OF,
@@ -25,7 +26,7 @@ from protlig_dd.data.settings import (
     ShardData,
 )
 from protlig_dd.data.shards import open_shards
-from protlig_dd.data.sources import find_sources
+from protlig_dd.data.sources import Source, find_sources
 from protlig_dd.data.splits import GivenSplit, split_rows
 from protlig_dd.data.table import TokenTable
 from protlig_dd.errors import ConfigError
@@ -121,9 +122,7 @@ def load(data: DataSettings, tracks: TrackSet, seed: int = 0) -> DataBundle:
         tables, reports = {}, {}
         sources = find_sources(data, tracks)
         for part, source in sources.parts.items():
-            tables[part], reports[source.label] = encode_records(
-                source.open(), make_encoder(data, tracks, seed=seed), limit=data.limit
-            )
+            tables[part], reports[source.label] = _table_of(source, data, tracks, seed)
         about = sources.about
     parts, how = _divide(tables, tracks, data, seed)
     if isinstance(data, PairData | ShardData) and data.affinity_bins:
@@ -165,7 +164,16 @@ def read_table(data: FileSettings, path: Path, tracks: TrackSet, *, seed: int = 
     """Return the table of one file (or a folder's training part) under the settings' policies, and what became of its records."""
     data = dataclasses.replace(data, path=str(path))
     source = find_sources(data, tracks).parts["train"]
-    return encode_records(source.open(), make_encoder(data, tracks, seed=seed), limit=data.limit)
+    return _table_of(source, data, tracks, seed)
+
+
+def _table_of(source: Source, data: FileSettings, tracks: TrackSet, seed: int) -> tuple[TokenTable, EncodeReport]:
+    """The table of a source: laid over a database where that is possible, else of its records."""
+    encoder = make_encoder(data, tracks, seed=seed)
+    database, by_letters = source.database, data.unknown == "refuse" and data.too_long != "crop"
+    if database is not None and by_letters and foldseek_table.fits(database, tracks):
+        return foldseek_table.lay_over(database, tracks, drop_long=data.too_long == "drop", limit=data.limit)
+    return encode_records(source.open(), encoder, limit=data.limit)
 
 
 def _divide(

@@ -191,6 +191,25 @@ class PairedFoldseekDB:
             raise IndexError(f"{self.path}: found the row {row}, expected 0 to {len(self) - 1}")
         return row if rows is None else int(rows[row])
 
+    @property
+    def joined_rows(self) -> dict[str, Int64[np.ndarray, " N"] | None]:
+        """The rows of "protein" (amino acids) and "structure" (3Di) that belong to each row here; None where they are the same."""
+        return {"protein": self._join.aa_rows, "structure": self._join.ss_rows}
+
+    def require_equal_lengths(self) -> None:
+        """Refuse sub-databases whose entries differ in length, as far as the indices tell.
+
+        Raises:
+            FormatError: naming the first such entry.
+        """
+        joined, aa, ss = self._join, self.aa.index, self.ss.index
+        if joined.aa_rows is None and aa.lengths_digest == ss.lengths_digest:
+            return
+        own = aa.lengths if joined.aa_rows is None else aa.lengths[joined.aa_rows]
+        other = ss.lengths if joined.ss_rows is None else ss.lengths[joined.ss_rows]
+        for row in np.flatnonzero(own != other)[:1].tolist():
+            raise self._unequal(row, int(own[row]), int(other[row]))
+
     def _unequal(self, row: int, aa: int, ss: int) -> FormatError:
         reason = f"found {ss} letters of 3Di for {aa} amino acids, expected as many; the sub-databases belong to different versions"
         return self.ss.entries.fault(self.ss_row(row), reason)

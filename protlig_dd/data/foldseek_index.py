@@ -7,11 +7,8 @@ a new one. Small indices are parsed each time.
 
 from __future__ import annotations
 
-import hashlib
-import logging
 import mmap
 import os
-import tempfile
 from bisect import bisect_left
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,16 +27,15 @@ from protlig_dd.data.foldseek_sidecar import (
     UNSORTED,
     SidecarBuilder,
     digest,
+    keep_beside,
+    replacing,
     sidecar_size,
     stamp_of,
 )
 from protlig_dd.errors import FormatError
 
-SIDECAR_ENDING = ".protlig"
 SIDECAR_FROM = 1 << 20
 """Bytes of index text from which on a sidecar is kept; less is parsed in a few milliseconds."""
-
-_logger = logging.getLogger(__name__)
 
 
 class UnknownKeyError(FormatError, KeyError):
@@ -143,35 +139,8 @@ def open_index(path: Path, *, sidecar_from: int = SIDECAR_FROM) -> Index:
     stamp = stamp_of(found)
     if found.stat().st_size < sidecar_from:
         return _in_memory(path, found, stamp)
-    places = [found.with_name(found.name + SIDECAR_ENDING), _cache_place(found)]
-    for place in places:
-        index = _load(path, place, stamp)
-        if index is not None:
-            return index
-    reasons = []
-    for place in places:
-        try:
-            place.parent.mkdir(parents=True, exist_ok=True)
-            _write(found, stamp, place)
-        except OSError as error:
-            reasons.append(f"{place.parent}: {error.strerror or error}")
-            continue
-        if reasons:
-            _logger.warning("%s: the binary index is kept in %s (%s)", path, place, "; ".join(reasons))
-        index = _load(path, place, stamp)
-        if index is not None:
-            return index
-    _logger.warning(
-        "%s: the index is parsed anew by each process, no binary one can be kept (%s)", path, "; ".join(reasons)
-    )
-    return _in_memory(path, found, stamp)
-
-
-def _cache_place(source: Path) -> Path:
-    named = os.environ.get("PROTLIG_CACHE")
-    folder = Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "protlig_dd"
-    name = hashlib.blake2b(str(source.resolve()).encode(), digest_size=8).hexdigest()
-    return folder / f"{name}-{source.name}{SIDECAR_ENDING}"
+    index = keep_beside(found, lambda place: _load(path, place, stamp), lambda place: _write(found, stamp, place))
+    return _in_memory(path, found, stamp) if index is None else index
 
 
 def _in_memory(path: Path, source: Path, stamp: bytes) -> Index:
@@ -186,19 +155,12 @@ def _in_memory(path: Path, source: Path, stamp: bytes) -> Index:
 
 
 def _write(source: Path, stamp: bytes, place: Path) -> None:
-    """Write the sidecar under another name and move it into its place: another process sees it whole or not at all."""
     count = count_rows(source)
-    with tempfile.NamedTemporaryFile(dir=place.parent, prefix=f".{place.name}-", suffix=".part", delete=False) as file:
-        try:
-            for key_bytes in (4, 8):
-                file.truncate(sidecar_size(count, key_bytes))
-                if SidecarBuilder(source, stamp, file, count, key_bytes).build():
-                    break
-            file.flush()
-            os.chmod(file.name, 0o644)
-            os.replace(file.name, place)
-        finally:
-            Path(file.name).unlink(missing_ok=True)  # it is in its place by now, or was no use
+    with replacing(place) as file:
+        for key_bytes in (4, 8):
+            file.truncate(sidecar_size(count, key_bytes))
+            if SidecarBuilder(source, stamp, file, count, key_bytes).build():
+                break
 
 
 def _load(path: Path, place: Path, stamp: bytes) -> Index | None:

@@ -7,11 +7,13 @@ lookup of their parent, so both may know keys that the database does not hold.
 from __future__ import annotations
 
 import mmap
+from collections.abc import Iterator
 from pathlib import Path
 
 from protlig_dd.data.foldseek_entries import Entries
 from protlig_dd.data.foldseek_files import base_of, find_file, sibling
 from protlig_dd.data.foldseek_index import SIDECAR_FROM, UnknownKeyError
+from protlig_dd.data.foldseek_name_index import NameIndex, open_name_index
 from protlig_dd.errors import FormatError
 
 
@@ -20,13 +22,14 @@ class Names:
 
     Args:
         database: the path of a sub-database of letters; its own headers and lookup go before those of the whole.
-        sidecar_from: bytes of index text from which on a binary index is kept.
+        sidecar_from: bytes of text from which on a binary index is kept, of the headers' index and of the lookup.
     """
 
     def __init__(self, database: Path, *, sidecar_from: int = SIDECAR_FROM) -> None:
         self.database, self._sidecar_from = database, sidecar_from
         self._headers: Entries | None = None
         self._lookup: mmap.mmap | bytes | None = None
+        self._index: NameIndex | None = None
         bases = dict.fromkeys((database, base_of(database)))
         self.headers_at = next((p for b in bases if find_file(sibling(p := sibling(b, "_h"), ".index"))), None)
         lookups = [sibling(base, ".lookup") for base in bases]
@@ -67,14 +70,25 @@ class Names:
             FormatError: if there is no lookup file, or its line of that name is damaged.
         """
         text, wanted = self._text(), b"\t" + name.encode() + b"\t"
-        keys, place = [], text.find(wanted)
-        while place >= 0:
-            begin = text.rfind(b"\n", 0, place) + 1
-            number = text[begin:place]
-            if b"\t" not in number:
-                keys.append(self._number(number))
-            place = text.find(wanted, place + 1)
+        keys = []
+        for begin in self._lines_with(name.encode(), wanted, text):
+            place = text.find(b"\t", begin)
+            if text[place : place + len(wanted)] == wanted:
+                keys.append(self._number(text[begin:place]))
         return sorted(keys)
+
+    def _lines_with(self, name: bytes, wanted: bytes, text: mmap.mmap | bytes) -> Iterator[int]:
+        """Where lines begin that may hold a name; all that do are among them."""
+        if len(text) >= self._sidecar_from:
+            if self._index is None:
+                assert self.lookup_at is not None
+                self._index = open_name_index(find_file(self.lookup_at) or self.lookup_at)
+            yield from self._index.lines_of(name)
+            return
+        place = text.find(wanted)
+        while place >= 0:
+            yield text.rfind(b"\n", 0, place) + 1
+            place = text.find(wanted, place + 1)
 
     def _number(self, field: bytes) -> int:
         if not (field.isdigit() and len(field) < 19):

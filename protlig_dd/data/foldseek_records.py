@@ -58,4 +58,14 @@ def _pairs(path: Path, pairs: PairedFoldseekDB, rows: Int64[np.ndarray, " b"]) -
 
 
 def _record(path: Path, database: FoldseekDB | PairedFoldseekDB, row: int, texts: dict[str, str]) -> Record:
-    return Record(where=f"{path}: entry {row + 1}", texts=texts, name=database.name(row).split(" ")[0])
+    return Record(where=entry_place(path, row), texts=texts, name=entry_name(database, row))
+
+
+def entry_place(path: Path, row: int) -> str:
+    """Return where an entry stands, for messages: entries are counted from 1 in the order of their keys."""
+    return f"{path}: entry {row + 1}"
+
+
+def entry_name(database: FoldseekDB | PairedFoldseekDB, row: int) -> str:
+    """Return what an example made of an entry is called: the first word of its header."""
+    return database.name(row).split(" ")[0]

@@ -34,7 +34,7 @@ def count_rows(path: Path) -> int:
     return count
 
 
-def _chunks(path: Path) -> Iterator[bytes]:
+def text_chunks(path: Path) -> Iterator[bytes]:
     """Yield whole lines, many at a time; only the last chunk may lack its newline."""
     rest = b""
     with path.open("rb", buffering=0) as file:
@@ -59,7 +59,7 @@ def read_rows(path: Path) -> Iterator[Numbers]:
         FormatError: at the first line that is not three numbers, with its place and what it holds.
     """
     line = 1
-    for chunk in _chunks(path):
+    for chunk in text_chunks(path):
         numbers = _parse(chunk)
         if numbers is None:
             raise FormatError(next(_faults(path, chunk, line)))
@@ -70,7 +70,7 @@ def read_rows(path: Path) -> Iterator[Numbers]:
 def row_faults(path: Path) -> Iterator[str]:
     """Yield what is wrong with each line of an index that is no row."""
     line = 1
-    for chunk in _chunks(path):
+    for chunk in text_chunks(path):
         if _parse(chunk) is None:
             yield from _faults(path, chunk, line)
         line += chunk.count(b"\n")

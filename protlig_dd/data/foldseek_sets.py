@@ -17,8 +17,7 @@ from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 from protlig_dd.data.foldseek_db import PairedFoldseekDB
 from protlig_dd.data.foldseek_selection import Choice, Selection
-from protlig_dd.data.loader import keyed_order
-from protlig_dd.data.permutation import permuted
+from protlig_dd.data.permutation import keyed_order, permuted
 from protlig_dd.errors import ConfigError
 
 Example = dict[str, Any]

@@ -1,11 +1,16 @@
-"""The binary form of a Foldseek index: a header, then offsets, keys and lengths as arrays. How it is written, and its layout."""
+"""Binary forms of a database's text files: where they are kept, and that of an index: a header, then offsets, keys and lengths as arrays."""
 
 from __future__ import annotations
 
 import hashlib
+import logging
+import os
 import struct
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from jaxtyping import Bool, Int
@@ -13,6 +18,7 @@ from jaxtyping import Bool, Int
 from protlig_dd.data.foldseek_rows import Numbers, read_rows
 from protlig_dd.errors import FormatError
 
+SIDECAR_ENDING = ".protlig"
 MAGIC = b"PLFSIDX1"
 # magic, stamp of the text, rows, flags, bytes a key, end of the furthest entry, its start, least and largest length, digests of keys, lengths and starts
 HEADER = struct.Struct("<8s32sQIIqqqq16s16s16s")
@@ -20,6 +26,9 @@ DIGEST = 16
 ARRAYS_AT = 192
 UNSORTED, DENSE = 1, 2
 _END = 4096  # bytes
+
+_T = TypeVar("_T")
+_logger = logging.getLogger(__name__)
 
 
 def stamp_of(source: Path) -> bytes:
@@ -43,6 +52,60 @@ def sidecar_size(count: int, key_bytes: int) -> int:
 def digest(data: bytes) -> bytes:
     """Return what tells two pieces of data apart."""
     return hashlib.blake2b(data, digest_size=DIGEST).digest()
+
+
+def keep_beside(source: Path, load: Callable[[Path], _T | None], write: Callable[[Path], None]) -> _T | None:
+    """Return the binary form of a text, which is made if there is no valid one; None, and a line of the log, if none can be kept.
+
+    It lies beside the text, or in a cache folder ($PROTLIG_CACHE, else that of the user) if it cannot be written there.
+
+    Args:
+        source: the text.
+        load: opens a binary form, or says that it is not one of this text.
+        write: makes one.
+    """
+    places = [source.with_name(source.name + SIDECAR_ENDING), _cache_place(source)]
+    for place in places:
+        found = load(place)
+        if found is not None:
+            return found
+    reasons = []
+    for place in places:
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            write(place)
+        except OSError as error:
+            reasons.append(f"{place.parent}: {error.strerror or error}")
+            continue
+        if reasons:
+            _logger.warning("%s: its binary form is kept in %s (%s)", source, place, "; ".join(reasons))
+        found = load(place)
+        if found is not None:
+            return found
+    _logger.warning(
+        "%s: it is parsed anew by each process, no binary form can be kept (%s)", source, "; ".join(reasons)
+    )
+    return None
+
+
+def _cache_place(source: Path) -> Path:
+    named = os.environ.get("PROTLIG_CACHE")
+    folder = Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "protlig_dd"
+    name = hashlib.blake2b(str(source.resolve()).encode(), digest_size=8).hexdigest()
+    return folder / f"{name}-{source.name}{SIDECAR_ENDING}"
+
+
+@contextmanager
+def replacing(place: Path) -> Iterator[Any]:
+    """Open a file under another name and move it into its place at the end: another process sees it whole or not at all."""
+    with tempfile.NamedTemporaryFile(dir=place.parent, prefix=f".{place.name}-", suffix=".part", delete=False) as file:
+        try:
+            yield file
+            file.flush()
+            os.chmod(file.name, 0o644)
+            os.replace(file.name, place)
+        finally:
+            Path(file.name).unlink(missing_ok=True)  # it is in its place by now, or was no use
 
 
 class SidecarBuilder:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from protlig_dd.data.loader import keyed_order
+from protlig_dd.data.permutation import keyed_order, permuted
 from protlig_dd.data.similarity import KmerIndex, align_identity
-from protlig_dd.data.table import TokenColumn, TokenTable
+from protlig_dd.data.table import Column, TokenTable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +22,7 @@ class Leakage:
         proteins: distinct validation proteins compared, of how many.
         exact_proteins: fraction of the validation examples whose protein stands in training.
         exact_ligands: likewise for ligands.
+        sampled: training examples that were looked at, of how many, where that was not all.
     """
 
     identity: tuple[float, float, float, float] | None = None
@@ -29,6 +30,7 @@ class Leakage:
     proteins: tuple[int, int] = (0, 0)
     exact_proteins: float | None = None
     exact_ligands: float | None = None
+    sampled: tuple[int, int] | None = None
 
     def line(self) -> str:
         """Return the leakage in one line."""
@@ -43,7 +45,8 @@ class Leakage:
             parts.append(f"{self.exact_proteins:.1%} of validation proteins stand in training")
         if self.exact_ligands is not None:
             parts.append(f"{self.exact_ligands:.1%} of validation ligands stand in training")
-        return "leakage: " + ("; ".join(parts) or "nothing to compare")
+        within = f" (in {self.sampled[0]} of {self.sampled[1]} training examples)" if self.sampled else ""
+        return f"leakage{within}: " + ("; ".join(parts) or "nothing to compare")
 
 
 def measure_leakage(
@@ -54,6 +57,7 @@ def measure_leakage(
     seed: int = 0,
     compared: int = 100,
     among: int = 20_000,
+    most: int = 300_000,
 ) -> Leakage:
     """Return the leakage line's numbers.
 
@@ -64,7 +68,10 @@ def measure_leakage(
         seed: which proteins are compared, if there are more.
         compared: the most distinct validation proteins to align.
         among: the most distinct training proteins to search. Exact copies are counted over all.
+        most: training examples, and validation examples, that are read; of more, so many in a keyed order, and the line says so.
     """
+    sampled = (most, len(train)) if len(train) > most else None
+    train, validation = (_some(part, most, seed) for part in (train, validation))
     exact = {
         t: _exact_fraction(train.tracks[t], validation.tracks[t]) for t in ("protein", "ligand") if t in train.tracks
     }
@@ -72,7 +79,7 @@ def measure_leakage(
         _distinct(part.tracks["protein"]) if "protein" in part.tracks else [] for part in (train, validation)
     )
     if not known or not asked:
-        return Leakage(exact_proteins=exact.get("protein"), exact_ligands=exact.get("ligand"))
+        return Leakage(exact_proteins=exact.get("protein"), exact_ligands=exact.get("ligand"), sampled=sampled)
     known = [
         known[i][ends : len(known[i]) - ends] for i in keyed_order(seed, "leakage", "train", size=len(known))[:among]
     ]
@@ -95,10 +102,18 @@ def measure_leakage(
         proteins=(len(picked), len(asked)),
         exact_proteins=exact.get("protein"),
         exact_ligands=exact.get("ligand"),
+        sampled=sampled,
     )
 
 
-def _distinct(column: TokenColumn) -> list[np.ndarray]:
+def _some(table: TokenTable, most: int, seed: int) -> TokenTable:
+    if len(table) <= most:
+        return table
+    places = permuted(np.arange(most), size=len(table), seed=seed, names=("leakage", "sample"))
+    return table.select(np.sort(places))
+
+
+def _distinct(column: Column) -> list[np.ndarray]:
     rows = np.flatnonzero(column.lengths)
     return [
         np.frombuffer(b, np.int32)
@@ -106,7 +121,7 @@ def _distinct(column: TokenColumn) -> list[np.ndarray]:
     ]
 
 
-def _exact_fraction(train: TokenColumn, validation: TokenColumn) -> float | None:
+def _exact_fraction(train: Column, validation: Column) -> float | None:
     known = {protein.tobytes() for protein in _distinct(train)}
     rows: Sequence[int] = np.flatnonzero(validation.lengths).tolist()
     if not rows:

@@ -20,22 +20,17 @@ import numpy as np
 import torch
 from jaxtyping import Int64
 
+from protlig_dd.data.permutation import keyed_order, permuted
 from protlig_dd.data.table import TokenTable
 from protlig_dd.errors import ConfigError
-from protlig_dd.rng import Draws
 from protlig_dd.tokens.tracks import Layout, TrackBatch, TrackSet, TrackTokens
 
 Ids = Int64[np.ndarray, " _"]
 _BATCHES_A_WINDOW = (
     32  # examples are sorted by length within so many batches: similar lengths inside, any mixture across
 )
-
-
-def keyed_order(seed: int, *names: str | int, size: int) -> Int64[np.ndarray, " {size}"]:
-    """Return a permutation of 0 .. size - 1 that depends on the seed and the names only, on every platform and version."""
-    bits = Draws.root(seed, *names).fold_in(torch.arange(size)).bits()
-    order: np.ndarray = torch.argsort(bits, stable=True).numpy()
-    return order
+_LISTED = 1 << 22
+"""Examples up to which an epoch's order is held as a list; of more, each place is computed when its batch is drawn."""
 
 
 class Loader:
@@ -148,8 +143,15 @@ class Loader:
             return np.arange(place * self.batch_size, min((place + 1) * self.batch_size, count)) + epoch * count
         stream = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
         epochs, places = stream // count, stream % count
-        pieces = [self._plan(int(e))[0][places[epochs == e]] + e * count for e in np.unique(epochs)]
+        pieces = [self._shuffled(int(e), places[epochs == e]) + e * count for e in np.unique(epochs)]
         return np.concatenate(pieces)
+
+    def _shuffled(self, epoch: int, places: Ids) -> Ids:
+        """Return which examples stand at some places of an epoch."""
+        if len(self.table) > _LISTED:
+            return permuted(places, size=len(self.table), seed=self.seed, names=("epoch", epoch))
+        order: Ids = self._plan(epoch)[0]
+        return np.asarray(order[places])
 
     def _plan(self, epoch: int) -> tuple[Ids, Ids]:
         """Return the order of an epoch and where its batches are cut (the plans of two epochs are kept)."""

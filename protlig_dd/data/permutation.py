@@ -1,8 +1,8 @@
-"""Any place of a keyed permutation without the permutation: the order of 67 million rows in no memory.
+"""Keyed permutations: as an array, and any place of one without the array, for the order of 67 million rows in no memory.
 
-`keyed_order` (in `loader`) makes a whole permutation as an array. Here each place is computed by itself, through a Feistel network whose
-round function is the package's counter-based generator, on the smallest even number of bits that holds the size; a place that leaves the
-range is sent through again until it is back inside (Black and Rogaway 2002, "cycle walking"), which keeps it a permutation.
+`permuted` computes each place by itself, through a Feistel network whose round function is the package's counter-based generator, on the
+smallest even number of bits that holds the size; a place that leaves the range is sent through again until it is back inside (Black and
+Rogaway 2002, "cycle walking"), which keeps it a permutation.
 """
 
 from __future__ import annotations
@@ -11,11 +11,17 @@ import numpy as np
 import torch
 from jaxtyping import Int64
 
-from protlig_dd.data.loader import keyed_order
 from protlig_dd.rng import Draws
 
 _ROUNDS = 6
 _SMALL = 1 << 12  # below it there are few bits to mix, and the array is nothing
+
+
+def keyed_order(seed: int, *names: str | int, size: int) -> Int64[np.ndarray, " {size}"]:
+    """Return a permutation of 0 .. size - 1 that depends on the seed and the names only, on every platform and version."""
+    bits = Draws.root(seed, *names).fold_in(torch.arange(size)).bits()
+    order: np.ndarray = torch.argsort(bits, stable=True).numpy()
+    return order
 
 
 def permuted(

@@ -82,7 +82,8 @@ class SequenceData:
     Args:
         path: a file; a Foldseek database (its name without any ending), whose 3Di letters fill a track "structure"; or a folder: a
             dataset saved by `save_to_disk`, files named after their parts, or `consensus.fasta` with `splits.json`. A folder's own parts
-            are the split, whatever `split` says.
+            are the split, whatever `split` says. A database is not read ahead, however large: letters become tokens when a batch is
+            drawn. Only `too_long: crop` and `unknown: drop`, which depend on the letters of every entry, read it into memory.
         structure_path, validation_structure_path, test_structure_path: for a track "structure", the FASTA file of structure tokens
             whose names are those of the proteins in `path`, `validation_path` and `test_path`: 3Di letters, or four-digit codes with
             commas. A table may have them in a column instead (`columns.structure`).

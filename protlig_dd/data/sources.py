@@ -23,10 +23,17 @@ from protlig_dd.tokens.tracks import TrackSet
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """The records of one part of a run: `label` says where they stand, `open` yields them from the beginning."""
+    """The records of one part of a run.
+
+    Args:
+        label: where they stand.
+        open: yields them from the beginning.
+        database: the Foldseek database whose entries they are, as they are; None for anything else.
+    """
 
     label: str
     open: Callable[[], Iterator[Record]]
+    database: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +70,8 @@ def find_sources(data: FileSettings, tracks: TrackSet) -> Sources:
         elif name:
             one = FolderPart(name="", files=(Path(name),))
             _check_structures(data, one, part, tracks)
-            found[part] = Source(label=name, open=_opener(data, one, part))
+            as_it_is = is_database(Path(name)) and not structures_of(data, part)[1]
+            found[part] = Source(label=name, open=_opener(data, one, part), database=Path(name) if as_it_is else None)
     return Sources(parts=found, about=about)
 
 

@@ -10,9 +10,9 @@ from jaxtyping import Int64
 
 from protlig_dd.config import settings
 from protlig_dd.data.encode import SPLIT_CODES
-from protlig_dd.data.loader import keyed_order
+from protlig_dd.data.permutation import keyed_order
 from protlig_dd.data.similarity import cluster_proteins
-from protlig_dd.data.table import TokenColumn, TokenTable
+from protlig_dd.data.table import Column, TokenTable
 from protlig_dd.errors import ConfigError, require
 from protlig_dd.tokens.tracks import Track, TrackSet
 
@@ -113,8 +113,9 @@ def split_rows(table: TokenTable, tracks: TrackSet, how: SplitSettings, *, seed:
     if isinstance(how, GivenSplit):
         return _given(table, how, seed)
     if isinstance(how, RandomSplit):
-        groups = np.arange(len(table))
-    elif isinstance(how, ScaffoldSplit):
+        parts = _deal_singly(len(table), (how.validation_fraction, how.test_fraction), seed=seed, kind=how.kind)
+        return Split(train=parts[0], validation=parts[1], test=parts[2], how=f"random over {len(table)} examples")
+    if isinstance(how, ScaffoldSplit):
         groups = scaffold_groups(_column(table, "ligand", how.kind), tracks["ligand"])
     else:
         column = _column(table, "protein", how.kind)
@@ -125,16 +126,11 @@ def split_rows(table: TokenTable, tracks: TrackSet, how: SplitSettings, *, seed:
             groups = cluster_proteins(proteins, how.identity)[groups]
     parts = _deal(groups, (how.validation_fraction, how.test_fraction), seed=seed, kind=how.kind)
     count = len(np.unique(groups))
-    words = {
-        "random": "examples",
-        "protein": "distinct proteins",
-        "scaffold": "scaffolds",
-        "cluster": "protein clusters",
-    }[how.kind]
+    words = {"protein": "distinct proteins", "scaffold": "scaffolds", "cluster": "protein clusters"}[how.kind]
     return Split(train=parts[0], validation=parts[1], test=parts[2], how=f"{how.kind} over {count} {words}")
 
 
-def _column(table: TokenTable, track: str, kind: str) -> TokenColumn:
+def _column(table: TokenTable, track: str, kind: str) -> Column:
     if track not in table.tracks:
         raise ConfigError(f"data.split.kind: found '{kind}', the data have no track '{track}'; use kind=random")
     return table.tracks[track]
@@ -154,10 +150,20 @@ def _given(table: TokenTable, how: GivenSplit, seed: int) -> Split:
     ] * bool(other)
     train, validation = rows["train"], rows["validation"]
     if len(validation) == 0 and how.validation_fraction > 0:
-        train, validation, _ = _deal(np.arange(len(train)), (how.validation_fraction, 0.0), seed=seed, kind="given")
+        train, validation, _ = _deal_singly(len(train), (how.validation_fraction, 0.0), seed=seed, kind="given")
         train, validation = rows["train"][train], rows["train"][validation]
         notes.append(f"{len(validation)} training rows at random for validation")
     return Split(train=train, validation=validation, test=rows["test"], how="; ".join(["given by the file", *notes]))
+
+
+def _deal_singly(count: int, fractions: tuple[float, float], *, seed: int, kind: str) -> tuple[Rows, Rows, Rows]:
+    """Deal rows, in keyed order, to validation and test until they are full, the rest to training: `_deal` of groups of one."""
+    order = keyed_order(seed, "split", kind, size=count)
+    rooms = [round(fraction * count) or int(fraction > 0) for fraction in fractions]
+    if sum(rooms) >= count:
+        raise ConfigError(f"data.split: a {kind} split of {count} rows leaves nothing to train on; use more data")
+    validation, test, train = np.split(order, np.cumsum(rooms))
+    return np.sort(train), np.sort(validation), np.sort(test)
 
 
 def _deal(groups: Rows, fractions: tuple[float, float], *, seed: int, kind: str) -> tuple[Rows, Rows, Rows]:
@@ -187,7 +193,7 @@ def _deal(groups: Rows, fractions: tuple[float, float], *, seed: int, kind: str)
     return np.flatnonzero(rows == 0), np.flatnonzero(rows == 1), np.flatnonzero(rows == 2)
 
 
-def same_sequence_groups(column: TokenColumn) -> Rows:
+def same_sequence_groups(column: Column) -> Rows:
     """Return a number for each example, equal for equal token sequences."""
     seen: dict[bytes, int] = {}
     return np.array(
@@ -195,7 +201,7 @@ def same_sequence_groups(column: TokenColumn) -> Rows:
     )
 
 
-def scaffold_groups(column: TokenColumn, track: Track) -> Rows:
+def scaffold_groups(column: Column, track: Track) -> Rows:
     """Return a number for each molecule, equal for equal Bemis-Murcko scaffolds; a SMILES that RDKit cannot read is its own."""
     chem = require("rdkit.Chem", "splitting by scaffold", extra="ligand")
     murcko = require("rdkit.Chem.Scaffolds.MurckoScaffold", "splitting by scaffold", extra="ligand")

@@ -1,19 +1,56 @@
 """Token tables: many examples of several tracks as flat arrays, in memory or memory-mapped.
 
-What lives here: the value. How it is made from records stands in `encode.py`, how it is stored on disk in `shards.py`, and how batches
-are drawn from it in `loader.py`. A track that an example lacks has length 0.
+What lives here: the value. How it is made from records stands in `encode.py`, how it is stored on disk in `shards.py`, how it is laid over a
+Foldseek database in `foldseek_table.py`, and how batches are drawn from it in `loader.py`. A track that an example lacks has length 0.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int, Int32, Int64, Shaped
 
 Rows = Int[np.ndarray, " r"]
+
+
+@runtime_checkable
+class Column(Protocol):
+    """The tokens of one track for N examples, wherever they are."""
+
+    @property
+    def lengths(self) -> Int[np.ndarray, " N"]:
+        """How many tokens each example has; 0 where it lacks the track."""
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of all examples."""
+
+    def __len__(self) -> int:
+        """Return N."""
+
+    def gather(self, rows: Rows) -> Int32[np.ndarray, " n"]:
+        """Return the tokens of some examples end to end, in the order asked for."""
+
+    def select(self, rows: Rows) -> Column:
+        """Return the column of some examples, sharing the tokens."""
+
+
+@runtime_checkable
+class Names(Protocol):
+    """What N examples are called: an array, or what looks a name up when it is asked for."""
+
+    def __len__(self) -> int:
+        """Return N."""
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the names."""
+
+    def __getitem__(self, rows: Any) -> Any:
+        """Return one name, or the names of some examples."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -95,9 +132,9 @@ class TokenTable:
         names: what each example is called, or None.
     """
 
-    tracks: dict[str, TokenColumn]
+    tracks: dict[str, Column]
     labels: dict[str, Shaped[np.ndarray, " N"]] = field(default_factory=dict)
-    names: Shaped[np.ndarray, " N"] | None = None
+    names: Names | None = None
 
     def __post_init__(self) -> None:
         sizes = {name: len(column) for name, column in self.tracks.items()} | {
@@ -126,7 +163,7 @@ class TokenTable:
             labels: numbers for each example, by name.
             names: what each example is called.
         """
-        columns = {}
+        columns = dict[str, Column]()
         for track in tracks:
             rows = [np.asarray(example.get(track, ()), dtype=np.int32) for example in examples]
             offsets = np.cumsum([0, *map(len, rows)], dtype=np.int64)

@@ -17,7 +17,7 @@ from jaxtyping import Float, Int64
 from protlig_dd.config import settings
 from protlig_dd.data.foldseek_db import FoldseekDB
 from protlig_dd.data.foldseek_records import is_database
-from protlig_dd.data.loader import keyed_order
+from protlig_dd.data.permutation import keyed_order
 from protlig_dd.errors import ConfigError, FormatError
 from protlig_dd.geometry.structure_io import is_structure_name, read_structure
 from protlig_dd.tokens.traces import TraceBatch, pack_traces

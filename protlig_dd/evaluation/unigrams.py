@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from protlig_dd.data.table import TokenColumn, TokenTable
+from protlig_dd.data.table import Column, TokenTable
 from protlig_dd.tokens.tracks import Track, TrackSet
 
 _ROWS_AT_ONCE = 65_536
@@ -38,7 +38,7 @@ class Unigrams:
         return np.bincount(example, weights=nats, minlength=len(num_tokens)).astype(np.float64)
 
 
-def _log_frequencies(column: TokenColumn, track: Track) -> Float[np.ndarray, " k"]:
+def _log_frequencies(column: Column, track: Track) -> Float[np.ndarray, " k"]:
     emittable = list(track.vocabulary.emittable_ids)
     counts = np.zeros(track.vocabulary.num_rows)
     for start in range(0, len(column), _ROWS_AT_ONCE):

@@ -152,7 +152,7 @@ class Causal(nn.Module):
 
     def __init__(self, config: CausalSettings, llama: Any, backend: Backend, *, num_rows: int, num_new: int) -> None:
         super().__init__()
-        self.backend, self.num_rows = backend, num_rows
+        self.backend, self.num_rows, self._num_new = backend, num_rows, num_new
         self.llama = llama
         self.new_rows: NewRows | None = None
         if config.lora is not None:
@@ -212,12 +212,21 @@ class Causal(nn.Module):
         """Return the operations of one forward pass in training: a head on the structure tokens, half of all pairs in attention."""
         config = self.llama.config
         lengths = [sum(pair) for pair in zip(*(t.layout.lengths for t in batch.tracks.values()), strict=True)]
-        learned = batch.tracks["structure"].layout.num_tokens
         width = config.head_dim * config.num_attention_heads
         attended = config.num_hidden_layers * attention_flops(width, sum(n * (n + 1) // 2 for n in lengths))
-        return float(
-            linear_flops(self.llama.model) * sum(lengths) + 2 * self.num_rows * config.hidden_size * learned + attended
-        )
+        head = linear_flops(self.llama.lm_head) + (2 * config.hidden_size * self._num_new if self.new_rows else 0)
+        return float(linear_flops(self.llama.model) * sum(lengths) + head * _learned(batch) + attended)
+
+    def frozen_flops(self, batch: TrackBatch) -> float:
+        """Return those of the operations whose weights are not trained: a base beside adapters."""
+        tokens = sum(track.layout.num_tokens for track in batch.tracks.values())
+        head = linear_flops(self.llama.lm_head, frozen_only=True)
+        return float(linear_flops(self.llama.model, frozen_only=True) * tokens + head * _learned(batch))
+
+
+def _learned(batch: TrackBatch) -> int:
+    """Structure tokens and ends: what the head is asked for."""
+    return batch.tracks["structure"].layout.num_tokens
 
 
 def _packed_attention(

@@ -6,15 +6,25 @@ activations, softmax, rotary, embeddings and the per-example adaLN products, tog
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import nn
 
 
-def linear_flops(module: nn.Module, *, per_example: tuple[str, ...] = ()) -> int:
-    """Return the operations per token of all Linear layers in a module, leaving out those whose name contains a given word."""
+def linear_flops(module: nn.Module, *, per_example: tuple[str, ...] = (), frozen_only: bool = False) -> int:
+    """Return the operations per token of all Linear layers in a module.
+
+    Args:
+        module: whose layers are counted, by their sizes: a weight may be packed, or sharded away.
+        per_example: layers whose name contains one of these words are left out.
+        frozen_only: count only those whose weights are not trained.
+    """
     return sum(
-        2 * layer.weight.numel()
+        2 * layer.in_features * layer.out_features
         for name, layer in module.named_modules()
-        if isinstance(layer, nn.Linear) and not any(word in name.split(".") for word in per_example)
+        if isinstance(layer, nn.Linear)
+        and not any(word in name.split(".") for word in per_example)
+        and not (frozen_only and layer.weight.requires_grad)
     )
 
 
@@ -23,6 +33,12 @@ def attention_flops(hidden_size: int, num_pairs: int) -> int:
     return 4 * hidden_size * num_pairs
 
 
-def training_flops(forward: float) -> float:
-    """Return the operations of forward and backward: three times the forward."""
-    return 3 * forward
+def training_flops(model: Any, batch: Any) -> float:
+    """Return the operations of forward and backward on a batch: three times the forward, less the gradients of frozen weights.
+
+    Args:
+        model: has `forward_flops(batch)`; one that trains beside frozen products also `frozen_flops(batch)`, their forward operations.
+        batch: what the two take.
+    """
+    frozen = float(model.frozen_flops(batch)) if hasattr(model, "frozen_flops") else 0.0
+    return 3 * float(model.forward_flops(batch)) - frozen

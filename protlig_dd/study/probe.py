@@ -53,7 +53,7 @@ def look(config: Experiment, bundle: DataBundle) -> Batches:
     loader, model = loader_of(config, bundle), build_empty(config)
     batches = [batch for step in range(_LOOKED_AT) for batch in loader.micro_batches(step)]
     tokens = sum(batch.num_tokens for batch in batches)
-    flops = sum(training_flops(float(model.forward_flops(batch))) for batch in batches)
+    flops = sum(training_flops(model, batch) for batch in batches)
     return Batches(tokens_per_step=tokens / _LOOKED_AT, flops_per_token=flops / max(tokens, 1))
 
 

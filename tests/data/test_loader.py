@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from protlig_dd.data.loader import Loader, keyed_order
+from protlig_dd.data.loader import Loader
+from protlig_dd.data.permutation import keyed_order
 from protlig_dd.data.table import TokenTable
 from protlig_dd.errors import ConfigError
 from protlig_dd.tokens.settings import LigandTrack, ProteinTrack
@@ -214,3 +215,14 @@ def test_leaving_prefetch_stops_its_thread_and_failures_come_through(table, monk
     monkeypatch.setattr(loader, "global_batch", lambda step: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         next(loader.prefetch(0, 3))
+
+
+def test_an_epoch_without_a_list_of_its_order_meets_every_example_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("protlig_dd.data.loader._LISTED", 4100)
+    table = TokenTable.from_examples([{"protein": [5 + i % 20]} for i in range(4200)], ["protein"])
+    loader = Loader(table, {"protein": TRACKS["protein"]}, batch_size=600, seed=3)
+    epochs = [np.concatenate([loader.global_batch(s) for s in range(7 * e, 7 * e + 7)]) for e in (0, 1)]
+    assert loader._plans == {}, "a list was made"
+    for e, ids in enumerate(epochs):
+        assert np.array_equal(np.sort(ids), np.arange(4200) + 4200 * e)
+    assert not np.array_equal(epochs[0], epochs[1] - 4200) and not np.array_equal(epochs[0], np.sort(epochs[0]))

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protlig_dd.data.encode import Encoder, encode_records
-from protlig_dd.data.leakage import measure_leakage
+from protlig_dd.data.leakage import _some, measure_leakage
 from protlig_dd.data.records import Record
 from protlig_dd.data.similarity import KmerIndex, align_identity, cluster_proteins
 from protlig_dd.data.splits import (
@@ -172,3 +172,7 @@ def test_leakage_tells_copies_relatives_and_strangers_apart(families):
     assert copied.identity == (1, 1, 1, 1) and copied.exact_proteins == 1
     assert cold.null_identity < 0.35
     assert cold.line().startswith("leakage: identity of validation proteins to the nearest training protein: median 0.")
+    few = measure_leakage(table, table.select([3, 50]), most=40)
+    assert few.line().startswith("leakage (in 40 of 96 training examples): ") and copied.sampled is None
+    read = [part.tracks["protein"].num_tokens for part in (table, _some(table, 40, 0))]
+    assert len(_some(table, 40, 0)) == 40 and read[1] < read[0]

@@ -31,19 +31,26 @@ def byte_level_tokenizer(letters: str, *, adds_begin: bool) -> Any:
 
 
 def write_base(
-    folder: Path, *, letters: str = LETTERS, adds_begin: bool = True, spare_rows: int = 0, tied: bool = False
+    folder: Path,
+    *,
+    letters: str = LETTERS,
+    adds_begin: bool = True,
+    spare_rows: int = 0,
+    tied: bool = False,
+    shape: dict[str, Any] | None = None,
 ) -> Path:
     """Write a random Llama and its tokenizer; its tables may have rows that no token uses."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
+    shape = shape or SHAPE
     tokenizer = byte_level_tokenizer(letters, adds_begin=adds_begin)
     config = LlamaConfig(
         vocab_size=len(tokenizer) + spare_rows,
-        hidden_size=SHAPE["hidden_size"],
-        num_attention_heads=SHAPE["num_heads"],
-        num_key_value_heads=SHAPE["num_kv_heads"],
-        num_hidden_layers=SHAPE["num_blocks"],
-        intermediate_size=SHAPE["inner_size"],
+        hidden_size=shape["hidden_size"],
+        num_attention_heads=shape["num_heads"],
+        num_key_value_heads=shape["num_kv_heads"],
+        num_hidden_layers=shape["num_blocks"],
+        intermediate_size=shape["inner_size"],
         tie_word_embeddings=tied,
         bos_token_id=0,
         eos_token_id=1,

@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from protlig_dd.errors import CheckpointError, ConfigError, MissingDependencyError
 from protlig_dd.experiment import count_parameters
 from protlig_dd.models.bases import base_vocabulary, extended_tokenizer, minimal_tokenizer
 from protlig_dd.models.causal import Causal, CausalSettings
 from protlig_dd.models.causal_lora import CausalLora
+from protlig_dd.nn.flops import linear_flops
 from protlig_dd.tokens.causal import CausalVocabulary, minimal_symbols, pack_sequences
 from protlig_dd.tokens.settings import StructureTrack
 from tests.models.small_bases import LETTERS, SHAPE, write_base
@@ -29,7 +31,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def settings(base: Path, **changes: Any) -> CausalSettings:
-    return CausalSettings(**SHAPE, base=str(base), **{"base_dtype": "fp32", "lora": ADAPTERS, **changes})
+    return CausalSettings(**{**SHAPE, "base": str(base), "base_dtype": "fp32", "lora": ADAPTERS, **changes})
 
 
 def built(base: Path, **changes: Any) -> tuple[Causal, CausalVocabulary]:
@@ -195,12 +197,14 @@ def test_four_bits_need_their_package(base: Path, monkeypatch: pytest.MonkeyPatc
         settings(base, base_dtype="4bit").build(TRACKS, "reference")
 
 
-def test_adapters_train_beside_four_bits(base: Path) -> None:
+def test_adapters_train_beside_four_bits(tmp_path: Path) -> None:
     pytest.importorskip("bitsandbytes", reason="4bit weights come with protlig_dd[quant]")
-    model, vocabulary = built(base, base_dtype="4bit")
+    shape = {**SHAPE, "hidden_size": 64, "inner_size": 128}  # weights are quantised 64 at a time
+    base = write_base(tmp_path, shape=shape)
+    model, vocabulary = built(base, base_dtype="4bit", **shape)
     assert {p.dtype for p in model.parameters() if p.requires_grad} == {torch.float32}
     assert torch.uint8 in {p.dtype for p in model.parameters()}
-    plain, _ = built(base)
+    plain, _ = built(base, **shape)
     assert count_parameters(model) == count_parameters(plain)
     batch = pack_sequences(batch_of(*PAIRS), vocabulary)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.05)
@@ -213,10 +217,36 @@ def test_adapters_train_beside_four_bits(base: Path) -> None:
         optimizer.zero_grad()
         losses.append(float(loss.detach()))
     assert losses[-1] < losses[0] - 0.3
-    again, _ = built(base, base_dtype="4bit")
+    again, _ = built(base, base_dtype="4bit", **shape)
     again.load_state_dict(model.state_dict())
     with torch.no_grad():
         assert torch.equal(*(m(batch.tokens, batch.layout) for m in (model, again)))
+
+
+def test_operations_leave_the_gradients_of_frozen_weights_out(base: Path) -> None:
+    """What torch's counter finds less when the base is frozen is what is counted as frozen."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    model, vocabulary = built(base)
+    batch = batch_of(*PAIRS)
+    packed = pack_sequences(batch, vocabulary)
+    counts = []
+    for is_trained in (False, True):
+        for name, parameter in model.named_parameters():
+            if "lora_" not in name and "new_rows" not in name:
+                parameter.requires_grad_(is_trained)
+        with FlopCounterMode(display=False) as counter:
+            model(packed.tokens, packed.layout, rows=packed.rows).float().sum().backward()
+        counts.append(counter.get_total_flops())
+        frozen = model.frozen_flops(batch)
+        assert (frozen == 0) == is_trained
+        counts.append(int(frozen))
+    # Counted are the tokens of the tracks: no begin token of the base, and of a structure both its ends, of which one is learned.
+    layers = linear_flops(model.llama.model) - linear_flops(
+        nn.ModuleList(m for n, m in model.named_modules() if n.rpartition(".")[0].endswith(("lora_A", "lora_B")))
+    )
+    uncounted = len(PAIRS) * (layers - linear_flops(model.llama.lm_head))
+    assert counts[2] - counts[0] == counts[1] + uncounted
 
 
 @pytest.mark.parametrize("changes", [{"rank": 0}, {"alpha": 0.0}, {"dropout": 1.0}])

@@ -12,13 +12,13 @@ from protlig_dd.tokens.tracks import Layout
 def test_a_cached_token_sees_its_own_row_and_shares_key_heads() -> None:
     """Two key heads serve four query heads; what lies behind a row's length is never seen."""
     generator = torch.Generator().manual_seed(3)
-    q, k, v = (torch.randn(shape, generator=generator) for shape in ((3, 4, 8), (3, 6, 2, 8), (3, 6, 2, 8)))
+    q, k, v = (torch.randn(shape, generator=generator) for shape in ((3, 4, 8), (3, 2, 6, 8), (3, 2, 6, 8)))
     lengths = (6, 1, 3)
     for row, length in enumerate(lengths):
-        k[row, length:], v[row, length:] = 50.0, 1e3
+        k[row, :, length:], v[row, :, length:] = 50.0, 1e3
     found = cached_attention(q, k, v, torch.tensor(lengths))
     for row, length in enumerate(lengths):
-        own_k, own_v = (x[row, :length].repeat_interleave(2, dim=1) for x in (k, v))
+        own_k, own_v = (x[row, :, :length].transpose(0, 1).repeat_interleave(2, dim=1) for x in (k, v))
         one = attention(q[row : row + 1], own_k, own_v, Layout((1,)), Layout((length,)), backend="reference")
         torch.testing.assert_close(found[row : row + 1], one, atol=1e-5, rtol=1e-5)
 
