@@ -125,7 +125,8 @@ def _generator(run: Run) -> Generator | CausalGenerator:
 
 def _commonest(training: TokenTable, track: Track) -> str:
     """The commonest token of training, of at most so many examples."""
-    counts = np.bincount(spread(training, _COUNTED).tracks[track.name].values, minlength=track.vocabulary.num_rows)
+    column = spread(training, _COUNTED).tracks[track.name]
+    counts = np.bincount(column.gather(np.arange(len(column))), minlength=track.vocabulary.num_rows)
     emittable = np.asarray(track.vocabulary.emittable_ids)
     return track.vocabulary.symbols[int(emittable[counts[emittable].argmax()])]
 

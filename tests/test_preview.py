@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from protlig_dd.data.bundle import load
+from protlig_dd.data.shards import open_shards, write_shards
 from protlig_dd.errors import ConfigError, FormatError, ProtligError
 from protlig_dd.evaluation.traces import Trace
 from protlig_dd.experiment import Parts, load_experiment
@@ -103,6 +104,11 @@ def test_a_true_answer_is_as_far_as_the_floor_and_a_missing_one_is_no_success(wo
     texts = [",".join(f"{code:03d}" for code in row) for row in chains.tokens]
     same = chains.figures(chains.decode(texts))
     assert same["rmsd_mean"] == pytest.approx(same["rmsd_floor"])
+    write_shards(table, world / "shards", parts.tracks, tokens_per_shard=30)
+    of_shards = open_true_chains(
+        parts, open_shards(world / "shards", parts.tracks), *given, device="cpu", where=("--coordinates", "--tokenizer")
+    )
+    assert of_shards.names == chains.names and of_shards.tokens == chains.tokens
     predicted = chains.decode(["", texts[1] + ",000", *texts[2:]])
     assert predicted[0] is None and predicted[1] is not None and len(chains.traces(predicted)) == len(texts) - 2
     for alone, together in zip(predicted[2:], chains.floor[2:], strict=True):
