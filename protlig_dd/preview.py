@@ -29,7 +29,7 @@ from protlig_dd.tokens.tracks import Track
 from protlig_dd.training.distributed import largest_over_ranks, launched
 from protlig_dd.training.tracking import Tracking
 from protlig_dd.training.trainer import Every, Hook, every
-from protlig_dd.true_chains import open_true_chains
+from protlig_dd.true_chains import TrueChains, open_true_chains
 
 _COUNTED = 20_000  # training examples that the commonest token is counted in
 
@@ -46,7 +46,7 @@ def preview_hooks(folder: Path, parts: Parts, choice: DeviceChoice, bundle: Data
     table = bundle.validation if len(bundle.validation) else bundle.train
     track = parts.tracks.get("structure" if parts.is_causal else settings.generate)
     if track is not None and track.aligned_to in parts.tracks:
-        hook = _structure_hook(folder, parts, choice, table, track, bundle.train)
+        hook = _structure_hook(folder, parts, choice, table, track, bundle)
     elif settings.coordinates:
         raise ConfigError(
             f"evaluation.coordinates '{settings.coordinates}': found evaluation.generate '{settings.generate}', expected structure: "
@@ -74,7 +74,7 @@ def _sample_hook(folder: Path, parts: Parts, choice: DeviceChoice, table: TokenT
 
 
 def _structure_hook(
-    folder: Path, parts: Parts, choice: DeviceChoice, table: TokenTable, track: Track, training: TokenTable
+    folder: Path, parts: Parts, choice: DeviceChoice, table: TokenTable, track: Track, bundle: DataBundle
 ) -> Hook:
     """Write structures for some proteins and say how they agree with the true ones: token by token, and in Angstrom if that is set.
 
@@ -86,15 +86,11 @@ def _structure_hook(
     table = table.select(np.flatnonzero(whole)[: settings.preview_samples])
     truths = [track.decode(table.example(i)[track.name].tolist()) for i in range(len(table))]
     requests = example_requests(parts, table, track.name, range(len(table)))
-    guess = _commonest(training, track)
+    guess = _commonest(bundle.train, track)
     guesses = [track.separator.join([guess] * len(track.split(true, where="data"))) for true in truths]
     null = {"null_token_accuracy": agreement(guesses, truths, track)["token_accuracy"]}
     is_first = launched().rank == 0
-    chains = None
-    if settings.coordinates:
-        where = ("evaluation.coordinates", "evaluation.tokenizer")
-        device = choice.device.type if is_first else "cpu"  # the others only check
-        chains = open_true_chains(parts, table, settings.coordinates, settings.tokenizer, device=device, where=where)
+    chains = _true_chains(parts, table, bundle, choice.device.type if is_first else "cpu")  # the others only check
 
     def draw(step: int, model: nn.Module, tracking: Tracking) -> None:
         run = Run(folder=folder, parts=parts, choice=choice, step=step, model=model)
@@ -113,6 +109,18 @@ def _structure_hook(
         tracking.log_text(step, "samples", "\n\n".join(shown))
 
     return draw
+
+
+def _true_chains(parts: Parts, table: TokenTable, bundle: DataBundle, device: str) -> TrueChains | None:
+    """The true chains of a table, if they are to be compared; those that are evaluated after training are looked for as well."""
+    settings = parts.config.evaluation
+    if not settings.coordinates:
+        return None
+    where, names = ("evaluation.coordinates", "evaluation.tokenizer"), (settings.coordinates, settings.tokenizer)
+    evaluated = bundle.test if len(bundle.test) else bundle.validation
+    if settings.after_training and len(evaluated):
+        open_true_chains(parts, spread(evaluated, settings.num_samples), *names, device="cpu", where=where)
+    return open_true_chains(parts, table, *names, device=device, where=where)
 
 
 def _generator(run: Run) -> Generator | CausalGenerator:

@@ -174,6 +174,7 @@ def test_processes_of_a_sharded_model_draw_together_and_log_once(world: Path, ki
             r"evaluation\.coordinates .*this run's structure tokens are 3di structure, expected Kanzi's",
         ),
         ("name missing", FormatError, r"evaluation\.coordinates .*found no entry 'h0'"),
+        ("name missing in the test part", FormatError, r"evaluation\.coordinates .*found no entry 'late'"),
         ("other lengths", FormatError, r"'h0' has 8 C-alphas and 9 structure tokens, expected as many"),
         (
             "other track",
@@ -207,6 +208,12 @@ def test_what_cannot_be_compared_is_refused_before_any_step(
     elif fault == "name missing":
         write_truth(world / "fewer", world, leave_out=1)
         given = angstrom(world, coordinates=world / "fewer")
+    elif fault == "name missing in the test part":
+        for name in ("t", "t_kanzi"):
+            lines = (world / f"{name}.fasta").read_text().splitlines()
+            (world / f"{name}_late.fasta").write_text(f">late\n{lines[1]}\n")
+        files = [f"data.test_path={world / 't_late.fasta'}", f"data.test_structure_path={world / 't_kanzi_late.fasta'}"]
+        given += ["evaluation.after_training=true", *files]
     elif fault == "other lengths":
         write_truth(world / "shorter", world, cut=1)
         given = angstrom(world, coordinates=world / "shorter")
