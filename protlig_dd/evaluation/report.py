@@ -51,8 +51,8 @@ _SMALL_CHARTS = {
     "learning rate": ("train/lr",),
     "gradient norm": ("train/grad_norm",),
     "tokens per second": ("speed/tokens_per_second",),
-    "structures drawn, RMSD in Angstrom": ("samples/rmsd_mean", "samples/rmsd_median", "samples/rmsd_floor"),
-    "structures drawn, token accuracy": ("samples/token_accuracy", "samples/null_token_accuracy"),
+    "structures drawn on the way, error in angstrom": ("samples/rmsd_mean", "samples/rmsd_median", "samples/rmsd_floor"),
+    "structures drawn on the way, token accuracy": ("samples/token_accuracy", "samples/null_token_accuracy"),
 }
 _CAUTION = (
     "These are numbers computed by and about a statistical model. Nothing here is a drug, and no sample was synthesised, measured or "
