@@ -16,7 +16,7 @@ from jaxtyping import Float
 from protlig_dd.autoencoder import open_tokenizer
 from protlig_dd.data.foldseek_db import FoldseekDB
 from protlig_dd.data.table import TokenTable
-from protlig_dd.errors import ConfigError, FormatError
+from protlig_dd.errors import CheckpointError, ConfigError, FormatError
 from protlig_dd.evaluation.coordinates import coordinate_figures, coordinate_scores
 from protlig_dd.evaluation.intervals import Score
 from protlig_dd.evaluation.traces import Trace
@@ -101,7 +101,10 @@ def open_true_chains(
             f"{where[0]} '{database}': found {len(table)} examples{' without names' if table.names is None else ''}, expected some whose "
             f"names stand in the database; train on a Foldseek database or a FASTA file"
         )
-    opened = open_tokenizer(tokenizer, device=device)
+    try:
+        opened = open_tokenizer(tokenizer, device=device)
+    except (ConfigError, CheckpointError, FormatError) as error:
+        raise ConfigError(f"{where[1]} '{tokenizer}': {error}") from error
     expected = len(track.vocabulary.emittable_ids)
     if opened.num_codes != expected:
         raise ConfigError(

@@ -167,7 +167,7 @@ def test_processes_of_a_sharded_model_draw_together_and_log_once(world: Path, ki
             ConfigError,
             r"evaluation\.tokenizer .*codes240': found an autoencoder of 240 codes, expected the 1,000",
         ),
-        ("a token model", ConfigError, r"found no autoencoder's run"),
+        ("a token model", ConfigError, r"evaluation\.tokenizer '.*token_model': .*found no autoencoder's run"),
         (
             "other alphabet",
             ConfigError,
