@@ -42,8 +42,14 @@ def assess(run: Run, *, split: str = "test", num: int = 0, fold: str = "") -> It
         fold: the folding model for generated proteins; "" takes the config's. Where its weights are absent one line says so.
 
     Raises:
-        ConfigError: if the part is empty.
+        ConfigError: if the part is empty, or the config names a track to generate that the run lacks.
     """
+    wanted = run.config.evaluation.generate
+    if wanted not in run.parts.tracks:
+        raise ConfigError(
+            f"{run.folder / 'config.yaml'}: evaluation.generate: found '{wanted}', the run has the tracks {', '.join(run.parts.tracks)}; "
+            "name one of them there"
+        )
     table = run.data.part(split)
     if not len(table):
         raise ConfigError(

@@ -31,7 +31,7 @@ from protlig_dd.models.kanzi_objective import KanziObjective
 from protlig_dd.models.kanzi_tokenizer import KanziTokenizer
 from protlig_dd.nn.attention import choose_backend
 from protlig_dd.nn.flops import training_flops
-from protlig_dd.run import Which, read_config_file
+from protlig_dd.run import Which, is_autoencoder, read_config_file
 from protlig_dd.tokens.traces import TraceBatch
 from protlig_dd.training import checkpoint as checkpoints
 from protlig_dd.training import distributed
@@ -87,12 +87,6 @@ class AutoencoderExperiment:
             raise ValueError(
                 f"train.batch_size: found {self.train.batch_size}, expected a multiple of data.copies ({self.data.copies})"
             )
-
-
-def is_autoencoder(values: Mapping[str, Any]) -> bool:
-    """Return whether the plain values of a config describe a structure autoencoder."""
-    model = values.get("model")
-    return isinstance(model, Mapping) and model.get("kind") == "kanzi"
 
 
 def autoencoder_from(values: Mapping[str, Any]) -> AutoencoderExperiment:

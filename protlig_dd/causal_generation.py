@@ -88,6 +88,10 @@ class CausalGenerator:
                 f"{request.name}: found {', '.join(request.given) or 'nothing'} given and {', '.join(request.generate) or 'nothing'} "
                 f"to generate; a causal run writes the structure of a given protein: use --task folding --protein"
             )
+        if "_" in request.given["protein"]:
+            raise ConfigError(
+                f"{request.name}: found gaps `_` in the protein, which a causal run cannot fill; give every residue, or X for one unknown"
+            )
         tracks = self.run.parts.tracks
         protein = tracks["protein"].encode(request.given["protein"], where=request.name)
         _require_fitting(tracks["protein"], len(protein), request.name)

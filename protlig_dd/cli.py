@@ -74,19 +74,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for line in command(parsed):
             if isinstance(line, int):
                 return line
-            print(line, flush=True)
+            print(_as_text(line), flush=True)
     except ProtligError as error:
         print(f"protlig {parsed.command}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(f"protlig {parsed.command}: interrupted", file=sys.stderr)
+        going_on = "; start the same command again to go on" if _is_resumed(parsed) else ""
+        print(f"protlig {parsed.command}: interrupted{going_on}", file=sys.stderr)
         return 130
     except BrokenPipeError:
         return 0
     except OSError as error:
-        print(f"protlig {parsed.command}: {error.filename or ''} {error.strerror or error}", file=sys.stderr)
+        print(f"protlig {parsed.command}: {_about_file(error)}", file=sys.stderr)
         return 1
     return 0
+
+
+def _is_resumed(parsed: argparse.Namespace) -> bool:
+    """Whether a command that was stopped finds what it has done when it is started again (train says so itself)."""
+    return parsed.command in ("sample", "embed", "download") and bool(parsed.out)
+
+
+def _as_text(line: str) -> str:
+    """A line that any terminal takes: a file's name may hold bytes that are no UTF-8."""
+    return line.encode(errors="surrogateescape").decode(errors="replace")
+
+
+def _about_file(error: OSError) -> str:
+    """What the system says about a file, and what to look at."""
+    if error.filename is None:
+        return f"{error.strerror or error}"
+    return f"{error.filename}: {error.strerror or error}; check the path, its permissions and the space on the disk"
 
 
 if __name__ == "__main__":

@@ -288,5 +288,7 @@ def parse_shard(text: str) -> tuple[int, int]:
     """
     index, sep, count = text.partition("/")
     if not (sep and index.isdigit() and count.isdigit() and int(index) < int(count)):
-        raise ConfigError(f"--shard '{text}': expected i/n with 0 <= i < n, such as 0/4")
+        raise ConfigError(
+            f"--shard '{text}': expected i/n with 0 <= i < n, such as 0/4 for the first of four and 3/4 for the last"
+        )
     return int(index), int(count)

@@ -150,10 +150,11 @@ class Experiment:
             )
         if isinstance(self.model, CausalSettings):
             self.model.check(set(self.tracks), {n for n, w in mixture.weights.items() if w > 0}, self.train.distributed)
-        if self.evaluation.generate not in self.tracks and self.evaluation.after_training:
-            raise ValueError(
-                f"evaluation.generate: found '{self.evaluation.generate}', expected one of {', '.join(self.tracks)}"
-            )
+        generated = self.evaluation.generate
+        is_default = generated == EvaluationSettings().generate  # nobody named it; a command that needs it says so
+        is_needed = self.evaluation.after_training or (self.evaluation.preview_every and self.model.kind != "causal")
+        if generated not in self.tracks and (is_needed or not is_default):
+            raise ValueError(f"evaluation.generate: found '{generated}', expected one of {', '.join(self.tracks)}")
 
 
 def load_experiment(name: str | Path, overrides: Sequence[str] = ()) -> Experiment:

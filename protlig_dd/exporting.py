@@ -11,7 +11,7 @@ import torch
 
 from protlig_dd import __version__
 from protlig_dd.config import to_mapping
-from protlig_dd.errors import ConfigError, require
+from protlig_dd.errors import CheckpointError, ConfigError, require
 from protlig_dd.models.causal import Causal, CausalSettings
 from protlig_dd.models.causal_export import difference_from_stock, save_causal
 from protlig_dd.models.encoder import Encoder, EncoderSettings
@@ -36,6 +36,7 @@ def export_run(run: Run, folder: Path, *, licence: str, source: str) -> dict[str
 
     Raises:
         ConfigError: if the model is neither of them, or the folder holds something else.
+        CheckpointError: if its vocabulary is none that was published.
     """
     if folder.exists() and any(folder.iterdir()) and not (folder / "passport.json").is_file():
         raise ConfigError(f"{folder}: is not empty and no earlier export; give a new folder")
@@ -61,7 +62,13 @@ def export_run(run: Run, folder: Path, *, licence: str, source: str) -> dict[str
     arguments = {"num_rows": protein.vocabulary.num_rows, "longest": protein.max_length}
     with tempfile.TemporaryDirectory() as first:
         save_pretrained(Path(first), run.config.model, run.model.state_dict(), passport=passport, **arguments)
-        passport["parity"] = f"largest difference of logits after reading it back: {_difference(run, Path(first)):.1e}"
+        try:
+            passport["parity"] = (
+                f"largest difference of logits after reading it back: {_difference(run, Path(first)):.1e}"
+            )
+        except CheckpointError as error:  # as for an encoder of 3Di letters, whose vocabulary nobody published
+            reason = str(error).replace(first, source)
+            raise CheckpointError(f"{reason}; nothing is exported, use the run folder itself") from error
     save_pretrained(folder, run.config.model, run.model.state_dict(), passport=passport, **arguments)
     return passport
 

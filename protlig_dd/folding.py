@@ -15,13 +15,13 @@ from protlig_dd.evaluation.traces import write_traces
 from protlig_dd.generation import example_requests
 from protlig_dd.likelihoods import chains_of, emitted, spread
 from protlig_dd.run import Run
-from protlig_dd.true_chains import open_true_chains
+from protlig_dd.true_chains import TrueChains, open_true_chains
 
 
-def assess_folding(
+def open_held_out(
     run: Run, database: str = "", tokenizer: str = "", *, split: str = "test", num: int = 0
-) -> Iterator[str]:
-    """Fold held-out proteins and compare with the truth; yield lines, add a section to evaluation.json, and leave traces.json.
+) -> TrueChains:
+    """Return the true chains of a run's part, with what decodes its tokens: what `assess_folding` compares with.
 
     Args:
         run: an opened run whose structure track is Kanzi's.
@@ -34,11 +34,25 @@ def assess_folding(
         ConfigError: for a run of other tokens, an autoencoder of others, or a part without examples or names.
         FormatError: for a name that the database lacks, or chains of other lengths.
     """
-    table = spread(run.data.part(split), num or run.config.evaluation.num_samples)
     settings = run.config.evaluation
     where = ("--coordinates", "--tokenizer") if database else ("evaluation.coordinates", "evaluation.tokenizer")
-    database, tokenizer = database or settings.coordinates, tokenizer or settings.tokenizer
-    chains = open_true_chains(run.parts, table, database, tokenizer, device=run.choice.device.type, where=where)
+    names = (database or settings.coordinates, tokenizer or settings.tokenizer)
+    table = spread(run.data.part(split), num or settings.num_samples)
+    if not len(table):
+        raise ConfigError(f"--split {split}: this run has no {split} data to compare; use another split")
+    return open_true_chains(run.parts, table, *names, device=run.choice.device.type, where=where)
+
+
+def assess_folding(run: Run, chains: TrueChains, *, split: str = "test", num: int = 0) -> Iterator[str]:
+    """Fold held-out proteins and compare with the truth; yield lines, add a section to evaluation.json, and leave traces.json.
+
+    Args:
+        run: an opened run.
+        chains: of `open_held_out`, with the same split and num.
+        split: the part of the run's data.
+        num: chains at most; 0 takes the config's.
+    """
+    table = spread(run.data.part(split), num or run.config.evaluation.num_samples)
     requests = example_requests(run.parts, table, "structure", range(len(table)))
     samples = generator_for(run, seed=run.config.seed, with_likelihood=False).generate(requests, 1)
     predicted = chains.decode([sample.texts.get("structure", "") for sample in samples])

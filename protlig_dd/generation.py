@@ -83,14 +83,14 @@ def open_tokens(track: Track, text: str) -> tuple[list[int], list[bool]]:
     Raises:
         FormatError: if the rest of the text is not of the track's symbols.
     """
-    ids: list[int] = []
-    is_open: list[bool] = []
+    ids, is_open = list[int](), list[bool]()
     for piece in re.findall(f"{_GAP}+|[^{_GAP}]+", text):
         if piece[0] == _GAP:
             ids += [track.vocabulary.mask_id] * len(piece)
             is_open += [True] * len(piece)
         else:
-            found = [i for i in track.encode(piece, where=f"{track.name} '{text}'") if i not in _ends(track)]
+            where = f"{track.name} '{text[:40]}{'...' * (len(text) > 40)}'"
+            found = [i for i in track.encode(piece, where=where) if i not in _ends(track)]
             ids += found
             is_open += [False] * len(found)
     if track.add_ends:

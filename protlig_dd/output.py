@@ -25,7 +25,8 @@ def check_output(path: Path) -> None:
         raise ConfigError(f"--out {path}: coordinates are written as .pdb; give that ending")
     if path.suffix not in SUFFIXES:
         raise ConfigError(
-            f"--out {path}: found '{path.suffix}', expected one of {', '.join(SUFFIXES)}{nearest(path.suffix, SUFFIXES)}"
+            f"--out {path}: found '{path.suffix}', expected one of {', '.join(SUFFIXES)}{nearest(path.suffix, SUFFIXES)}; "
+            "or .pdb for the coordinates of a run with Kanzi's codes (sample)"
         )
     if not path.parent.is_dir():
         raise ConfigError(f"--out {path}: the folder {path.parent} does not exist; make it first")
@@ -96,10 +97,18 @@ def write_rows(path: Path, rows: Sequence[Row], settings: Mapping[str, Any]) -> 
     temporary = path.with_name(f".{path.name}.writing")
     writers[path.suffix](temporary, rows)
     os.replace(temporary, path)
-    if path.suffix == ".fasta" and any("structure" in row and "protein" in row for row in rows):
+    beside = structures_beside(path, rows)
+    if beside is not None:
         structures = "".join(f">{_title(row)}\n{row['structure']}\n" for row in rows)
-        path.with_name(f"{path.stem}.structure.fasta").write_text(structures, encoding="utf-8")
+        beside.write_text(structures, encoding="utf-8")
     path.with_name(path.name + ".json").write_text(json.dumps(dict(settings), indent=1) + "\n", encoding="utf-8")
+
+
+def structures_beside(path: Path, rows: Sequence[Row]) -> Path | None:
+    """Return the FASTA file that takes the structure tokens of proteins that a FASTA file holds; None where there is none."""
+    if path.suffix == ".fasta" and any("structure" in row and "protein" in row for row in rows):
+        return path.with_name(f"{path.stem}.structure.fasta")
+    return None
 
 
 def _csv(path: Path, rows: Sequence[Row]) -> None:

@@ -51,6 +51,12 @@ def read_config_file(path: Path) -> dict[str, Any]:
     return values
 
 
+def is_autoencoder(values: Mapping[str, Any]) -> bool:
+    """Return whether the plain values of a config describe a structure autoencoder."""
+    model = values.get("model")
+    return isinstance(model, Mapping) and model.get("kind") == "kanzi"
+
+
 @dataclass(frozen=True)
 class Run:
     """A trained run, opened for use.
@@ -185,7 +191,13 @@ def open_run(
     if emits:
         raise ConfigError(f"--emits {emits}: {folder} is a run of yours; its config decides (tracks.protein.emits)")
     folder = Path(folder)
-    config = experiment_from(read_config_file(folder / "config.yaml"))
+    values = read_config_file(folder / "config.yaml")
+    if is_autoencoder(values):
+        raise ConfigError(
+            f"{folder}: is the run of a structure autoencoder, which only makes tokens of coordinates and coordinates of tokens; expected "
+            f"a model of tokens. Its uses: --tokenizer {folder}, protlig tokenize --track kanzi, protlig evaluate {folder}"
+        )
+    config = experiment_from(values)
     parts = Parts(config)
     choice = choose_device(device, precision="fp32" if device == "cpu" else config.train.precision)
     path, loaded = _read_checkpoint(folder, which)

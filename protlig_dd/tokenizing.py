@@ -42,6 +42,10 @@ class CacheSettings:
     unknown: str = "X"
     shard: tuple[int, int] = (0, 1)
 
+    def __post_init__(self) -> None:
+        if self.max_length < 1:
+            raise ConfigError(f"--max-length {self.max_length}: expected 1 or more residues")
+
 
 def cache_tokens(
     database: Path, out: Path, settings: CacheSettings, tokenizer: KanziTokenizer | None = None
@@ -56,7 +60,7 @@ def cache_tokens(
 
     Raises:
         ConfigError: if the database lacks what the tokens are made of, or there is no tokenizer.
-        FormatError: for a damaged database, or a folder that holds shards already.
+        FormatError: for a damaged database, one without an entry that is kept, or a folder that holds shards already.
     """
     index, count = settings.shard
     rows = np.arange(index, _num_entries(database, settings.alphabet), count)
@@ -78,8 +82,14 @@ def cache_tokens(
             example = encoder.encode(record)
             if example is not None:
                 writer.add(example, labels=record_labels(record), name=record.name)
+        report = encoder.report()
+        if not report.kept and count == 1:  # of several jobs one may have nothing to do
+            reasons = "; ".join(line.strip() for line in report.lines()[1:]) or "it is empty"
+            raise FormatError(
+                f"{database}: found no entry to keep among {report.seen}, so no cache is written: {reasons}"
+            )
         writer.about = {"source": str(database), "track": settings.alphabet, "shard": f"{index}/{count}"}
-    return encoder.report()
+    return report
 
 
 def _num_entries(database: Path, alphabet: Alphabet) -> int:

@@ -128,6 +128,8 @@ def _read_coords(database: str, names: Sequence[str], lengths: Sequence[int], wh
     """The true C-alphas by name, each as long as its tokens."""
     try:
         with FoldseekDB(Path(database)) as letters:
+            if not letters.has_calpha:
+                raise FormatError("has no C-alphas; name a database that has them")
             coords = tuple(letters.calpha(letters.row_of_name(name)) for name in names)
     except FormatError as error:
         raise FormatError(f"{where} '{database}': {error}") from error

@@ -112,6 +112,8 @@ def test_check_says_what_it_costs(folder: Path, capsys: pytest.CaptureFixture[st
     found = capsys.readouterr().out
     for words in ("config: kanzi_base, valid", "41,494,025 parameters, 1,000 codes", "chains: 3", "100,000"):
         assert words in found, words
+    assert main(["check", "kanzi/tiny", f"data.path={folder}", "--devices", "8xH100"]) == 1
+    assert "--devices 8xH100: is for models of tokens" in capsys.readouterr().err
 
 
 def test_configs_are_told_apart_and_mistakes_have_a_path() -> None:
@@ -136,6 +138,13 @@ def test_what_is_no_autoencoder_is_not_opened(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(json.dumps(values))
     with pytest.raises(CheckpointError, match="found no checkpoint, expected step_"):
         open_autoencoder(tmp_path, device="cpu")
+
+
+def test_an_autoencoder_is_no_model_of_tokens(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sample", str(run), "--task", "folding", "--protein", "MKT", "--device", "cpu"]) == 1
+    assert f"{run}: is the run of a structure autoencoder" in capsys.readouterr().err
+    assert main(["evaluate", str(run), "--num", "-1"]) == 1
+    assert "--num -1: expected 1 or more" in capsys.readouterr().err
 
 
 def test_a_run_is_evaluated_and_drawn(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

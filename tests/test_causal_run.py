@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import types
 import typing
@@ -13,11 +14,12 @@ import pytest
 import torch
 
 from protlig_dd import folding
+from protlig_dd.assessment import assess
 from protlig_dd.causal_generation import CausalGenerator, agreement, folding_requests
 from protlig_dd.cli import main
 from protlig_dd.errors import ConfigError, FormatError
 from protlig_dd.evaluation.sections import read_evaluation
-from protlig_dd.experiment import Parts, count_parameters, load_experiment
+from protlig_dd.experiment import EvaluationSettings, Parts, count_parameters, load_experiment
 from protlig_dd.generation import Request
 from protlig_dd.launch import train
 from protlig_dd.models import Causal
@@ -195,7 +197,7 @@ def test_every_config_states_its_parameters(name: str) -> None:
     assert found == expected
 
 
-def test_a_diffusion_model_trains_on_the_same_data(tmp_path: Path) -> None:
+def test_a_diffusion_model_trains_on_the_same_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Only lines of the model and of the diffusion differ."""
     causal, diffusion = (load_experiment(f"structure/3di_{name}") for name in ("tiny", "diffusion_tiny"))
     assert (causal.tracks, causal.data, causal.train) == (diffusion.tracks, diffusion.data, diffusion.train)
@@ -203,6 +205,10 @@ def test_a_diffusion_model_trains_on_the_same_data(tmp_path: Path) -> None:
     overrides = [*write_pairs(tmp_path), *shape, *QUICK[4:]]
     train(load_experiment("structure/3di_diffusion_tiny", overrides), tmp_path / "run", device="cpu")
     assert open_run(tmp_path / "run", device="cpu").step == 2
+    assert main(["export", str(tmp_path / "run"), "--out", str(tmp_path / "exported")]) == 1
+    told = capsys.readouterr().err.strip().splitlines()[-1]
+    assert told.startswith(f"protlig export: {tmp_path / 'run'}: found a vocabulary of 57 tokens"), told
+    assert "nothing is exported" in told and not (tmp_path / "exported").exists()
 
 
 def test_a_quantised_weight_counts_as_what_it_stands_for() -> None:
@@ -212,6 +218,22 @@ def test_a_quantised_weight_counts_as_what_it_stands_for() -> None:
     assert count_parameters(layer) == 12
     layer.weight.quant_state = types.SimpleNamespace(shape=torch.Size((4, 6)))  # type: ignore[attr-defined]
     assert count_parameters(layer) == 24
+
+
+def test_a_track_to_generate_that_is_not_there_is_told(learned: Run) -> None:
+    for changes in (
+        ["evaluation.generate=structur"],
+        ["evaluation.generate=ligand", "evaluation.after_training=true"],
+        ["model.kind=encoder", "evaluation.generate=ligand", "evaluation.preview_every=5"],
+    ):
+        name = "structure/3di_diffusion_tiny" if "model.kind=encoder" in changes else "structure/3di_tiny"
+        with pytest.raises(ConfigError, match=r"evaluation\.generate: found '\w+', expected one of protein, structure"):
+            load_experiment(name, changes)
+    parts = Parts(dataclasses.replace(learned.config, evaluation=EvaluationSettings(generate="ligand")))
+    with pytest.raises(
+        ConfigError, match=r"config\.yaml: evaluation\.generate: found 'ligand', the run has the tracks"
+    ):
+        list(assess(dataclasses.replace(learned, parts=parts), split="train"))
 
 
 def test_a_causal_run_is_evaluated_beside_its_nulls_and_prostt5(

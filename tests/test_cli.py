@@ -49,6 +49,23 @@ def test_every_command_explains_itself(capsys: pytest.CaptureFixture[str]) -> No
             main([command, "--help"])
         assert stop.value.code == 0
         assert len(capsys.readouterr().out) > 100
+    for words in (
+        "train",
+        "check",
+        "sample",
+        "evaluate",
+        "report",
+        "runs",
+        "export",
+        "tokenize",
+        "foldseek info",
+        "foldseek head",
+    ):
+        with pytest.raises(SystemExit):
+            main([*words.split(), "--help"])
+        shown = capsys.readouterr().out
+        assert f"\n  protlig {words} " in shown or f"\n  protlig {words}\n" in shown, f"{words} --help shows no example"
+        assert "(see below)" not in shown, "what is not below is not to be seen there"
     assert all(command in build_parser().format_help() for command in commands)
 
 

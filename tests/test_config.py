@@ -320,3 +320,11 @@ def test_packaged_configs_are_found_by_name_and_suggested() -> None:
 def test_every_packaged_config_is_a_mapping_that_opens_with_a_comment(name: str) -> None:
     assert find_config(name).read_text().startswith("#")
     assert read_config(name)
+
+
+def test_packaged_experiments_have_run_folders_of_their_own() -> None:
+    """A run's folder is runs/NAME: two configs of one name stand in each other's way."""
+    owners: dict[str, list[str]] = {}
+    for name in list_configs():
+        owners.setdefault(read_config(name)["name"], []).append(name)
+    assert not [names for names in owners.values() if len(names) > 1], owners

@@ -48,6 +48,23 @@ def test_folding_writes_a_pdb_file_that_opens(folder: Path) -> None:
     np.testing.assert_array_equal(read_structure(out).chains[0].ca, first)
 
 
+def test_residues_are_those_of_the_protein_as_it_was_read(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Lower case and a stop sign are no other protein, and what is read as X is told."""
+    out, run = folder / "cases.pdb", ["sample", str(folder / "causal"), "--task", "folding", "--device", "cpu"]
+    command = [*run, "--tokenizer", str(folder / "kanzi"), "--protein", "mktaJyiakq*", "--out", str(out)]
+    with caplog.at_level("WARNING"):
+        assert main(command) == 0
+    (chain,) = read_structure(out).chains
+    assert chain.sequence == "MKTAXYIAKQ"
+    assert "letters that are no amino acid are read as another one" in caplog.text and "J as X (1)" in caplog.text
+
+
+def test_a_causal_run_fills_no_gaps(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["sample", str(folder / "causal"), "--task", "folding", "--device", "cpu"]
+    assert main([*command, "--protein", "MKT__V"]) == 1
+    assert "protein: found gaps `_` in the protein, which a causal run cannot fill" in capsys.readouterr().err
+
+
 def test_several_samples_are_several_files(folder: Path) -> None:
     fasta = folder / "two.fasta"
     fasta.write_text(">a/1\nMKTAYIAKQ\n>b\nGGSWACDEFG\n")
@@ -95,3 +112,10 @@ def test_predicted_coordinates_stand_beside_the_truth_and_the_floor(
     assert main(["report", str(folder / "causal")]) == 0
     assert "<h2>Structures</h2>" in (folder / "causal" / "report.html").read_text()
     assert main(command) == 1 and "expected both" in capsys.readouterr().err
+    for options, words in (
+        (["--coordinates", str(folder / "none"), "--tokenizer", str(folder / "kanzi")], "found no such database"),
+        (["--coordinates", str(folder / "truth"), "--tokenizer", str(folder / "causal")], "found no autoencoder's run"),
+    ):
+        assert main([*command[:-2], *options]) == 1
+        told = capsys.readouterr()
+        assert words in told.err and not told.out, "told before the evaluation, not behind it"

@@ -132,3 +132,5 @@ def test_gaps_stand_for_single_tokens_between_the_ends() -> None:
     assert ids == [0, 20, 32, 32, 7, 2] and is_open == [False, False, True, True, False, False]
     plain = LigandTrack(add_ends=False).build("ligand")
     assert open_tokens(plain, "C_")[1] == [False, True]
+    with pytest.raises(FormatError, match=r"^protein 'M{40}\.\.\.': '!' at residue 301 is"):
+        open_tokens(track, "M" * 300 + "!")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from protlig_dd.errors import ConfigError, FormatError
-from protlig_dd.output import PartialFile, check_output, rank, write_rows
+from protlig_dd.output import PartialFile, check_output, rank, structures_beside, write_rows
 
 ROWS = [
     {"id": 0, "name": "a", "protein": "MK", "ligand": "CCO", "nll_per_token": 2.0},
@@ -66,3 +66,14 @@ def test_a_partial_file_of_other_settings_is_refused_not_mixed(tmp_path: Path) -
     PartialFile(tmp_path / "x.csv", {"seed": 1})
     with pytest.raises(FormatError, match="left by a run with other settings"):
         PartialFile(tmp_path / "x.csv", {"seed": 2})
+
+
+def test_the_file_of_structure_tokens_is_named(tmp_path: Path) -> None:
+    """`--out codes.fasta` holds the proteins where a row has both: whoever asked for structures has to be told where they are."""
+    both = [{"id": 0, "name": "a", "protein": "MK", "structure": "DD"}]
+    out = tmp_path / "codes.fasta"
+    write_rows(out, both, {})
+    assert structures_beside(out, both) == tmp_path / "codes.structure.fasta"
+    assert (tmp_path / "codes.structure.fasta").read_text() == ">a_0\nDD\n"
+    assert structures_beside(out, [{"structure": "DD"}]) is None
+    assert structures_beside(tmp_path / "codes.csv", both) is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,9 @@ def test_a_database_is_built_and_told(folder: Path, tmp_path: Path, capsys: pyte
         (["tokenize", "IN", "--out", "x.csv"], "--out x.csv: found '.csv', expected one of .fasta, .jsonl"),
         (["tokenize", "IN", "--out", "absent/x.fasta"], "the folder absent does not exist"),
         (["tokenize", "IN", "--shard", "2/2"], "--shard '2/2': expected i/n"),
+        (["tokenize", "nowhere", "--out", "x"], "nowhere: found no such file, folder or Foldseek database"),
+        (["tokenize", "IN", "--max-length", "9"], "--max-length 9: is for a Foldseek database"),
+        (["tokenize", "IN", "--tokenizer", "t"], "--tokenizer t: is for --track kanzi, found --track 3di"),
         (["tokenize", "IN/notes.txt"], "found no chain to tokenize among 1 files"),
         (["tokenize", "IN/notes.txt", "--out", "x.fasta"], "(1 unreadable files, such as"),
     ],
@@ -110,3 +114,26 @@ def test_chains_models_and_repeated_names(tmp_path: Path, capsys: pytest.Capture
         ("x", "AKGSLAKGSLAK"),
     ]
     assert "1 repeated names, such as x (x): found the name 'x' a second time" in capsys.readouterr().out
+
+
+def test_a_file_name_that_is_no_text_is_read_and_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Names are bytes to the system, and gemmi takes text only: one such name must not end the work on all other files."""
+    helix_file(tmp_path / "in" / "a.pdb")
+    try:
+        os.rename(tmp_path / "in" / "a.pdb", os.fsencode(tmp_path / "in") + b"/b\xff.pdb")
+    except OSError:
+        pytest.skip("the file system takes no names that are not UTF-8")
+    (tmp_path / "in" / os.fsdecode(b"c\xff.pdb")).write_text("no structure\n")
+    out = tmp_path / "db"
+    assert main(["foldseek", "build", str(tmp_path / "in"), "--out", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert "1 chains, 12 residues, of 2 files" in said and "c\ufffd.pdb" in said and "/structure.pdb" not in said
+    assert out.with_name("db_h").read_bytes() == b"b\xff\n\0"
+
+
+def test_a_place_that_cannot_be_written_is_told_with_what_to_do(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("x")
+    assert main(["foldseek", "build", str(folder), "--out", str(tmp_path / "file" / "db")]) == 1
+    assert f"{tmp_path / 'file'}: File exists; check the path" in capsys.readouterr().err

@@ -113,6 +113,14 @@ def test_long_proteins_are_left_out_and_counted(database: Path, tmp_path: Path) 
     assert any("5 dropped" in line for line in report.lines())
 
 
+def test_a_cache_without_an_entry_is_an_error_and_blocks_nothing(database: Path, tmp_path: Path) -> None:
+    with pytest.raises(FormatError, match=r"found no entry to keep among 9.*9 dropped: protein longer than 3 tokens"):
+        cache_tokens(database, tmp_path / "cache", CacheSettings(max_length=1))
+    assert cache_tokens(database, tmp_path / "cache", CacheSettings()).kept == 9
+    parts = [cache_tokens(database, tmp_path / "parts", CacheSettings(shard=(i, 12))) for i in range(12)]
+    assert sum(part.kept for part in parts) == 9 and len(open_shards(tmp_path / "parts")) == 9
+
+
 def test_what_cannot_be_cached_is_said(database: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_database(tmp_path / "flat", entries(with_ca=False))
     with pytest.raises(ConfigError, match="no C-alphas"):
@@ -124,6 +132,7 @@ def test_what_cannot_be_cached_is_said(database: Path, tmp_path: Path, capsys: p
     for options, words in (
         (["--track", "kanzi", "--out", "x"], "--tokenizer"),
         (["--out", "x.fasta"], "a folder of shards"),
+        (["--out", "x", "--max-length", "-5"], "--max-length -5: expected 1 or more residues"),
         (["--track", "kanji", "--out", "x"], "did you mean 'kanzi'"),
     ):
         assert main(["tokenize", str(database), *options]) == 1

@@ -32,13 +32,17 @@ def add_foldseek(commands) -> None:  # type: ignore[no-untyped-def]
 
 
 def _add_info(actions) -> None:  # type: ignore[no-untyped-def]
-    epilog = "Nothing but the indices is read. For db_ss only that sub-database is described."
+    epilog = "Nothing but the indices is read. For db_ss only that sub-database is described.\n  protlig foldseek info afdb50/afdb50"
     sub = add_command(actions, "info", "foldseek.info", "say what a database holds", epilog)
     sub.add_argument("database", help=_PATH)
 
 
 def _add_head(actions) -> None:  # type: ignore[no-untyped-def]
-    epilog = "Lower-case letters are masked residues (low confidence, or repeats); everything else in the toolkit reads them as upper case."
+    epilog = (
+        "Lower-case letters are masked residues (low confidence, or repeats); everything else in the toolkit reads them as upper case.\n"
+        "  protlig foldseek head db --num 3\n"
+        "  protlig foldseek head db --name 1tim_A 8tim_A --width 0"
+    )
     sub = add_command(actions, "head", "foldseek.head", "show entries: name, amino acids, 3Di, coordinates", epilog)
     sub.add_argument("database", help=_PATH)
     sub.add_argument("--num", type=int, default=5, help="how many (5)")
@@ -50,7 +54,8 @@ def _add_verify(actions) -> None:  # type: ignore[no-untyped-def]
     epilog = (
         "Reads every entry of every sub-database: types, index rows, bounds, terminators, alphabets, equal lengths, sizes of coordinates,\n"
         "keys that lack a partner, names that disagree. One line a fault, with file, entry and line of the index; then a summary. A sound\n"
-        "database has about 99.9 % of its steps from C-alpha to C-alpha at 3.8 Angstrom."
+        "database has about 99.9 % of its steps from C-alpha to C-alpha at 3.8 Angstrom.\n"
+        "  protlig foldseek verify db && protlig tokenize db --out cache"
     )
     sub = add_command(actions, "verify", "foldseek.verify", "read all of a database and tell every fault", epilog)
     sub.add_argument("database", help=_PATH)

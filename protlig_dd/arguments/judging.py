@@ -12,6 +12,10 @@ def add_judging(commands) -> None:  # type: ignore[no-untyped-def]
         "evaluate",
         "judging.evaluate",
         "bounds, sample quality and condition dependence, each beside its null",
+        "What is printed is kept in RUN/evaluation.json, and drawn by: protlig report RUN. A run without a test part has --split validation.\n"
+        "  protlig evaluate runs/dual_track_demo --num 100\n"
+        "  protlig evaluate runs/3di_tiny --split validation --prostt5 Rostlab/ProstT5\n"
+        "  protlig evaluate runs/kanzi_folding --split validation --coordinates db --tokenizer runs/kanzi_tiny",
     )
     sub.add_argument("run", help="the run folder")
     sub.add_argument(
@@ -41,7 +45,13 @@ def add_judging(commands) -> None:  # type: ignore[no-untyped-def]
         help="beside a 3Di run, what ProstT5 reaches: a folder, or Rostlab/ProstT5",
     )
     add_device(sub)
-    sub = add_command(commands, "report", "judging.report", "write one self-contained HTML page about a run")
+    sub = add_command(
+        commands,
+        "report",
+        "judging.report",
+        "write one self-contained HTML page about a run",
+        "Scores are those of the last protlig evaluate RUN.\n  protlig report runs/3di_tiny --out page.html",
+    )
     sub.add_argument("run", help="the run folder")
     sub.add_argument("--out", default="", help="the page (default RUN/report.html)")
     sub.add_argument(
@@ -50,7 +60,9 @@ def add_judging(commands) -> None:  # type: ignore[no-untyped-def]
         metavar="3Dmol-min.js",
         help="a local 3Dmol.js ('protlig download 3dmol'), written into the page: structures are turned by hand",
     )
-    sub = add_command(commands, "runs", "judging.runs", "list runs, or compare some")
+    sub = add_command(
+        commands, "runs", "judging.runs", "list runs, or compare some", "  protlig runs\n  protlig runs runs/a runs/b"
+    )
     sub.add_argument("folders", nargs="*", help="run folders (default: those under runs/)")
 
 
@@ -92,7 +104,11 @@ def add_scoring(commands) -> None:  # type: ignore[no-untyped-def]
     )
     add_device(sub)
     sub = add_command(
-        commands, "export", "scoring.export", "write an encoder as a folder that stock transformers loads"
+        commands,
+        "export",
+        "scoring.export",
+        "write an encoder or a causal model as a folder that stock transformers loads",
+        "  protlig export runs/3di_tiny --out exported\n  protlig export runs/dplm_tiny --out exported --licence MIT --push USER/NAME",
     )
     sub.add_argument("model", help=model)
     sub.add_argument("--out", required=True, help="the folder")

@@ -29,12 +29,17 @@ def add_tokenize(commands) -> None:  # type: ignore[no-untyped-def]
         metavar="X.fasta|X.jsonl",
         help="where to write (default: print the tokens); a folder for a database",
     )
-    sub.add_argument("--shard", default="0/1", metavar="i/n", help="only every n-th file, from i")
+    sub.add_argument(
+        "--shard",
+        default="0/1",
+        metavar="i/n",
+        help="only every n-th file or entry, from the i-th; i counts from 0: 0/2 and 1/2 are all",
+    )
     sub.add_argument(
         "--tokenizer", default="", metavar="RUN_OR_FILE", help="of Kanzi: a run, or a published file (.pt)"
     )
     sub.add_argument(
-        "--max-length", type=int, default=1024, help="of a database: leave longer proteins out, and count them (1024)"
+        "--max-length", type=int, default=None, help="of a database: leave longer proteins out, and count them (1024)"
     )
     add_device(sub)
     sub.add_argument("--workers", type=int, default=0, help="processes that read structures; 0 is one a core (0)")

@@ -14,6 +14,7 @@ from protlig_dd.generation import Request
 from protlig_dd.geometry.structure_io import Chain, write_pdb
 from protlig_dd.models.kanzi_tokenizer import KanziTokenizer
 from protlig_dd.run import Run
+from protlig_dd.tokens.protein import split_protein
 
 _NO_FILE_NAME = re.compile(r"[^\w.-]")
 
@@ -61,7 +62,7 @@ def write_coordinates(
     written = []
     for row, coords in zip(rows, decoder.decode(tokens, seed=seed), strict=True):
         given = requests[int(row["id"]) // num].given
-        sequence = row.get("protein") or given.get("protein") or ""
+        sequence = "".join(split_protein(row.get("protein") or given.get("protein") or "X", unknown="X"))
         if len(sequence) != len(coords):  # of a learned length, or of no protein
             sequence = "X" * len(coords)
         name = _NO_FILE_NAME.sub("_", f"{out.stem}_{row['name']}_{row['id']}")

@@ -8,20 +8,22 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from protlig_dd.assessment import assess
-from protlig_dd.autoencoder import is_autoencoder, open_autoencoder
+from protlig_dd.autoencoder import open_autoencoder
 from protlig_dd.errors import ConfigError
 from protlig_dd.evaluation.report import write_report
 from protlig_dd.evaluation.tracked import track_evaluation
-from protlig_dd.folding import assess_folding, assess_prostt5
+from protlig_dd.folding import assess_folding, assess_prostt5, open_held_out
 from protlig_dd.reconstructing import assess_autoencoder
-from protlig_dd.run import open_run, read_config_file
+from protlig_dd.run import is_autoencoder, open_run, read_config_file
 
 _SHOWN = ("train/loss", "validation/nll", "speed/tokens_per_second")
 
 
 def evaluate(options: Namespace) -> Iterator[str]:
     """Evaluate a run on a part of its data, write evaluation.json, and print the scores beside their nulls."""
-    folder = Path(options.run)
+    if options.num < 0:
+        raise ConfigError(f"--num {options.num}: expected 1 or more; 0 takes the config's number")
+    folder, part = Path(options.run), {"split": options.split, "num": options.num}
     config = folder / "config.yaml"
     if config.is_file() and is_autoencoder(read_config_file(config)):
         autoencoder = open_autoencoder(folder, device=options.device, which=options.which)
@@ -36,12 +38,14 @@ def evaluate(options: Namespace) -> Iterator[str]:
             "C-alphas and the autoencoder of the tokens, or neither"
         )
     run = open_run(options.run, device=options.device, which=options.which)
-    yield from assess(run, split=options.split, num=options.num, fold=options.fold)
-    if options.prostt5:
-        yield from assess_prostt5(run, options.prostt5, split=options.split, num=options.num)
     in_angstrom = bool(options.coordinates or run.config.evaluation.coordinates)
-    if in_angstrom:
-        yield from assess_folding(run, options.coordinates, options.tokenizer, split=options.split, num=options.num)
+    # What cannot be compared is refused before the hour that the rest may take.
+    chains = open_held_out(run, options.coordinates, options.tokenizer, **part) if in_angstrom else None
+    yield from assess(run, fold=options.fold, **part)
+    if options.prostt5:
+        yield from assess_prostt5(run, options.prostt5, **part)
+    if chains is not None:
+        yield from assess_folding(run, chains, **part)
     track_evaluation(folder, run.config.train.tracking, step=run.step, with_traces=in_angstrom)
 
 

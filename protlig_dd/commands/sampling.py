@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from argparse import Namespace
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +14,18 @@ from tqdm import tqdm
 
 from protlig_dd.causal_generation import generator_for
 from protlig_dd.commands.coordinates import decoder_for, write_coordinates
-from protlig_dd.commands.tasks import task_requests
+from protlig_dd.commands.tasks import check_inputs, task_requests
 from protlig_dd.config import build, parse_shard, to_mapping
 from protlig_dd.data.conditions import read_ligands, read_proteins
 from protlig_dd.errors import ConfigError
 from protlig_dd.evaluation.objectives import property_from
 from protlig_dd.experiment import Experiment
 from protlig_dd.generation import Request
-from protlig_dd.output import PartialFile, check_output, rank, write_rows
+from protlig_dd.output import PartialFile, check_output, rank, structures_beside, write_rows
 from protlig_dd.run import Run, open_run
 from protlig_dd.sampling import CausalDecoding, Guidance, SamplerSettings, Tilting
+
+log = logging.getLogger(__name__)
 
 
 def sampler_from(options: Namespace, config: Experiment) -> SamplerSettings:
@@ -86,7 +90,7 @@ def decoding_from(options: Namespace, config: Experiment) -> CausalDecoding:
     changes = {name: getattr(options, name) for name in ("temperature", "top_p") if getattr(options, name) is not None}
     if options.learned_length:
         changes["length"] = "learned"
-    return build(CausalDecoding, {**to_mapping(config.sampling.decoding), **changes}, "--temperature")
+    return build(CausalDecoding, {**to_mapping(config.sampling.decoding), **changes}, "sampling.decoding")
 
 
 def guidance_from(options: Namespace, config: Experiment) -> Guidance:
@@ -164,6 +168,19 @@ def _requests(options: Namespace, run: Run) -> list[Request]:
     return requests
 
 
+def _tell_replaced(requests: Sequence[Request], run: Run) -> None:
+    """Say which letters of the given proteins the run reads as another one (tracks.protein.unknown)."""
+    letters = run.parts.tracks.get("protein")
+    replaced: Counter[str] = Counter()
+    for text in {request.given.get("protein", "").replace("_", "") for request in requests if letters is not None}:
+        given = "".join(text.split()).upper().removesuffix("*")
+        read = letters.split(given, where="--protein") if given and letters is not None else []
+        replaced.update(f"{a} as {b}" for a, b in zip(given, read, strict=True) if a != b)
+    if replaced:
+        found = ", ".join(f"{how} ({count})" for how, count in replaced.most_common())
+        log.warning("letters that are no amino acid are read as another one, as tracks.protein.unknown says: %s", found)
+
+
 def _infill_track(text: str, run: Run) -> str:
     """Tell which track a text with gaps belongs to: capital letters of amino acids are a protein where there is such a track."""
     names = list(run.parts.tracks)
@@ -182,8 +199,8 @@ def _labels(options: list[str]) -> dict[str, int]:
     return labels
 
 
-def sample(options: Namespace) -> Iterator[str]:
-    """Generate samples; a stopped command started again goes on."""
+def _check_options(options: Namespace) -> None:
+    """Refuse what cannot be meant, before a model is opened."""
     if not (options.task or options.protein or options.ligand or options.infill or options.unconditional):
         raise ConfigError(
             "nothing to condition on: give --protein, --ligand, --infill or --task, or say --unconditional"
@@ -194,6 +211,19 @@ def sample(options: Namespace) -> Iterator[str]:
         )
     if options.num is not None and options.num < 1:
         raise ConfigError(f"--num: found {options.num}, expected 1 or more")
+    if options.batch_size < 0:
+        raise ConfigError(f"--batch-size: found {options.batch_size}, expected 1 or more; or leave it out")
+    check_inputs(options)
+    if options.tokenizer and Path(options.out).suffix != ".pdb":
+        raise ConfigError(
+            f"--tokenizer {options.tokenizer}: makes coordinates of structure tokens, found --out '{options.out}'; give --out x.pdb, "
+            "or leave it out"
+        )
+
+
+def sample(options: Namespace) -> Iterator[str]:
+    """Generate samples; a stopped command started again goes on."""
+    _check_options(options)
     asked = Path(options.out) if options.out else None
     with_coordinates = asked is not None and asked.suffix == ".pdb"
     out = asked.with_suffix(".csv") if asked is not None and with_coordinates else asked  # the tokens stand beside them
@@ -208,6 +238,7 @@ def sample(options: Namespace) -> Iterator[str]:
         options.num = 1 if is_greedy else 10
     tilting = tilting_from(options, run.config)
     requests = task_requests(options, run) if options.task else _requests(options, run)
+    _tell_replaced(requests, run)
     num = 1 if options.task == "scaffold" else options.num  # each scaffold has linkers of its own
     if run.parts.is_causal:
         how: dict[str, Any] = {"decoding": decoding_from(options, run.config)}
@@ -247,4 +278,6 @@ def sample(options: Namespace) -> Iterator[str]:
         files = write_coordinates(asked, partial.rows, requests, num, decoder, options.seed)
         yield f"coordinates: {files[0]}" + (f" and {len(files) - 1} more" if len(files) > 1 else "")
     yield from _about_property(partial.rows, tilting)
-    yield f"{len(partial.rows)} samples: {out} (settings: {out}.json)"
+    structures = structures_beside(out, partial.rows)
+    beside = f", their structure tokens: {structures}" if structures is not None else ""
+    yield f"{len(partial.rows)} samples: {out}{beside} (settings: {out}.json)"

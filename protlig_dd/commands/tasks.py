@@ -18,7 +18,7 @@ def task_requests(options: Namespace, run: Run) -> list[Request]:
     """Return the requests of `--task`; one for each length or input.
 
     Raises:
-        ConfigError: for a task that the model's tracks do not allow, or an option that the task needs or does not take.
+        ConfigError: for a task that the model's tracks do not allow, or an option that the task needs.
     """
     make, tracks = _TASKS[options.task]
     missing = [name for name in tracks if name not in run.parts.tracks]
@@ -28,6 +28,41 @@ def task_requests(options: Namespace, run: Run) -> list[Request]:
             f"use a DPLM-2 model"
         )
     return make(options)
+
+
+_INPUTS = (
+    *(
+        "protein",
+        "structure",
+        "fix",
+        "motif",
+        "total_length",
+        "ligand",
+        "infill",
+        "length",
+        "generate",
+        "unconditional",
+    ),
+    "condition",
+)
+
+
+def check_inputs(options: Namespace) -> None:
+    """Refuse what a task has no use for, so that nothing given is passed over in silence.
+
+    Raises:
+        ConfigError: naming the first such option, and those that the task takes.
+    """
+    useful = _TAKES.get(options.task, set(_INPUTS) - {"structure", "fix", "motif", "total_length"})
+    useless = [name for name in _INPUTS if getattr(options, name) and name not in useful]
+    if useless:
+        found = f"--task {options.task}" if options.task else "no --task"
+        takes = ", ".join(_option(name) for name in _INPUTS if name in useful)
+        raise ConfigError(f"{_option(useless[0])}: is of no use with {found}, which takes {takes}; leave it out")
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def _sequence(options: Namespace) -> list[Request]:
@@ -89,6 +124,16 @@ _TASKS: dict[str, tuple[Callable[[Namespace], list[Request]], tuple[str, ...]]] 
     "co_generation": (_co_generation, ("protein", "structure")),
     "folding": (_folding, ("protein", "structure")),
     "inverse_folding": (_inverse_folding, ("protein", "structure")),
+}
+
+
+_TAKES: dict[str, set[str]] = {
+    "sequence": {"length"},
+    "inpainting": {"infill", "length", "fix"},
+    "scaffold": {"motif", "protein", "total_length"},
+    "co_generation": {"length"},
+    "folding": {"protein"},
+    "inverse_folding": {"structure"},
 }
 
 

@@ -47,10 +47,22 @@ def tokenize(options: Namespace) -> Iterator[str]:
         known = ", ".join(TOKENIZERS)
         raise ConfigError(f"--track '{options.track}': expected {known}{nearest(options.track, TOKENIZERS)}")
     check_workers(options.workers)
+    if options.tokenizer and options.track != "kanzi":
+        raise ConfigError(
+            f"--tokenizer {options.tokenizer}: is for --track kanzi, found --track {options.track}; leave it out"
+        )
     source, shard = Path(options.source), parse_shard(options.shard)
     if is_database(source):
         yield from _cache(options, source, shard)
         return
+    if not source.exists():
+        raise ConfigError(
+            f"{source}: found no such file, folder or Foldseek database, expected structures to tokenize; check the path"
+        )
+    if options.max_length is not None:
+        raise ConfigError(
+            f"--max-length {options.max_length}: is for a Foldseek database, {source} holds structure files; leave it out"
+        )
     tokenizer = TOKENIZERS[options.track](options)
     workers = 1 if options.track == "kanzi" else options.workers  # a network stays in one process
     if options.out:
@@ -75,6 +87,7 @@ def _cache(options: Namespace, source: Path, shard: tuple[int, int]) -> Iterator
         raise ConfigError(
             f"--out '{options.out}': a database's tokens go into a folder of shards; name one, such as cache"
         )
-    settings = CacheSettings(alphabet=options.track, max_length=options.max_length, shard=shard)
+    limit = {} if options.max_length is None else {"max_length": options.max_length}
+    settings = CacheSettings(alphabet=options.track, shard=shard, **limit)
     yield from cache_tokens(source, out, settings, _open_kanzi(options)).lines()
     yield f"tokens: {out}; train with data.kind=shards data.path={out}"

@@ -18,21 +18,21 @@ from protlig_dd.autoencoder import (
     AutoencoderExperiment,
     autoencoder_from,
     describe_autoencoder,
-    is_autoencoder,
     train_autoencoder,
 )
 from protlig_dd.config import read_config
 from protlig_dd.data.bundle import load
 from protlig_dd.data.loader import Loader
 from protlig_dd.device import DeviceChoice, choose_device
+from protlig_dd.errors import ConfigError
 from protlig_dd.evaluation.report import write_report, write_reproduction
 from protlig_dd.evaluation.tracked import track_evaluation
 from protlig_dd.experiment import Experiment, Parts, count_parameters, experiment_from
-from protlig_dd.folding import assess_folding
+from protlig_dd.folding import assess_folding, open_held_out
 from protlig_dd.launch import train as train_run
 from protlig_dd.nn.flops import training_flops
 from protlig_dd.preview import preview_hooks
-from protlig_dd.run import Run, open_run
+from protlig_dd.run import Run, is_autoencoder, open_run
 from protlig_dd.spellings import native_overrides
 from protlig_dd.training import distributed
 from protlig_dd.training.footprint import Fleet, States, describe_footprint, parse_devices
@@ -77,7 +77,7 @@ def _evaluate(run: Run) -> Iterator[str]:
     split, in_angstrom = "test" if len(run.data.test) else "validation", bool(run.config.evaluation.coordinates)
     for line in assess(run, split=split):
         log.info("%s", line)
-    for line in assess_folding(run, split=split) if in_angstrom else ():
+    for line in assess_folding(run, open_held_out(run, split=split), split=split) if in_angstrom else ():
         log.info("%s", line)
     track_evaluation(run.folder, run.config.train.tracking, step=run.step, with_traces=in_angstrom)
     page = write_report(run.folder)
@@ -107,6 +107,10 @@ def check(options: Namespace) -> Iterator[str]:
     logging.getLogger().setLevel(logging.WARNING)
     values = _values(options)
     if is_autoencoder(values):
+        if options.devices:
+            raise ConfigError(
+                f"--devices {options.devices}: is for models of tokens; an autoencoder's memory is told without it, leave it out"
+            )
         autoencoder = autoencoder_from(values)
         yield from describe_autoencoder(
             autoencoder, choose_device(options.device, precision=autoencoder.train.precision)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +10,8 @@ import numpy as np
 from protlig_dd.data.permutation import keyed_order, permuted
 from protlig_dd.data.similarity import KmerIndex, align_identity
 from protlig_dd.data.table import Column, TokenTable
+
+_ROWS_AT_ONCE = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,16 +116,20 @@ def _some(table: TokenTable, most: int, seed: int) -> TokenTable:
 
 
 def _distinct(column: Column) -> list[np.ndarray]:
-    rows = np.flatnonzero(column.lengths)
-    return [
-        np.frombuffer(b, np.int32)
-        for b in dict.fromkeys(column.gather(rows[i : i + 1]).tobytes() for i in range(len(rows)))
-    ]
+    return [np.frombuffer(text, np.int32) for text in dict.fromkeys(_texts(column))]
 
 
 def _exact_fraction(train: Column, validation: Column) -> float | None:
-    known = {protein.tobytes() for protein in _distinct(train)}
-    rows: Sequence[int] = np.flatnonzero(validation.lengths).tolist()
-    if not rows:
-        return None
-    return sum(validation.gather(np.array([i])).tobytes() in known for i in rows) / len(rows)
+    known = set(_texts(train))
+    found = [text in known for text in _texts(validation)]
+    return sum(found) / len(found) if found else None
+
+
+def _texts(column: Column) -> Iterator[bytes]:
+    """The tokens of each example that has some, as bytes."""
+    rows = np.flatnonzero(column.lengths)
+    for first in range(0, len(rows), _ROWS_AT_ONCE):
+        some = rows[first : first + _ROWS_AT_ONCE]
+        text = column.gather(some).tobytes()
+        cuts = np.concatenate([[0], np.cumsum(column.lengths[some], dtype=np.int64) * np.dtype(np.int32).itemsize])
+        yield from (text[a:b] for a, b in zip(cuts[:-1].tolist(), cuts[1:].tolist(), strict=True))

@@ -16,7 +16,7 @@ from protlig_dd.data.sequences import read_fasta
 from protlig_dd.errors import FormatError
 from protlig_dd.rng import key
 
-_MATCHED, _REPEATED, _LONELY = 0, 1, 2
+_MATCHED, _REPEATED, _LONELY, _SEVERAL = 0, 1, 2, 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +36,16 @@ class _Side:
             elif status == _REPEATED:
                 message = f"{record.where}: the name '{record.name}' stands more than once; give each {self.what} a name of its own"
                 yield dataclasses.replace(record, problem=(f"{self.what} of a repeated name", message))
+            elif status == _SEVERAL:
+                message = (
+                    f"{record.where}: found several {self.other}s named '{record.name}', expected one; "
+                    f"give each {self.other} a name of its own"
+                )
+                yield dataclasses.replace(record, problem=(f"{self.what} without a {self.other}", message))
             else:
-                message = f"{record.where}: found no single {self.other} named '{record.name}'; add it, or remove the {self.what}"
+                message = (
+                    f"{record.where}: found no {self.other} named '{record.name}'; add it, or remove the {self.what}"
+                )
                 yield dataclasses.replace(record, problem=(f"{self.what} without a {self.other}", message))
 
 
@@ -68,10 +76,10 @@ def join_structures(proteins: Callable[[], Iterator[Record]], structures: Path) 
             f"{first.where}); give each structure the name of its protein"
         )
     sides = [
-        _Side(open=source, what=what, other=other, status=_status(keys, common))
-        for source, what, other, keys in (
-            (proteins, "protein", "structure", left),
-            (opened, "structure", "protein", right),
+        _Side(open=source, what=what, other=other, status=_status(keys, common, others))
+        for source, what, other, keys, others in (
+            (proteins, "protein", "structure", left, right),
+            (opened, "structure", "protein", right, left),
         )
     ]
     if np.array_equal(left[sides[0].status == _MATCHED], right[sides[1].status == _MATCHED]):
@@ -90,10 +98,13 @@ def _once(keys: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " c"]:
     return once
 
 
-def _status(keys: Int64[np.ndarray, " n"], common: Int64[np.ndarray, " c"]) -> Int8[np.ndarray, " n"]:
+def _status(
+    keys: Int64[np.ndarray, " n"], common: Int64[np.ndarray, " c"], others: Int64[np.ndarray, " m"]
+) -> Int8[np.ndarray, " n"]:
     distinct, counts = np.unique(keys, return_counts=True)
     repeated = np.isin(keys, distinct[counts > 1])
-    return np.where(np.isin(keys, common), _MATCHED, np.where(repeated, _REPEATED, _LONELY)).astype(np.int8)
+    lonely = np.where(np.isin(keys, others), _SEVERAL, _LONELY)
+    return np.where(np.isin(keys, common), _MATCHED, np.where(repeated, _REPEATED, lonely)).astype(np.int8)
 
 
 def _side_by_side(proteins: _Side, structures: _Side) -> Iterator[Record]:

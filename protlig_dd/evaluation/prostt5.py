@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import torch
 
 from protlig_dd.errors import CheckpointError, DownloadError, ProtligError, require
+from protlig_dd.models.hub import is_answered
 
 Translate = Callable[[Sequence[str]], list[list[str]]]
 """Returns the 3Di letters of each sequence, as many as it has residues where the model ends in time."""
@@ -50,6 +52,7 @@ def prostt5(
     Source: Heinzinger et al. 2024, NAR Genomics and Bioinformatics 6, lqae150.
     """
     transformers = require("transformers", "ProstT5", extra="hf")
+    local_only = local_only or Path(source).is_dir() or not is_answered(source)
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(source, local_files_only=local_only, do_lower_case=False)
         model = transformers.AutoModelForSeq2SeqLM.from_pretrained(source, local_files_only=local_only)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +22,27 @@ def load_structure(path: Path) -> Any:
     gemmi = require("gemmi", "reading PDB and mmCIF files", extra="structure")
     if not path.is_file():
         raise FormatError(f"{path}: found no such file, expected a PDB or mmCIF file; check the path")
+    name = str(path)
     try:
-        found = gemmi.read_structure(str(path), format=gemmi.CoorFormat.Detect)
+        with _readable_name(path) as name:
+            found = gemmi.read_structure(name, format=gemmi.CoorFormat.Detect)
     except (RuntimeError, ValueError, OSError, IndexError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise FormatError(f"{path}: not readable as a structure ({reason}); expected PDB or mmCIF") from error
+        raise FormatError(
+            f"{path}: not readable as a structure ({reason.replace(name, str(path))}); expected PDB or mmCIF"
+        ) from error
     if not len(found) or not any(len(chain) for chain in found[0]):
         raise FormatError(f"{path}: found no atoms, expected a PDB or mmCIF file with coordinates")
     return found
+
+
+@contextmanager
+def _readable_name(path: Path) -> Iterator[str]:
+    """A name of the file that is text: gemmi takes no other, and a file's name may be any bytes, so that one gets a link."""
+    if os.fsencode(path) == str(path).encode(errors="replace"):
+        yield str(path)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        link = Path(folder) / f"structure{path.suffix}"
+        os.symlink(path.resolve(), link)
+        yield str(link)

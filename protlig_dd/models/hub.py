@@ -11,6 +11,25 @@ _SECONDS = 10.0
 """How long the Hub has for its first answer."""
 
 
+def is_answered(name: str) -> bool:
+    """Return whether the Hub answers for a repository: where it does not, libraries try again for minutes, and say so each time.
+
+    Args:
+        name: such as "Rostlab/ProstT5".
+
+    Raises:
+        MissingDependencyError: without huggingface_hub.
+    """
+    hub = require("huggingface_hub", f"fetching '{name}'", extra="hf")
+    from huggingface_hub.errors import HFValidationError, HTTPError
+
+    try:
+        hub.HfApi().model_info(name, timeout=_SECONDS)
+    except (OSError, HTTPError, HFValidationError):
+        return False
+    return True
+
+
 def fetch_repository(name: str, patterns: Sequence[str]) -> Path:
     """Return the local folder of a Hub repository.
 

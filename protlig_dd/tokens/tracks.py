@@ -43,6 +43,10 @@ class Track:
     separator: str = ""
 
     def __post_init__(self) -> None:
+        if self.max_length < 1 + 2 * self.add_ends:
+            raise ConfigError(
+                f"tracks.{self.name}.max_length: found {self.max_length}, expected {1 + 2 * self.add_ends} or more tokens, the ends included"
+            )
         if self.add_ends and (self.vocabulary.begin_id is None or self.vocabulary.end_id is None):
             raise ConfigError(
                 f"track '{self.name}': add_ends needs begin and end tokens, which the vocabulary '{self.vocabulary.name}' lacks; "

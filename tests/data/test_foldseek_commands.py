@@ -72,6 +72,48 @@ def test_export_writes_what_was_chosen(
     assert not list(tmp_path.glob(".*.part"))
 
 
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (["head", "db", "--num", "0"], "--num 0: expected 1 or more"),
+        (["head", "db", "--num", "-1"], "--num -1: expected 1 or more"),
+        (["export", "db", "--aa", "a.fasta", "--limit", "-1"], "--limit -1: expected 0 (all) or more"),
+        (["export", "db", "--aa", "none/a.fasta"], "--aa none/a.fasta: the folder none does not exist; make it first"),
+        (["export", "db", "--ss", "."], "--ss .: is a folder, expected the name of a FASTA file"),
+        (["export", "db", "--aa", "a.fasta", "--ss", "./a.fasta"], "found the one file a.fasta for both"),
+        (["export", "db", "--pdb", "db"], "--pdb db: is a file, expected a folder"),
+        (["export", "db_ss", "--aa", "a.fasta"], "db_ss: holds 3Di letters, expected the amino acids"),
+        (["export", "db_ss", "--pdb", "traces"], "name the whole database, db, and give --ss"),
+    ],
+)
+def test_what_cannot_be_shown_or_written_is_refused_before_anything_is(
+    entries: list[Entry],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    command: list[str],
+    message: str,
+) -> None:
+    write_database(tmp_path, entries)
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.iterdir())
+    code, text = run(capsys, *command)
+    assert code == 1 and message in text and text.count("\n") == 1, text
+    assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize(("ending", "option"), [("_ss", "--ss"), ("_ca", "--pdb")])
+def test_what_a_database_lacks_is_said_before_anything_is_written(
+    entries: list[Entry], tmp_path: Path, capsys: pytest.CaptureFixture[str], ending: str, option: str
+) -> None:
+    path = write_database(tmp_path, entries)
+    for file in tmp_path.glob(f"db{ending}*"):
+        file.unlink()
+    code, text = run(capsys, "export", str(path), "--aa", str(tmp_path / "a.fasta"), option, str(tmp_path / "out"))
+    assert code == 1 and f"{option}: {path} has no" in text and f"(db{ending})" in text
+    assert not (tmp_path / "a.fasta").exists() and not (tmp_path / "out").exists()
+
+
 def test_export_writes_traces(entries: list[Entry], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     gemmi = pytest.importorskip("gemmi", reason="writing PDB files needs gemmi")
     path = write_database(tmp_path, entries)

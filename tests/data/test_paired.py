@@ -112,7 +112,12 @@ def test_names_twice_or_without_partner_are_refused_or_counted(tmp_path, turned)
     }
     first = report.first["protein of a repeated name"][0]
     assert first == f"{tmp_path}/a.fasta:5: the name 'p2' stands more than once; give each protein a name of its own"
-    with pytest.raises(FormatError, match=r"fasta:\d+: (the name 'p\d' stands more than once|found no single)") as told:
+    told_here = " ".join(report.first["protein without a structure"])
+    assert f"{tmp_path}/a.fasta:11: found several structures named 'p5', expected one" in told_here
+    assert "found no structure named 'alone'; add it, or remove the protein" in told_here
+    with pytest.raises(
+        FormatError, match=r"fasta:\d+: (the name 'p\d' stands more than once|found (no|several))"
+    ) as told:
         encode_records(records, Encoder(TRACKS))
     assert "\n" not in str(told.value)
 

@@ -53,3 +53,22 @@ def test_absent_weights_are_one_line(tmp_path: Path) -> None:
     assert translate is None and "ProstT5's weights are not at hand" in reason and "\n" not in reason
     with pytest.raises(DownloadError, match="not at hand"):
         prostt5("Rostlab/ProstT5", local_only=True)
+
+
+def test_a_hub_that_does_not_answer_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """transformers would ask again for a minute and a half, with a dozen lines, before it looks among the files that are here."""
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed (extra hf)")
+    hub = pytest.importorskip("huggingface_hub", reason="huggingface_hub is not installed (extra hf)")
+    asked = []
+
+    def unreachable(*_: object, **settings: object) -> None:
+        raise ConnectionError("no network")
+
+    def read(*_: object, local_files_only: bool, **settings: object) -> None:
+        asked.append(local_files_only)
+        raise OSError("not among the cached files")
+
+    monkeypatch.setattr(hub.HfApi, "model_info", unreachable)
+    monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", read)
+    translate, reason = find_prostt5("Rostlab/ProstT5")
+    assert translate is None and "not among the cached files" in reason and asked == [True]

@@ -19,6 +19,12 @@ LENGTHS = st.lists(st.integers(0, 9), max_size=12)
 ROWS = st.lists(st.lists(st.integers(4, 28), max_size=8), max_size=8)
 
 
+@pytest.mark.parametrize("length", [-100, 0, 2])
+def test_a_track_that_holds_nothing_is_refused(length: int) -> None:
+    with pytest.raises(ConfigError, match=rf"tracks\.protein\.max_length: found {length}, expected 3 or more"):
+        ProteinTrack(max_length=length).build("protein")
+
+
 @given(LENGTHS)
 def test_a_layout_says_where_everything_lies(lengths: list[int]) -> None:
     layout = Layout(tuple(lengths))
