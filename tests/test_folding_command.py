@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from protlig_dd.cli import main
 from protlig_dd.geometry.structure_io import read_structure
@@ -119,3 +121,22 @@ def test_predicted_coordinates_stand_beside_the_truth_and_the_floor(
         assert main([*command[:-2], *options]) == 1
         told = capsys.readouterr()
         assert words in told.err and not told.out, "told before the evaluation, not behind it"
+
+
+def test_the_runs_own_settings_are_taken_unless_told_otherwise(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = tmp_path / "own"
+    shutil.copytree(folder / "causal", own)
+    config = yaml.safe_load((own / "config.yaml").read_text())
+    config["evaluation"] |= {"coordinates": str(folder / "truth"), "tokenizer": str(folder / "kanzi")}
+    (own / "config.yaml").write_text(yaml.safe_dump(config))
+    command = ["evaluate", str(own), "--device", "cpu"]
+    assert main([*command, "--split", "train", "--num", "2"]) == 0
+    assert "Coordinates, train split" in capsys.readouterr().out and (own / "traces.json").is_file()
+    (own / "evaluation.json").unlink()
+    assert main([*command, "--split", "train", "--coordinates", str(tmp_path / "none"), "--tokenizer", "x"]) == 1
+    assert "--tokenizer 'x': " in capsys.readouterr().err, "what is told comes before what is set"
+    assert main([*command, "--split", "test"]) == 1
+    assert "--split test: this run has no test data to compare" in capsys.readouterr().err
+    assert not (own / "evaluation.json").exists(), "nothing is evaluated before that is known"
