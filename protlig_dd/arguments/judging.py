@@ -50,7 +50,8 @@ def add_judging(commands) -> None:  # type: ignore[no-untyped-def]
         "report",
         "judging.report",
         "write one self-contained HTML page about a run",
-        "Scores are those of the last protlig evaluate RUN.\n  protlig report runs/3di_tiny --out page.html",
+        "Scores are those of the last protlig evaluate RUN.\n  protlig report runs/3di_tiny --out page.html\n"
+        "  protlig report runs/kanzi_folding --viewer viewer/3Dmol-min.js",
     )
     sub.add_argument("run", help="the run folder")
     sub.add_argument("--out", default="", help="the page (default RUN/report.html)")
