@@ -27,10 +27,11 @@ from protlig_dd.diffusion.schedules import LogLinear, NoiseSchedule, SigmaCurric
 from protlig_dd.diffusion.times import StratifiedTimes, Task, TaskMixture, TimeSampler
 from protlig_dd.diffusion.variants import Variant
 from protlig_dd.errors import ConfigError
+from protlig_dd.evaluation.settings import EvaluationSettings
 from protlig_dd.models import CausalSettings, ModelSettings
 from protlig_dd.models.causal_objective import CausalObjective
 from protlig_dd.nn.attention import BackendChoice, choose_backend
-from protlig_dd.sampling import Ancestral, CausalDecoding, ConfidenceUnmasking, Guidance, SamplerSettings, Tilting
+from protlig_dd.sampling import Ancestral, CausalDecoding, Guidance, SamplerSettings, Tilting
 from protlig_dd.spellings import native_overrides
 from protlig_dd.tokens.causal import CausalVocabulary
 from protlig_dd.tokens.settings import TrackSettings
@@ -114,35 +115,6 @@ class SamplingSettings:
     decoding: CausalDecoding = CausalDecoding()
     batch_size: int = 64
     property: Tilting | None = None
-
-
-@settings
-class EvaluationSettings:
-    """What happens after training, and how long it may take.
-
-    Args:
-        after_training: sample, evaluate and write the report when training ends.
-        num_samples: conditions of the held-out split that get a sample each.
-        num_times: noise levels an example in the bound.
-        num_examples: examples of the bound, at most.
-        samplers: the methods that are shown side by side.
-        generate: the track that is generated; the others are given.
-        fold: the folding model that generated proteins are folded with (a folder, or facebook/esmfold_v1); "" folds nothing.
-        num_folded: how many of them.
-        preview_every: steps between samples drawn during training, with their molecules; 0 is never.
-        preview_samples: how many.
-    """
-
-    after_training: bool = False
-    num_samples: int = 500
-    num_times: int = 8
-    num_examples: int = 500
-    samplers: tuple[SamplerSettings, ...] = (ConfidenceUnmasking(), Ancestral())
-    generate: str = "ligand"
-    fold: str = ""
-    num_folded: int = 20
-    preview_every: int = 0
-    preview_samples: int = 8
 
 
 @settings

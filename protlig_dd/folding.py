@@ -3,63 +3,63 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 from protlig_dd.causal_generation import generator_for
-from protlig_dd.data.foldseek_db import FoldseekDB
 from protlig_dd.errors import ConfigError
 from protlig_dd.evaluation import structure_tokens
-from protlig_dd.evaluation.coordinates import coordinate_scores
 from protlig_dd.evaluation.intervals import format_scores
 from protlig_dd.evaluation.prostt5 import find_prostt5
 from protlig_dd.evaluation.sections import Section, read_evaluation, write_evaluation
 from protlig_dd.evaluation.structure_tokens import Nulls
-from protlig_dd.evaluation.traces import Trace, write_traces
+from protlig_dd.evaluation.traces import write_traces
 from protlig_dd.generation import example_requests
-from protlig_dd.likelihoods import chains_of, emitted, spread, texts_of
-from protlig_dd.models.kanzi_tokenizer import KanziTokenizer
+from protlig_dd.likelihoods import chains_of, emitted, spread
 from protlig_dd.run import Run
+from protlig_dd.true_chains import TrueChains, open_true_chains
 
 
-def assess_folding(
-    run: Run, database: Path, tokenizer: KanziTokenizer, *, split: str = "test", num: int = 0
-) -> Iterator[str]:
-    """Fold held-out proteins and compare with the truth; yield lines, add a section to evaluation.json, and leave traces.json.
+def open_held_out(
+    run: Run, database: str = "", tokenizer: str = "", *, split: str = "test", num: int = 0
+) -> TrueChains:
+    """Return the true chains of a run's part, with what decodes its tokens: what `assess_folding` compares with.
 
     Args:
         run: an opened run whose structure track is Kanzi's.
-        database: where the proteins have their true C-alphas, under the same names.
-        tokenizer: the autoencoder that the tokens are of.
+        database: where the proteins have their true C-alphas, under the same names; "" takes the config's.
+        tokenizer: the autoencoder that the tokens are of: a run folder, or a published file; "" takes the config's.
         split: the part of the run's data.
         num: chains at most; 0 takes the config's.
 
     Raises:
-        ConfigError: for a run of other tokens, or a part without examples or names.
+        ConfigError: for a run of other tokens, an autoencoder of others, or a part without examples or names.
         FormatError: for a name that the database lacks, or chains of other lengths.
     """
-    track = run.parts.tracks.get("structure")
-    if track is None or not track.vocabulary.name.startswith("kanzi"):
-        found = "none" if track is None else track.vocabulary.name
-        raise ConfigError(
-            f"--coordinates: this run's structure tokens are {found}, expected Kanzi's: only they are decoded here"
-        )
+    settings = run.config.evaluation
+    where = ("--coordinates", "--tokenizer") if database else ("evaluation.coordinates", "evaluation.tokenizer")
+    names = (database or settings.coordinates, tokenizer or settings.tokenizer)
+    table = spread(run.data.part(split), num or settings.num_samples)
+    if not len(table):
+        raise ConfigError(f"--split {split}: this run has no {split} data to compare; use another split")
+    return open_true_chains(run.parts, table, *names, device=run.choice.device.type, where=where)
+
+
+def assess_folding(run: Run, chains: TrueChains, *, split: str = "test", num: int = 0) -> Iterator[str]:
+    """Fold held-out proteins and compare with the truth; yield lines, add a section to evaluation.json, and leave traces.json.
+
+    Args:
+        run: an opened run.
+        chains: of `open_held_out`, with the same split and num.
+        split: the part of the run's data.
+        num: chains at most; 0 takes the config's.
+    """
     table = spread(run.data.part(split), num or run.config.evaluation.num_samples)
-    if not len(table) or table.names is None:
-        raise ConfigError(f"--split {split}: found {len(table)} examples with names, expected some; use another split")
-    names = [str(name) for name in table.names]
-    with FoldseekDB(database) as letters:
-        true = [letters.calpha(letters.row_of_name(name)) for name in names]
     requests = example_requests(run.parts, table, "structure", range(len(table)))
-    samples = list(generator_for(run, seed=run.config.seed, with_likelihood=False).generate(requests, 1))
-    predicted = tokenizer.decode([_codes(sample.texts["structure"]) for sample in samples], seed=run.config.seed)
-    floor = tokenizer.decode([_codes(text) for text in texts_of(run, table, "structure")], seed=run.config.seed)
-    scores = coordinate_scores(predicted, true, floor=floor, seed=run.config.seed)
+    samples = generator_for(run, seed=run.config.seed, with_likelihood=False).generate(requests, 1)
+    predicted = chains.decode([sample.texts.get("structure", "") for sample in samples])
+    scores = chains.scores(predicted)
     title = f"Coordinates, {split} split"
     _add_section(run, Section(title=title, scores=tuple(scores)))
-    chains = zip(names, predicted, true, strict=True)
-    write_traces(
-        run.folder / "traces.json", [Trace(name=n, predicted=p, true=t) for n, p, t in chains if len(p) == len(t)]
-    )
+    write_traces(run.folder / "traces.json", chains.traces(predicted))
     yield from (f"{title}:", *format_scores(scores).splitlines())
 
 
@@ -98,7 +98,3 @@ def _add_section(run: Run, section: Section) -> None:
     path = run.folder / "evaluation.json"
     others = [s for s in read_evaluation(path) if s.title != section.title] if path.is_file() else []
     write_evaluation(path, [*others, section])
-
-
-def _codes(text: str) -> list[int]:
-    return [int(code) for code in text.split(",")]

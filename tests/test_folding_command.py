@@ -3,68 +3,29 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from protlig_dd.cli import main
-from protlig_dd.data.foldseek_writer import Entry, write_database
-from protlig_dd.geometry.structure_io import Chain, read_structure, write_pdb
+from protlig_dd.geometry.structure_io import read_structure
+from tests.folding_world import MODEL, STEPS, TRAIN, files_of, write_world
 
 pytestmark = pytest.mark.xdist_group("folding")
-LETTERS = "ACDEFGHIKLMNPQRSTVWY"
-TRAIN = ["--device", "cpu", "train.log_every=1", "train.tracking.tensorboard=false", "train.tracking.wandb=off"]
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Helices as PDB files, an autoencoder of them, their tokens, and a causal model of the tokens; all hardly trained."""
+    """The world, and a causal model of its tokens; all hardly trained."""
     pytest.importorskip("gemmi", reason="gemmi is not installed (extra structure)")
     pytest.importorskip("transformers", reason="transformers is not installed (extra hf)")
     root = tmp_path_factory.mktemp("folding")
-    (root / "pdbs").mkdir()
-    draws = np.random.default_rng(0)
-    for i in range(6):
-        n = 9 + i
-        t = np.arange(n)
-        points = np.stack([2.3 * np.cos(1.745 * t), 2.3 * np.sin(1.745 * t), 1.5 * t], axis=1) + 0.1 * draws.normal(
-            size=(n, 3)
-        )
-        sequence = "".join(draws.choice(list(LETTERS), n))
-        write_pdb(Chain.of_coordinates(sequence, points[:, None].astype(np.float32)), root / "pdbs" / f"h{i}.pdb")
-    small = [
-        "model.encoder_size=16",
-        "model.encoder_heads=2",
-        "model.pair_size=8",
-        "model.decoder_size=16",
-        "model.decoder_heads=2",
-    ]
-    data = [
-        f"data.path={root / 'pdbs'}",
-        "data.min_length=4",
-        "data.copies=2",
-        "train.batch_size=4",
-        "sampling.num_steps=4",
-    ]
-    steps = ["train.steps=1", "train.checkpoint_every=1", "train.validate_every=0"]
-    assert main(["train", "kanzi/tiny", *data, *small, *steps, *TRAIN, "--out", str(root / "kanzi")]) == 0
-    tokens = ["--track", "kanzi", "--tokenizer", str(root / "kanzi"), "--device", "cpu", "--out", str(root / "t.fasta")]
-    assert main(["tokenize", str(root / "pdbs"), *tokens]) == 0
-    model = [
-        "model.hidden_size=16",
-        "model.num_heads=2",
-        "model.num_kv_heads=1",
-        "model.num_blocks=1",
-        "model.inner_size=32",
-    ]
-    files = [
-        f"data.path={root / 't.fasta'}",
-        f"data.structure_path={root / 't_kanzi.fasta'}",
-        "data.leakage=false",
-        "train.batch_size=4",
-    ]
-    assert main(["train", "structure/kanzi_tiny", *files, *model, *steps, *TRAIN, "--out", str(root / "causal")]) == 0
+    write_world(root)
+    training = [*files_of(root), *MODEL, *STEPS, *TRAIN]
+    assert main(["train", "structure/kanzi_tiny", *training, "--out", str(root / "causal")]) == 0
     return root
 
 
@@ -133,15 +94,6 @@ def test_coordinates_need_the_tokenizer(folder: Path, capsys: pytest.CaptureFixt
 def test_predicted_coordinates_stand_beside_the_truth_and_the_floor(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pytest.importorskip("mini3di", reason="mini3di is not installed (extra structure)")
-    names = [line[1:].split()[0] for line in (folder / "t.fasta").read_text().splitlines() if line.startswith(">")]
-    texts = [line for line in (folder / "t.fasta").read_text().splitlines() if not line.startswith(">")]
-    chains = [read_structure(folder / "pdbs" / f"{name}.pdb").chains[0].ca for name in names]
-    entries = [
-        Entry(name=name, sequence=text, structure="D" * len(text), ca_angstrom=np.asarray(ca, dtype=np.float64))
-        for name, text, ca in zip(names, texts, chains, strict=True)
-    ]
-    write_database(folder / "truth", entries)
     command = [
         "evaluate",
         str(folder / "causal"),
@@ -169,3 +121,22 @@ def test_predicted_coordinates_stand_beside_the_truth_and_the_floor(
         assert main([*command[:-2], *options]) == 1
         told = capsys.readouterr()
         assert words in told.err and not told.out, "told before the evaluation, not behind it"
+
+
+def test_the_runs_own_settings_are_taken_unless_told_otherwise(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = tmp_path / "own"
+    shutil.copytree(folder / "causal", own)
+    config = yaml.safe_load((own / "config.yaml").read_text())
+    config["evaluation"] |= {"coordinates": str(folder / "truth"), "tokenizer": str(folder / "kanzi")}
+    (own / "config.yaml").write_text(yaml.safe_dump(config))
+    command = ["evaluate", str(own), "--device", "cpu"]
+    assert main([*command, "--split", "train", "--num", "2"]) == 0
+    assert "Coordinates, train split" in capsys.readouterr().out and (own / "traces.json").is_file()
+    (own / "evaluation.json").unlink()
+    assert main([*command, "--split", "train", "--coordinates", str(tmp_path / "none"), "--tokenizer", "x"]) == 1
+    assert "--tokenizer 'x': " in capsys.readouterr().err, "what is told comes before what is set"
+    assert main([*command, "--split", "test"]) == 1
+    assert "--split test: this run has no test data to compare" in capsys.readouterr().err
+    assert not (own / "evaluation.json").exists(), "nothing is evaluated before that is known"

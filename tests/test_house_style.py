@@ -27,7 +27,7 @@ FLOORS = [
     {"run"},
     {"launch"},
     {"generation", "output", "autoencoder"},
-    {"causal_generation", "likelihoods"},
+    {"causal_generation", "likelihoods", "true_chains"},
     {"assessment", "preview", "embedding", "exporting", "tokenizing", "reconstructing", "folding", "study"},
     {"commands", "arguments"},
     {"cli"},

@@ -37,7 +37,7 @@ def database(tmp_path: Path) -> Path:
 
 
 def structures(folder: Path, alphabet: str) -> dict[str, str]:
-    table = open_shards(folder, names=True)
+    table = open_shards(folder)
     track = StructureTrack(alphabet=alphabet, max_length=1026).build("structure")  # type: ignore[arg-type]
     assert table.names is not None
     return {name: track.decode(table.example(i)["structure"].tolist()) for i, name in enumerate(table.names)}

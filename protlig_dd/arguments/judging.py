@@ -30,10 +30,13 @@ def add_judging(commands) -> None:  # type: ignore[no-untyped-def]
         "--coordinates",
         default="",
         metavar="DB",
-        help="compare decoded structures with the C-alphas of this Foldseek database",
+        help="compare decoded structures with the C-alphas of this Foldseek database (default: evaluation.coordinates of the run)",
     )
     sub.add_argument(
-        "--tokenizer", default="", metavar="RUN_OR_FILE", help="for --coordinates: the autoencoder of Kanzi's tokens"
+        "--tokenizer",
+        default="",
+        metavar="RUN_OR_FILE",
+        help="for --coordinates: the autoencoder of Kanzi's tokens (default: evaluation.tokenizer of the run)",
     )
     sub.add_argument(
         "--prostt5",
@@ -47,10 +50,17 @@ def add_judging(commands) -> None:  # type: ignore[no-untyped-def]
         "report",
         "judging.report",
         "write one self-contained HTML page about a run",
-        "Scores are those of the last protlig evaluate RUN.\n  protlig report runs/3di_tiny --out page.html",
+        "Scores are those of the last protlig evaluate RUN.\n  protlig report runs/3di_tiny --out page.html\n"
+        "  protlig report runs/kanzi_folding --viewer viewer/3Dmol-min.js",
     )
     sub.add_argument("run", help="the run folder")
     sub.add_argument("--out", default="", help="the page (default RUN/report.html)")
+    sub.add_argument(
+        "--viewer",
+        default="",
+        metavar="3Dmol-min.js",
+        help="a local 3Dmol.js ('protlig download 3dmol'), written into the page: structures are turned by hand",
+    )
     sub = add_command(
         commands, "runs", "judging.runs", "list runs, or compare some", "  protlig runs\n  protlig runs runs/a runs/b"
     )

@@ -35,9 +35,15 @@ def add_data(commands) -> None:  # type: ignore[no-untyped-def]
     sub.add_argument("--seed", type=int, default=42, help="subsets: which sequences are taken (42)")
     sub.add_argument("--name", default="uniref50", help="subsets: what the folders are called (uniref50)")
     sub = add_command(
-        commands, "download", "data.download", "fetch a public data set from its publisher, resumable and checked"
+        commands,
+        "download",
+        "data.download",
+        "fetch a public data set, or 3Dmol.js for reports, from its publisher, resumable and checked",
     )
-    sub.add_argument("name", help="uniref50, bindingdb, plinder, davis, kiba, zinc250k or pubchem")
+    sub.add_argument(
+        "name",
+        help="uniref50, bindingdb, plinder, davis, kiba, zinc250k or pubchem; 3dmol for 'protlig report --viewer'",
+    )
     sub.add_argument("--out", default="data", help="the folder (data)")
     sub.add_argument("--limit", type=int, default=0, help="convert only so many records (0: all)")
     sub.add_argument("--base-url", default="", help="a mirror")

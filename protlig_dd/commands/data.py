@@ -76,6 +76,6 @@ def prepare(options: Namespace) -> Iterator[str]:
 
 
 def download(options: Namespace) -> Iterator[str]:
-    """Fetch a public data set."""
+    """Fetch a public data set, or the report's viewer."""
     result = downloads.download(options.name, Path(options.out), limit=options.limit, base=options.base_url)
     yield from result.lines()

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from protlig_dd.assessment import assess
-from protlig_dd.autoencoder import open_autoencoder, open_tokenizer
-from protlig_dd.data.foldseek_db import FoldseekDB
+from protlig_dd.autoencoder import open_autoencoder
 from protlig_dd.errors import ConfigError
 from protlig_dd.evaluation.report import write_report
-from protlig_dd.folding import assess_folding, assess_prostt5
+from protlig_dd.evaluation.tracked import track_evaluation
+from protlig_dd.folding import assess_folding, assess_prostt5, open_held_out
 from protlig_dd.reconstructing import assess_autoencoder
 from protlig_dd.run import is_autoencoder, open_run, read_config_file
 
@@ -23,10 +23,14 @@ def evaluate(options: Namespace) -> Iterator[str]:
     """Evaluate a run on a part of its data, write evaluation.json, and print the scores beside their nulls."""
     if options.num < 0:
         raise ConfigError(f"--num {options.num}: expected 1 or more; 0 takes the config's number")
-    config = Path(options.run) / "config.yaml"
+    folder, part = Path(options.run), {"split": options.split, "num": options.num}
+    config = folder / "config.yaml"
     if config.is_file() and is_autoencoder(read_config_file(config)):
-        autoencoder = open_autoencoder(options.run, device=options.device, which=options.which)
+        autoencoder = open_autoencoder(folder, device=options.device, which=options.which)
         yield from assess_autoencoder(autoencoder, num=options.num)
+        assert autoencoder.config is not None, "a run folder has a config"
+        tracking = autoencoder.config.train.tracking
+        track_evaluation(folder, tracking, step=autoencoder.step, with_traces=True)
         return
     if bool(options.coordinates) != bool(options.tokenizer):
         raise ConfigError(
@@ -34,24 +38,22 @@ def evaluate(options: Namespace) -> Iterator[str]:
             "C-alphas and the autoencoder of the tokens, or neither"
         )
     run = open_run(options.run, device=options.device, which=options.which)
-    tokenizer = open_tokenizer(options.tokenizer, device=options.device) if options.tokenizer else None
-    if options.coordinates:  # refused before the hour that the rest may take
-        with FoldseekDB(Path(options.coordinates)) as truth:
-            if not truth.has_calpha:
-                raise ConfigError(
-                    f"--coordinates {options.coordinates}: has no C-alphas; name a database that has them"
-                )
-    yield from assess(run, split=options.split, num=options.num, fold=options.fold)
+    in_angstrom = bool(options.coordinates or run.config.evaluation.coordinates)
+    # What cannot be compared is refused before the hour that the rest may take.
+    chains = open_held_out(run, options.coordinates, options.tokenizer, **part) if in_angstrom else None
+    yield from assess(run, fold=options.fold, **part)
     if options.prostt5:
-        yield from assess_prostt5(run, options.prostt5, split=options.split, num=options.num)
-    if tokenizer is not None:
-        yield from assess_folding(run, Path(options.coordinates), tokenizer, split=options.split, num=options.num)
+        yield from assess_prostt5(run, options.prostt5, **part)
+    if chains is not None:
+        yield from assess_folding(run, chains, **part)
+    track_evaluation(folder, run.config.train.tracking, step=run.step, with_traces=in_angstrom)
 
 
 def report(options: Namespace) -> Iterator[str]:
     """Write the HTML page of a run."""
     read_config_file(Path(options.run) / "config.yaml")
-    yield f"report: {write_report(Path(options.run), Path(options.out) if options.out else None)}"
+    out, viewer = (Path(given) if given else None for given in (options.out, options.viewer))
+    yield f"report: {write_report(Path(options.run), out, viewer=viewer)}"
 
 
 def runs(options: Namespace) -> Iterator[str]:

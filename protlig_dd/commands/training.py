@@ -26,11 +26,13 @@ from protlig_dd.data.loader import Loader
 from protlig_dd.device import DeviceChoice, choose_device
 from protlig_dd.errors import ConfigError
 from protlig_dd.evaluation.report import write_report, write_reproduction
+from protlig_dd.evaluation.tracked import track_evaluation
 from protlig_dd.experiment import Experiment, Parts, count_parameters, experiment_from
+from protlig_dd.folding import assess_folding, open_held_out
 from protlig_dd.launch import train as train_run
 from protlig_dd.nn.flops import training_flops
 from protlig_dd.preview import preview_hooks
-from protlig_dd.run import is_autoencoder, open_run
+from protlig_dd.run import Run, is_autoencoder, open_run
 from protlig_dd.spellings import native_overrides
 from protlig_dd.training import distributed
 from protlig_dd.training.footprint import Fleet, States, describe_footprint, parse_devices
@@ -67,12 +69,20 @@ def train(options: Namespace) -> Iterator[str | int]:
         return
     yield f"trained {result.steps} steps: {folder}"
     if config.evaluation.after_training:
-        run = open_run(folder, device=options.device)
-        for line in assess(run, split="test" if len(run.data.test) else "validation"):
-            log.info("%s", line)
-        page = write_report(folder)
-        yield from summarise_evaluation(run)
-        yield f"report: {page}"
+        yield from _evaluate(open_run(folder, device=options.device))
+
+
+def _evaluate(run: Run) -> Iterator[str]:
+    """Evaluate a run that is trained, and write its report."""
+    split, in_angstrom = "test" if len(run.data.test) else "validation", bool(run.config.evaluation.coordinates)
+    for line in assess(run, split=split):
+        log.info("%s", line)
+    for line in assess_folding(run, open_held_out(run, split=split), split=split) if in_angstrom else ():
+        log.info("%s", line)
+    track_evaluation(run.folder, run.config.train.tracking, step=run.step, with_traces=in_angstrom)
+    page = write_report(run.folder)
+    yield from summarise_evaluation(run)
+    yield f"report: {page}"
 
 
 def _train_autoencoder(config: AutoencoderExperiment, folder: Path, options: Namespace) -> Iterator[str | int]:

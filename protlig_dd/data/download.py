@@ -1,4 +1,4 @@
-"""`protlig download`: the public data sets, from their official hosts, in a form that the readers take.
+"""`protlig download`: the public data sets, from their official hosts, in a form that the readers take; and the report's viewer.
 
 How one file is transferred stands in `fetch.py`, how a raw file becomes a pair table in `converters.py`.
 """
@@ -19,16 +19,17 @@ from protlig_dd.errors import DownloadError, nearest
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """A public data set.
+    """A public data set, or a script that reports can use.
 
     Args:
         title: what it is.
         page: where people read about it.
         licence: as the publisher states it.
         form: what the download leaves in the folder.
-        kind: the `data.kind` that reads it.
+        kind: the `data.kind` that reads it; "" where it is no data.
         base: the official address of its files; --base replaces it.
         get: downloads into a folder and returns the file to train on.
+        use: of what is no data, the command that uses it, before the path.
     """
 
     title: str
@@ -38,11 +39,12 @@ class Source:
     kind: str
     base: str
     get: Callable[[str, Path, int, str], Path]
+    use: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Downloaded:
-    """The file to train on, and the setting that reads it."""
+    """The file, and the setting that reads it."""
 
     path: Path
     kind: str
@@ -50,9 +52,11 @@ class Downloaded:
 
     def lines(self) -> list[str]:
         """Return what a person needs to know next."""
+        told = [f"{self.path}: {self.source.form}", f"licence: {self.source.licence}; see {self.source.page}"]
+        if not self.kind:
+            return [*told, f"use it: {self.source.use} {self.path}"]
         return [
-            f"{self.path}: {self.source.form}",
-            f"licence: {self.source.licence}; see {self.source.page}",
+            *told,
             f"look at it: protlig inspect {self.path}",
             f"train on it: data.kind={self.kind} data.path={self.path}",
         ]
@@ -144,6 +148,12 @@ def _get_plinder(base: str, folder: Path, limit: int, release: str) -> Path:
         for code in plinder_archives(split, limit)
     ]
     return convert_plinder(index, split, archives, folder / "plinder_pairs.tsv.gz", limit=limit)
+
+
+def _get_3dmol(base: str, folder: Path, limit: int, release: str) -> Path:
+    if limit:
+        raise DownloadError(f"--limit {limit}: 3dmol is one script and has no records; leave it out")
+    return fetch(f"{base}/3Dmol-min.js", folder / "3Dmol-min.js")
 
 
 def _md5_beside(url: str) -> Checksum:
@@ -255,5 +265,15 @@ SOURCES: Mapping[str, Source] = {
         base="https://ftp.ncbi.nlm.nih.gov/pubchem/Compound/Extras",
         get=_get_pubchem,
     ),
+    "3dmol": Source(
+        title="3Dmol.js, a viewer of molecules for web pages (Rego and Koes 2015)",
+        page="https://3dmol.org",
+        licence="BSD 3-Clause",
+        form="one JavaScript file (0.5 MB), which a report can hold",
+        kind="",
+        base="https://3Dmol.org/build",
+        get=_get_3dmol,
+        use="protlig report RUN --viewer",
+    ),
 }
-"""The data sets by name, with their official hosts."""
+"""The sources by name, with their official hosts."""

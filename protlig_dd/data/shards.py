@@ -9,12 +9,15 @@ from __future__ import annotations
 import json
 import os
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int64
 
 from protlig_dd.data.table import TokenColumn, TokenTable
 from protlig_dd.errors import FormatError, ProtligError, require
@@ -53,6 +56,36 @@ class _Tokens:
         pa = require("pyarrow", _PURPOSE, extra="data")
         offsets = np.array(self._offsets, np.int64)
         return pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(self._pool[: len(self)]))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ShardNames:
+    """The names of N examples of shards, read from the files when they are asked for.
+
+    Args:
+        columns: the names in each shard.
+        rows: where each example is, counted as if the shards were laid end to end.
+    """
+
+    columns: tuple[Any, ...]
+    rows: Int64[np.ndarray, " N"]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[str]:
+        return (self[i] for i in range(len(self)))
+
+    def __getitem__(self, rows: Any) -> Any:
+        found = self.rows[rows]
+        if found.ndim:
+            return ShardNames(columns=self.columns, rows=found)
+        shard = int(np.searchsorted(self._bases, found, side="right")) - 1
+        return self.columns[shard][int(found - self._bases[shard])].as_py()
+
+    @cached_property
+    def _bases(self) -> Int64[np.ndarray, " s1"]:
+        return np.cumsum([0, *map(len, self.columns)], dtype=np.int64)
 
 
 class ShardWriter:
@@ -181,13 +214,12 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def open_shards(folder: Path, tracks: TrackSet | None = None, *, names: bool = False) -> TokenTable:
-    """Return the table of a folder of shards; the tokens stay on disk, memory-mapped.
+def open_shards(folder: Path, tracks: TrackSet | None = None) -> TokenTable:
+    """Return the table of a folder of shards; tokens and names stay on disk, memory-mapped.
 
     Args:
         folder: made by `write_shards` or `ShardWriter`, or holding the folders `part_name` of one job.
         tracks: the tracks to read, all of them if None; their vocabularies must be those of the shards.
-        names: whether to read the examples' names, which takes memory for each.
 
     Raises:
         FormatError: for a missing or damaged shard, an absent track, or another vocabulary.
@@ -209,7 +241,10 @@ def open_shards(folder: Path, tracks: TrackSet | None = None, *, names: bool = F
             label: np.concatenate([b.column(f"label:{label}").to_numpy(zero_copy_only=False) for b in batches])
             for label in manifest["labels"]
         },
-        names=np.array([n for b in batches for n in b.column("name").to_pylist()], dtype=object) if names else None,
+        names=ShardNames(
+            columns=tuple(batch.column("name") for batch in batches),
+            rows=np.arange(sum(batch.num_rows for batch in batches), dtype=np.int64),
+        ),
     )
 
 

@@ -60,9 +60,7 @@ def coordinate_scores(
     Raises:
         ValueError: if there is not one prediction (and one floor) for each chain.
     """
-    if len(predicted) != len(true) or len(floor) not in (0, len(true)):
-        raise ValueError(f"found {len(predicted)} predictions and {len(floor)} floors for {len(true)} chains")
-    pairs = [(p, t) for p, t in zip(predicted, true, strict=True) if p is not None and len(p) == len(t)]
+    pairs = _answers(predicted, true, floor)
     others = _other_pairs(pairs)
     scores = [Score(name="chains with an answer of the true length", value=wilson(len(pairs), len(true)))]
     errors, wrong = ([rmsd(p, t) for p, t in group] for group in (pairs, others))
@@ -88,6 +86,42 @@ def coordinate_scores(
         least = [rmsd(p, t) for p, t in zip(floor, true, strict=True)]
         scores.append(Score(name="RMSD of the true tokens, decoded (A)", value=_mean(least, seed)))
     return scores
+
+
+def coordinate_figures(
+    predicted: Sequence[Coords | None], true: Sequence[Coords], *, floor: Sequence[Coords]
+) -> dict[str, float]:
+    """Return the errors of predicted chains as plain numbers without intervals, such as curves are drawn of.
+
+    `rmsd_mean`, `rmsd_median`, `rmsd_std` (about the mean, over n) and `tm` are over the answers of true length and NaN without any;
+    `rmsd_below_2` and `rmsd_below_4` are shares of **all** chains. `rmsd_floor` is the mean of the true tokens, decoded.
+
+    Args:
+        predicted, true, floor: as in `coordinate_scores`.
+
+    Raises:
+        ValueError: if there is not one prediction and one floor for each chain.
+    """
+    pairs = _answers(predicted, true, floor)
+    errors = np.array([rmsd(p, t) for p, t in pairs] or [np.nan])
+    similar = [tm_score(p, t).value for p, t in pairs if len(t) > 3]
+    return {
+        "rmsd_mean": float(errors.mean()),
+        "rmsd_median": float(np.median(errors)),
+        "rmsd_std": float(errors.std()),
+        **{f"rmsd_below_{limit:g}": float((errors < limit).sum() / len(true)) for limit in _CLOSE},
+        "tm": float(np.mean(similar)) if similar else float("nan"),
+        "rmsd_floor": float(np.mean([rmsd(p, t) for p, t in zip(floor, true, strict=True)])),
+    }
+
+
+def _answers(
+    predicted: Sequence[Coords | None], true: Sequence[Coords], floor: Sequence[Coords]
+) -> list[tuple[Coords, Coords]]:
+    """The predictions of true length, each with its chain."""
+    if len(predicted) != len(true) or len(floor) not in (0, len(true)):
+        raise ValueError(f"found {len(predicted)} predictions and {len(floor)} floors for {len(true)} chains")
+    return [(p, t) for p, t in zip(predicted, true, strict=True) if p is not None and len(p) == len(t)]
 
 
 def _other_pairs(pairs: Sequence[tuple[Coords, Coords]]) -> list[tuple[Coords, Coords]]:

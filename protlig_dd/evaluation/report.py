@@ -5,50 +5,58 @@ The page is a function of the files in the run folder, any of which may be absen
     config.yaml          the settings (or config.json); shown as they stand
     metrics.jsonl        one JSON object a line: {"step": int, "seconds": number, "<name>": number | null ...}; names drawn are
                          train/nll/<task>/<track>, validation/nll/<task>/<track>, train/loss, validation/nll, train/lr, train/grad_norm,
-                         speed/tokens_per_second
+                         speed/tokens_per_second, and of structures drawn on the way samples/rmsd_* and samples/*token_accuracy
     evaluation.json      sections; the form stands in `sections.py`
     samples.csv          generated samples in the order to show them: columns "ligand" (or "smiles"), "protein", any of them, and
                          optionally "matched" (1/0, true/false, yes/no); other short columns are shown as they are
     traces.json          predicted C-alpha traces beside the true ones (`traces.py`)
+    traces.png           a picture of them, which `write_report` makes
     data.txt             what was read, line by line
     reproduction.json    {"command": str, "seed": int, "versions": {package: version}, ...}, made by `write_reproduction`
 
-It holds no script and refers to nothing on a network; a content policy in its head keeps browsers from fetching anything. Everything that
-comes from a file is escaped.
+It refers to nothing on a network; a content policy in its head keeps browsers from fetching anything. It holds no script, unless 3Dmol.js is
+given (`viewer.py`). Everything that comes from a file is escaped.
 """
 
 from __future__ import annotations
 
 import csv
-import hashlib
 import json
+import logging
 import math
 import os
-import platform
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
-from importlib import metadata, resources
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from protlig_dd import __version__
 from protlig_dd.errors import FormatError, MissingDependencyError
 from protlig_dd.evaluation.drawings import COLOURS, Curve, line_chart, molecule
+from protlig_dd.evaluation.reproduction import reproduction_html, write_reproduction
 from protlig_dd.evaluation.sections import Section, Table, read_evaluation, write_evaluation
 from protlig_dd.evaluation.tables import cards_html, headline, section_html
-from protlig_dd.evaluation.traces import traces_html
+from protlig_dd.evaluation.trace_pictures import traces_png
+from protlig_dd.evaluation.traces import PREDICTED, TRUE, read_traces, traces_html
+from protlig_dd.evaluation.viewer import Viewer
 
 __all__ = ["Section", "Table", "render", "write_evaluation", "write_report", "write_reproduction"]
 
+log = logging.getLogger(__name__)
 NUM_SHOWN = 12
-_PACKAGES = ("torch", "numpy", "rdkit")
 _SMALL_CHARTS = {
     "loss": ("train/loss", "validation/nll"),
     "learning rate": ("train/lr",),
     "gradient norm": ("train/grad_norm",),
     "tokens per second": ("speed/tokens_per_second",),
+    "structures drawn on the way, error in angstrom": (
+        "samples/rmsd_mean",
+        "samples/rmsd_median",
+        "samples/rmsd_floor",
+    ),
+    "structures drawn on the way, token accuracy": ("samples/token_accuracy", "samples/null_token_accuracy"),
 }
 _CAUTION = (
     "These are numbers computed by and about a statistical model. Nothing here is a drug, and no sample was synthesised, measured or "
@@ -57,27 +65,33 @@ _CAUTION = (
 _SYNTHETIC = "The data of this run are a synthetic world made up after textbooks; nothing here is a drug, or says anything about one. "
 
 
-def write_report(run_folder: Path, path: Path | None = None) -> Path:
-    """Write the page, by default as `report.html` in the run folder, and return where it is.
+def write_report(run_folder: Path, path: Path | None = None, *, viewer: Path | None = None) -> Path:
+    """Write the page, by default as `report.html` in the run folder, and return where it is; a run with traces also gets `traces.png`.
+
+    Args:
+        run_folder: of the run.
+        path: of the page.
+        viewer: a local 3Dmol.js, with which structures can be turned by hand; without it they turn by themselves.
 
     Raises:
-        FormatError: if the folder is none, or one of its files is not of the form that the module's docstring gives.
+        FormatError: if the folder is none, or one of its files or the viewer is not of the form that it should have.
     """
+    loaded = Viewer.read(viewer) if viewer is not None else None
+    traces = run_folder / "traces.json"
+    if traces.is_file() and (found := read_traces(traces)):
+        try:
+            (run_folder / "traces.png").write_bytes(traces_png(found))
+        except MissingDependencyError as error:
+            log.info("traces.png: not drawn; %s", error)
     path = path or run_folder / "report.html"
     temporary = path.with_name(f".{path.name}.writing")
-    temporary.write_text(render(run_folder), encoding="utf-8")
+    temporary.write_text(render(run_folder, loaded), encoding="utf-8")
     os.replace(temporary, path)
     return path
 
 
-def write_reproduction(run_folder: Path, *, command: str, seed: int, **more: str | int | float) -> None:
-    """Write `reproduction.json`: the command, the seed, the versions of what computed it, and anything else worth a line."""
-    card = {"command": command, "seed": seed, "versions": _versions(), **more}
-    (run_folder / "reproduction.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
-
-
-def render(run_folder: Path) -> str:
-    """Return the page of a run.
+def render(run_folder: Path, viewer: Viewer | None = None) -> str:
+    """Return the page of a run, its structures in a viewer if one is given.
 
     Raises:
         FormatError: as `write_report`.
@@ -98,14 +112,21 @@ def render(run_folder: Path) -> str:
         cards_html(_headlines(metrics, sections)),
         *(section_html(section) for section in sections),
         _curves_html(metrics),
-        traces_html(run_folder / "traces.json"),
+        _traces_html(run_folder, is_interactive=viewer is not None),
         _samples_html(run_folder / "samples.csv"),
         _settings_html(run_folder, config_text),
-        _reproduction_html(run_folder, config, config_text),
-        "<footer>One file, no scripts, no network. Made by protlig report.</footer>",
+        reproduction_html(run_folder, config, config_text),
+    ]
+    policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+    elements = ""
+    if viewer is not None and "data-trace" in "".join(body):
+        elements, scripts = viewer.html(true_colour=TRUE, predicted_colour=PREDICTED)
+        policy += f"; {scripts}"
+    body += [
+        f"<footer>One file, {'' if elements else 'no scripts, '}no network. Made by protlig report.</footer>",
+        elements,
     ]
     css = resources.files("protlig_dd.evaluation").joinpath("report.css").read_text(encoding="utf-8")
-    policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
     head = (
         f'<meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{policy}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -205,6 +226,12 @@ def _curve(
     return Curve(name=name, points=tuple(metrics.get(key, ())), colour=colour, is_strong=is_strong)
 
 
+def _traces_html(run_folder: Path, *, is_interactive: bool) -> str:
+    path, picture = run_folder / "traces.json", run_folder / "traces.png"
+    traces = read_traces(path) if path.is_file() else []
+    return traces_html(traces, png=picture.read_bytes() if picture.is_file() else b"", is_interactive=is_interactive)
+
+
 def _samples_html(path: Path) -> str:
     if not path.is_file():
         return ""
@@ -259,38 +286,3 @@ def _settings_html(run_folder: Path, config_text: str) -> str:
             f"<details open><summary>All settings of the run</summary><pre>{escape(config_text.rstrip())}</pre></details>"
         )
     return "<h2>Data and settings</h2>" + "".join(parts) if parts else ""
-
-
-def _reproduction_html(run_folder: Path, config: Mapping[str, Any], config_text: str) -> str:
-    path, card = run_folder / "reproduction.json", {}
-    if path.is_file():
-        try:
-            card = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise FormatError(f"{path}: not JSON ({error}); remove it") from error
-        if not isinstance(card, dict):
-            raise FormatError(
-                f"{path}: found {type(card).__name__}, expected an object with command and seed; remove it"
-            )
-    facts: dict[str, Any] = {"command": "not recorded", "seed": config.get("seed", "not recorded"), **card}
-    versions = facts.pop("versions", None)
-    label = "versions" if versions else "versions, of this report"
-    facts[label] = ", ".join(f"{k} {v}" for k, v in _items(versions or _versions()))
-    if config_text:
-        facts["settings, SHA-256"] = hashlib.sha256(config_text.encode()).hexdigest()
-    rows = "".join(f"<dt>{escape(str(k))}</dt><dd><code>{escape(str(v))}</code></dd>" for k, v in facts.items())
-    return f'<h2>To make it again</h2><dl class="facts">{rows}</dl>'
-
-
-def _items(versions: Any) -> Iterable[tuple[str, Any]]:
-    return versions.items() if isinstance(versions, Mapping) else [("", versions)]
-
-
-def _versions() -> dict[str, str]:
-    versions = {"python": platform.python_version(), "protlig_dd": __version__}
-    for name in _PACKAGES:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            versions[name] = "absent"
-    return versions

@@ -1,11 +1,13 @@
-"""Predicted C-alpha traces over the true ones: kept beside a run, drawn turning in the report, without a script or a network.
+"""Predicted C-alpha traces over the true ones: kept beside a run, written as PDB text, drawn turning in the report without a network.
 
 The picture is SVG whose points are animated through a full turn about the vertical axis; where a viewer does not animate, it shows the
-first view. Predictions are superposed on the truth first (proper rotations).
+first view. Predictions are superposed on the truth first (proper rotations). Views for the mouse stand in `viewer.py`, pictures that
+stand still in `trace_pictures.py`.
 """
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,11 +18,12 @@ import numpy as np
 from jaxtyping import Float
 
 from protlig_dd.errors import FormatError
+from protlig_dd.evaluation.viewer import structures_html
 from protlig_dd.geometry.superpose import rmsd, superpose
 
 _SIZE, _MARGIN = 260, 10  # pixels
 _FRAMES, _SECONDS = 36, 12
-_TRUE, _PREDICTED = "#8a8f98", "#d1495b"
+TRUE, PREDICTED = "#8a8f98", "#d1495b"
 Coords = Float[np.ndarray, "l 3"]
 
 
@@ -86,17 +89,47 @@ def read_traces(path: Path) -> list[Trace]:
     return found
 
 
+def superposed(trace: Trace) -> tuple[Coords, Coords]:
+    """Return the prediction and the truth of a trace, the prediction moved onto the truth and both about the truth's centre."""
+    centre = trace.true.mean(0)
+    moved = superpose(trace.predicted, trace.true).apply(trace.predicted)
+    return np.asarray(moved - centre), np.asarray(trace.true - centre)
+
+
+def trace_pdb(trace: Trace) -> str:
+    """Return a trace as the text of a PDB file: C-alphas only, the prediction (chain P) superposed on the truth (chain T).
+
+    Residues are numbered from 1 and called UNK: a trace does not know them.
+    """
+    title = " ".join(trace.name.encode("ascii", "replace").decode().split())
+    lines = [f"TITLE     {title[:44]}: P PREDICTED, T TRUE"]
+    serial = 0
+    for chain, points in zip("PT", superposed(trace), strict=True):
+        for number, (x, y, z) in enumerate(points.tolist(), 1):
+            serial += 1
+            lines.append(
+                f"ATOM  {serial % 100_000:5d}  CA  UNK {chain}{number % 10_000:4d}    {x:8.3f}{y:8.3f}{z:8.3f}{1:6.2f}{0:6.2f}          {'C':>2}"
+            )
+        serial += 1
+        lines.append(f"TER   {serial % 100_000:5d}      UNK {chain}{number % 10_000:4d}")
+    return "\n".join([*lines, "END", ""])
+
+
+def upright(trace: Trace) -> tuple[Coords, Coords]:
+    """Return the truth and the superposed prediction, turned so that the truth's longest axis stands (y) and its shortest is depth (z)."""
+    predicted, true = superposed(trace)
+    axes = np.linalg.svd(true, full_matrices=False)[2] if len(true) > 2 else np.eye(3)
+    turn = axes[[1, 0, 2]]
+    turn[2] *= np.sign(np.linalg.det(turn))  # a rotation: what is shown is no mirror image
+    return np.asarray(true @ turn.T), np.asarray(predicted @ turn.T)
+
+
 def trace_svg(trace: Trace) -> str:
     """Return the picture of one trace: the prediction over the truth, turning."""
-    moved = superpose(trace.predicted, trace.true).apply(trace.predicted)
-    centre = trace.true.mean(0)
-    axes = np.linalg.svd(trace.true - centre, full_matrices=False)[2] if len(trace.true) > 2 else np.eye(3)
-    upright = axes[[1, 0, 2]]  # the longest axis stands
-    upright[2] *= np.sign(np.linalg.det(upright))  # a rotation: what is shown is no mirror image
-    chains = [(points - centre) @ upright.T for points in (trace.true, moved)]
+    chains = upright(trace)
     radius = max(float(np.linalg.norm(points, axis=1).max()) for points in chains) or 1.0
     scale = (_SIZE / 2 - _MARGIN) / radius
-    lines = "".join(_line(points * scale, colour) for points, colour in zip(chains, (_TRUE, _PREDICTED), strict=True))
+    lines = "".join(_line(points * scale, colour) for points, colour in zip(chains, (TRUE, PREDICTED), strict=True))
     title = f"<title>{escape(trace.name)}: predicted (red) over true (grey)</title>"
     half = _SIZE / 2
     return f'<svg viewBox="{-half:g} {-half:g} {_SIZE} {_SIZE}" width="{_SIZE}" height="{_SIZE}" role="img">{title}{lines}</svg>'
@@ -116,19 +149,35 @@ def _flat(x: np.ndarray, y: np.ndarray) -> str:
     return " ".join(f"{a:.0f},{-b:.0f}" for a, b in zip(x.tolist(), y.tolist(), strict=True))
 
 
-def traces_html(path: Path) -> str:
-    """Return the report's part about the traces of a file: best, median and worst; "" where there is no file.
+def traces_html(traces: Sequence[Trace], *, png: bytes = b"", is_interactive: bool = False) -> str:
+    """Return the report's part about traces: best, median and worst; "" where there are none.
 
-    Raises:
-        FormatError: as `read_traces`.
+    Args:
+        traces: see `read_traces`.
+        png: a picture of the same, to be shown below.
+        is_interactive: leave places for `viewer.Viewer`, with the turning pictures for a browser that does not run it.
     """
-    traces = read_traces(path) if path.is_file() else []
     if not traces:
         return ""
+    chosen = best_median_worst(traces)
     figures = [
-        f'<figure class="molecule">{trace_svg(trace)}<dl><dt>{word}</dt><dd>{escape(trace.name)}</dd>'
-        f"<dt>RMSD</dt><dd>{trace.rmsd:.2f} \u00c5, {len(trace.true)} residues</dd></dl></figure>"
-        for word, trace in best_median_worst(traces)
+        f'<figure class="molecule">{_view(i, trace) if is_interactive else trace_svg(trace)}<dl><dt>{word}</dt>'
+        f"<dd>{escape(trace.name)}</dd><dt>RMSD</dt><dd>{trace.rmsd:.2f} \u00c5, {len(trace.true)} residues</dd></dl></figure>"
+        for i, (word, trace) in enumerate(chosen)
     ]
     note = f"Predicted (red) over true (grey) C-alphas after superposition; best, median and worst of {len(traces)} by RMSD."
-    return f'<h2>Structures</h2><p class="note">{note}</p><div class="molecules">{"".join(figures)}</div>'
+    if is_interactive:
+        note += " Drag to turn, scroll to come nearer. Drawn by 3Dmol.js (BSD-3-Clause, 3dmol.org)."
+    data = structures_html([trace_pdb(trace) for _, trace in chosen]) if is_interactive else ""
+    return f'<h2>Structures</h2><p class="note">{note}</p><div class="molecules">{"".join(figures)}</div>{_still(png)}{data}'
+
+
+def _view(number: int, trace: Trace) -> str:
+    return f'<div class="viewer" data-trace="{number}"></div><noscript>{trace_svg(trace)}</noscript>'
+
+
+def _still(png: bytes) -> str:
+    if not png:
+        return ""
+    picture = f'<img alt="best, median and worst, from the front and the side" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
+    return f"<details><summary>As a picture (traces.png)</summary>{picture}</details>"

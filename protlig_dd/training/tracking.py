@@ -6,24 +6,24 @@ TensorBoard, and overdrawn in wandb (same run id), so that no step is counted tw
 
 from __future__ import annotations
 
+import io
 import json
 import logging
-import math
 import netrc
 import os
 import secrets
 import socket
-import struct
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal
 from urllib.parse import urlparse
 
 from protlig_dd.config import settings
 from protlig_dd.errors import ConfigError, MissingDependencyError, require
+from protlig_dd.training.trackers import JsonlTracker, TensorBoardTracker, Tracker
 
 log = logging.getLogger(__name__)
+_IDENTITY = "wandb_run.json"
 
 
 @settings
@@ -47,115 +47,6 @@ class TrackingSettings:
     timeout_seconds: float = 10.0
 
 
-@runtime_checkable
-class Tracker(Protocol):
-    """Takes numbers, texts and pictures by step."""
-
-    def log(self, step: int, metrics: Mapping[str, float | int]) -> None:
-        """Take the metrics of a step."""
-
-    def log_text(self, step: int, name: str, text: str) -> None:
-        """Take a text, such as sampled sequences."""
-
-    def log_image(self, step: int, name: str, png: bytes) -> None:
-        """Take a picture."""
-
-    def close(self) -> None:
-        """Write what is left."""
-
-
-class JsonlTracker:
-    """One JSON object a line in `metrics.jsonl`, and texts and pictures as files under `samples/`.
-
-    Args:
-        folder: the run's folder.
-        resumed_step: lines of later steps are removed.
-    """
-
-    def __init__(self, folder: Path, resumed_step: int = 0) -> None:
-        self._folder = folder
-        path = folder / "metrics.jsonl"
-        folder.mkdir(parents=True, exist_ok=True)
-        _truncate(path, resumed_step)
-        self._file = path.open("a", encoding="utf-8", buffering=1)
-        self._start = time.time()
-
-    def log(self, step: int, metrics: Mapping[str, float | int]) -> None:
-        """See `Tracker.log`; what is not finite becomes null, which JSON has."""
-        plain = {k: float(v) if math.isfinite(v) else None for k, v in metrics.items()}
-        seconds = round(time.time() - self._start, 3)
-        self._file.write(json.dumps({"step": step, "seconds": seconds, **plain}) + "\n")
-
-    def log_text(self, step: int, name: str, text: str) -> None:
-        self._path(step, name, "txt").write_text(text + "\n", encoding="utf-8")
-
-    def log_image(self, step: int, name: str, png: bytes) -> None:
-        self._path(step, name, "png").write_bytes(png)
-
-    def _path(self, step: int, name: str, suffix: str) -> Path:
-        folder = self._folder / "samples"
-        folder.mkdir(exist_ok=True)
-        return folder / f"{name.replace('/', '_')}_{step:08d}.{suffix}"
-
-    def close(self) -> None:
-        self._file.close()
-
-
-def _truncate(path: Path, resumed_step: int) -> None:
-    """Keep the whole lines up to a step; the last line of a killed run may be torn."""
-    if not path.is_file():
-        return
-    kept = [line for line in path.read_text(encoding="utf-8").splitlines() if _step_of(line) <= resumed_step]
-    temporary = path.with_suffix(".writing")
-    temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
-    os.replace(temporary, path)
-
-
-def _step_of(line: str) -> float:
-    try:
-        return float(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
-        return math.inf
-
-
-class TensorBoardTracker:
-    """Event files under `tensorboard/`, written without importing TensorFlow or torch's writer."""
-
-    def __init__(self, folder: Path, resumed_step: int = 0) -> None:
-        require("tensorboard", "tracking.tensorboard", extra="train")
-        from tensorboard.compat.proto import event_pb2, summary_pb2
-        from tensorboard.summary.writer.event_file_writer import EventFileWriter
-
-        self._event, self._summary = event_pb2, summary_pb2
-        self._writer = EventFileWriter(str(folder / "tensorboard"))
-        if resumed_step:
-            start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
-            self._writer.add_event(event_pb2.Event(wall_time=time.time(), step=resumed_step + 1, session_log=start))
-
-    def _add(self, step: int, values: Sequence[Any]) -> None:
-        summary = self._summary.Summary(value=values)
-        self._writer.add_event(self._event.Event(wall_time=time.time(), step=step, summary=summary))
-
-    def log(self, step: int, metrics: Mapping[str, float | int]) -> None:
-        self._add(step, [self._summary.Summary.Value(tag=k, simple_value=float(v)) for k, v in metrics.items()])
-
-    def log_text(self, step: int, name: str, text: str) -> None:
-        from tensorboard.compat.proto import tensor_pb2, tensor_shape_pb2, types_pb2
-
-        plugin = self._summary.SummaryMetadata(plugin_data=self._summary.SummaryMetadata.PluginData(plugin_name="text"))
-        one = tensor_shape_pb2.TensorShapeProto(dim=[tensor_shape_pb2.TensorShapeProto.Dim(size=1)])
-        tensor = tensor_pb2.TensorProto(dtype=types_pb2.DT_STRING, string_val=[text.encode()], tensor_shape=one)
-        self._add(step, [self._summary.Summary.Value(tag=name, metadata=plugin, tensor=tensor)])
-
-    def log_image(self, step: int, name: str, png: bytes) -> None:
-        width, height = struct.unpack(">II", png[16:24])  # the header of a PNG file
-        image = self._summary.Summary.Image(height=height, width=width, colorspace=4, encoded_image_string=png)
-        self._add(step, [self._summary.Summary.Value(tag=name, image=image)])
-
-    def close(self) -> None:
-        self._writer.close()
-
-
 class WandbTracker:
     """A wandb run whose id stands in `wandb_run.json`, so that a resumed run is the same run."""
 
@@ -163,7 +54,7 @@ class WandbTracker:
         # Its reports about itself would keep a run waiting for 20 s at the end where the server does not answer.
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         self._wandb = require("wandb", "tracking.wandb", extra="train")
-        identity = folder / "wandb_run.json"
+        identity = folder / _IDENTITY
         if not identity.is_file():
             identity.write_text(json.dumps({"id": secrets.token_hex(4)}) + "\n", encoding="utf-8")
         run_id = json.loads(identity.read_text(encoding="utf-8"))["id"]
@@ -196,11 +87,12 @@ class WandbTracker:
         self._run.log({"step": step, name: self._wandb.Html(f"<pre>{text}</pre>", inject=False)})
 
     def log_image(self, step: int, name: str, png: bytes) -> None:
-        import io
-
         from PIL import Image
 
         self._run.log({"step": step, name: self._wandb.Image(Image.open(io.BytesIO(png)))})
+
+    def log_structure(self, step: int, name: str, pdb: str) -> None:
+        self._run.log({"step": step, name: self._wandb.Molecule(io.StringIO(pdb), caption=name, file_type="pdb")})
 
     def close(self) -> None:
         """See `Tracker.close`; waits no longer than the settings allow."""
@@ -280,6 +172,10 @@ class Tracking:
         for tracker in self.trackers:
             tracker.log_image(step, name, png)
 
+    def log_structure(self, step: int, name: str, pdb: str) -> None:
+        for tracker in self.trackers:
+            tracker.log_structure(step, name, pdb)
+
     def close(self) -> None:
         for tracker in self.trackers:
             tracker.close()
@@ -306,8 +202,20 @@ def start_tracking(
             trackers.append(TensorBoardTracker(folder, resumed_step))
         except MissingDependencyError as error:
             log.info("tracking.tensorboard: %s; not used", error)
+    return Tracking([*trackers, *_wandb(folder, settings, config or {})])
+
+
+def rejoin_wandb(folder: Path, settings: TrackingSettings) -> Tracking:
+    """Return a tracking that goes on in the wandb run of a trained run; of nothing where it has none, or wandb is not used now.
+
+    Raises:
+        ConfigError: if wandb is asked for and there is no key.
+    """
+    return Tracking(_wandb(folder, settings, {}) if (folder / _IDENTITY).is_file() else ())
+
+
+def _wandb(folder: Path, settings: TrackingSettings, config: Mapping[str, Any]) -> list[Tracker]:
+    """The wandb tracker, if it is used here; one line of the log says whether."""
     mode, reason = wandb_mode(settings)
     log.info("wandb: %s, %s", "not used" if mode == "off" else mode, reason)
-    if mode != "off":
-        trackers.append(WandbTracker(folder, settings, mode, config or {}))
-    return Tracking(trackers)
+    return [] if mode == "off" else [WandbTracker(folder, settings, mode, config)]

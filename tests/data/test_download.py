@@ -282,8 +282,11 @@ def read(found):
     return load(settings(path=str(found.path), split=RandomSplit(validation_fraction=0.1), leakage=False), TRACKS)
 
 
+DATA = [name for name, source in SOURCES.items() if source.kind]
+
+
 @pytest.mark.parametrize("limit", [0, 5])
-@pytest.mark.parametrize("name", SOURCES)
+@pytest.mark.parametrize("name", DATA)
 def test_every_source_is_downloaded_and_read(server, tmp_path, name, limit):
     publish, count = PUBLISHERS[name]
     publish(server.files)
@@ -312,6 +315,17 @@ def test_a_source_with_a_wrong_checksum_leaves_nothing_to_train_on(server, tmp_p
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_reports_viewer_is_downloaded_and_its_use_is_said(server, tmp_path, capsys):
+    server.files["/3Dmol-min.js"] = b"var $3Dmol = {createViewer() {}};"
+    command = ["download", "3dmol", "--base-url", server.base, "--out", str(tmp_path)]
+    assert main(command) == 0
+    path = tmp_path / "3Dmol-min.js"
+    assert path.read_bytes() == server.files["/3Dmol-min.js"] and (tmp_path / "3Dmol-min.js.json").is_file()
+    told = capsys.readouterr().out
+    assert f"use it: protlig report RUN --viewer {path}" in told and "BSD 3-Clause" in told and "data.kind" not in told
+    assert main([*command, "--limit", "5"]) == 1 and "3dmol is one script" in capsys.readouterr().err
+
+
 def test_a_host_that_has_moved_is_an_error_for_every_source(server, tmp_path):
     for name in SOURCES:
         with pytest.raises(DownloadError, match="the host answered 404"):
@@ -319,7 +333,8 @@ def test_a_host_that_has_moved_is_an_error_for_every_source(server, tmp_path):
 
 
 def test_official_hosts_are_https_and_no_package_registries():
-    assert set(SOURCES) == {"uniref50", "bindingdb", "plinder", "davis", "kiba", "zinc250k", "pubchem"}
+    assert set(SOURCES) == {"uniref50", "bindingdb", "plinder", "davis", "kiba", "zinc250k", "pubchem", "3dmol"}
+    assert SOURCES["3dmol"].base == "https://3Dmol.org/build"
     assert all(
         source.base.startswith("https://") and source.page.startswith("https://") and source.licence
         for source in SOURCES.values()
@@ -341,7 +356,7 @@ RECIPES = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", SOURCES)
+@pytest.mark.parametrize("name", DATA)
 def test_every_downloaded_form_trains_two_steps(server, tmp_path, name):
     PUBLISHERS[name][0](server.files)
     found = download(name, tmp_path / name, base=server.base)

@@ -64,12 +64,13 @@ def test_shards_round_trip_over_several_files(tmp_path):
     table = TokenTable.from_examples(rows, list(TRACKS), labels=labels, names=[f"n{i}" for i in range(50)])
     write_shards(table, tmp_path / "s", TRACKS, tokens_per_shard=60)
     assert len(read_manifest(tmp_path / "s")["shards"]) > 3
-    back = open_shards(tmp_path / "s", TRACKS, names=True)
+    back = open_shards(tmp_path / "s", TRACKS)
     assert listed(back) == rows
     assert listed(back.select([49, 3, 20])) == [rows[i] for i in (49, 3, 20)]
     assert back.labels["label"].tolist() == labels["label"].tolist()
     assert back.labels["affinity"].tolist() == labels["affinity"].tolist()
-    assert back.names.tolist() == table.names.tolist()
+    assert list(back.names) == table.names.tolist()
+    assert list(back.select([49, 3, 20]).names) == ["n49", "n3", "n20"] and back.names[17] == "n17"
     assert not back.tracks["protein"].pools[0].flags.owndata
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from protlig_dd.evaluation.coordinates import coordinate_scores, good_steps, handedness
+from protlig_dd.evaluation.coordinates import coordinate_figures, coordinate_scores, good_steps, handedness
+from protlig_dd.geometry.tm_score import tm_score
 
 
 def walk(length: int, seed: int) -> np.ndarray:
@@ -69,3 +70,28 @@ def test_steps_and_the_floor() -> None:
     assert found["RMSD of the true tokens, decoded (A)"].value.value == pytest.approx(0, abs=1e-6)
     with pytest.raises(ValueError, match="1 predictions"):
         coordinate_scores([None], TRUE)
+
+
+def stretched(chain: np.ndarray, error: float) -> np.ndarray:
+    """A chain whose RMSD to itself is this: grown about its centre, which no superposition undoes."""
+    away = chain - chain.mean(0)
+    return chain + away * error / np.sqrt((away**2).sum(1).mean())
+
+
+def test_figures_for_curves_are_over_answers_and_shares_over_all_chains() -> None:
+    true = [*TRUE, TRUE[0]]
+    predicted = [stretched(TRUE[0], 1.0), stretched(TRUE[1], 3.0), None, stretched(TRUE[0], 8.0)]
+    found = coordinate_figures(predicted, true, floor=[stretched(chain, 0.5) for chain in true])
+    assert found["rmsd_mean"] == pytest.approx(4) and found["rmsd_median"] == pytest.approx(3)
+    assert found["rmsd_std"] == pytest.approx(np.std([1, 3, 8])) and found["rmsd_floor"] == pytest.approx(0.5)
+    assert found["rmsd_below_2"] == 0.25 and found["rmsd_below_4"] == 0.5, "of four chains, not of three answers"
+    alone = [tm_score(predicted[i], true[i]).value for i in (0, 1, 3)]
+    assert found["tm"] == pytest.approx(np.mean(alone)) and 0 < found["tm"] < 1
+
+
+def test_figures_without_any_answer_are_nan_and_no_success() -> None:
+    found = coordinate_figures([None, TRUE[1][:3], None], TRUE, floor=TRUE)
+    assert np.isnan([found[name] for name in ("rmsd_mean", "rmsd_median", "rmsd_std", "tm")]).all()
+    assert found["rmsd_below_2"] == found["rmsd_below_4"] == 0 and found["rmsd_floor"] == pytest.approx(0, abs=1e-6)
+    with pytest.raises(ValueError, match="found 3 predictions and 2 floors for 3 chains"):
+        coordinate_figures([None] * 3, TRUE, floor=TRUE[:2])

@@ -11,7 +11,16 @@ import pytest
 
 from protlig_dd.errors import FormatError
 from protlig_dd.evaluation.report import render
-from protlig_dd.evaluation.traces import Trace, best_median_worst, read_traces, trace_svg, traces_html, write_traces
+from protlig_dd.evaluation.traces import (
+    Trace,
+    best_median_worst,
+    read_traces,
+    trace_pdb,
+    trace_svg,
+    traces_html,
+    write_traces,
+)
+from protlig_dd.geometry.structure_io import read_structure
 
 
 def helix(length: int) -> np.ndarray:
@@ -75,7 +84,7 @@ def numbers(text: str) -> np.ndarray:
 
 
 def test_traces_come_back_and_stand_in_the_report(tmp_path: Path) -> None:
-    assert traces_html(tmp_path / "traces.json") == ""
+    assert traces_html([]) == ""
     write_traces(tmp_path / "traces.json", traces())
     again = read_traces(tmp_path / "traces.json")
     assert [one.name for one in again] == [one.name for one in traces()]
@@ -84,6 +93,23 @@ def test_traces_come_back_and_stand_in_the_report(tmp_path: Path) -> None:
     assert (
         "<h2>Structures</h2>" in page and page.count("<animate") == 6 and "c&lt;1&gt;" in page and "<script" not in page
     )
+
+
+def test_a_trace_is_a_pdb_file_with_the_prediction_on_the_truth(tmp_path: Path) -> None:
+    pytest.importorskip("gemmi", reason="gemmi is not installed (extra structure)")
+    true = helix(120) + 9000.0
+    turn = np.array([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]])
+    text = trace_pdb(Trace(name="turned \u00e9\nEND", predicted=true @ turn.T, true=true))
+    (tmp_path / "x.pdb").write_text(text)
+    predicted, again = read_structure(tmp_path / "x.pdb").chains
+    assert (predicted.name, again.name) == ("P", "T") and predicted.numbers[-1] == "120"
+    np.testing.assert_allclose(predicted.ca, again.ca, atol=2e-3)
+    np.testing.assert_allclose(again.ca, true - true.mean(0), atol=1e-3)
+    assert text.isascii() and max(map(len, text.splitlines())) <= 80
+    atom = next(line for line in text.splitlines() if line.startswith("ATOM"))
+    assert (atom[12:16], atom[17:20], atom[21], atom[22:26], atom[76:78]) == (" CA ", "UNK", "P", "   1", " C")
+    serials = [int(line[6:11]) for line in text.splitlines() if line.startswith(("ATOM", "TER"))]
+    assert serials == list(range(1, 243))
 
 
 @pytest.mark.parametrize(

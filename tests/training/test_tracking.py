@@ -18,8 +18,11 @@ import pytest
 
 from protlig_dd import errors
 from protlig_dd.errors import ConfigError, MissingDependencyError
-from protlig_dd.training import tracking
-from protlig_dd.training.tracking import JsonlTracker, TensorBoardTracker, TrackingSettings, start_tracking, wandb_mode
+from protlig_dd.training import trackers, tracking
+from protlig_dd.training.trackers import JsonlTracker, TensorBoardTracker
+from protlig_dd.training.tracking import TrackingSettings, start_tracking, wandb_mode
+
+PDB = "ATOM      1  CA  UNK P   1       1.000   2.000   3.000  1.00  0.00           C\nEND\n"
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:
@@ -58,7 +61,9 @@ def test_texts_and_pictures_become_files(tmp_path: Path) -> None:
     tracker = JsonlTracker(tmp_path)
     tracker.log_text(7, "samples/ligands", "CCO")
     tracker.log_image(7, "molecules", png())
+    tracker.log_structure(7, "structures/best", PDB)
     tracker.close()
+    assert (tmp_path / "samples/structures_best_00000007.pdb").read_text() == PDB
     assert (tmp_path / "samples/samples_ligands_00000007.txt").read_text() == "CCO\n"
     assert (tmp_path / "samples/molecules_00000007.png").read_bytes() == png()
 
@@ -71,12 +76,13 @@ def test_tensorboard_reads_what_we_write(tmp_path: Path) -> None:
     tracker.log(4, {"loss": 0.5})
     tracker.log_text(4, "note", "CCO")
     tracker.log_image(4, "molecules", png())
+    tracker.log_structure(4, "structures/best", PDB)
     tracker.close()
     (path,) = (tmp_path / "tensorboard").iterdir()
     events = list(LegacyEventFileLoader(str(path)).Load())
     assert any(e.HasField("session_log") and e.step == 4 for e in events), "later steps of the killed run are hidden"
     values = {v.tag: v for e in events for v in e.summary.value}
-    assert values["loss"].simple_value == 0.5
+    assert values["loss"].simple_value == 0.5 and "structures/best" not in values
     assert values["note"].tensor.string_val[0] == b"CCO"
     assert (values["molecules"].image.width, values["molecules"].image.height) == (3, 2)
 
@@ -86,6 +92,7 @@ def test_only_rank_0_tracks(tmp_path: Path) -> None:
     nothing.log(1, {"loss": 1.0})
     nothing.log_image(1, "x", b"")
     nothing.log_text(1, "x", "")
+    nothing.log_structure(1, "x", PDB)
     nothing.close()
     assert not list(tmp_path.iterdir())
 
@@ -131,7 +138,8 @@ def test_a_package_that_is_absent_is_used_only_if_asked_for(monkeypatch: pytest.
     def absent(package: str, purpose: str, *, extra: str) -> Any:
         raise MissingDependencyError(f"{purpose} needs the package '{package}'")
 
-    monkeypatch.setattr(tracking, "require", absent)
+    for module in (tracking, trackers):
+        monkeypatch.setattr(module, "require", absent)
     assert wandb_mode(TrackingSettings()) == ("off", "it is not installed")
     with pytest.raises(errors.MissingDependencyError, match="wandb"):
         wandb_mode(TrackingSettings(wandb="on"))
@@ -150,12 +158,15 @@ def test_an_offline_run_is_written_and_resumed_under_its_id(tmp_path: Path, monk
         )
         tracker.log(resumed + 1, {"loss": 1.0})
         tracker.log_text(resumed + 1, "note", "CCO")
+        tracker.log_structure(resumed + 1, "structures/best", PDB)
         tracker.close()
         ids.append(json.loads((tmp_path / "wandb_run.json").read_text())["id"])
     assert ids[0] == ids[1]
     written = [p for p in (tmp_path / "wandb").glob("offline-run-*/*.wandb") if ids[0] in p.name]
     assert written
     assert all(p.stat().st_size > 0 for p in written)
+    kept = list((tmp_path / "wandb").glob("offline-run-*/files/media/molecule/structures/best_*.pdb"))
+    assert kept and {path.read_text() for path in kept} == {PDB}
 
 
 @pytest.mark.slow
