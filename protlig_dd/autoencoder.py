@@ -26,7 +26,7 @@ from protlig_dd.experiment import count_parameters
 from protlig_dd.launch import Resume, require_same_experiment
 from protlig_dd.models.flow import FlowSampler
 from protlig_dd.models.kanzi import Kanzi, KanziSettings
-from protlig_dd.models.kanzi_layout import read_kanzi
+from protlig_dd.models.kanzi_layout import PUBLISHED_SAMPLER, read_kanzi
 from protlig_dd.models.kanzi_objective import KanziObjective
 from protlig_dd.models.kanzi_tokenizer import KanziTokenizer
 from protlig_dd.nn.attention import choose_backend
@@ -211,8 +211,8 @@ class AutoencoderRun:
     choice: DeviceChoice
 
     def tokenizer(self, sampler: FlowSampler | None = None) -> KanziTokenizer:
-        """Return what turns chains into tokens and back, with the run's own way of sampling unless told otherwise."""
-        own = self.config.sampling if self.config else FlowSampler()
+        """Return what turns chains into tokens and back, sampling as the run (a published file: as the original) unless told otherwise."""
+        own = self.config.sampling if self.config else PUBLISHED_SAMPLER
         return KanziTokenizer(self.model, sampler=sampler or own)
 
 
@@ -250,7 +250,7 @@ def open_tokenizer(
 ) -> KanziTokenizer:
     """Return the tokenizer of a run folder or a published file; `overrides` change its sampling, such as {"num_steps": 50}."""
     run = open_autoencoder(source, device=device)
-    sampler = run.config.sampling if run.config else FlowSampler()
+    sampler = run.config.sampling if run.config else PUBLISHED_SAMPLER
     return run.tokenizer(build(FlowSampler, {**to_mapping(sampler), **(overrides or {})}, "sampling"))
 
 

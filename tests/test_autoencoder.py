@@ -80,7 +80,7 @@ def test_a_run_and_a_published_file_of_it_make_the_same_tokens(run: Path, tmp_pa
     assert len(own.from_text(text)) == 9 and own.sampler.num_steps == 3
     assert own.detokenize(text).shape == (9, 3)
     published = open_autoencoder(tmp_path / "cleaned_model.pt", device="cpu")
-    # a file does not tell the window, nor where the codes stand: those are the authors'
+    # a file without a configuration does not tell the window, and none tells where the codes stand: those are the authors'
     assert published.config is None and published.model.config.window == 16
     assert published.tokenizer().sampler.num_steps == 100
     assert open_tokenizer(run, device="cpu", overrides={"num_steps": 7}).sampler.num_steps == 7

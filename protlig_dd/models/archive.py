@@ -14,7 +14,8 @@ import pickletools
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +146,43 @@ def read_tensors(path: Path, *, inside: str = "") -> dict[str, Tensor]:
     Raises:
         CheckpointError: if the file is no archive of torch, is damaged, holds no tensors there, or has one beyond its storage.
     """
+    with _opened(path) as archive:
+        content, prefix = _content(archive, path)
+        if inside:
+            content = content.get(inside) if isinstance(content, dict) else None
+        placed = {str(k): v for k, v in content.items() if isinstance(v, _Placed)} if isinstance(content, dict) else {}
+        if not placed:
+            place = f" under '{inside}'" if inside else ""
+            raise CheckpointError(f"{path}: found no tensors by name{place}, expected a state dict")
+        return _made(placed, archive, prefix)
+
+
+def read_values(path: Path, *, inside: str) -> dict[str, Any]:
+    """Return the plain values by name that a torch file holds in an entry: numbers, strings, and lists of them; nothing else of it.
+
+    Args:
+        path: a file of `torch.save`.
+        inside: the entry, such as "config"; where the file has none, there are no values.
+
+    Raises:
+        CheckpointError: if the file is no archive of torch, or is damaged.
+    """
+    with _opened(path) as archive:
+        content, _ = _content(archive, path)
+        values = content.get(inside) if isinstance(content, dict) else None
+        return {str(k): v for k, v in values.items() if _is_plain(v)} if isinstance(values, dict) else {}
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a value is of Python's own types; True and False count as numbers."""
+    if isinstance(value, list | tuple):
+        return all(isinstance(one, int | float | str) for one in value)
+    return value is None or isinstance(value, int | float | str)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
+    """The archive that a file is; whatever is wrong with its bytes becomes a CheckpointError."""
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file; expected a checkpoint")
     try:
@@ -153,13 +191,14 @@ def read_tensors(path: Path, *, inside: str = "") -> dict[str, Tensor]:
                 f"{path}: not a whole file of torch 1.6 or later; copy it again, or save it anew with torch.save or safetensors"
             )
         with zipfile.ZipFile(path) as archive:
-            return _read(archive, path, inside)
+            yield archive
     except _DAMAGE as error:
         said = " ".join(str(error).split())[:120] or type(error).__name__
         raise CheckpointError(f"{path}: damaged ({said}); copy or download it again") from error
 
 
-def _read(archive: zipfile.ZipFile, path: Path, inside: str) -> dict[str, Tensor]:
+def _content(archive: zipfile.ZipFile, path: Path) -> tuple[Any, str]:
+    """What the pickle builds, and where in the archive it and its storages lie."""
     names = archive.namelist()
     found = [name for name in names if name.endswith("/data.pkl")]
     if any(name.endswith("/constants.pkl") for name in names):
@@ -173,14 +212,7 @@ def _read(archive: zipfile.ZipFile, path: Path, inside: str) -> dict[str, Tensor
     if len(program) > _LARGEST_PICKLE:
         raise ValueError(f"a pickle of {len(program):,} bytes")
     _check_program(program)
-    content = _Unpickler(io.BytesIO(program)).load()
-    if inside:
-        content = content.get(inside) if isinstance(content, dict) else None
-    placed = {str(k): v for k, v in content.items() if isinstance(v, _Placed)} if isinstance(content, dict) else {}
-    if not placed:
-        place = f" under '{inside}'" if inside else ""
-        raise CheckpointError(f"{path}: found no tensors by name{place}, expected a state dict")
-    return _made(placed, archive, prefix)
+    return _Unpickler(io.BytesIO(program)).load(), prefix
 
 
 def _member(archive: zipfile.ZipFile, name: str) -> bytes:

@@ -5,8 +5,9 @@ decoder is a diffusion transformer over the points and the codes, one behind the
 `kanzi_tokenizer.py` is what takes and gives Angstrom, `flow.py` has times and noise, `kanzi_layout.py` the published names.
 
 Raw coordinates go in, so tokens do not change with translation, and with rotation only as little as training on rotated chains taught.
-Source: arXiv 2510.00351; written from a description of it. What the description leaves open follows Peebles and Xie 2023 (order of shift,
-scale and gate, features of the time) and ESM-2 (rotary pairing).
+Source: arXiv 2510.00351; written from descriptions of it and of its code. In evaluation it computes what that code does (see
+`kanzi_layout.py`); in training the original drops out inside the feed-forward layers and before the output projection as well, and starts
+modulations and the last layer at random, not at nothing.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from protlig_dd.nn.windowed import tiles_of
 from protlig_dd.tokens.tracks import Layout
 
 _SEGMENTS = 2  # points and codes
+_LARGEST_TILE = 64  # residues that a short chain is padded to, at most
 
 
 @settings
@@ -40,7 +42,7 @@ class KanziSettings:
 
     Args:
         encoder_size, encoder_heads, encoder_blocks: of the encoder.
-        window: residues to either side that an encoder block sees.
+        window: residues to either side that an encoder block sees; one that no chain exceeds sees all, in square memory.
         pair_size: width of what becomes a bias for each pair of neighbours.
         levels: of the codes; their product is the number of codes.
         decoder_size, decoder_heads, decoder_blocks: of the decoder.
@@ -48,6 +50,7 @@ class KanziSettings:
         dropout: of the branches of a block, in training.
         code_positions: rotary positions of the codes: "continued" behind the points' (published), or "restarted", so that a residue's
             point and code have the same place whatever the chain's length.
+        normed_queries: RMS norm of the queries and keys of each head, in the decoder.
         parameters: the honest parameter count; `protlig check` and a test hold it against the built model.
     """
 
@@ -64,15 +67,14 @@ class KanziSettings:
     mlp_ratio: float = 4.0
     dropout: float = 0.1
     code_positions: Literal["continued", "restarted"] = "continued"
+    normed_queries: bool = False
     parameters: int | None = None
 
     def __post_init__(self) -> None:
         check_heads(self.encoder_size, self.encoder_heads)
         check_heads(self.decoder_size, self.decoder_heads)
-        if not 1 <= self.window <= 63:
-            raise ValueError(
-                f"window: found {self.window}, expected 1 to 63 (relative positions are told apart up to 63)"
-            )
+        if self.window < 1:
+            raise ValueError(f"window: found {self.window}, expected 1 or more residues to either side, such as 16")
         if not self.levels or min(self.levels) < 2:
             raise ValueError(f"levels: found {self.levels}, expected numbers from 2 on, such as [8, 5, 5, 5]")
         if not 0 <= self.dropout < 1:
@@ -112,7 +114,9 @@ class KanziEncoder(nn.Module):
 
     def forward(self, points: Float[Tensor, "n 3"], layout: Layout) -> Float[Tensor, "n e"]:
         """Return the hidden state of each residue."""
-        tiles = tiles_of(layout, self.reach)
+        # a window of at most a tile keeps its tiles whatever the batch, so that a chain's bits are its own
+        reach = self.reach if self.reach <= _LARGEST_TILE else min(self.reach, max(layout.lengths))
+        tiles = tiles_of(layout, max(reach, 1))
         table, entry = self.pairs(points, tiles)
         by = rotation(layout.position, self.head_size)
         x: Tensor = self.lift(points)
@@ -135,7 +139,8 @@ class FlowDecoder(nn.Module):
         self.segments = nn.Parameter(torch.randn(_SEGMENTS, size) * 0.02)
         inner = round(size * config.mlp_ratio)
         self.blocks = nn.ModuleList(
-            FlowBlock(size, config.decoder_heads, inner, config.dropout, backend) for _ in range(config.decoder_blocks)
+            FlowBlock(size, config.decoder_heads, inner, config.dropout, backend, normed=config.normed_queries)
+            for _ in range(config.decoder_blocks)
         )
         self.final_norm = ModulatedNorm(size)
         self.final = zero_init(nn.Linear(size, 3))
@@ -218,7 +223,8 @@ class Kanzi(nn.Module):
         tokens, config = layout.num_tokens, self.config
         encoder = linear_flops(self.encoder, per_example=("pairs", "pair_bias"))
         decoder = 2 * linear_flops(self.decoder.blocks, per_example=("modulation",))
-        local = config.encoder_blocks * attention_flops(config.encoder_size, 3 * config.window * tokens)
+        seen = sum(min(3 * config.window, 3 * n) * n for n in layout.lengths)
+        local = config.encoder_blocks * attention_flops(config.encoder_size, seen)
         whole = sum(4 * n * n for n in layout.lengths)
         attended = config.decoder_blocks * attention_flops(config.decoder_size, whole)
         return float((encoder + decoder) * tokens + local + attended)

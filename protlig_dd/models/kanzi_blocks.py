@@ -17,11 +17,12 @@ from protlig_dd.nn.windowed import Tiles, windowed_attention
 from protlig_dd.tokens.tracks import Layout
 
 NUM_EDGES = 99
-"""Edges of the distance buckets, linear from 0 to 9 square nanometres: 100 buckets."""
+"""Edges of the distance buckets, linear from 0 to 9 square nanometres: 100 buckets. A distance on an edge belongs below it."""
 
 LARGEST_SQUARE_NM2 = 9.0
+_MODULATED_EPS = 1e-6  # of the first and the last norm of the decoder; its blocks have torch's 1e-5
 NUM_OFFSETS = 128
-"""Relative positions -64 .. 63."""
+"""Relative positions -64 .. 63, the query's place less the key's; what lies beyond counts as the last."""
 
 
 def distance_edges(device: torch.device | str = "cpu") -> Float[Tensor, " k"]:
@@ -47,12 +48,13 @@ class PairTable(nn.Module):
         """Return the table, and for each query and key place the entry it has there."""
         reach = tiles.reach
         middle = NUM_OFFSETS // 2
-        near = self.offsets.weight[middle - reach : middle + reach + 1]
+        first, last = max(-reach, -middle), min(reach, middle - 1)
+        near = self.offsets.weight[middle + first : middle + last + 1]
         table = self.mlp(self.norm(self.distances.weight[:, None] + near)).flatten(0, 1)
         own = tiles.rows(points.float())
         squared = (own[:, :, None] - tiles.around(own)[:, None]).square().sum(-1)
         bucket = torch.bucketize(squared, distance_edges(points.device))
-        return table, bucket * (2 * reach + 1) + tiles.offset + reach
+        return table, bucket * len(near) + (-tiles.offset).clamp(first, last) - first
 
 
 class LocalBlock(nn.Module):
@@ -96,7 +98,7 @@ class ModulatedNorm(nn.Module):
     def __init__(self, size: int) -> None:
         super().__init__()
         self.modulation = zero_init(nn.Linear(size, 2 * size))
-        self.norm = nn.LayerNorm(size, elementwise_affine=False)
+        self.norm = nn.LayerNorm(size, elementwise_affine=False, eps=_MODULATED_EPS)
 
     def forward(
         self, x: Float[Tensor, "n e"], condition: Float[Tensor, "b e"], segment: Int[Tensor, " n"], length: int
@@ -109,10 +111,12 @@ class ModulatedNorm(nn.Module):
 class FlowBlock(nn.Module):
     """An adaLN block (Peebles and Xie 2023) with biases and norms without parameters; a fresh one is the identity."""
 
-    def __init__(self, size: int, num_heads: int, inner_size: int, dropout: float, backend: Backend) -> None:
+    def __init__(
+        self, size: int, num_heads: int, inner_size: int, dropout: float, backend: Backend, *, normed: bool = False
+    ) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(size, elementwise_affine=False)
-        self.attention = SelfAttention(size, num_heads, backend, bias=True)
+        self.attention = SelfAttention(size, num_heads, backend, bias=True, normed=normed)
         self.mlp = FeedForward(size, inner_size)
         self.modulation = zero_init(nn.Linear(size, 6 * size))
         self.dropout = nn.Dropout(dropout)

@@ -1,11 +1,13 @@
 """Kanzi's published checkpoint: its names for our tensors, and its file read without running anything that stands in it.
 
-The file is a dictionary with `model` (tensors by name) and `model_cfg` (the shape, which is not read: the tensors say it, all but the
-number of heads, for which they hold rotary frequencies). The prior on tokens (`gpt.*`) is dropped.
+The file is a dictionary with `model` (tensors by name) and `model_cfg`. The tensors say the shape, and their rotary frequencies the number
+of heads; `model_cfg` says what no tensor does: the window, the levels, whether queries are normed. The prior on tokens (`gpt.*`) is dropped.
 
-How far this is known: the names and the total of 44,117,745 parameters (44,374,180 numbers in 178 tensors with buffers) are; that the
-published weights compute here what they compute there is not, since the file could not be had. Crambin's tokens would tell: 1CRN begins
-599 358 983 769 849 680 44 120 984 575 42 176.
+How far this is known. What is read computes what the original computes: on random weights in a small and in the published shape (44,117,745
+parameters; 44,374,180 numbers in 178 tensors with buffers) tokens and quantised vectors are equal, hidden states, velocities and samples
+from given noise agree to rounding (tests/models/test_kanzi_original.py holds outputs of the original's code). Its rotary module was not
+among the sources at hand; ESM-2's stood for it, which has its buffer and its calls. The published weights were not at hand either. Crambin's tokens
+would tell: 1CRN begins 599 358 983 769 849 680 44 120 984 575 42 176.
 """
 
 from __future__ import annotations
@@ -13,12 +15,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from protlig_dd.errors import CheckpointError
-from protlig_dd.models.archive import read_tensors
+from protlig_dd.models.archive import read_tensors, read_values
+from protlig_dd.models.flow import FlowSampler
 from protlig_dd.models.fsq import LEVELS
 from protlig_dd.models.kanzi import KanziSettings
 from protlig_dd.models.kanzi_blocks import NUM_EDGES, NUM_OFFSETS, distance_edges
@@ -56,6 +60,13 @@ _BLOCKS = {"encoder": "encoder.blocks", "decoder": "net.blocks"}
 _SEGMENTS = ("decoder.segments", "net.cond_embed")
 _TABLES = ("pair_embedder.embed", "pair_embedder.pos_embed", "net.cond_embed")
 """Names that may or may not be followed by `.weight`."""
+_DERIVED = ("pos_embed.inv_freq", "pair_embedder.bins")
+_SHARED = (
+    "net.shared_adaLN_modulation."  # one modulation for all blocks, which each of them holds again under its own name
+)
+
+PUBLISHED_SAMPLER = FlowSampler(method="euler")
+"""How the original makes coordinates unless told otherwise."""
 
 
 def published_name(name: str) -> str:
@@ -85,22 +96,35 @@ def to_published(weights: Mapping[str, Tensor], settings: KanziSettings) -> dict
     return published
 
 
-def read_kanzi(path: Path, *, window: int = 16) -> tuple[KanziSettings, dict[str, Tensor]]:
+def published_values(settings: KanziSettings) -> dict[str, Any]:
+    """Return the `model_cfg` of a published file with this shape: its own names, and what it leaves at its defaults left out."""
+    assert settings.encoder_heads == settings.decoder_heads, settings
+    return {
+        "n_channels_encoder": settings.encoder_size,
+        "n_channels_decoder": settings.decoder_size,
+        "n_layers_encoder": settings.encoder_blocks,
+        "n_layers_decoder": settings.decoder_blocks,
+        "n_channels_pair": settings.pair_size,
+        "n_heads": settings.encoder_heads,
+        "mlp_factor": round(settings.mlp_ratio),
+        "use_qknorm": settings.normed_queries,
+        "window_size": settings.window,
+        "levels": settings.levels,
+    }
+
+
+def read_kanzi(path: Path) -> tuple[KanziSettings, dict[str, Tensor]]:
     """Return the shape and the weights of a file in the published layout.
 
-    Args:
-        path: the file (.pt).
-        window: how far an encoder block sees, which no tensor tells; the authors' default.
-
     Raises:
-        CheckpointError: if it is damaged, lacks a tensor, or has one of another shape.
+        CheckpointError: if it is damaged, lacks a tensor, has one of another shape, or is of a kind that this model is not.
     """
     found = {
         _plain(name.removeprefix("module.")): value
         for name, value in read_tensors(path, inside="model").items()
         if not name.removeprefix("module.").startswith("gpt.")
     }
-    settings = _shape(found, path, window)
+    settings = _shape(found, read_values(path, inside="model_cfg"), path)
     with torch.device("meta"):
         expected = settings.build("reference").state_dict()
     weights = {}
@@ -115,7 +139,7 @@ def read_kanzi(path: Path, *, window: int = 16) -> tuple[KanziSettings, dict[str
             )
         weights[name] = value.float()
     known = {_plain(published_name(name)) for name in expected}
-    spare = [n for n in found if n not in known and not n.endswith(("pos_embed.inv_freq", "pair_embedder.bins"))]
+    spare = [n for n in found if n not in known and not n.endswith(_DERIVED) and not n.startswith(_SHARED)]
     if spare:
         raise CheckpointError(
             f"{path}: found '{spare[0]}', which this model does not have; expected the layout of Kanzi's release"
@@ -140,8 +164,12 @@ def _tensor(found: Mapping[str, Tensor], name: str, path: Path) -> Tensor:
     return found[name]
 
 
-def _shape(found: Mapping[str, Tensor], path: Path, window: int) -> KanziSettings:
-    """The shape that the tensors have."""
+def _shape(found: Mapping[str, Tensor], values: Mapping[str, Any], path: Path) -> KanziSettings:
+    """The shape that the tensors have, and what the file's configuration adds.
+
+    A configuration that lacks an entry means the original's default for it; a file without any is taken to be the published one.
+    """
+    window, levels = _not_in_tensors(values, path) if values else (16, LEVELS)
     encoder_size = len(_tensor(found, "up.0.weight", path))
     decoder_size = len(_tensor(found, "net.up.linear.weight", path))
     blocks = {
@@ -149,9 +177,12 @@ def _shape(found: Mapping[str, Tensor], path: Path, window: int) -> KanziSetting
         for part, prefix in _BLOCKS.items()
     }
     offsets = _tensor(found, "pair_embedder.pos_embed", path)
-    if len(offsets) != NUM_OFFSETS or len(_tensor(found, "quantize.project_in.weight", path)) != len(LEVELS):
+    if len(offsets) != NUM_OFFSETS:
+        raise CheckpointError(f"{path}: found {len(offsets)} relative positions, expected {NUM_OFFSETS}")
+    numbers = len(_tensor(found, "quantize.project_in.weight", path))
+    if numbers != len(levels):
         raise CheckpointError(
-            f"{path}: found {len(offsets)} relative positions, expected {NUM_OFFSETS}, and codes of {len(LEVELS)} numbers {LEVELS}"
+            f"{path}: model_cfg.levels: found {len(levels)} numbers, expected {numbers}, as the tensors have"
         )
     inner = len(_tensor(found, "net.blocks.0.mlp.fc1.weight", path))
     try:
@@ -160,6 +191,8 @@ def _shape(found: Mapping[str, Tensor], path: Path, window: int) -> KanziSetting
             encoder_heads=_heads(found, "encoder", encoder_size),
             encoder_blocks=blocks["encoder"],
             window=window,
+            levels=levels,
+            normed_queries=bool(values.get("use_qknorm", False)),
             pair_size=offsets.shape[-1],
             decoder_size=decoder_size,
             decoder_heads=_heads(found, "decoder", decoder_size),
@@ -168,6 +201,21 @@ def _shape(found: Mapping[str, Tensor], path: Path, window: int) -> KanziSetting
         )
     except ValueError as error:
         raise CheckpointError(f"{path}: {error}") from error
+
+
+def _not_in_tensors(values: Mapping[str, Any], path: Path) -> tuple[int, tuple[int, ...]]:
+    """The window and the levels of a file's configuration, with the original's defaults."""
+    window, levels = values.get("window_size", 10_000), values.get("levels", (8, 8, 8, 8))
+    kind = values.get("conditioning_type", "cat")
+    if kind != "cat":
+        raise CheckpointError(f"{path}: model_cfg.conditioning_type: found {kind!r}, expected 'cat'")
+    if not isinstance(window, int):
+        raise CheckpointError(f"{path}: model_cfg.window_size: found {window!r}, expected a whole number")
+    if not isinstance(levels, list | tuple) or not all(isinstance(one, int) for one in levels):
+        raise CheckpointError(
+            f"{path}: model_cfg.levels: found {levels!r}, expected whole numbers, such as (8, 5, 5, 5)"
+        )
+    return window, tuple(levels)
 
 
 def _heads(found: Mapping[str, Tensor], part: str, size: int) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -11,8 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from protlig_dd.errors import FormatError
-from protlig_dd.models.flow import FlowSampler, centred_noise
-from protlig_dd.models.kanzi import Kanzi
+from protlig_dd.models.flow import FlowSampler, centred, centred_noise
+from protlig_dd.models.kanzi import FlowDecoder, Kanzi
 from protlig_dd.rng import Draws, key
 from protlig_dd.tokens.traces import ANGSTROM_PER_NM, pack_traces
 from protlig_dd.tokens.tracks import Layout
@@ -82,15 +82,7 @@ class KanziTokenizer:
         draws, device = Draws(keys), self.device
         there = layout.to(device)
         codes = self.model.quantiser.embed(torch.tensor([i for row in tokens for i in row], device=device))
-        decoder = self.model.decoder
-
-        def velocity(x: Tensor, t: float) -> Tensor:
-            time = torch.full((layout.num_examples,), t, device=device)
-            given: Tensor = decoder(x, time, codes, there)
-            if sampler.guidance == 1:
-                return given
-            free: Tensor = decoder(x, time, torch.zeros_like(codes), there)
-            return free + sampler.guidance * (given - free)
+        velocity = guided_velocity(self.model.decoder, codes, there, sampler.guidance)
 
         def noise(step: int) -> Tensor:
             return centred_noise(draws.fold("step", step), layout).to(device)
@@ -144,6 +136,29 @@ class KanziTokenizer:
             total += length
         if start < len(lengths):
             yield start, len(lengths)
+
+
+def guided_velocity(
+    decoder: FlowDecoder, codes: Float[Tensor, "n d"], layout: Layout, guidance: float = 1.0
+) -> Callable[[Tensor, float], Tensor]:
+    """Return the velocity of points at a time, given codes: what a sampler asks for. No chain moves as a whole.
+
+    Args:
+        decoder: of a trained autoencoder.
+        codes: as the decoder reads them.
+        layout: of the chains.
+        guidance: weight of the codes against none; other than 1 costs a second pass.
+    """
+
+    def velocity(x: Tensor, t: float) -> Tensor:
+        time = torch.full((layout.num_examples,), t, device=x.device)
+        given: Tensor = decoder(x, time, codes, layout)
+        if guidance != 1:
+            free: Tensor = decoder(x, time, torch.zeros_like(codes), layout)
+            given = free + guidance * (given - free)
+        return centred(given, layout)
+
+    return velocity
 
 
 def _spans(layout: Layout) -> Iterator[tuple[int, int]]:

@@ -33,11 +33,19 @@ class FeedForward(nn.Sequential):
 
 
 class SelfAttention(nn.Module):
-    """Attention along the sequence with one qkv projection and rotary positions."""
+    """Attention along the sequence with one qkv projection and rotary positions.
 
-    def __init__(self, hidden_size: int, num_heads: int, backend: Backend, *, bias: bool = False) -> None:
+    Args:
+        hidden_size, num_heads, backend: as everywhere.
+        bias: of both projections.
+        normed: bring each head's queries and keys to a mean square of 1 (RMS norm without parameters).
+    """
+
+    def __init__(
+        self, hidden_size: int, num_heads: int, backend: Backend, *, bias: bool = False, normed: bool = False
+    ) -> None:
         super().__init__()
-        self.num_heads = num_heads
+        self.num_heads, self.normed = num_heads, normed
         self.backend: Backend = backend
         self.qkv = nn.Linear(hidden_size, 3 * hidden_size, bias=bias)
         self.out = nn.Linear(hidden_size, hidden_size, bias=bias)
@@ -48,6 +56,8 @@ class SelfAttention(nn.Module):
         """Return the attended tokens: all of them, or those wanted."""
         h = self.num_heads
         q, k, v = rotate_heads(self.qkv(x).unflatten(-1, (3 * h, -1)), by)
+        if self.normed:  # a rotation keeps the norm, so before it and after it is the same
+            q, k = (nn.functional.rms_norm(heads, heads.shape[-1:]) for heads in (q, k))
         if wanted is None:
             attended = attention(q, k, v, layout, layout, backend=self.backend)
         else:

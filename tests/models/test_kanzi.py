@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from protlig_dd.errors import CheckpointError, FormatError
 from protlig_dd.models.flow import FlowSampler
 from protlig_dd.models.kanzi import Kanzi, KanziSettings
 from protlig_dd.models.kanzi_blocks import distance_edges
-from protlig_dd.models.kanzi_layout import published_name, read_kanzi, to_published
+from protlig_dd.models.kanzi_layout import published_name, published_values, read_kanzi, to_published
 from protlig_dd.models.kanzi_objective import KanziObjective
 from protlig_dd.models.kanzi_tokenizer import KanziTokenizer
 from protlig_dd.tokens.traces import pack_traces
@@ -93,6 +94,18 @@ def test_tokens_do_not_change_with_translation() -> None:
     assert turned != moved, "raw coordinates go in: only training makes tokens keep under rotation"
 
 
+@pytest.mark.parametrize("window", [64, 70, 500])
+def test_a_window_that_no_chain_exceeds_sees_everything(window: int) -> None:
+    model, wide = (built(replace(SMALL, window=n)) for n in (window, 10_000))
+    chains = [walk(60, seed=1), walk(1), walk(64, seed=2)]
+    batch = pack_traces(chains)
+    together = wide.encoder(batch.points, batch.layout)
+    assert torch.allclose(model.encoder(batch.points, batch.layout), together, atol=1e-5)
+    alone = pack_traces(chains[2:])
+    assert torch.allclose(wide.encoder(alone.points, alone.layout), together[61:], atol=1e-5)
+    assert wide.forward_flops(batch.layout) < 1.3 * built().forward_flops(batch.layout)
+
+
 def test_pair_entries_are_distance_and_offset() -> None:
     """The table's entry of a pair against the plain formula: bucket of the squared distance, and place of the offset."""
     from protlig_dd.nn.windowed import tiles_of
@@ -107,8 +120,8 @@ def test_pair_entries_are_distance_and_offset() -> None:
         bucket = int((distance_edges() < (points[i] - points[j]).square().sum()).sum())
         tile, row = divmod(i, SMALL.window)
         at = int(entry[tile, row, j - (tile - 1) * SMALL.window])
-        assert at == bucket * width + (j - i) + SMALL.window
-        vector = pairs.mlp(pairs.norm(pairs.distances.weight[bucket] + pairs.offsets.weight[64 + j - i]))
+        assert at == bucket * width + (i - j) + SMALL.window
+        vector = pairs.mlp(pairs.norm(pairs.distances.weight[bucket] + pairs.offsets.weight[64 + i - j]))
         assert torch.allclose(table[at], vector, atol=1e-5)
 
 
@@ -134,8 +147,6 @@ def test_the_network_is_called_once_a_step_and_twice_with_guidance() -> None:
 
 @pytest.mark.parametrize("code_positions", ["continued", "restarted"])
 def test_the_velocity_of_a_chain_depends_on_its_own_points_time_and_codes(code_positions: str) -> None:
-    from dataclasses import replace
-
     model = built(replace(SMALL, code_positions=code_positions))  # type: ignore[arg-type]
     layout = Layout((7, 12))
     data, points, time = torch.randn(19, 3), torch.randn(19, 3), torch.tensor([0.2, 0.9])
@@ -266,13 +277,14 @@ def written(path: Path, model: Kanzi, settings: KanziSettings, **changes: torch.
     tensors |= {name: torch.zeros(shape[:1]) for name, shape in GPT.items()}
     for name, value in changes.items():
         tensors.pop(name) if value is None else tensors.update({name: value})
-    torch.save({"model": tensors, "model_cfg": {"n_layers": 2}, "it": 100, "optimizer": {"state": {}}}, path)
+    values = published_values(settings)
+    torch.save({"model": tensors, "model_cfg": values, "it": 100, "optimizer": {"state": {}}}, path)
     return path
 
 
 def test_a_file_in_the_published_layout_gives_the_same_tokens_and_samples(tmp_path: Path) -> None:
     model = built()
-    settings, weights = read_kanzi(written(tmp_path / "cleaned_model.pt", model, SMALL), window=SMALL.window)
+    settings, weights = read_kanzi(written(tmp_path / "cleaned_model.pt", model, SMALL))
     assert settings == KanziSettings(**{**vars(SMALL), "dropout": 0.1})
     other = settings.build("bucketed").eval()
     other.load_state_dict(weights)
@@ -333,7 +345,7 @@ def test_a_tiny_model_learns_two_chains() -> None:
 
 def test_impossible_shapes_are_refused() -> None:
     for wrong, words in (
-        ({"window": 64}, "window: found 64, expected 1 to 63"),
+        ({"window": 0}, "window: found 0, expected 1 or more"),
         ({"levels": ()}, "levels: found"),
         ({"encoder_heads": 3}, "hidden_size: found 256 with 3 heads"),
         ({"dropout": 1.0}, "dropout: found 1.0"),

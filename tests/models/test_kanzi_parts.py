@@ -146,6 +146,22 @@ def test_the_plain_flow_of_a_normal_law_is_the_known_map_and_its_error_falls_as_
     assert [a / b for a, b in zip(errors[:-1], errors[1:], strict=True)] == pytest.approx([2, 2], abs=0.15)
 
 
+@pytest.mark.parametrize("noise_weight", [0.0, 0.45])
+def test_both_methods_sample_the_same_law_when_steps_are_short(noise_weight: float) -> None:
+    """At 400 steps; that the original's last step goes past the data shifts its samples by a step's length at most."""
+    start = normals(Draws.root(0, "law").fold_in(torch.arange(2000)))
+    draws = Draws.root(1, "law").fold_in(torch.arange(2000))
+    velocity = law(0.7, 0.4)
+    exact, euler = (
+        FlowSampler(method=method, num_steps=400, noise_weight=noise_weight).integrate(  # type: ignore[arg-type]
+            lambda x, t: velocity(x, min(t, 1 - 1e-6)), start, lambda step: normals(draws.fold("step", step))
+        )
+        for method in ("exact", "euler")
+    )
+    assert float(euler.mean()) == pytest.approx(float(exact.mean()), abs=0.02)
+    assert float(euler.std()) == pytest.approx(float(exact.std()), rel=0.05, abs=0.005)
+
+
 def test_sampling_with_full_noise_keeps_the_law() -> None:
     """At noise weight 1 pull and noise balance: mean and spread are the data's, as the plain flow gives them."""
     draws = Draws.root(0, "law").fold_in(torch.arange(4_000))
@@ -171,6 +187,7 @@ def test_impossible_samplers_are_refused() -> None:
     for wrong, words in (
         ({"num_steps": 0}, "num_steps: found 0, expected 1 or more"),
         ({"noise_weight": -1.0}, "noise_weight: found -1.0, expected 0 or more"),
+        ({"num_steps": 1, "method": "euler"}, "num_steps: found 1 with method euler, expected 2 or more"),
         ({"score_weight": 0.0}, "noise_weight: found 0.45 with score_weight 0"),
     ):
         with pytest.raises(ValueError, match=words):
