@@ -12,7 +12,7 @@ from torch import nn
 def linear_flops(module: nn.Module, *, per_example: tuple[str, ...] = ()) -> int:
     """Return the operations per token of all Linear layers in a module, leaving out those whose name contains a given word."""
     return sum(
-        2 * layer.weight.numel()
+        2 * layer.in_features * layer.out_features  # not the weight's elements: where it is sharded it may have none
         for name, layer in module.named_modules()
         if isinstance(layer, nn.Linear) and not any(word in name.split(".") for word in per_example)
     )
