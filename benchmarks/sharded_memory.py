@@ -34,6 +34,7 @@ from protlig_dd.training.optim import OptimSettings, make_optimizer
 from protlig_dd.training.sharded import blocks_of
 
 WORLD, TOKENS, MB = 2, 256, 1e6
+STEPS = 3  # DeepSpeed plans from the second on
 PARTS = ("build", "share out", "step", "save")
 
 
@@ -48,21 +49,19 @@ def main() -> None:
     if options.child:
         sys.stdout.write(json.dumps(measure(options)) + "\n")
         return
-    lines = []
+    header = f"| strategy | built by | rank | {' | '.join(PARTS)} | floor |\n|{'---|' * (len(PARTS) + 4)}\n"
     for strategy in options.strategies:
         for how in ("whole", "rank 0"):
             for rank, found in enumerate(run_case(options, f"{strategy},{how}")):
-                figures = " | ".join(f"{found[part]:,.0f}" for part in PARTS)
-                lines.append(f"| {strategy} | {how} | {rank} | {figures} | {found['floor']:,.0f} |")
-                size = (
-                    f"{found['parameters'] / MB:,.0f} M parameters, {found['parameters'] * 4 / MB:,.0f} MB in float32"
-                )
-    table = [
-        f"{size}, {WORLD} processes; MB above the start",
-        "",
-        f"| strategy | built by | rank | {' | '.join(PARTS)} | floor |",
-    ]
-    sys.stdout.write("\n".join([*table, "|" + "---|" * (len(PARTS) + 4), *lines]) + "\n")
+                if header:
+                    size = found["parameters"] / MB
+                    sys.stdout.write(
+                        f"{size:,.0f} M parameters, {4 * size:,.0f} MB in float32; MB above the start\n\n{header}"
+                    )
+                    header = ""
+                figures = " | ".join(f"{found[part]:,.0f}" for part in (*PARTS, "floor"))
+                sys.stdout.write(f"| {strategy} | {how} | {rank} | {figures} |\n")
+                sys.stdout.flush()
 
 
 def run_case(options: argparse.Namespace, child: str) -> list[dict[str, float]]:
@@ -128,10 +127,11 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
     del model
     with part("step"):
         tokens = torch.randint(40, (TOKENS,), generator=torch.Generator().manual_seed(strategy.rank))
-        with strategy.micro_step(last=True):
-            strategy.backward(strategy.model(tokens, Layout((TOKENS,), tokens.device)).square().mean())
-        strategy.clip()
-        strategy.step(settings.lr)
+        for _ in range(STEPS):
+            with strategy.micro_step(last=True):
+                strategy.backward(strategy.model(tokens, Layout((TOKENS,), tokens.device)).square().mean())
+            strategy.clip()
+            strategy.step(settings.lr)
     with part("save"):
         strategy.full_state_dict(), strategy.optimizer_state()
     strategy.barrier()

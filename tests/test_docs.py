@@ -27,6 +27,7 @@ PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
 FENCE = re.compile(r"(<!-- tested -->\n)?```(\w+)\n(.*?)```", re.DOTALL)
 # Options that belong to other programs than ours: torchrun, accelerate, sbatch, pip.
 FOREIGN = {"--standalone", "--nproc_per_node", "--config_file", "--nodes", "--array", "--extra"}
+FOREIGN |= {"--nnodes", "--rdzv_backend", "--rdzv_endpoint", "--ntasks-per-node", "--gpus-per-node", "--mem"}
 
 
 def in_any(pages: list[Path]) -> pytest.MarkDecorator:
@@ -258,12 +259,13 @@ def test_the_slurm_job_trains_on_two_nodes(tmp_path: Path, strategy: str) -> Non
         "demo/smoke",
         f"distributed={strategy}",
         "train.steps=2",
-        "--device",
-        "cpu",
+        "evaluation.preview_every=0",
+        "evaluation.after_training=false",
+        "--device=cpu",
     ]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
-    state = json.loads((tmp_path / "runs/smoke/checkpoints/step_00000002/state.json").read_text())
+    state = json.loads((tmp_path / "runs/demo_smoke/checkpoints/step_00000002/state.json").read_text())
     assert (state["world"], state["distributed"]) == (2, strategy)
 
 

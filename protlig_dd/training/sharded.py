@@ -85,6 +85,11 @@ def blocks_of(module: nn.Module) -> list[nn.Module]:
     return found
 
 
+def largest_block(module: nn.Module) -> int:
+    """Return the number of parameters of a model's largest block; of all, where it has none."""
+    return max(sum(p.numel() for p in block.parameters()) for block in blocks_of(module) or [module])
+
+
 def places_of(module: nn.Module) -> list[Places]:
     """Return the modules and names under which each parameter and buffer of a model stands: several for one that is shared (tied)."""
     found: dict[int, Places] = {}

@@ -17,8 +17,10 @@ from torch import Tensor, nn
 from protlig_dd.device import DeviceChoice
 from protlig_dd.errors import ConfigError, require
 from protlig_dd.training.matching import require_names, require_same_shapes
-from protlig_dd.training.sharded import place, places_of, require_same_outline, send_from_rank0
+from protlig_dd.training.sharded import largest_block, place, places_of, require_same_outline, send_from_rank0
 from protlig_dd.training.strategies import FIELDS, Ddp, MakeOptimizer, Processes, State
+
+_COLLECTED = 50_000_000  # parameters that are fetched ahead, or whose gradients wait to be shared, at most
 
 
 class Zero3(Ddp):
@@ -51,7 +53,7 @@ class Zero3(Ddp):
     def wrap(self, module: nn.Module, make_optimizer: MakeOptimizer, *, clip_norm: float, accumulation: int) -> None:
         """See `Single.wrap`."""
         self.clip_norm, self.module = clip_norm, module
-        config = self._config(clip_norm, accumulation)
+        config = self._config(clip_norm, accumulation, elements=largest_block(module))
         require_same_outline(self, module)
         self._shard(module, config)
         self._engine, self._zero, _, _ = self._deepspeed.initialize(
@@ -77,10 +79,16 @@ class Zero3(Ddp):
         for places in places_of(module):
             place(places, self.device, send)
 
-    def _config(self, clip_norm: float, accumulation: int) -> dict[str, Any]:
+    def _config(self, clip_norm: float, accumulation: int, *, elements: int) -> dict[str, Any]:
+        """DeepSpeed's configuration for a model with blocks of so many parameters."""
         zero = {
             "stage": 3,
             "overlap_comm": self.device.type != "cpu",
+            # By DeepSpeed's own numbers a thousand million parameters may be whole at a time, and the gradients of five hundred million.
+            "stage3_max_live_parameters": 2 * elements,
+            "stage3_max_reuse_distance": 0,
+            "stage3_prefetch_bucket_size": min(elements, _COLLECTED),
+            "reduce_bucket_size": min(elements, _COLLECTED),
             # Parameters that stay gathered would not follow when their shards are replaced (EMA, loading).
             "stage3_param_persistence_threshold": 0,
         }

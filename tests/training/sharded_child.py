@@ -16,7 +16,7 @@ from protlig_dd.errors import ConfigError
 from protlig_dd.training import sharded, zero3
 from protlig_dd.training.distributed import start
 from protlig_dd.training.optim import OptimSettings, make_optimizer
-from protlig_dd.training.strategies import local_part
+from protlig_dd.training.strategies import Single, local_part
 from tests.training.toy import CPU
 
 WIDTH, ROWS, NUM_BLOCKS = 16, 24, 4
@@ -74,7 +74,10 @@ def outline() -> Tied:
 
 def wrap_child(folder: Path, strategy: str, brought: str) -> None:
     """Wrap a model that only rank 0 has, or whose weights differ between processes; leave states, outputs and the peak on disk."""
-    chosen = start(strategy, CPU, timeout_seconds=200.0)
+    nothing_ahead = {
+        "zero_optimization": {"stage3_prefetch_bucket_size": 0}
+    }  # the model is smaller than what is fetched ahead
+    chosen = start(strategy, CPU, timeout_seconds=200.0, overrides=nothing_ahead)
     rank = chosen.rank
     model = outline() if rank and brought == "empty" else built(rank)
     if rank and brought == "another type":
@@ -96,16 +99,27 @@ def wrap_child(folder: Path, strategy: str, brought: str) -> None:
     if not rank:
         (folder / "states").mkdir()
     before = chosen.full_state_dict()
-    with chosen.micro_step(last=True):
-        chosen.backward(chosen.model(torch.arange(ROWS)).square().mean())
-    chosen.clip()
-    chosen.step(SETTINGS.lr)
+    train_step(chosen)
     after = chosen.full_state_dict()
     if rank == 0:
         for name, state in {"before": before, "after": after}.items():
             save_file({k: v.clone() for k, v in state.items()}, folder / "states" / f"{name}.safetensors")
+    facts["kept"] = max(
+        train_step(chosen) for _ in range(3)
+    )  # DeepSpeed plans what to keep once it has seen whole steps
     (folder / f"facts_{rank}.json").write_text(json.dumps(facts))
     chosen.close()
+
+
+def train_step(strategy: Single) -> int:
+    """Make an update; return the bytes of the model that this process holds between the forward and the backward pass."""
+    with strategy.micro_step(last=True):
+        loss = strategy.model(torch.arange(ROWS)).square().mean()
+        kept = bytes_of(strategy.module)
+        strategy.backward(loss)
+    strategy.clip()
+    strategy.step(SETTINGS.lr)
+    return kept
 
 
 def logits_of(model: nn.Module) -> Tensor:
