@@ -19,7 +19,7 @@ from protlig_dd.training.optim import OptimSettings, make_optimizer
 from protlig_dd.training.strategies import Single, local_part
 from tests.training.toy import CPU
 
-WIDTH, ROWS, NUM_BLOCKS = 16, 24, 4
+WIDTH, ROWS, NUM_BLOCKS = 16, 24, 8
 REFUSED = 3  # exit code
 SETTINGS = OptimSettings(lr=0.01)
 
@@ -74,10 +74,7 @@ def outline() -> Tied:
 
 def wrap_child(folder: Path, strategy: str, brought: str) -> None:
     """Wrap a model that only rank 0 has, or whose weights differ between processes; leave states, outputs and the peak on disk."""
-    nothing_ahead = {
-        "zero_optimization": {"stage3_prefetch_bucket_size": 0}
-    }  # the model is smaller than what is fetched ahead
-    chosen = start(strategy, CPU, timeout_seconds=200.0, overrides=nothing_ahead)
+    chosen = start(strategy, CPU, timeout_seconds=200.0)
     rank = chosen.rank
     model = outline() if rank and brought == "empty" else built(rank)
     if rank and brought == "another type":
