@@ -16,7 +16,7 @@ from protlig_dd.errors import ConfigError
 from protlig_dd.training import sharded, zero3
 from protlig_dd.training.distributed import start
 from protlig_dd.training.optim import OptimSettings, make_optimizer
-from protlig_dd.training.strategies import Single, local_part
+from protlig_dd.training.strategies import local_part
 from tests.training.toy import CPU
 
 WIDTH, ROWS, NUM_BLOCKS = 16, 24, 8
@@ -96,27 +96,16 @@ def wrap_child(folder: Path, strategy: str, brought: str) -> None:
     if not rank:
         (folder / "states").mkdir()
     before = chosen.full_state_dict()
-    train_step(chosen)
+    with chosen.micro_step(last=True):
+        chosen.backward(chosen.model(torch.arange(ROWS)).square().mean())
+    chosen.clip()
+    chosen.step(SETTINGS.lr)
     after = chosen.full_state_dict()
     if rank == 0:
         for name, state in {"before": before, "after": after}.items():
             save_file({k: v.clone() for k, v in state.items()}, folder / "states" / f"{name}.safetensors")
-    facts["kept"] = max(
-        train_step(chosen) for _ in range(3)
-    )  # DeepSpeed plans what to keep once it has seen whole steps
     (folder / f"facts_{rank}.json").write_text(json.dumps(facts))
     chosen.close()
-
-
-def train_step(strategy: Single) -> int:
-    """Make an update; return the bytes of the model that this process holds between the forward and the backward pass."""
-    with strategy.micro_step(last=True):
-        loss = strategy.model(torch.arange(ROWS)).square().mean()
-        kept = bytes_of(strategy.module)
-        strategy.backward(loss)
-    strategy.clip()
-    strategy.step(SETTINGS.lr)
-    return kept
 
 
 def logits_of(model: nn.Module) -> Tensor:
