@@ -16,7 +16,7 @@ from protlig_dd.errors import ConfigError
 from protlig_dd.training import sharded, zero3
 from protlig_dd.training.distributed import start
 from protlig_dd.training.optim import OptimSettings, make_optimizer
-from protlig_dd.training.strategies import local_part
+from protlig_dd.training.strategies import Single, local_part
 from tests.training.toy import CPU
 
 WIDTH, ROWS, NUM_BLOCKS = 16, 24, 8
@@ -96,16 +96,33 @@ def wrap_child(folder: Path, strategy: str, brought: str) -> None:
     if not rank:
         (folder / "states").mkdir()
     before = chosen.full_state_dict()
-    with chosen.micro_step(last=True):
-        chosen.backward(chosen.model(torch.arange(ROWS)).square().mean())
-    chosen.clip()
-    chosen.step(SETTINGS.lr)
+    train_step(chosen)
     after = chosen.full_state_dict()
     if rank == 0:
         for name, state in {"before": before, "after": after}.items():
             save_file({k: v.clone() for k, v in state.items()}, folder / "states" / f"{name}.safetensors")
     (folder / f"facts_{rank}.json").write_text(json.dumps(facts))
     chosen.close()
+
+
+def step_child(folder: Path, strategy: str) -> None:
+    """Make four updates, since DeepSpeed plans what to keep once it has seen one; leave what was held in the middle of the last."""
+    chosen = start(strategy, CPU, timeout_seconds=200.0)
+    chosen.wrap(built(0), partial(make_optimizer, settings=SETTINGS), clip_norm=0.0, accumulation=1)
+    held = [train_step(chosen) for _ in range(4)]
+    (folder / f"held_{chosen.rank}.json").write_text(json.dumps(held[-1]))
+    chosen.close()
+
+
+def train_step(strategy: Single) -> int:
+    """Make an update; return the bytes of the model that this process holds between the forward and the backward pass."""
+    with strategy.micro_step(last=True):
+        loss = strategy.model(torch.arange(ROWS)).square().mean()
+        held = bytes_of(strategy.module)
+        strategy.backward(loss)
+    strategy.clip()
+    strategy.step(SETTINGS.lr)
+    return held
 
 
 def logits_of(model: nn.Module) -> Tensor:

@@ -23,6 +23,7 @@ from tests.training.sharded_child import (
     built,
     logits_of,
     outline,
+    step_child,
     wrap_child,
 )
 from tests.training.test_distributed import free_port, require_deepspeed
@@ -32,7 +33,7 @@ STRATEGIES = ["fsdp", pytest.param("zero3", marks=pytest.mark.slow)]
 BLOCK = 2 * (4 * WIDTH * (WIDTH + 1)) + 4 * (4 * WIDTH + 1) * WIDTH
 LARGEST = {"fsdp": BLOCK, "zero3": 4 * 4 * WIDTH * WIDTH}
 WHOLE = NUM_BLOCKS * BLOCK + 4 * ROWS * WIDTH
-BUFFERS = 4 * (WIDTH + 1)
+SLACK = 4 * (WIDTH + 1) + 4 * WIDTH * (2 * NUM_BLOCKS + 1)  # buffers, and parts that are padded to equal size
 
 
 def run_two(folder: Path, strategy: str, brought: str) -> list[int | None]:
@@ -64,9 +65,7 @@ def test_a_process_without_weights_gets_its_part_of_rank_0s(tmp_path: Path, stra
     after = load_file(tmp_path / "states/after.safetensors")
     for name, value in alone.state_dict().items():
         torch.testing.assert_close(after[name], value, rtol=0, atol=2e-6, msg=name)
-    # parts, padded to equal size, and one piece that is whole
-    slack = BUFFERS + 4 * WIDTH * (2 * NUM_BLOCKS + 1)
-    assert facts[1]["held"] <= WHOLE / 2 + LARGEST[strategy] + slack < WHOLE
+    assert facts[1]["held"] <= WHOLE / 2 + LARGEST[strategy] + SLACK < WHOLE
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
@@ -79,6 +78,19 @@ def test_all_processes_start_from_rank_0s_weights(tmp_path: Path, strategy: str)
     for rank in (0, 1):
         seen = load_file(tmp_path / f"seen_{rank}.safetensors")
         torch.testing.assert_close(seen["logits"], logits_of(built(0)), rtol=0, atol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["fsdp", "zero3"])
+def test_no_process_keeps_the_whole_model_for_its_backward_pass(tmp_path: Path, strategy: str) -> None:
+    require_deepspeed(strategy)
+    children = start_processes(2, step_child, free_port(), folder=tmp_path, strategy=strategy)
+    for child in children:
+        child.join(200)
+    ahead = {"fsdp": 0, "zero3": 2 * 4 * WIDTH * (8 * WIDTH + 5)}  # the elements of two blocks, if all were float32
+    for rank in (0, 1):
+        held = json.loads((tmp_path / f"held_{rank}.json").read_text())
+        assert held <= WHOLE / 2 + SLACK + ahead[strategy] < WHOLE
 
 
 def test_models_that_differ_are_refused_by_all(tmp_path: Path) -> None:
