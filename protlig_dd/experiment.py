@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -221,14 +221,17 @@ class Parts:
 
         Args:
             choice: the device.
-            where: on the device; left on the host; or on the meta device, without weights.
+            where: on the device; left on the host; or on the meta device, without weights, but else what other processes build.
 
         Raises:
             ConfigError: if the config states another number of parameters.
         """
+        build = self.config.model.build
+        if where == "meta" and isinstance(self.config.model, CausalSettings):
+            build = partial(self.config.model.build, empty=True)
         with torch.random.fork_rng(devices=[]), torch.device("meta" if where == "meta" else "cpu"):
             torch.manual_seed(rng.key(self.config.seed, "weights"))
-            model = self.config.model.build(self.tracks, self.backend(choice).name)
+            model = build(self.tracks, self.backend(choice).name)
         expected, found = self.config.model.parameters, count_parameters(model)
         if expected is not None and expected != found:
             raise ConfigError(

@@ -26,13 +26,13 @@ from protlig_dd.diffusion.objective import DiffusionObjective
 from protlig_dd.diffusion.times import StratifiedTimes
 from protlig_dd.errors import ConfigError
 from protlig_dd.experiment import Experiment, Parts, count_parameters
-from protlig_dd.models.causal import CausalSettings
 from protlig_dd.models.transfer import freeze_parameters, initialise_from
 from protlig_dd.nn.flops import training_flops
 from protlig_dd.run import open_run, read_config_file
 from protlig_dd.tokens.tracks import TrackBatch
 from protlig_dd.training import distributed
 from protlig_dd.training.out_of_memory import smallest_accumulation
+from protlig_dd.training.resume import on_rank0
 from protlig_dd.training.settings import Objective, TrainSettings
 from protlig_dd.training.strategies import Single
 from protlig_dd.training.trainer import Every, FitResult, fit
@@ -73,12 +73,7 @@ def train(
     bundle = _on_every_rank(strategy, partial(load, config.data, parts.tracks, config.seed))
     if strategy.rank == 0:
         _write_description(config, folder, bundle)
-    model = parts.build_model(choice, where=_where(parts, settings, strategy))
-    for source in filter(None, config.train.init_from.split(",")):
-        for line in initialise_from(model, parts.tracks, *_source_of(source)):
-            log.info("%s", line)
-    for line in freeze_parameters(model, config.train.freeze):
-        log.info("%s", line)
+    model = _starting_model(parts, settings, choice, strategy)
     if strategy.rank == 0:
         _announce(parts, model, choice, bundle)
     make_loader = partial(_loader, config, parts, bundle, strategy)
@@ -122,15 +117,29 @@ def _loader(config: Experiment, parts: Parts, bundle: DataBundle, strategy: Sing
     )
 
 
-def _where(parts: Parts, settings: TrainSettings, strategy: Single) -> Literal["device", "host", "meta"]:
-    """Where a process builds the model: only the first one has its weights, where the strategy hands them out."""
-    model = parts.config.model
-    by_shape = isinstance(model, CausalSettings) and not (
-        model.base or model.tied_head
-    )  # no more to it before training
-    if not (strategy.takes_empty and strategy.world > 1 and by_shape) or settings.tokens_per_batch == "auto":
-        return "device"
-    return "host" if strategy.rank == 0 else "meta"
+def _starting_model(parts: Parts, settings: TrainSettings, choice: DeviceChoice, strategy: Single) -> nn.Module:
+    """The model that training starts from: built, with the weights of other runs, and frozen where the config says so.
+
+    A strategy that shards takes weights from rank 0's host. The other processes then build a causal model without any, and read none.
+    """
+    made: list[nn.Module] = []
+
+    def build(where: Literal["device", "host"]) -> None:
+        made.append(parts.build_model(choice, where=where))
+        for source in filter(None, settings.init_from.split(",")):
+            for line in initialise_from(made[0], parts.tracks, *_source_of(source)):
+                log.info("%s", line)
+
+    if not strategy.takes_empty or settings.tokens_per_batch == "auto":  # which tries batches on the whole model
+        build("device")
+    elif parts.is_causal:
+        on_rank0(strategy, partial(build, "host"))
+    else:
+        build("host")
+    model = made[0] if made else parts.build_model(choice, where="meta")
+    for line in freeze_parameters(model, settings.freeze):
+        log.info("%s", line)
+    return model
 
 
 def effective_batch(loader: Loader, strategy: Single) -> str:

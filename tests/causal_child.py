@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from functools import partial
 from pathlib import Path
+from unittest import mock
 
 from torch import nn
 
@@ -14,6 +15,7 @@ from protlig_dd.device import DeviceChoice
 from protlig_dd.experiment import Parts, load_experiment
 from protlig_dd.generation import Request
 from protlig_dd.launch import train
+from protlig_dd.models import causal
 from protlig_dd.run import Run
 from protlig_dd.sampling import CausalDecoding
 from protlig_dd.training.distributed import largest_over_ranks, launched
@@ -49,5 +51,7 @@ def hooks(folder: Path, parts: Parts, choice: DeviceChoice, bundle: DataBundle) 
 
 
 def train_child(folder: Path, overrides: list[str]) -> None:
-    """Train with the hook, as rank and world of the environment say."""
-    train(load_experiment("structure/3di_tiny", overrides), folder, device="cpu", make_hooks=hooks)
+    """Train with the hook, as rank and world of the environment say, and leave how often this process read a base's weights."""
+    with mock.patch.object(causal, "load_base", wraps=causal.load_base) as read:
+        train(load_experiment("structure/3di_tiny", overrides), folder, device="cpu", make_hooks=hooks)
+    (folder / f"bases_read_{launched().rank}.json").write_text(json.dumps(read.call_count))

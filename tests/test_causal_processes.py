@@ -26,21 +26,31 @@ SETTINGS = (
     *("train.log_every=1", "model.activation_checkpointing=true"),
 )
 STEPS = 4
+LORA = "model.lora={rank: 2, alpha: 8, dropout: 0}"
+SHARDING = ("fsdp", "zero3")
 slow = pytest.mark.slow
 
 
 def overrides(folder: Path, kind: str) -> list[str]:
-    base: list[str] = []
-    if kind != "scratch":
-        where = write_base(folder / "base")
-        base = [f"model.base={where}", "model.lora={rank: 2, alpha: 8, dropout: 0}", f"model.base_dtype={kind}"]
-    return [*write_pairs(folder), *SETTINGS, *base]
+    """Data and model: from scratch, from another run, or a base with adapters in one of two types, or trained whole."""
+    given = [*write_pairs(folder), *SETTINGS]
+    if kind == "scratch":
+        return given
+    if kind == "continued":
+        given += ["model.tied_head=true"]
+        train(load(given, "train.steps=1", "seed=7"), folder / "source", device="cpu")
+        return [*given, f"train.init_from={folder / 'source'}", "train.freeze=[embed_tokens, layers.0]"]
+    given += [f"model.base={write_base(folder / 'base', tied=kind == 'tied')}"]
+    return given if kind == "tied" else [*given, LORA, f"model.base_dtype={kind}"]
 
 
 @pytest.mark.parametrize(
     ("strategy", "kind", "goes_on"),
     [
-        ("fsdp", "scratch", 1),
+        ("fsdp", "bf16", 1),
+        pytest.param("zero3", "bf16", 1, marks=slow),
+        pytest.param("zero3", "bf16", 2, marks=slow),
+        *(pytest.param(strategy, kind, 2, marks=slow) for strategy in SHARDING for kind in ("tied", "continued")),
         pytest.param("fsdp", "scratch", 2, marks=slow),
         pytest.param("ddp", "scratch", 2, marks=slow),
         pytest.param("zero3", "scratch", 2, marks=slow),
@@ -58,12 +68,16 @@ def test_two_processes_do_what_one_does(tmp_path: Path, strategy: str, kind: str
     for mine in (1, 2):
         shown = json.loads((folder / f"drawn_2_{mine}.json").read_text())
         assert shown == drawn(opened, mine, together=False) and len(shown) == {1: 6, 2: 0}[mine]
+    read = [json.loads((folder / f"bases_read_{rank}.json").read_text()) for rank in (0, 1)]
+    has_base = kind not in ("scratch", "continued")
+    assert read == [has_base, has_base and strategy == "ddp"], "where weights are shared out, only rank 0 reads them"
     if goes_on == 2:
         run_on(2, folder, [*given, f"distributed={strategy}", f"train.steps={STEPS}"])
     else:
         train(load(given, "train.accumulation=2"), folder, device="cpu")
     train(load(given, "train.accumulation=2"), tmp_path / "one", device="cpu")
-    rough = 1e-2 if kind == "bf16" else 1e-5
+    # DeepSpeed's hooks add up the gradients of bfloat16 activations in another order; on one process it gives the same figures as on two
+    rough = 1e-3 if (strategy, kind) == ("zero3", "bf16") else 1e-5
     for name in ("train/loss", "train/grad_norm", "validation/nll"):
         found, expected = (values(tmp_path / run, name) for run in ("two", "one"))
         assert list(found) == list(expected) and found == pytest.approx(expected, rel=rough), name
@@ -71,7 +85,7 @@ def test_two_processes_do_what_one_does(tmp_path: Path, strategy: str, kind: str
     found_state, state = map(load_file, paths)
     assert found_state.keys() == state.keys()
     for name, tensor in state.items():
-        torch.testing.assert_close(found_state[name], tensor, rtol=0, atol=5e-2 if kind == "bf16" else 5e-5, msg=name)
+        torch.testing.assert_close(found_state[name], tensor, rtol=0, atol=5e-3 if rough > 1e-5 else 5e-5, msg=name)
 
 
 def load(given: list[str], *more: str) -> Experiment:

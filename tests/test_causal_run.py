@@ -170,10 +170,6 @@ def test_agreement_counts_over_the_true_length(learned: Run) -> None:
             ["model.base=x", "model.lora={}", "model.base_dtype=4bit", "distributed=fsdp"],
             "4bit weights cannot be sharded",
         ),
-        (
-            ["model.base=x", "model.lora={}", "distributed=zero3"],
-            "zero3 takes weights of one type; expected base_dtype: fp32",
-        ),
     ],
 )
 def test_other_tasks_are_refused_in_one_line(changes: list[str], message: str) -> None:

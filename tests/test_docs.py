@@ -27,6 +27,7 @@ PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
 FENCE = re.compile(r"(<!-- tested -->\n)?```(\w+)\n(.*?)```", re.DOTALL)
 # Options that belong to other programs than ours: torchrun, accelerate, sbatch, pip.
 FOREIGN = {"--standalone", "--nproc_per_node", "--config_file", "--nodes", "--array", "--extra"}
+FOREIGN |= {"--nnodes", "--rdzv_backend", "--rdzv_endpoint", "--ntasks-per-node", "--gpus-per-node", "--mem"}
 
 
 def in_any(pages: list[Path]) -> pytest.MarkDecorator:
@@ -234,6 +235,38 @@ def test_the_slurm_job_goes_on_only_after_its_time_was_up(
     assert calls.splitlines().count("protlig download uniref50 --out data") == 1
     assert "protlig train dual_track/base data.path=my pairs.csv" in calls
     assert "RANK=3\nWANDB_MODE=offline\nWORLD_SIZE=8" in calls and "LOCAL_RANK=1\nMASTER_ADDR=node7\nRANK=3" in calls
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["fsdp", "zero3"])
+def test_the_slurm_job_trains_on_two_nodes(tmp_path: Path, strategy: str) -> None:
+    """One task on each of two nodes: both are the first of their node."""
+    if strategy == "zero3":
+        pytest.importorskip("deepspeed", reason="deepspeed is not installed: pip install 'protlig_dd[deepspeed]'")
+    environment = fake_slurm(tmp_path, 0) | {
+        "SLURM_NTASKS": "2",
+        "SLURM_JOB_ID": str(os.getpid()),
+        "PYTHONPATH": str(ROOT),
+    }
+    for name, body in {
+        "scontrol": "echo 127.0.0.1",
+        "srun": 'while [ "${1#--}" != "$1" ]; do shift; done; export SLURM_LOCALID=0; SLURM_PROCID=1 "$@" & SLURM_PROCID=0 "$@" && wait $!',
+        "protlig": f'exec {sys.executable} -m protlig_dd.cli "$@"',
+    }.items():
+        (tmp_path / "bin" / name).write_text(f"#!/usr/bin/env bash\n{body}\n", encoding="utf-8")
+    command = [
+        str(ROOT / "scripts/slurm_train.sh"),
+        "demo/smoke",
+        f"distributed={strategy}",
+        "train.steps=2",
+        "evaluation.preview_every=0",
+        "evaluation.after_training=false",
+        "--device=cpu",
+    ]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    state = json.loads((tmp_path / "runs/demo_smoke/checkpoints/step_00000002/state.json").read_text())
+    assert (state["world"], state["distributed"]) == (2, strategy)
 
 
 def test_the_sampling_array_shares_the_samples_out(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ SINGLE_FILES = {"errors", "config", "device", "rng", "spellings"}
 FLOOR_OF = {name: number for number, names in enumerate(FLOORS) for name in names}
 
 ATTENTION, DEVICE, TRACKING = r"nn/attention\.py", r"device\.py", r"training/track(ing|ers)\.py"
-DISTRIBUTED = r"training/(distributed\w*|sharded|strategies)\.py"
+DISTRIBUTED = r"training/(distributed\w*|sharded|strategies|zero3)\.py"
 # What may stand in one place only: a pattern of code (comments and docstrings do not count), and the files that may hold it.
 OWNERS = {
     r"flash_attn|scaled_dot_product_attention": f"{ATTENTION}",

@@ -138,15 +138,8 @@ def load_base(base: str, shape: Mapping[str, int], *, dtype: str, attention: str
     """
     transformers = require("transformers", f"reading '{base}'", extra="hf")
     folder = _folder_of(base, _WEIGHT_FILES)
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    if config.get("model_type") != "llama":
-        raise CheckpointError(f"'{base}': found model_type '{config.get('model_type')}', expected llama")
-    for name, expected in shape.items():
-        if config.get(name, expected) != expected:
-            raise ConfigError(
-                f"model.base: '{base}' has {name} {config[name]}, the config says {expected}; give model the sizes of its base"
-            )
-    how: dict[str, Any] = {"dtype": torch.float32 if dtype == "fp32" else torch.bfloat16}
+    _require_llama(base, folder, shape)
+    how: dict[str, Any] = {"dtype": _type_of(dtype)}
     if dtype == "4bit":
         require("bitsandbytes", "model.base_dtype: 4bit", extra="quant")
         how["quantization_config"] = transformers.BitsAndBytesConfig(
@@ -161,6 +154,43 @@ def load_base(base: str, shape: Mapping[str, int], *, dtype: str, attention: str
         )
     except OSError as error:
         raise CheckpointError(f"'{base}': its weights cannot be read ({' '.join(str(error).split())[:160]})") from error
+
+
+def empty_base(base: str, shape: Mapping[str, int], *, dtype: str, attention: str) -> Any:
+    """Return what `load_base` returns, without weights, on the meta device; of the base its config.json is read.
+
+    Raises:
+        ConfigError, CheckpointError: as `load_base`.
+    """
+    transformers = require("transformers", f"reading '{base}'", extra="hf")
+    folder = _folder_of(base, _TOKENIZER_FILES)
+    _require_llama(base, folder, shape)
+    config = transformers.LlamaConfig.from_pretrained(folder, local_files_only=True)
+    config._attn_implementation = attention
+    with torch.device("meta"):
+        return set_type(transformers.LlamaForCausalLM(config), dtype)
+
+
+def set_type(llama: Any, dtype: str) -> Any:
+    """Give a model's parameters the type that `load_base` gives them, in place; buffers keep theirs. Return the model."""
+    for parameter in llama.parameters():
+        parameter.data = parameter.data.to(_type_of(dtype))
+    return llama
+
+
+def _type_of(dtype: str) -> torch.dtype:
+    return torch.float32 if dtype == "fp32" else torch.bfloat16
+
+
+def _require_llama(base: str, folder: Path, shape: Mapping[str, int]) -> None:
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    if config.get("model_type") != "llama":
+        raise CheckpointError(f"'{base}': found model_type '{config.get('model_type')}', expected llama")
+    for name, expected in shape.items():
+        if config.get(name, expected) != expected:
+            raise ConfigError(
+                f"model.base: '{base}' has {name} {config[name]}, the config says {expected}; give model the sizes of its base"
+            )
 
 
 @lru_cache(maxsize=8)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from protlig_dd.config import settings
 from protlig_dd.errors import ConfigError, require
-from protlig_dd.models.bases import base_vocabulary, fill_new_rows, load_base
+from protlig_dd.models.bases import base_vocabulary, empty_base, fill_new_rows, load_base, set_type
 from protlig_dd.models.causal_lora import CausalLora, NewRows
 from protlig_dd.models.dit import check_heads
 from protlig_dd.nn.attention import Backend, attention
@@ -87,11 +87,6 @@ class CausalSettings:
             )
         if self.base_dtype == "4bit" and distributed in ("fsdp", "zero3"):
             raise ValueError("model.base_dtype: 4bit weights cannot be sharded; expected train.distributed ddp or none")
-        if self.lora and self.base_dtype == "bf16" and distributed == "zero3":
-            raise ValueError(
-                "model.base_dtype: found bf16 beside adapters in float32, and zero3 takes weights of one type; "
-                "expected base_dtype: fp32, or train.distributed: fsdp"
-            )
 
     def vocabulary(self, tracks: TrackSet) -> CausalVocabulary:
         """Return the ids of the model's sequences.
@@ -104,8 +99,13 @@ class CausalSettings:
         both = (tracks["protein"], tracks["structure"])
         return base_vocabulary(self.base, *both) if self.base else minimal_vocabulary(*both)
 
-    def build(self, tracks: TrackSet, backend: Backend) -> Causal:
+    def build(self, tracks: TrackSet, backend: Backend, *, empty: bool = False) -> Causal:
         """Return the model: freshly initialised, or with the weights of its base. On the meta device the base is not looked for.
+
+        Args:
+            tracks: protein and structure.
+            backend: of attention.
+            empty: on the meta device, read of the base all but its weights, so that the model is that of another process but for them.
 
         Raises:
             ConfigError: for tracks or a base that do not fit, or a number of adapter parameters that is not as stated.
@@ -113,14 +113,16 @@ class CausalSettings:
         """
         transformers = require("transformers", "model.kind: causal", extra="hf")
         transformers.AttentionInterface.register(ATTENTION, _packed_attention)
-        if self.base and torch.get_default_device().type == "meta":
+        dtype = self.base_dtype if self.lora else "fp32"
+        if self.base and not empty and torch.get_default_device().type == "meta":
             num_new = len(new_symbols(tracks["structure"]))
             llama = transformers.LlamaForCausalLM(self._config(transformers, {"vocab_size": self.base_rows}))
+            set_type(llama, dtype)
             return Causal(self, llama, backend, num_rows=self.base_rows + num_new, num_new=num_new)
         vocabulary = self.vocabulary(tracks)
         if self.base:
-            dtype = self.base_dtype if self.lora else "fp32"
-            llama = load_base(self.base, self._shape, dtype=dtype, attention=ATTENTION)
+            read = empty_base if empty else load_base
+            llama = read(self.base, self._shape, dtype=dtype, attention=ATTENTION)
         else:
             longest = sum(track.max_length for track in tracks.values()) + vocabulary.num_around
             ids = {"pad_token_id": vocabulary.pad_id, "eos_token_id": vocabulary.end_id, "bos_token_id": None}

@@ -1,6 +1,7 @@
 """Joining the processes of a run: what torchrun says, the process group, and the strategy that was asked for.
 
-The strategies themselves, behind one interface, stand in `strategies.py` (one process, DDP) and `sharded.py` (FSDP2, ZeRO-3).
+The strategies themselves, behind one interface, stand in `strategies.py` (one process, DDP), `sharded.py`
+(FSDP2) and `zero3.py`.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ import torch.distributed as dist
 
 from protlig_dd.device import DeviceChoice, use_device
 from protlig_dd.errors import ConfigError, DeviceError
-from protlig_dd.training.sharded import Fsdp, Zero3
+from protlig_dd.training.sharded import Fsdp
 from protlig_dd.training.strategies import Ddp, Processes, Single
+from protlig_dd.training.zero3 import Zero3
 
 DistributedName = Literal["auto", "none", "ddp", "fsdp", "zero3"]
 Strategy = Single

@@ -76,8 +76,9 @@ def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Return two parameter groups: those that decay, and those that do not (vectors, scalars, embeddings); frozen ones are in neither."""
     embedded = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding | nn.EmbeddingBag)}
     trained = [p for p in model.parameters() if p.requires_grad]
-    decayed = [p for p in trained if p.ndim > 1 and id(p) not in embedded]
-    kept = [p for p in trained if p.ndim <= 1 or id(p) in embedded]
+    is_matrix = {id(p): len(getattr(p, "ds_shape", p.shape)) > 1 for p in trained}  # ZeRO-3 leaves p itself empty
+    decayed = [p for p in trained if is_matrix[id(p)] and id(p) not in embedded]
+    kept = [p for p in trained if not is_matrix[id(p)] or id(p) in embedded]
     groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": kept, "weight_decay": 0.0}]
     return [group for group in groups if group["params"]]
 

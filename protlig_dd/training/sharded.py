@@ -1,13 +1,13 @@
-"""Models that are larger than one device: FSDP2 on raw torch, and ZeRO-3 by DeepSpeed, called directly.
+"""Models that are larger than one device: what their strategies share, and FSDP2 on raw torch. ZeRO-3 stands in `zero3.py`.
 
 Every process must call every submodule in every forward, if need be on empty tensors: these strategies exchange data inside the calls,
-and wait for each other there.
+and wait for each other there. Weights come from rank 0's host, one tensor after another; what other processes bring may be empty, on the
+meta device, as long as it has the same names, shapes and types.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -15,53 +15,40 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from protlig_dd.device import DeviceChoice
-from protlig_dd.errors import ConfigError, require
-from protlig_dd.training.matching import require_names, require_same_shapes
-from protlig_dd.training.strategies import FIELDS, Ddp, MakeOptimizer, Processes, State, local_part
+from protlig_dd.errors import ConfigError
+from protlig_dd.training.strategies import Ddp
+
+Places = list[tuple[nn.Module, str]]
 
 
 class Fsdp(Ddp):
     """Weights, gradients and optimiser state are sharded over the processes (FSDP2): each block of a ModuleList, and the rest.
 
-    Only rank 0 needs the weights to begin with: where the other processes bring a model on the meta device, rank 0 keeps its own on the
-    host and sends out one tensor at a time, so no device ever holds the whole.
+    Blocks go to the device and are sharded one after another, so a device holds its shards and one whole block.
     """
 
     name = "fsdp"
     can_skip = False
     takes_empty = True
-    _first: dict[str, Tensor] | None = None  # rank 0's weights and buffers, where other processes have none
 
     def _place(self, module: nn.Module) -> nn.Module:
-        if not any(self.gather(any(p.is_meta for p in module.parameters()))):
-            return module.to(self.device)
-        named = (*module.named_parameters(), *module.named_buffers())
-        self._first = {name: value.detach() for name, value in named if self.rank == 0}
-        return module.to("meta")
-
-    def _fill(self, module: nn.Module) -> None:
-        """Give each process its part of rank 0's weights and buffers, those too that no checkpoint keeps."""
-        assert self._first is not None
-        module.to_empty(device=self.device)
-        with torch.no_grad():
-            for name, value in (*module.named_parameters(), *module.named_buffers()):
-                local_part(value).copy_(local_part(self._scatter(self._first.pop(name, None), value)))
-        self._first = None
+        require_same_outline(self, module)
+        return module
 
     def _share(self, module: nn.Module) -> nn.Module:
         from torch.distributed.device_mesh import init_device_mesh
         from torch.distributed.fsdp import fully_shard
 
-        if self._first is None:
-            send_from_rank0(module)
-        self._mesh = init_device_mesh(self.device.type, (self.world,))
-        for block in blocks_of(module):
-            fully_shard(block, mesh=self._mesh)
-        # The root, too, is resharded after a forward: else what EMA and loading write into the shards would not be seen.
-        fully_shard(module, mesh=self._mesh, reshard_after_forward=True)
-        if self._first is not None:
-            self._fill(module)
+        mesh = init_device_mesh(self.device.type, (self.world,))
+        waiting = places_of(module)
+        for unit in (*blocks_of(module), module):
+            inside = set(unit.modules())
+            for places in waiting:
+                if places[0][0] in inside:
+                    place(places, self.device, send_from_rank0)
+            waiting = [places for places in waiting if places[0][0] not in inside]
+            # The root, too, is resharded after a forward: else what EMA and loading write into the shards would not be seen.
+            fully_shard(unit, mesh=mesh, reshard_after_forward=True)
         return module
 
     def micro_step(self, *, last: bool) -> AbstractContextManager[None]:
@@ -90,171 +77,6 @@ class Fsdp(Ddp):
         return distribute_tensor(whole, like.device_mesh, like.placements)
 
 
-class Zero3(Ddp):
-    """Weights, gradients and optimiser state are sharded over the processes by DeepSpeed (ZeRO stage 3), with torch's AdamW.
-
-    Args:
-        overrides: keys of DeepSpeed's configuration that replace ours.
-    """
-
-    name = "zero3"
-    can_skip = False
-
-    def __init__(
-        self, choice: DeviceChoice, processes: Processes | None = None, *, overrides: Mapping[str, Any] | None = None
-    ) -> None:
-        super().__init__(choice, processes)
-        if choice.needs_scaler:
-            raise ConfigError("train.distributed: zero3 does not run in fp16 here; use fsdp, or precision=bf16 or fp32")
-        os.environ.setdefault("DS_ACCELERATOR", self.device.type)
-        os.environ.setdefault("LOCAL_RANK", str(self.processes.local_rank))
-        self._deepspeed = require("deepspeed", "train.distributed=zero3", extra="deepspeed")
-        # Without this line DeepSpeed compiles a C++ extension for minutes at the first start on a CPU.
-        self._deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-        self._deepspeed.init_distributed(dist_backend=dist.get_backend(), auto_mpi_discovery=False)
-        self._overrides = dict(overrides or {})
-
-    def wrap(self, module: nn.Module, make_optimizer: MakeOptimizer, *, clip_norm: float, accumulation: int) -> None:
-        """See `Single.wrap`."""
-        self.clip_norm, self.module = clip_norm, module.to(self.device)
-        send_from_rank0(self.module)
-        config = self._config(clip_norm, accumulation)
-        self._engine, self._zero, _, _ = self._deepspeed.initialize(
-            model=self.module, optimizer=make_optimizer(self.module), config=config
-        )
-        self.model, self.optimizer = self._engine, self._zero.optimizer
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=False)
-        self.named = [(n, p) for n, p in self.module.named_parameters() if p.requires_grad]
-
-    def _config(self, clip_norm: float, accumulation: int) -> dict[str, Any]:
-        zero = {
-            "stage": 3,
-            "overlap_comm": self.device.type != "cpu",
-            # Parameters that stay gathered would not follow when their shards are replaced (EMA, loading).
-            "stage3_param_persistence_threshold": 0,
-        }
-        return {
-            "train_micro_batch_size_per_gpu": 1,  # the batches are ours; only the product must be right
-            "gradient_accumulation_steps": accumulation,
-            "train_batch_size": accumulation * self.world,
-            "gradient_clipping": clip_norm,  # DeepSpeed's own default is 1.0, not off
-            "zero_optimization": {**zero, **self._overrides.pop("zero_optimization", {})},
-            "zero_allow_untested_optimizer": True,
-            "zero_force_ds_cpu_optimizer": False,
-            "torch_autocast": {"enabled": self.choice.autocast, "dtype": str(self.choice.dtype).removeprefix("torch.")},
-            "steps_per_print": None,
-            **self._overrides,
-        }
-
-    @property
-    def evaluated(self) -> nn.Module:
-        """See `Single.evaluated`."""
-        return self.model
-
-    def micro_step(self, *, last: bool) -> AbstractContextManager[None]:
-        """See `Single.micro_step`."""
-        self._engine.set_gradient_accumulation_boundary(last)
-        return nullcontext()
-
-    def autocast(self) -> AbstractContextManager[None]:
-        """See `Single.autocast`; DeepSpeed's engine applies its own."""
-        return nullcontext()
-
-    def backward(self, loss: Tensor) -> None:
-        """See `Single.backward`."""
-        self._engine.backward(loss, scale_wrt_gas=False)
-
-    def clip(self) -> Tensor | None:
-        """See `Single.clip`: DeepSpeed clips in its step."""
-        return None
-
-    def step(self, lr: float, skip: Tensor | None = None) -> None:
-        """See `Single.step`."""
-        assert skip is None
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
-        self._engine.step()
-        self.grad_norm = torch.as_tensor(self._engine.get_global_grad_norm())
-
-    def shards(self) -> list[Tensor]:
-        """See `Single.shards`."""
-        return [p.ds_tensor for _, p in self.named]  # type: ignore[attr-defined]  # DeepSpeed keeps the part of a parameter there
-
-    def _forget_gathered(self) -> None:
-        self._zero.parameter_offload.partition_all_parameters()
-
-    def full_state_dict(self) -> dict[str, Tensor]:
-        """See `Single.full_state_dict`."""
-        whole = {}
-        for name, value in self.module.state_dict(keep_vars=True).items():
-            part = getattr(value, "ds_tensor", None)
-            gathered = value if part is None else self._whole(value, part)
-            if self.rank == 0:
-                whole[name] = gathered.detach().to("cpu", copy=True).contiguous()
-        return whole
-
-    def load_full_state_dict(self, state: State) -> None:
-        """See `Single.load_full_state_dict`."""
-        own = self.module.state_dict(keep_vars=True)
-        if state is not None:
-            require_same_shapes(state, {name: tuple(getattr(v, "ds_shape", v.shape)) for name, v in own.items()})
-        for name, value in own.items():
-            part = getattr(value, "ds_tensor", None)
-            given = None if state is None else state[name]
-            if part is None:
-                value.copy_(self._scatter(given, value))
-            else:
-                part.copy_(self._part(given, value))
-        self._zero.refresh_fp32_params()
-
-    def optimizer_state(self) -> dict[str, Tensor]:
-        """See `Single.optimizer_state`."""
-        whole = {}
-        for name, p in self.named:
-            flat = self._flat_of(p)
-            for field in FIELDS if flat in self.optimizer.state else ():
-                value = self.optimizer.state[flat][field]
-                gathered = value if field == "step" else self._whole(p, self._zero.get_local_fp32_param(p, field))
-                if self.rank == 0:
-                    whole[f"{name}/{field}"] = gathered.to("cpu", copy=True).contiguous()
-        return whole
-
-    def load_optimizer_state(self, state: State) -> None:
-        """See `Single.load_optimizer_state`."""
-        if state is not None:
-            require_names(state, [f"{n}/{field}" for n, _ in self.named for field in FIELDS], "optimizer.safetensors")
-        for name, p in self.named:
-            flat = self._flat_of(p)
-            step = self._scatter(None if state is None else state[f"{name}/step"], torch.zeros((), device=self.device))
-            entry = self.optimizer.state[flat]
-            entry["step"] = step
-            for field in FIELDS[1:]:
-                entry.setdefault(field, torch.zeros_like(flat))
-                part = self._part(None if state is None else state[f"{name}/{field}"], p)
-                self._zero.set_local_hp_param(part, p, field)
-
-    def _flat_of(self, p: Any) -> Tensor:
-        """Return the flat float32 tensor that holds this process's part of a parameter: what the optimiser updates."""
-        group, _, _ = self._zero.grad_position[self._zero.get_param_id(p)]
-        flat: Tensor = self._zero.fp32_partitioned_groups_flat[group]
-        return flat
-
-    def _whole(self, p: Any, part: Tensor) -> Tensor:
-        """Gather the parts of a parameter, or of something shaped like it."""
-        buffer = torch.empty(part.numel() * self.world, dtype=part.dtype, device=part.device)
-        dist.all_gather_into_tensor(buffer, part.contiguous())
-        return buffer[: p.ds_numel].view(p.ds_shape)
-
-    def _part(self, whole: Tensor | None, p: Any) -> Tensor:
-        """Return this process's part of rank 0's tensor; parts are equal, so the last one is padded."""
-        size = p.ds_tensor.numel()
-        flat = torch.zeros(size * self.world, dtype=p.ds_tensor.dtype, device=self.device)
-        if whole is not None:
-            flat[: p.ds_numel].copy_(whole.flatten())
-        dist.broadcast(flat, 0)
-        return flat.narrow(0, size * self.rank, size)
-
-
 def blocks_of(module: nn.Module) -> list[nn.Module]:
     """Return the members of the outermost ModuleLists of a model: its blocks."""
     found: list[nn.Module] = []
@@ -263,7 +85,69 @@ def blocks_of(module: nn.Module) -> list[nn.Module]:
     return found
 
 
-def send_from_rank0(module: nn.Module) -> None:
-    """Give every process rank 0's weights and buffers."""
-    for value in module.state_dict().values():
-        dist.broadcast(value.detach(), 0)
+def largest_block(module: nn.Module) -> int:
+    """Return the number of parameters of a model's largest block; of all, where it has none."""
+    return max(sum(p.numel() for p in block.parameters()) for block in blocks_of(module) or [module])
+
+
+def places_of(module: nn.Module) -> list[Places]:
+    """Return the modules and names under which each parameter and buffer of a model stands: several for one that is shared (tied)."""
+    found: dict[int, Places] = {}
+    for owner in module.modules():
+        parameters = owner.named_parameters(recurse=False, remove_duplicate=False)
+        for name, value in (*parameters, *owner.named_buffers(recurse=False, remove_duplicate=False)):
+            found.setdefault(id(value), []).append((owner, name))
+    return list(found.values())
+
+
+def place(places: Places, device: torch.device, send: Callable[[Tensor], None]) -> None:
+    """Move a tensor of a model to the device, or make one where it is empty, and let `send` fill it.
+
+    Args:
+        places: from `places_of`; nothing else may hold the tensor, or it stays on the host.
+        device: where to.
+        send: gives it rank 0's values, and may shard it.
+    """
+    value = getattr(*places[0])
+    if value.is_meta:
+        made = torch.empty_like(value, device=device)
+        if isinstance(value, nn.Parameter):
+            made = nn.Parameter(made, requires_grad=value.requires_grad)
+        for owner, name in places:
+            setattr(owner, name, made)
+        value = made
+    else:
+        value.data = value.data.to(device).contiguous()
+    send(value)
+
+
+def send_from_rank0(value: Tensor) -> None:
+    """Give every process rank 0's values of a contiguous tensor, in place; as bytes, since not every back-end sends every type."""
+    if value.numel():
+        dist.broadcast(value.detach().view(-1).view(torch.uint8), 0)
+
+
+def require_same_outline(strategy: Ddp, module: nn.Module) -> None:
+    """Check that all processes bring the same names, shapes and types, or their tensors would be filled with others' values.
+
+    Raises:
+        ConfigError: on all processes, with the first difference.
+    """
+    values = (*module.named_parameters(), *module.named_buffers())
+    own = [f"{name} {tuple(value.shape)} {value.dtype} {_is_trained(value)}" for name, value in values]
+    first: list[str] = strategy.broadcast(own)
+    differing: tuple[Any, Any] | None = None
+    if own != first:
+        longest = max(len(own), len(first))
+        mine, theirs = (lines + ["nothing more"] * (longest - len(lines)) for lines in (own, first))
+        differing = next((a, b) for a, b in zip(mine, theirs, strict=True) if a != b)
+    for rank, found in enumerate(strategy.gather(differing)):
+        if found is not None:
+            raise ConfigError(
+                f"train.distributed={strategy.name}: process {rank} has '{found[0]}' in its model where process 0 has '{found[1]}'; "
+                f"expected the same model; start all nodes with the same config, package and base"
+            )
+
+
+def _is_trained(value: Tensor) -> str:
+    return "trained" if value.requires_grad else "frozen"

@@ -1,4 +1,5 @@
-"""One process, and DDP: how a model, its optimiser, its gradients and its state are held. The sharded strategies stand in `sharded.py`.
+"""One process, and DDP: how a model, its optimiser, its gradients and its state are held. FSDP2 stands in
+`sharded.py`, ZeRO-3 in `zero3.py`.
 
 A strategy wraps a model and its optimiser, runs the backward pass, clips, steps, and gives and takes whole (unsharded) states, so that a
 checkpoint written by any number of processes loads in any other. Gradients are averaged over the processes: the trainer multiplies its
