@@ -7,7 +7,7 @@ The page is a function of the files in the run folder, any of which may be absen
                          train/nll/<task>/<track>, validation/nll/<task>/<track>, train/loss, validation/nll, train/lr, train/grad_norm,
                          speed/tokens_per_second, and of structures drawn on the way samples/rmsd_* and samples/*token_accuracy
     evaluation.json      sections; the form stands in `sections.py`
-    samples.csv          generated samples in the order to show them: columns "ligand" (or "smiles"), "protein", any of them, and
+    samples.csv          generated samples in the order to show them: columns "ligand" (or "smiles"), "protein", "structure", any of them, and
                          optionally "matched" (1/0, true/false, yes/no); other short columns are shown as they are
     traces.json          predicted C-alpha traces beside the true ones (`traces.py`)
     traces.png           a picture of them, which `write_report` makes
@@ -107,7 +107,7 @@ def render(run_folder: Path, viewer: Viewer | None = None) -> str:
     caution = (_SYNTHETIC if is_synthetic else "") + _CAUTION
     body = [
         f"<h1>{escape(name)}</h1>",
-        '<p class="soft">protlig report: protein\u2013ligand discrete diffusion</p>',
+        '<p class="soft">protlig report</p>',
         f'<p class="caution"><strong>Read with care.</strong> {escape(caution)}</p>',
         cards_html(_headlines(metrics, sections)),
         *(section_html(section) for section in sections),
@@ -266,9 +266,9 @@ def _facts_html(row: Mapping[str, str], smiles: str) -> str:
             f'<span class="badge {"yes" if is_match else "no"}">{"matches" if is_match else "does not match"}</span>'
         )
     facts = [("ligand", f"<code>{escape(smiles)}</code>")] if smiles else []
-    if row.get("protein"):
-        facts.append(("protein", f"<code>{escape(_shortened(row['protein']))}</code>"))
-    facts += [(k, escape(v)) for k, v in row.items() if k not in ("matched", "protein", "id") and v and len(v) <= 40]
+    texts = [track for track in ("protein", "structure") if row.get(track)]
+    facts += [(track, f"<code>{escape(_shortened(row[track]))}</code>") for track in texts]
+    facts += [(k, escape(v)) for k, v in row.items() if k not in ("matched", "id", *texts) and v and len(v) <= 40]
     return badge + "<dl>" + "".join(f"<dt>{escape(k)}</dt><dd>{v}</dd>" for k, v in facts) + "</dl>"
 
 

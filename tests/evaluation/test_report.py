@@ -310,3 +310,10 @@ def test_a_browser_without_a_network_shows_the_tables(run_folder: Path, tmp_path
     assert sum(tag == "svg" for tag, _ in reader.seen) >= 5
     assert "0.93 [0.85, 0.97]" in "".join(reader.text)
     assert not [tag for tag, _ in reader.seen if tag in ("script", "img")]
+
+
+def test_samples_of_structures_are_shown_and_long_ones_shortened(tmp_path: Path) -> None:
+    (tmp_path / "samples.csv").write_text(f"id,name,structure,rank\n0,p1,{'d' * 50}{'v' * 50},1\n1,p2,dvd,1\n")
+    page = write_report(tmp_path).read_text()
+    assert f"<dt>structure</dt><dd><code>{'d' * 40} … {'v' * 40} (100)</code></dd>" in page
+    assert page.count("<dt>structure</dt>") == 2 and "<code>dvd</code>" in page
