@@ -161,7 +161,9 @@ def lay_over(database: Path, tracks: TrackSet, *, drop_long: bool, limit: int = 
             track=tracks[name],
             ids=ids,
         )
-    names = EntryNames(database=sources["protein"], rows=columns["protein"].rows)  # type: ignore[attr-defined]
+    known, rows = sources["protein"].names, columns["protein"].rows  # type: ignore[attr-defined]
+    has_names = known.headers_at is not None or known.lookup_at is not None
+    names = EntryNames(database=sources["protein"], rows=rows) if has_names else None
     return TokenTable(tracks=columns, names=names), report
 
 

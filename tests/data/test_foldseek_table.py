@@ -163,3 +163,8 @@ def test_a_path_with_nothing_behind_it_is_told_first(tmp_path: Path) -> None:
         FormatError, match=r"data.path: found nothing at '.*nodb', expected a file, a folder or a Foldseek"
     ):
         load(SequenceData(path=str(tmp_path / "nodb")), tracks_of())
+
+
+def test_a_database_without_names_gives_a_table_without(tmp_path: Path) -> None:
+    path = write_database(tmp_path, random_entries(2, 9), Form(names=False))
+    assert lay_over(path, tracks_of(), drop_long=True)[0].names is None
