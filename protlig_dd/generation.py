@@ -304,13 +304,8 @@ def example_requests(parts: Parts, table: TokenTable, generated: str, rows: Iter
             for name, track in parts.tracks.items()
             if name != generated and len(example[name])
         }
-        requests.append(Request(name=example_name(table, i), given=given, generate={generated: None}))
+        requests.append(Request(name=table.name_of(i), given=given, generate={generated: None}))
     return requests
-
-
-def example_name(table: TokenTable, i: int) -> str:
-    """Return what an example is called in its data, or by its number where it has no name there."""
-    return (str(table.names[i]) if table.names is not None else "") or f"example{i}"
 
 
 def _open_tracks(item: _Item) -> tuple[str, ...]:

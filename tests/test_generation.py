@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from protlig_dd.data.table import TokenTable
 from protlig_dd.errors import ConfigError, FormatError
-from protlig_dd.generation import Generator, Request, Sample, example_name, open_tokens
+from protlig_dd.generation import Generator, Request, Sample, open_tokens
 from protlig_dd.run import Run, open_run
 from protlig_dd.sampling import FirstHitting, Guidance
 from protlig_dd.tokens.settings import LigandTrack, ProteinTrack
@@ -135,9 +134,3 @@ def test_gaps_stand_for_single_tokens_between_the_ends() -> None:
     assert open_tokens(plain, "C_")[1] == [False, True]
     with pytest.raises(FormatError, match=r"^protein 'M{40}\.\.\.': '!' at residue 301 is"):
         open_tokens(track, "M" * 300 + "!")
-
-
-def test_examples_are_called_by_their_names_or_by_their_numbers() -> None:
-    named = TokenTable.from_examples([{"protein": [5]}, {"protein": [6]}], ["protein"], names=["p1", ""])
-    nameless = TokenTable.from_examples([{"protein": [5]}], ["protein"])
-    assert [example_name(named, i) for i in (0, 1)] == ["p1", "example1"] and example_name(nameless, 0) == "example0"

@@ -190,6 +190,10 @@ class TokenTable:
         row = np.array([i])
         return {name: column.gather(row) for name, column in self.tracks.items()}
 
+    def name_of(self, i: int) -> str:
+        """Return what example i is called, or its number where it has no name."""
+        return (str(self.names[i]) if self.names is not None else "") or f"example{i}"
+
     def select(self, indices: Sequence[int] | np.ndarray) -> TokenTable:
         """Return the table of some examples (indices or a boolean mask); the tokens are shared, not copied."""
         rows: np.ndarray = np.asarray(indices)

@@ -104,3 +104,9 @@ def test_an_interrupted_writer_leaves_no_manifest(tmp_path):
         writer.add({"protein": [4]})
         raise RuntimeError
     assert not (tmp_path / "s" / "shards.json").exists()
+
+
+def test_examples_are_called_by_their_names_or_by_their_numbers() -> None:
+    named = TokenTable.from_examples([{"protein": [5]}, {"protein": [6]}], ["protein"], names=["p1", ""])
+    nameless = TokenTable.from_examples([{"protein": [5]}], ["protein"])
+    assert [named.name_of(i) for i in (0, 1)] == ["p1", "example1"] and nameless.name_of(0) == "example0"
