@@ -9,9 +9,7 @@ from typing import Any
 import torch
 
 from protlig_dd.config import to_mapping
-from protlig_dd.data.table import TokenTable
 from protlig_dd.errors import ConfigError, FormatError
-from protlig_dd.experiment import Parts
 from protlig_dd.generation import Generator, Request, Sample
 from protlig_dd.models.causal_objective import CausalObjective
 from protlig_dd.run import Run
@@ -144,18 +142,6 @@ class CausalGenerator:
 def generator_for(run: Run, **settings: Any) -> Generator | CausalGenerator:
     """Return what draws samples from a run, whatever its model; each kind takes its own settings."""
     return CausalGenerator(run, **settings) if run.parts.is_causal else Generator(run, **settings)
-
-
-def folding_requests(parts: Parts, table: TokenTable, rows: Sequence[int]) -> tuple[list[Request], list[str]]:
-    """Return a request for the structure of each of some examples, and the true structures."""
-    requests, truths = [], []
-    for i in rows:
-        example = {name: parts.tracks[name].decode(ids.tolist()) for name, ids in table.example(i).items()}
-        requests.append(
-            Request(name=f"example{i}", given={"protein": example["protein"]}, generate={"structure": None})
-        )
-        truths.append(example["structure"])
-    return requests, truths
 
 
 def agreement(predicted: Sequence[str], true: Sequence[str], track: Track) -> dict[str, float]:

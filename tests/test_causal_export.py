@@ -11,10 +11,11 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from protlig_dd.causal_generation import CausalGenerator, folding_requests
+from protlig_dd.causal_generation import CausalGenerator
 from protlig_dd.errors import ConfigError
 from protlig_dd.experiment import load_experiment
 from protlig_dd.exporting import export_run
+from protlig_dd.generation import example_requests
 from protlig_dd.launch import train
 from protlig_dd.run import Run, open_run
 from tests.models.small_bases import SHAPE, write_base
@@ -61,7 +62,7 @@ def test_stock_software_generates_the_same_tokens(exported: tuple[str, Run, Path
     kind, run, folder = exported
     stock, tokenizer = stock_model(kind, folder), transformers.AutoTokenizer.from_pretrained(folder)
     vocabulary = run.parts.causal_vocabulary
-    requests, _ = folding_requests(run.parts, run.data.train, range(2))
+    requests = example_requests(run.parts, run.data.train, "structure", range(2))
     for sample, request in zip(CausalGenerator(run).generate(requests, 1), requests, strict=True):
         residues = " ".join(request.given["protein"])
         prompt = tokenizer(f"<AA> {residues} <SEP> <3Di>", return_tensors="pt")

@@ -15,13 +15,14 @@ import torch
 
 from protlig_dd import folding
 from protlig_dd.assessment import assess
-from protlig_dd.causal_generation import CausalGenerator, agreement, folding_requests
+from protlig_dd.causal_generation import CausalGenerator, agreement
 from protlig_dd.cli import main
 from protlig_dd.errors import ConfigError, FormatError
 from protlig_dd.evaluation.sections import read_evaluation
 from protlig_dd.experiment import EvaluationSettings, Parts, count_parameters, load_experiment
-from protlig_dd.generation import Request
+from protlig_dd.generation import Request, example_requests
 from protlig_dd.launch import train
+from protlig_dd.likelihoods import texts_of
 from protlig_dd.models import Causal
 from protlig_dd.preview import preview_hooks
 from protlig_dd.run import Run, open_run
@@ -68,7 +69,8 @@ def test_a_tiny_model_learns_a_few_structures_by_heart(learned: Run) -> None:
     """Every token of every training structure, its end too: first given, then learned length."""
     table = learned.data.train
     assert len(table) == 8 and isinstance(learned.model, Causal)
-    requests, truths = folding_requests(learned.parts, table, range(len(table)))
+    requests = example_requests(learned.parts, table, "structure", range(len(table)))
+    truths = texts_of(learned, table, "structure")
     for how in (CausalDecoding(), CausalDecoding(length="learned")):
         samples = list(CausalGenerator(learned, decoding=how).generate(requests, 1))
         found = agreement([s.texts["structure"] for s in samples], truths, learned.parts.tracks["structure"])
@@ -110,7 +112,8 @@ def test_the_effective_batch_is_said(tmp_path: Path, caplog: pytest.LogCaptureFi
 
 
 def test_folding_from_the_command_line_writes_letters(learned: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    (request, *_), (truth, *_) = folding_requests(learned.parts, learned.data.train, [0])
+    (request,) = example_requests(learned.parts, learned.data.train, "structure", [0])
+    truth = texts_of(learned, learned.data.train, "structure")[0]
     out = learned.folder.parent / "3di.fasta"
     command = ["sample", str(learned.folder), "--task", "folding", "--protein", request.given["protein"]]
     assert main([*command, "--num", "1", "--out", str(out), "--device", "cpu"]) == 0
