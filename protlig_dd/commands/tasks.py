@@ -30,21 +30,7 @@ def task_requests(options: Namespace, run: Run) -> list[Request]:
     return make(options)
 
 
-_INPUTS = (
-    *(
-        "protein",
-        "structure",
-        "fix",
-        "motif",
-        "total_length",
-        "ligand",
-        "infill",
-        "length",
-        "generate",
-        "unconditional",
-    ),
-    "condition",
-)
+_INPUTS = ("protein", "structure", "fix", "motif", "total_length", "ligand", "infill", "length", "generate", "unconditional", "condition")  # fmt: skip
 
 
 def check_inputs(options: Namespace) -> None:

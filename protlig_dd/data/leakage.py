@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -74,11 +74,11 @@ def measure_leakage(
     """
     sampled = (most, len(train)) if len(train) > most else None
     train, validation = (_some(part, most, seed) for part in (train, validation))
-    exact = {
-        t: _exact_fraction(train.tracks[t], validation.tracks[t]) for t in ("protein", "ligand") if t in train.tracks
-    }
-    known, asked = (
-        _distinct(part.tracks["protein"]) if "protein" in part.tracks else [] for part in (train, validation)
+    texts = {t: dict.fromkeys(_texts(train.tracks[t])) for t in ("protein", "ligand") if t in train.tracks}
+    exact = {t: _exact_fraction(found, validation.tracks[t]) for t, found in texts.items()}
+    known = [np.frombuffer(text, np.int32) for text in texts.get("protein", ())]
+    asked = (
+        [np.frombuffer(text, np.int32) for text in dict.fromkeys(_texts(validation.tracks["protein"]))] if known else []
     )
     if not known or not asked:
         return Leakage(exact_proteins=exact.get("protein"), exact_ligands=exact.get("ligand"), sampled=sampled)
@@ -115,12 +115,7 @@ def _some(table: TokenTable, most: int, seed: int) -> TokenTable:
     return table.select(np.sort(places))
 
 
-def _distinct(column: Column) -> list[np.ndarray]:
-    return [np.frombuffer(text, np.int32) for text in dict.fromkeys(_texts(column))]
-
-
-def _exact_fraction(train: Column, validation: Column) -> float | None:
-    known = set(_texts(train))
+def _exact_fraction(known: Container[bytes], validation: Column) -> float | None:
     found = [text in known for text in _texts(validation)]
     return sum(found) / len(found) if found else None
 
