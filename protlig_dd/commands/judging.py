@@ -14,7 +14,7 @@ from protlig_dd.evaluation.report import write_report
 from protlig_dd.evaluation.tracked import track_evaluation
 from protlig_dd.folding import assess_folding, assess_prostt5, open_held_out
 from protlig_dd.reconstructing import assess_autoencoder
-from protlig_dd.run import is_autoencoder, open_run, read_config_file
+from protlig_dd.run import Run, is_autoencoder, open_run, read_config_file
 
 _SHOWN = ("train/loss", "validation/nll", "speed/tokens_per_second")
 
@@ -38,15 +38,23 @@ def evaluate(options: Namespace) -> Iterator[str]:
             "C-alphas and the autoencoder of the tokens, or neither"
         )
     run = open_run(options.run, device=options.device, which=options.which)
-    in_angstrom = bool(options.coordinates or run.config.evaluation.coordinates)
+    names = {"coordinates": options.coordinates, "tokenizer": options.tokenizer}
+    yield from evaluate_run(run, fold=options.fold, prostt5=options.prostt5, **names, **part)
+
+
+def evaluate_run(
+    run: Run, *, split: str, num: int = 0, fold: str = "", prostt5: str = "", coordinates: str = "", tokenizer: str = ""
+) -> Iterator[str]:
+    """Evaluate an opened run of tokens, in Angstrom too where the options or its config name the true chains; tell wandb."""
+    in_angstrom = bool(coordinates or run.config.evaluation.coordinates)
     # What cannot be compared is refused before the hour that the rest may take.
-    chains = open_held_out(run, options.coordinates, options.tokenizer, **part) if in_angstrom else None
-    yield from assess(run, fold=options.fold, **part)
-    if options.prostt5:
-        yield from assess_prostt5(run, options.prostt5, **part)
+    chains = open_held_out(run, coordinates, tokenizer, split=split, num=num) if in_angstrom else None
+    yield from assess(run, split=split, num=num, fold=fold)
+    if prostt5:
+        yield from assess_prostt5(run, prostt5, split=split, num=num)
     if chains is not None:
-        yield from assess_folding(run, chains, **part)
-    track_evaluation(folder, run.config.train.tracking, step=run.step, with_traces=in_angstrom)
+        yield from assess_folding(run, chains, split=split, num=num)
+    track_evaluation(run.folder, run.config.train.tracking, step=run.step, with_traces=in_angstrom)
 
 
 def report(options: Namespace) -> Iterator[str]:

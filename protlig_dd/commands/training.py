@@ -13,22 +13,21 @@ from typing import Any
 
 import torch
 
-from protlig_dd.assessment import assess, summarise_evaluation
+from protlig_dd.assessment import summarise_evaluation
 from protlig_dd.autoencoder import (
     AutoencoderExperiment,
     autoencoder_from,
     describe_autoencoder,
     train_autoencoder,
 )
+from protlig_dd.commands.judging import evaluate_run
 from protlig_dd.config import read_config
 from protlig_dd.data.bundle import load
 from protlig_dd.data.loader import Loader
 from protlig_dd.device import DeviceChoice, choose_device
 from protlig_dd.errors import ConfigError
 from protlig_dd.evaluation.report import write_report, write_reproduction
-from protlig_dd.evaluation.tracked import track_evaluation
 from protlig_dd.experiment import Experiment, Parts, count_parameters, experiment_from
-from protlig_dd.folding import assess_folding, open_held_out
 from protlig_dd.launch import train as train_run
 from protlig_dd.nn.flops import training_flops
 from protlig_dd.preview import preview_hooks
@@ -74,12 +73,8 @@ def train(options: Namespace) -> Iterator[str | int]:
 
 def _evaluate(run: Run) -> Iterator[str]:
     """Evaluate a run that is trained, and write its report."""
-    split, in_angstrom = "test" if len(run.data.test) else "validation", bool(run.config.evaluation.coordinates)
-    for line in assess(run, split=split):
+    for line in evaluate_run(run, split="test" if len(run.data.test) else "validation"):
         log.info("%s", line)
-    for line in assess_folding(run, open_held_out(run, split=split), split=split) if in_angstrom else ():
-        log.info("%s", line)
-    track_evaluation(run.folder, run.config.train.tracking, step=run.step, with_traces=in_angstrom)
     page = write_report(run.folder)
     yield from summarise_evaluation(run)
     yield f"report: {page}"
