@@ -32,12 +32,12 @@ from common import (
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from protlig_dd.causal.decoding import decode
+from protlig_dd.causal.model import Causal, CausalSettings
+from protlig_dd.causal.objective import CausalObjective, token_nll
+from protlig_dd.causal.sequences import CausalBatch, minimal_vocabulary, pack_sequences
 from protlig_dd.device import choose_device
-from protlig_dd.models.causal import Causal, CausalSettings
-from protlig_dd.models.causal_objective import CausalObjective, token_nll
 from protlig_dd.nn.attention import choose_backend
-from protlig_dd.sampling.causal import decode
-from protlig_dd.tokens.causal import CausalBatch, minimal_vocabulary, pack_sequences
 from protlig_dd.tokens.settings import ProteinTrack, StructureTrack
 from protlig_dd.tokens.tracks import TrackSet, pack
 

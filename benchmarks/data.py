@@ -28,11 +28,11 @@ import torch
 from common import Seconds, describe_machine, drawn_lengths, interleaved, report
 
 from protlig_dd.data.bundle import read_table
-from protlig_dd.data.demo import DemoWorld, generate
 from protlig_dd.data.loader import Loader
 from protlig_dd.data.settings import PairData
+from protlig_dd.data.synthetic.textbook import DemoWorld, generate
 from protlig_dd.device import choose_device
-from protlig_dd.experiment import Parts, load_experiment
+from protlig_dd.runs.experiment import Parts, load_experiment
 
 SEED, NUM_PAIRS, BATCH_SIZE, LEARNING_RATE = 0, 2000, 64, 1e-3
 NUM_BATCHES = NUM_PAIRS // BATCH_SIZE

@@ -33,7 +33,7 @@ from torch.nn.utils.rnn import pad_sequence
 from protlig_dd.device import peak_flops
 from protlig_dd.errors import require
 from protlig_dd.models.encoder import Encoder, EncoderSettings
-from protlig_dd.models.layouts import from_published
+from protlig_dd.models.published.layouts import from_published
 from protlig_dd.nn.attention import choose_backend
 from protlig_dd.nn.flops import training_flops
 from protlig_dd.tokens.settings import ProteinTrack

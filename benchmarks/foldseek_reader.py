@@ -29,8 +29,8 @@ import numpy as np
 import torch
 from common import Seconds, describe_machine, interleaved, report
 
-from protlig_dd.data.foldseek_calpha import difference_size
-from protlig_dd.data.foldseek_db import PairedFoldseekDB
+from protlig_dd.data.foldseek.calpha import difference_size
+from protlig_dd.data.foldseek.pairs import PairedFoldseekDB
 
 SEED, READS, PLAIN_READS, BATCH = 0, 200_000, 20_000, 256
 BLOCK = 20_000  # entries generated at once

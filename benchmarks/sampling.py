@@ -27,7 +27,7 @@ from protlig_dd.evaluation.intervals import wilson
 from protlig_dd.evaluation.ligands import read_molecules
 from protlig_dd.models import DualTrackSettings
 from protlig_dd.rng import generator
-from protlig_dd.run import open_run
+from protlig_dd.runs.open import open_run
 from protlig_dd.sampling import Ancestral, ConfidenceUnmasking, Euler, FirstHitting, Remasking, SamplerSettings, sample
 from protlig_dd.tokens.settings import LigandTrack, ProteinTrack
 from protlig_dd.tokens.tracks import Track, TrackBatch, pack

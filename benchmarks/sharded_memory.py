@@ -26,8 +26,9 @@ from typing import Any
 
 import torch
 
+from protlig_dd.checkpoints.checkpoint import count_parameters
 from protlig_dd.device import choose_device
-from protlig_dd.experiment import Parts, count_parameters, load_experiment
+from protlig_dd.runs.experiment import Parts, load_experiment
 from protlig_dd.tokens.tracks import Layout
 from protlig_dd.training import distributed
 from protlig_dd.training.optim import OptimSettings, make_optimizer

@@ -13,10 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from protlig_dd.autoencoder import AutoencoderExperiment
 from protlig_dd.config import kind_of, to_mapping
 from protlig_dd.data.settings import PairData, ShardData
-from protlig_dd.experiment import Experiment
+from protlig_dd.kanzi.experiment import AutoencoderExperiment
+from protlig_dd.runs.experiment import Experiment
 
 PAGE = Path(__file__).with_name("configs.md")
 START, END = "<!-- settings: begin -->", "<!-- settings: end -->"

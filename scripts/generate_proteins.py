@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 
-from protlig_dd.cli import main
+from protlig_dd.cli.entry import main
 
 if __name__ == "__main__":
     sys.exit(main(["sample", *sys.argv[1:], "--generate", "protein"]))

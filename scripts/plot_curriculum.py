@@ -10,9 +10,9 @@ import argparse
 import json
 from pathlib import Path
 
+from protlig_dd.checkpoints.run_folder import read_config_file
 from protlig_dd.diffusion.schedules import ramp_up
 from protlig_dd.errors import require
-from protlig_dd.run import read_config_file
 
 
 def series(run: Path, name: str) -> tuple[list[float], list[float]]:

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests.support.smoke import SMOKE
+
 # Before torch is imported, and inherited by the processes that tests start: sums in one order, and cores left for other workers.
 os.environ["OMP_NUM_THREADS"] = "1"
 # A test never talks to a tracking server; one that is about wandb sets its own mode.
@@ -67,14 +69,11 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             pytest.skip("no CUDA device here")
 
 
-SMOKE = ("train.steps=4", "train.checkpoint_every=2", "train.validate_every=4", "evaluation.after_training=false")
-
-
 @pytest.fixture(scope="session")
 def smoke_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder of a dual-track run of four steps on a tiny textbook world: everything is there, nothing is learned."""
-    from protlig_dd.experiment import load_experiment
-    from protlig_dd.launch import train
+    from protlig_dd.runs.experiment import load_experiment
+    from protlig_dd.runs.train import train
 
     folder = tmp_path_factory.mktemp("runs") / "smoke"
     train(load_experiment("demo/smoke", SMOKE), folder, device="cpu")

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from protlig_dd.autoencoder import autoencoder_from, is_autoencoder
-from protlig_dd.cli import build_parser
+from protlig_dd.cli.entry import build_parser
 from protlig_dd.config import find_config, read_config
-from protlig_dd.experiment import experiment_from, load_experiment
-from protlig_dd.spellings import FLAGS, native_overrides
+from protlig_dd.kanzi.experiment import autoencoder_from, is_autoencoder
+from protlig_dd.runs.experiment import experiment_from, load_experiment
+from protlig_dd.runs.spellings import FLAGS, native_overrides
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"

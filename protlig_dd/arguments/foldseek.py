@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from protlig_dd.arguments.common import add_command
 from protlig_dd.arguments.foldseek_build import add_foldseek_build
+from protlig_dd.cli.common import add_command
 
 _FOLDSEEK = """A database is named by its path without any ending: afdb50/afdb50 for afdb50, afdb50_ss, afdb50_ca and their .index files.
   protlig foldseek info db                      what it holds: entries, lengths, forms, what has coordinates

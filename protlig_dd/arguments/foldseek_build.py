@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from protlig_dd.arguments.common import add_command
+from protlig_dd.cli.common import add_command
 
 _BUILD = """DB, DB_ss, DB_ca and DB_h with their indices are those that Foldseek's createdb makes of the same files; no Foldseek is needed.
   protlig foldseek build pdbs/ --out data/mine

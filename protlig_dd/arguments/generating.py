@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from protlig_dd.arguments.common import add_command, add_device
+from protlig_dd.cli.common import add_command, add_device
 
 
 def add_sampling(commands) -> None:  # type: ignore[no-untyped-def]
@@ -12,7 +12,7 @@ def add_sampling(commands) -> None:  # type: ignore[no-untyped-def]
     sub = add_command(
         commands,
         "sample",
-        "sampling.sample",
+        "sample.sample",
         "generate from a trained run",
         "A `_` in a text is a token to generate: --infill 'MKT___LV', --ligand 'c1cc____cc1'.\n"
         "--model takes a run, a folder in Hugging Face's layout, a Lightning .ckpt or a Hub id such as airkingbd/dplm_150m:\n"
@@ -123,7 +123,7 @@ def add_optimize(commands) -> None:  # type: ignore[no-untyped-def]
     sub = add_command(
         commands,
         "optimize",
-        "optimizing.optimize_lead",
+        "optimize.optimize_lead",
         "improve a lead by partial re-noising and selection",
         "A callable objective is written module:function, and takes a list of SMILES.",
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from protlig_dd.arguments.common import add_command, add_device
+from protlig_dd.cli.common import add_command, add_device
 
 
 def add_judging(commands) -> None:  # type: ignore[no-untyped-def]
@@ -10,7 +10,7 @@ def add_judging(commands) -> None:  # type: ignore[no-untyped-def]
     sub = add_command(
         commands,
         "evaluate",
-        "judging.evaluate",
+        "evaluate.evaluate",
         "bounds, sample quality and condition dependence, each beside its null",
         "What is printed is kept in RUN/evaluation.json, and drawn by: protlig report RUN. A run without a test part has --split validation.\n"
         "  protlig evaluate runs/dual_track_demo --num 100\n"
@@ -48,7 +48,7 @@ def add_judging(commands) -> None:  # type: ignore[no-untyped-def]
     sub = add_command(
         commands,
         "report",
-        "judging.report",
+        "evaluate.report",
         "write one self-contained HTML page about a run",
         "Scores are those of the last protlig evaluate RUN.\n  protlig report runs/3di_tiny --out page.html\n"
         "  protlig report runs/kanzi_folding --viewer viewer/3Dmol-min.js",
@@ -62,7 +62,7 @@ def add_judging(commands) -> None:  # type: ignore[no-untyped-def]
         help="a local 3Dmol.js ('protlig download 3dmol'), written into the page: structures are turned by hand",
     )
     sub = add_command(
-        commands, "runs", "judging.runs", "list runs, or compare some", "  protlig runs\n  protlig runs runs/a runs/b"
+        commands, "runs", "evaluate.runs", "list runs, or compare some", "  protlig runs\n  protlig runs runs/a runs/b"
     )
     sub.add_argument("folders", nargs="*", help="run folders (default: those under runs/)")
 
@@ -73,7 +73,7 @@ def add_scoring(commands) -> None:  # type: ignore[no-untyped-def]
     sub = add_command(
         commands,
         "score",
-        "scoring.score",
+        "score.score",
         "likelihood of sequences, or zero-shot effects of mutants",
         "Sequences: bound (with its interval), pll (pseudo-log-likelihood, no likelihood), chain (exact along random orders; short ones).\n"
         "Mutants (a CSV in ProteinGym's format): masked-marginal, wt-marginal, bound; with Spearman and its null where scores are given.\n"
@@ -90,7 +90,7 @@ def add_scoring(commands) -> None:  # type: ignore[no-untyped-def]
     sub.add_argument("--seed", type=int, default=0, help="of the hidden sets and orders (0)")
     sub.add_argument("--out", default="", help="the .csv or .jsonl to write (default: print)")
     add_device(sub)
-    sub = add_command(commands, "embed", "scoring.embed", "representations of proteins from an encoder")
+    sub = add_command(commands, "embed", "score.embed", "representations of proteins from an encoder")
     sub.add_argument("--model", required=True, help=model)
     sub.add_argument("--protein", required=True, help="a FASTA file, or a sequence")
     sub.add_argument("--out", required=True, help="NAME.safetensors or NAME.parquet")
@@ -107,7 +107,7 @@ def add_scoring(commands) -> None:  # type: ignore[no-untyped-def]
     sub = add_command(
         commands,
         "export",
-        "scoring.export",
+        "score.export",
         "write an encoder or a causal model as a folder that stock transformers loads",
         "  protlig export runs/3di_tiny --out exported\n  protlig export runs/dplm_tiny --out exported --licence MIT --push USER/NAME",
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from protlig_dd.arguments.common import add_command
+from protlig_dd.cli.common import add_command
 
 _STRUCTURES = "a FASTA file of structure tokens, with the names of the proteins"
 

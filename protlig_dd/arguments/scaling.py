@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from protlig_dd.arguments.common import add_command, add_device
+from protlig_dd.cli.common import add_command, add_device
 
 _SCALING = """A study in three steps:
   protlig scaling plan scaling/markov --sizes 100k,300k,1M,3M --tokens 0.5M,1M,2M --out studies/markov

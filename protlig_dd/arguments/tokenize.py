@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from protlig_dd.arguments.common import add_command, add_device
+from protlig_dd.cli.common import add_command, add_device
 
 _TOKENIZE = """X.fasta gets the amino acids and X_3di.fasta the tokens, under the same names: a config takes them as data.path and
 data.structure_path. X.jsonl holds name, sequence and structure. Without --out the tokens are printed.

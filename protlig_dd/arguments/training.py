@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from protlig_dd.arguments.common import add_command, add_device
+from protlig_dd.cli.common import add_command, add_device
 
 _TRAIN = """Starting the same command again goes on where it stopped; Ctrl-C and SIGTERM save first.
   protlig train structure/3di_tiny data.path=db                     a Foldseek database: proteins and their 3Di letters
@@ -20,7 +20,7 @@ def add_training(commands) -> None:  # type: ignore[no-untyped-def]
         ("train", "train an experiment; with no CONFIG the embedded demo", _TRAIN),
         ("check", "validate a config; estimate parameters, FLOPs and memory", _CHECK),
     ):
-        sub = add_command(commands, name, f"training.{name}", text, change + epilog)
+        sub = add_command(commands, name, f"train.{name}", text, change + epilog)
         sub.add_argument(
             "config",
             nargs="?",

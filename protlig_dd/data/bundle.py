@@ -9,14 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from protlig_dd.data import foldseek_table
-from protlig_dd.data.demo import DemoWorld, generate
 from protlig_dd.data.encode import Encoder, EncodeReport, encode_records
 from protlig_dd.data.fitting import fitting_rows
+from protlig_dd.data.foldseek import table as foldseek_table
 from protlig_dd.data.leakage import Leakage, measure_leakage
-from protlig_dd.data.markov import MarkovChain, sequences
 from protlig_dd.data.permutation import keyed_order
-from protlig_dd.data.records import Record
+from protlig_dd.data.readers.records import Record
+from protlig_dd.data.readers.sources import Source, find_sources
 from protlig_dd.data.settings import (
     TRACKS_OF,
     DataSettings,
@@ -27,8 +26,9 @@ from protlig_dd.data.settings import (
     ShardData,
 )
 from protlig_dd.data.shards import open_shards
-from protlig_dd.data.sources import Source, find_sources
 from protlig_dd.data.splits import GivenSplit, split_rows
+from protlig_dd.data.synthetic.markov import MarkovChain, sequences
+from protlig_dd.data.synthetic.textbook import DemoWorld, generate
 from protlig_dd.data.table import TokenTable
 from protlig_dd.errors import ConfigError
 from protlig_dd.tokens.tracks import TrackSet

@@ -10,8 +10,8 @@ from typing import Literal
 
 import numpy as np
 
-from protlig_dd.data.molecules import MoleculePolicy
-from protlig_dd.data.records import Record
+from protlig_dd.data.readers.molecules import MoleculePolicy
+from protlig_dd.data.readers.records import Record
 from protlig_dd.data.table import TokenColumn, TokenTable
 from protlig_dd.errors import FormatError
 from protlig_dd.rng import key

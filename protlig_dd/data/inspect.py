@@ -11,20 +11,20 @@ from pathlib import Path
 
 import numpy as np
 
-from protlig_dd.data.complexes import ALIASES, Columns, find_columns, open_pairs
 from protlig_dd.data.encode import SPLIT_CODES, Encoder, EncodeReport, encode_records, letter_ids
-from protlig_dd.data.files import data_suffix, read_lines
-from protlig_dd.data.folders import open_folder
-from protlig_dd.data.foldseek_records import has_structures, is_database, read_database
+from protlig_dd.data.foldseek.table import has_structures, is_database, read_database
 from protlig_dd.data.leakage import Leakage, measure_leakage
-from protlig_dd.data.molecules import MoleculePolicy, read_smiles
-from protlig_dd.data.paired import join_structures
-from protlig_dd.data.records import Record
-from protlig_dd.data.sequences import read_fasta
+from protlig_dd.data.readers.complexes import ALIASES, Columns, find_columns, open_pairs
+from protlig_dd.data.readers.files import data_suffix, read_lines
+from protlig_dd.data.readers.folders import open_folder
+from protlig_dd.data.readers.molecules import MoleculePolicy, read_smiles
+from protlig_dd.data.readers.paired import join_structures
+from protlig_dd.data.readers.records import Record
+from protlig_dd.data.readers.sequences import read_fasta
+from protlig_dd.data.readers.tables import TABLE_SUFFIXES, open_table
 from protlig_dd.data.settings import TRACKS_OF
 from protlig_dd.data.splits import GivenSplit, RandomSplit, same_sequence_groups, split_rows
 from protlig_dd.data.table import TokenTable
-from protlig_dd.data.tables import TABLE_SUFFIXES, open_table
 from protlig_dd.errors import FormatError
 from protlig_dd.tokens.settings import LigandTrack, ProteinTrack, StructureTrack
 from protlig_dd.tokens.structure import Alphabet

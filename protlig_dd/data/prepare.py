@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from protlig_dd.data.complexes import Columns
 from protlig_dd.data.encode import Encoder, EncodeReport, OnUnknown, TooLong, record_labels
 from protlig_dd.data.inspect import recognise
-from protlig_dd.data.molecules import MoleculePolicy
-from protlig_dd.data.records import Record
+from protlig_dd.data.readers.complexes import Columns
+from protlig_dd.data.readers.molecules import MoleculePolicy
+from protlig_dd.data.readers.records import Record
 from protlig_dd.data.settings import TRACKS_OF
 from protlig_dd.data.shards import ShardWriter
 from protlig_dd.errors import ConfigError, FormatError

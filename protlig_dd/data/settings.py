@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Literal
 
 from protlig_dd.config import settings
-from protlig_dd.data.complexes import Columns
-from protlig_dd.data.demo import DemoWorld
-from protlig_dd.data.markov import MarkovChain
-from protlig_dd.data.molecules import MoleculePolicy
+from protlig_dd.data.readers.complexes import Columns
+from protlig_dd.data.readers.molecules import MoleculePolicy
 from protlig_dd.data.splits import ClusterSplit, GivenSplit, ProteinSplit, RandomSplit, ScaffoldSplit, SplitSettings
+from protlig_dd.data.synthetic.markov import MarkovChain
+from protlig_dd.data.synthetic.textbook import DemoWorld
 
 __all__ = [
     "ClusterSplit",

@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64
 
-from protlig_dd.data.complexes import Columns
+from protlig_dd.data.readers.complexes import Columns
+from protlig_dd.data.readers.sources import find_sources
 from protlig_dd.data.settings import SequenceData
-from protlig_dd.data.sources import find_sources
 from protlig_dd.errors import ConfigError
 from protlig_dd.rng import key
 

@@ -7,7 +7,7 @@ global example index, track, position), never on the rank or the batch.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -20,6 +20,7 @@ from protlig_dd.diffusion.processes import Absorbing
 from protlig_dd.diffusion.schedules import NoiseSchedule, SigmaCurriculum
 from protlig_dd.diffusion.times import StratifiedTimes, TaskMixture, Times, TimeSampler
 from protlig_dd.diffusion.variants import Variant, corrupt, mix_up, twice
+from protlig_dd.objective import LossTerms
 from protlig_dd.rng import Draws
 from protlig_dd.tokens.tracks import TrackBatch, TrackTokens
 
@@ -80,15 +81,6 @@ class Prepared:
     def describe(self) -> str:
         """Return tasks and tracks in words, for messages about a failed step."""
         return f"tasks {', '.join(sorted(set(self.tasks)))}; tracks {', '.join(self.tracks)}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class LossTerms:
-    """The sum of the loss over tokens, with gradient, and detached sums with their counts by name."""
-
-    total: Float[Tensor, ""]
-    sums: Mapping[str, Tensor] = field(default_factory=dict)
-    counts: Mapping[str, float] = field(default_factory=dict)
 
 
 class DiffusionObjective:

@@ -12,9 +12,9 @@ import numpy as np
 from jaxtyping import Float
 
 from protlig_dd.evaluation.intervals import Estimate, Score, bootstrap_mean, wilson
-from protlig_dd.geometry.lddt import lddt
-from protlig_dd.geometry.superpose import rmsd
-from protlig_dd.geometry.tm_score import tm_score
+from protlig_dd.structures.lddt import lddt
+from protlig_dd.structures.superpose import rmsd
+from protlig_dd.structures.tm_score import tm_score
 
 Coords = Float[np.ndarray, "_ 3"]
 Measure = Callable[[Coords, Coords], float]
@@ -149,3 +149,8 @@ def _mean_score(
     name: str, values: Sequence[float], null: Sequence[float], seed: int, *, null_name: str = _NULL
 ) -> Score:
     return Score(name=name, value=_mean(values, seed), null=_mean(null, seed), null_name=null_name)
+
+
+def nearest_in_length(lengths: Sequence[int]) -> list[int]:
+    """Return for each chain the other one whose length is nearest, the first of equals."""
+    return [min((abs(n - m), j) for j, m in enumerate(lengths) if j != i)[1] for i, n in enumerate(lengths)]

@@ -22,7 +22,7 @@ import torch
 from jaxtyping import Float
 
 from protlig_dd import rng
-from protlig_dd.data.mutants import Mutants
+from protlig_dd.data.readers.mutants import Mutants
 from protlig_dd.diffusion.denoiser import Denoiser, Diffusion
 from protlig_dd.diffusion.processes import Absorbing
 from protlig_dd.diffusion.times import Task

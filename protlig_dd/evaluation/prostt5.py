@@ -11,8 +11,8 @@ from pathlib import Path
 
 import torch
 
+from protlig_dd.checkpoints.hub import is_answered
 from protlig_dd.errors import CheckpointError, DownloadError, ProtligError, require
-from protlig_dd.models.hub import is_answered
 
 Translate = Callable[[Sequence[str]], list[list[str]]]
 """Returns the 3Di letters of each sequence, as many as it has residues where the model ends in time."""

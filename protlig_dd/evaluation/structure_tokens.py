@@ -16,7 +16,7 @@ from jaxtyping import Float
 
 from protlig_dd.evaluation.intervals import Estimate, Score, ratio_bootstrap, wilson
 from protlig_dd.evaluation.neighbours import KmerIndex, encode, nearest_identities
-from protlig_dd.geometry.tm_align import dynamic_alignment
+from protlig_dd.structures.tm_align import dynamic_alignment
 
 Tokens = Sequence[str]
 _MATCH, _MISMATCH, _OPENING = 1.0, 0.0, -2.0

@@ -1,7 +1,7 @@
 """What generated proteins look like once folded: confidence, self-consistency, motif, diversity and novelty, each beside a null.
 
-A structure comes from a `Fold` (`folding.py`). TM-scores are by C-alphas: self-consistency at the given residues with a searched
-superposition, diversity and novelty by our own alignment (`geometry/tm_align.py`). A high pLDDT says that the folding model is sure, not that
+A structure comes from a `Fold` (`runs/folding.py`). TM-scores are by C-alphas: self-consistency at the given residues with a searched
+superposition, diversity and novelty by our own alignment (`structures/tm_align.py`). A high pLDDT says that the folding model is sure, not that
 it is right; low-complexity helices get it too, so read it beside the sequence scores.
 """
 
@@ -14,17 +14,17 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from protlig_dd import rng
-from protlig_dd.data.motifs import Motif, Template
-from protlig_dd.evaluation.folding import Fold
+from protlig_dd.evaluation.esmfold import Fold
 from protlig_dd.evaluation.intervals import Estimate, Score, bootstrap_mean, pair_mean, wilson
 from protlig_dd.evaluation.neighbours import identities
 from protlig_dd.evaluation.proteins import Proteins, read_proteins, shuffle_residues
 from protlig_dd.evaluation.sections import Section
-from protlig_dd.geometry.lddt import lddt
-from protlig_dd.geometry.structure_io import Chain
-from protlig_dd.geometry.superpose import rmsd
-from protlig_dd.geometry.tm_align import align_chains
-from protlig_dd.geometry.tm_score import tm_score
+from protlig_dd.structures.lddt import lddt
+from protlig_dd.structures.scaffolds import Motif, Template
+from protlig_dd.structures.structure_io import Chain
+from protlig_dd.structures.superpose import rmsd
+from protlig_dd.structures.tm_align import align_chains
+from protlig_dd.structures.tm_score import tm_score
 
 SAME_FOLD = 0.5
 """The TM-score above which two chains count as one fold (Xu and Zhang 2010)."""

@@ -19,22 +19,10 @@ from protlig_dd.nn.attention import Backend
 from protlig_dd.nn.blocks import BlockShape, DiTBlock, Head
 from protlig_dd.nn.embeddings import ConditionEmbedding, NoiseLevelEmbedding
 from protlig_dd.nn.flops import attention_flops, linear_flops
-from protlig_dd.nn.layers import Activation, LocalConvolution
+from protlig_dd.nn.layers import Activation, LocalConvolution, check_heads
 from protlig_dd.nn.packed import wanted_tokens
 from protlig_dd.nn.rotary import rotation
 from protlig_dd.tokens.tracks import TrackBatch, TrackSet
-
-
-def check_heads(hidden_size: int, num_heads: int) -> None:
-    """Refuse a head size that is not an even whole number.
-
-    Raises:
-        ValueError: saying which sizes do not fit.
-    """
-    if hidden_size % num_heads or (hidden_size // num_heads) % 2:
-        raise ValueError(
-            f"hidden_size: found {hidden_size} with {num_heads} heads, expected a multiple of 2 x num_heads (rotary turns pairs)"
-        )
 
 
 @settings

@@ -19,11 +19,10 @@ from torch.utils.checkpoint import checkpoint
 from protlig_dd.config import settings
 from protlig_dd.errors import ConfigError
 from protlig_dd.models.bits import BitEmbedding, BitHead
-from protlig_dd.models.dit import check_heads
 from protlig_dd.models.lora import LoraSettings
 from protlig_dd.nn.attention import Backend
 from protlig_dd.nn.flops import attention_flops, linear_flops
-from protlig_dd.nn.layers import EncoderBlock, LanguageHead
+from protlig_dd.nn.layers import EncoderBlock, LanguageHead, check_heads
 from protlig_dd.nn.packed import joined, wanted_tokens
 from protlig_dd.nn.rotary import rotation
 from protlig_dd.tokens.tracks import Layout, TrackBatch, TrackSet, TrackTokens

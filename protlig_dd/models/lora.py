@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from protlig_dd.config import settings
 from protlig_dd.errors import require
-from protlig_dd.models.layouts import merge_lora
+from protlig_dd.models.published.layouts import merge_lora
 
 _ADAPTED = r"blocks\.\d+\.(attention\.(qkv|out)|mlp\.(0|2))"
 _WHOLE = re.compile(r"\.lora_[AB]\.|^(embedding|head|bits|bit_head)\.")

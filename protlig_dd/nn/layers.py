@@ -157,3 +157,15 @@ class LanguageHead(nn.Module):
         weight = embedding if self.decoder is None else self.decoder.weight
         assert weight is not None, "a tied head needs the embedding"
         return nn.functional.linear(self.norm(nn.functional.gelu(self.dense(x))), weight, self.bias)
+
+
+def check_heads(hidden_size: int, num_heads: int) -> None:
+    """Refuse a head size that is not an even whole number.
+
+    Raises:
+        ValueError: saying which sizes do not fit.
+    """
+    if hidden_size % num_heads or (hidden_size // num_heads) % 2:
+        raise ValueError(
+            f"hidden_size: found {hidden_size} with {num_heads} heads, expected a multiple of 2 x num_heads (rotary turns pairs)"
+        )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from protlig_dd.sampling.ancestral import Ancestral, Remasking
-from protlig_dd.sampling.causal import CausalDecoding
+from protlig_dd.sampling.ancestral import Ancestral
 from protlig_dd.sampling.dplm import DPLMUnmasking
 from protlig_dd.sampling.euler import Euler
 from protlig_dd.sampling.first_hitting import FirstHitting
 from protlig_dd.sampling.guidance import Guidance
 from protlig_dd.sampling.loop import Sampled, sample
+from protlig_dd.sampling.remasking import Remasking
 from protlig_dd.sampling.tilting import Property, Tilting
 from protlig_dd.sampling.towards import TiltedSamples, sample_tilted
 from protlig_dd.sampling.unmasking import ConfidenceUnmasking
@@ -17,7 +17,6 @@ SamplerSettings = Ancestral | Euler | FirstHitting | ConfidenceUnmasking | Remas
 
 __all__ = [
     "Ancestral",
-    "CausalDecoding",
     "ConfidenceUnmasking",
     "DPLMUnmasking",
     "Euler",

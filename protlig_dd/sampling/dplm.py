@@ -29,6 +29,7 @@ from torch import Tensor
 from protlig_dd.config import settings
 from protlig_dd.rng import Draws
 from protlig_dd.sampling.ancestral import check_steps, require_absorbing
+from protlig_dd.sampling.letters import keep_top_p
 from protlig_dd.sampling.loop import Problem, State, grid, rank_within, write
 
 Candidates = tuple[Int[Tensor, " a"], Float[Tensor, " a"]]
@@ -177,16 +178,6 @@ def _least_sure(owner: Tensor, confidence: Tensor, rate: float, num: int) -> Ten
     at_rank = rank_within(owner, confidence) == keep_masked[owner]
     cutoff = torch.full((num,), -torch.inf, device=confidence.device).index_copy(0, owner[at_rank], confidence[at_rank])
     return confidence < cutoff[owner]
-
-
-def keep_top_p(logits: Float[Tensor, "a k"], top_p: float) -> Float[Tensor, "a k"]:
-    """Return logits with -inf outside the likeliest letters that together reach probability top_p; the rest is left as it is."""
-    if top_p == 1:
-        return logits
-    ordered, index = logits.sort(-1, descending=True)
-    probs = ordered.softmax(-1)
-    dropped = torch.zeros_like(logits, dtype=torch.bool).scatter(-1, index, probs.cumsum(-1) - probs > top_p)
-    return logits.masked_fill(dropped, -torch.inf)
 
 
 def gumbel(draws: Draws) -> Float[Tensor, " a"]:

@@ -17,6 +17,7 @@ from protlig_dd.config import settings
 from protlig_dd.diffusion.denoiser import Denoiser, Diffusion
 from protlig_dd.diffusion.processes import Absorbing
 from protlig_dd.errors import ConfigError, nearest
+from protlig_dd.sampling.letters import restrict
 from protlig_dd.tokens.tracks import TrackBatch, TrackSet
 
 
@@ -149,9 +150,3 @@ class ClassifierFree:
         log_given, log_free = given.log_softmax(-1), free.log_softmax(-1)
         guided = torch.where(given == -torch.inf, given, log_free + self.weight * (log_given - log_free))
         return guided.log_softmax(-1) + mass
-
-
-def restrict(logits: Float[Tensor, "a k"], emittable: Bool[Tensor, " k"]) -> Float[Tensor, "a k"]:
-    """Logits in at least float32, with -inf at ids that may not be emitted."""
-    wide = logits if logits.dtype == torch.float64 else logits.float()
-    return wide.masked_fill(~emittable.to(wide.device), -torch.inf)

@@ -29,7 +29,7 @@ from protlig_dd.diffusion.denoiser import Denoiser, Diffusion
 from protlig_dd.diffusion.processes import Absorbing
 from protlig_dd.errors import ConfigError
 from protlig_dd.rng import Draws
-from protlig_dd.sampling.guidance import restrict
+from protlig_dd.sampling.letters import restrict
 from protlig_dd.tokens.tracks import Track, TrackBatch, TrackSet
 
 

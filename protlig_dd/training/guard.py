@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from protlig_dd.errors import ProtligError
-from protlig_dd.training.settings import Loader, Objective
+from protlig_dd.objective import Loader, Objective
 from protlig_dd.training.strategies import Single
 
 log = logging.getLogger(__name__)

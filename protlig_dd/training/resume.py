@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from protlig_dd.checkpoints import checkpoint as checkpoints
+from protlig_dd.checkpoints.checkpoint import Checkpoint
+from protlig_dd.checkpoints.matching import require_fingerprints
 from protlig_dd.errors import ConfigError, ProtligError
-from protlig_dd.training import checkpoint as checkpoints
-from protlig_dd.training.checkpoint import Checkpoint
-from protlig_dd.training.matching import require_fingerprints
 from protlig_dd.training.optim import EMA
 from protlig_dd.training.strategies import Single
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Literal, Protocol, runtime_checkable
-
-from torch import Tensor, nn
+from typing import Any, Literal
 
 from protlig_dd.config import settings
 from protlig_dd.device import PrecisionName
@@ -79,53 +76,4 @@ class TrainSettings:
             )
 
 
-@runtime_checkable
-class LossTerms(Protocol):
-    """A loss as a sum over tokens in float32, with gradient, and detached sums with their counts by name."""
-
-    @property
-    def total(self) -> Tensor:
-        """The sum to be minimised, with gradient."""
-
-    @property
-    def sums(self) -> Mapping[str, Tensor]:
-        """Detached sums, for the log."""
-
-    @property
-    def counts(self) -> Mapping[str, float | int]:
-        """What each of `sums` is a sum over."""
-
-
-@runtime_checkable
-class Prepared(Protocol):
-    """A batch after everything that needs no network; may have `describe() -> str` for messages."""
-
-    @property
-    def num_tokens(self) -> int:
-        """The tokens of the loss, known on the host: the denominator."""
-
-
-@runtime_checkable
-class Objective(Protocol):
-    """The loss of a model on a batch."""
-
-    def prepare(self, batch: Any, step: int) -> Any:
-        """Return a `Prepared`: everything before the network, on the model's device. A pure function of batch and step (from 0)."""
-
-    def loss(self, model: Any, prepared: Any) -> LossTerms:
-        """Return the loss of a prepared batch, with one or more calls of the model."""
-
-
-@runtime_checkable
-class Loader(Protocol):
-    """Batches as a pure function of the step."""
-
-    def micro_batches(self, step: int) -> list[Any]:
-        """Return this process's micro-batches of a step (from 0); each has `num_tokens`."""
-
-    def prefetch(self, first_step: int, last_step: int) -> Iterator[list[Any]]:
-        """Iterate over the micro-batches of steps first_step .. last_step - 1."""
-
-
-Validate = Callable[[nn.Module], Mapping[str, float | int]]
-"""Returns metrics of a model by name. All processes call it; rank 0's answer counts."""
+Resume = Literal["auto", "never", "last-good"]

@@ -17,8 +17,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from protlig_dd.checkpoints.matching import require_names, require_same_shapes
 from protlig_dd.device import DeviceChoice
-from protlig_dd.training.matching import require_names, require_same_shapes
 from protlig_dd.training.optim import EMA
 
 MakeOptimizer = Callable[[nn.Module], torch.optim.Optimizer]

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from protlig_dd.device import reset_peak_memory, seed_library_draws
 from protlig_dd.errors import ConfigError
+from protlig_dd.objective import Loader, Objective, Validate
 from protlig_dd.rng import key
 from protlig_dd.training.guard import FiniteGuard, StopRequest, Watchdog, catch_signals, describe_batch
 from protlig_dd.training.metrics import FlopsPerToken, Meter
@@ -28,7 +29,7 @@ from protlig_dd.training.optim import EMA, lr_at, make_optimizer
 from protlig_dd.training.out_of_memory import explained
 from protlig_dd.training.progress import Progress
 from protlig_dd.training.resume import RunState, restore, store
-from protlig_dd.training.settings import Loader, Objective, TrainSettings, Validate
+from protlig_dd.training.settings import TrainSettings
 from protlig_dd.training.strategies import Single
 from protlig_dd.training.tracking import Tracking, start_tracking
 

@@ -14,9 +14,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from protlig_dd.checkpoints.matching import require_names, require_same_shapes
 from protlig_dd.device import DeviceChoice
 from protlig_dd.errors import ConfigError, require
-from protlig_dd.training.matching import require_names, require_same_shapes
 from protlig_dd.training.sharded import largest_block, place, places_of, require_same_outline, send_from_rank0
 from protlig_dd.training.strategies import FIELDS, Ddp, MakeOptimizer, Processes, State
 

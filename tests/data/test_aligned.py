@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from protlig_dd.data.encode import Encoder, encode_records
-from protlig_dd.data.records import Record
+from protlig_dd.data.readers.records import Record
 from protlig_dd.errors import FormatError
 from protlig_dd.tokens.settings import ProteinTrack, StructureTrack
 

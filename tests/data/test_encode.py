@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protlig_dd.data.encode import Encoder, encode_records, encode_text, letter_ids
-from protlig_dd.data.records import Record
+from protlig_dd.data.readers.records import Record
 from protlig_dd.errors import FormatError
 from protlig_dd.tokens.settings import LigandTrack, ProteinTrack
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from protlig_dd.data.encode import Encoder, encode_records
 from protlig_dd.data.leakage import _some, measure_leakage
-from protlig_dd.data.records import Record
+from protlig_dd.data.readers.records import Record
 from protlig_dd.data.similarity import KmerIndex, align_identity, cluster_proteins
 from protlig_dd.data.splits import (
     ClusterSplit,

@@ -13,10 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from protlig_dd import cli
+from protlig_dd.cli import entry as cli
 from protlig_dd.data import subsets
 from protlig_dd.data.bundle import load
-from protlig_dd.data.sequences import read_fasta
+from protlig_dd.data.readers.sequences import read_fasta
 from protlig_dd.data.settings import SequenceData
 from protlig_dd.data.subsets import SubsetPlan, prepare_subsets
 from protlig_dd.errors import ConfigError, FormatError

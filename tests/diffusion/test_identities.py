@@ -20,7 +20,7 @@ from protlig_dd.diffusion.parameterizations import Parameterization
 from protlig_dd.diffusion.processes import Absorbing
 from protlig_dd.diffusion.schedules import Cosine, Geometric, Linear, LogLinear, NoiseSchedule, Scaled
 from protlig_dd.diffusion.times import TaskMixture, UniformTimes
-from tests.enumerable import AXES, LENGTHS, NAMES, ExactDenoiser, World, draw_weights
+from tests.support.enumerable import AXES, LENGTHS, NAMES, ExactDenoiser, World, draw_weights
 
 WORLD = World.load()
 SCHEDULES = [LogLinear(), Linear(), Geometric(), Cosine(), Scaled(base=Geometric(), factor=0.7)]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from protlig_dd.diffusion.parameterizations import Parameterization, Score, Subs
 from protlig_dd.rng import Draws
-from tests.enumerable import AXES, LENGTHS, NAMES, ExactDenoiser, World
+from tests.support.enumerable import AXES, LENGTHS, NAMES, ExactDenoiser, World
 
 WORLD = World.load()
 MASKED = ["subs", "score", "score_unscaled"]

@@ -4,56 +4,23 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from protlig_dd.diffusion.denoiser import Diffusion
-from protlig_dd.diffusion.schedules import LogLinear
 from protlig_dd.errors import ConfigError
 from protlig_dd.evaluation.any_order import pseudo_log_likelihood, stratified_bound
 from protlig_dd.evaluation.chain_rule import chain_rule_nll
 from protlig_dd.evaluation.likelihood import bound
 from protlig_dd.evaluation.questions import ask, places, take
 from protlig_dd.tokens.tracks import TrackBatch
-from tests.enumerable import AXES, ExactDenoiser, World
+from tests.support.enumerable import AXES, ExactDenoiser
+from tests.support.tempered import SCHEDULE, WORLD, model, tempered_log_prob
 
-WORLD = World.load()
-SCHEDULE = LogLinear(eps=1e-6)
 CHOSEN = [0, 77, 200, 431]
-
-
-class Tempered:
-    """The exact denoiser with its logits halved: its answers are no conditionals of one law, so no two views of it agree by chance."""
-
-    def __init__(self, exact: ExactDenoiser) -> None:
-        self.exact = exact
-        self.sizes: list[int] = []
-
-    def __call__(
-        self, batch: TrackBatch, sigma: Mapping[str, Tensor], *, at: Mapping[str, Tensor] | None = None
-    ) -> dict[str, Tensor]:
-        self.sizes.append(batch.num_tokens)
-        return {name: logits / 2 for name, logits in self.exact(batch, sigma, at=at).items()}
-
-
-def model(kind: str = "subs") -> tuple[Tempered, Diffusion]:
-    parameterizations = WORLD.parameterizations(kind)
-    return Tempered(ExactDenoiser(WORLD, parameterizations)), Diffusion(
-        parameterizations=parameterizations, schedule=SCHEDULE
-    )
-
-
-def tempered_log_prob(state: list[int], axis: int, hidden: tuple[int, ...]) -> float:
-    """log of p(letter | what is not hidden)^(1/2), normalised, by summing the joint."""
-    law = WORLD.joint[tuple(slice(None) if i in hidden else state[i] for i in range(len(AXES)))]
-    others = tuple(i for i, place in enumerate(hidden) if place != axis)
-    letters = law.sum(others) if others else law
-    return float((letters.log() / 2).log_softmax(0)[state[axis]])
 
 
 def enumerated_bound(state: list[int]) -> float:

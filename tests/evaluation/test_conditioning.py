@@ -17,7 +17,7 @@ from protlig_dd.diffusion.schedules import LogLinear
 from protlig_dd.evaluation.conditioning import condition_dependence, shuffle_across
 from protlig_dd.models.dual_track import DualTrack, DualTrackSettings
 from protlig_dd.tokens.tracks import TrackBatch
-from tests.enumerable import NAMES, ExactDenoiser, World
+from tests.support.enumerable import NAMES, ExactDenoiser, World
 
 WORLD = World.load()
 

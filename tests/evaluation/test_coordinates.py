@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from protlig_dd.evaluation.coordinates import coordinate_figures, coordinate_scores, good_steps, handedness
-from protlig_dd.geometry.tm_score import tm_score
+from protlig_dd.structures.tm_score import tm_score
 
 
 def walk(length: int, seed: int) -> np.ndarray:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from protlig_dd.data.mutants import Mutants, Mutation, mutants_of
+from protlig_dd.data.readers.mutants import Mutants, Mutation, mutants_of
 from protlig_dd.diffusion.denoiser import Diffusion
 from protlig_dd.diffusion.parameterizations import Subs
 from protlig_dd.diffusion.processes import Absorbing
@@ -22,8 +22,8 @@ from protlig_dd.evaluation.fitness import Scorer, agreement, ranks, spearman
 from protlig_dd.evaluation.likelihood import bound
 from protlig_dd.tokens.settings import ProteinTrack
 from protlig_dd.tokens.tracks import TrackBatch
-from tests.enumerable import World
-from tests.evaluation.test_any_order import model, tempered_log_prob
+from tests.support.enumerable import World
+from tests.support.tempered import model, tempered_log_prob
 
 WORLD = World.load()
 LETTERS = "pqr"

@@ -19,7 +19,7 @@ from protlig_dd.errors import ConfigError
 from protlig_dd.evaluation.chain_rule import chain_rule_nll
 from protlig_dd.evaluation.likelihood import ExampleBounds, Unigrams, bound, summarise, table_batches
 from protlig_dd.tokens.tracks import TrackBatch
-from tests.enumerable import ExactDenoiser, World
+from tests.support.enumerable import ExactDenoiser, World
 
 WORLD = World.load()
 SCHEDULE = LogLinear(eps=1e-6)

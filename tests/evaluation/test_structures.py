@@ -8,9 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from protlig_dd.data.motifs import read_motif
 from protlig_dd.errors import CheckpointError, DownloadError
-from protlig_dd.evaluation.folding import esmfold, find_fold
+from protlig_dd.evaluation.esmfold import esmfold, find_fold
 from protlig_dd.evaluation.structures import (
     cluster,
     consistency_scores,
@@ -24,8 +23,9 @@ from protlig_dd.evaluation.structures import (
     self_consistency,
     structure_section,
 )
-from protlig_dd.geometry.structure_io import Chain, Structure
-from tests.geometry.chains import helix, moved, strand, walk
+from protlig_dd.structures.scaffolds import read_motif
+from protlig_dd.structures.structure_io import Chain, Structure
+from tests.support.chains import helix, moved, strand, walk
 
 LETTERS = "ACDEFGHIKLMNPQRSTVWY"
 

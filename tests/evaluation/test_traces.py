@@ -10,29 +10,11 @@ import numpy as np
 import pytest
 
 from protlig_dd.errors import FormatError
-from protlig_dd.evaluation.report import render
-from protlig_dd.evaluation.traces import (
-    Trace,
-    best_median_worst,
-    read_traces,
-    trace_pdb,
-    trace_svg,
-    traces_html,
-    write_traces,
-)
-from protlig_dd.geometry.structure_io import read_structure
-
-
-def helix(length: int) -> np.ndarray:
-    t = np.arange(length)
-    return np.stack([2.3 * np.cos(1.745 * t), 2.3 * np.sin(1.745 * t), 1.5 * t], axis=1)
-
-
-def traces() -> list[Trace]:
-    draws = np.random.default_rng(0)
-    true = helix(20)
-    noisy = [true + scale * draws.normal(size=true.shape) for scale in (3.0, 0.1, 1.0)]
-    return [Trace(name=f"c<{i}>", predicted=points, true=true) for i, points in enumerate(noisy)]
+from protlig_dd.evaluation.traces import Trace, best_median_worst, read_traces, trace_pdb, write_traces
+from protlig_dd.report.page import render
+from protlig_dd.report.traces import trace_svg, traces_html
+from protlig_dd.structures.structure_io import read_structure
+from tests.support.traces import helix, traces
 
 
 def test_best_median_and_worst_are_by_rmsd() -> None:

@@ -15,7 +15,7 @@ from protlig_dd.diffusion.parameterizations import Score
 from protlig_dd.diffusion.processes import Absorbing
 from protlig_dd.errors import CheckpointError, ConfigError
 from protlig_dd.models.dit import DiT, DiTSettings
-from protlig_dd.models.sedd_layout import from_sedd_names, read_sedd
+from protlig_dd.models.published.sedd_layout import from_sedd_names, read_sedd
 from protlig_dd.nn.flops import linear_flops
 from protlig_dd.tokens.settings import LigandTrack, ProteinTrack
 from protlig_dd.tokens.tracks import TrackBatch, pack

@@ -22,7 +22,7 @@ from protlig_dd.diffusion.times import TaskMixture, UniformTimes
 from protlig_dd.diffusion.variants import MaskedLanguage, Variant, corrupt, mix_up
 from protlig_dd.models.bits import BitHead
 from protlig_dd.models.encoder import Encoder
-from protlig_dd.models.pretrained import read_pretrained
+from protlig_dd.models.published.pretrained import read_pretrained
 from protlig_dd.rng import Draws
 from protlig_dd.tokens.settings import ProteinTrack, StructureTrack
 from protlig_dd.tokens.tracks import Layout, Track, TrackBatch, TrackTokens, pack

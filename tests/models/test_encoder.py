@@ -12,34 +12,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from protlig_dd.errors import ConfigError
 from protlig_dd.models.encoder import Encoder, EncoderSettings
-from protlig_dd.models.layouts import to_published
-from protlig_dd.models.pretrained import read_pretrained
-from protlig_dd.nn.attention import Backend
-from protlig_dd.tokens.settings import LigandTrack, ProteinTrack, StructureTrack
-from protlig_dd.tokens.tracks import Layout, TrackBatch, TrackSet, TrackTokens
-
-TRACKS = {"protein": ProteinTrack().build("protein")}
-PAIRED = {
-    "structure": StructureTrack(alphabet="3di").build("structure"),
-    "protein": ProteinTrack(beside="3di").build("protein"),
-}
-SMALL = EncoderSettings(hidden_size=16, num_heads=2, num_blocks=2)
-
-
-def as_track(rows: list[list[int]]) -> TrackTokens:
-    tokens = torch.tensor([i for row in rows for i in row], dtype=torch.int64)
-    return TrackTokens(tokens=tokens, maskable=tokens > 3, layout=Layout(tuple(map(len, rows))))
-
-
-def batch_of(apart: tuple[bool, ...] | None = None, **tracks: list[list[int]]) -> TrackBatch:
-    num = len(next(iter(tracks.values())))
-    return TrackBatch(
-        tracks={name: as_track(rows) for name, rows in tracks.items()},
-        example_ids=torch.arange(num),
-        slots=torch.arange(num),
-        global_size=num,
-        apart=apart,
-    )
+from protlig_dd.models.published.layouts import to_published
+from protlig_dd.models.published.pretrained import read_pretrained
+from protlig_dd.tokens.settings import LigandTrack
+from protlig_dd.tokens.tracks import TrackSet
+from tests.support.encoders import PAIRED, PROTEINS, SMALL, TRACKS, batch_of, random_model
 
 
 def unpadded(ids: np.ndarray) -> list[list[int]]:
@@ -181,16 +158,6 @@ def test_the_published_sizes(settings: EncoderSettings, expected: int) -> None:
     assert sum(p.numel() for p in model.parameters()) == expected - contact_head
 
 
-def random_model(tracks: TrackSet, backend: Backend = "bucketed", **changes: object) -> Encoder:
-    torch.manual_seed(0)
-    settings = EncoderSettings(**{"hidden_size": 16, "num_heads": 2, "num_blocks": 2, **changes})  # type: ignore[arg-type]
-    model = settings.build(tracks, backend)
-    for parameter in model.parameters():
-        parameter.data += 0.1 * torch.randn_like(parameter)
-    return model.eval()
-
-
-PROTEINS = [[0, 5, 6, 32, 7, 2], [0, 32, 32, 2], [0, 9, 10, 11, 12, 13, 2]]
 CODES = [[33, 36, 40, 56, 37, 34], [33, 56, 56, 34], [33, 41, 42, 43, 44, 56, 34]]
 
 

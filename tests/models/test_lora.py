@@ -8,14 +8,15 @@ import pytest
 import torch
 
 from protlig_dd.errors import CheckpointError, MissingDependencyError
-from protlig_dd.experiment import load_experiment
-from protlig_dd.exporting import export_run
-from protlig_dd.launch import train
 from protlig_dd.models.encoder import Encoder, EncoderSettings
 from protlig_dd.models.lora import LoraSettings
 from protlig_dd.models.transfer import initialise_from
-from protlig_dd.run import Run, open_run
-from tests.models.test_encoder import PROTEINS, TRACKS, batch_of, random_model
+from protlig_dd.runs.experiment import load_experiment
+from protlig_dd.runs.export import export_run
+from protlig_dd.runs.open import open_run
+from protlig_dd.runs.run import Run
+from protlig_dd.runs.train import train
+from tests.support.encoders import PROTEINS, TRACKS, batch_of, random_model
 
 pytest.importorskip("peft", reason="adapters come with protlig_dd[hf]")
 ADAPTERS = LoraSettings(rank=2, dropout=0.0)

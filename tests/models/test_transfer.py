@@ -13,7 +13,7 @@ from protlig_dd.models.encoder import Encoder, EncoderSettings
 from protlig_dd.models.transfer import freeze_parameters, initialise_from
 from protlig_dd.tokens.settings import ProteinTrack
 from protlig_dd.tokens.tracks import TrackSet
-from tests.models.test_encoder import PAIRED, PROTEINS, SMALL, TRACKS, batch_of, random_model
+from tests.support.encoders import PAIRED, PROTEINS, SMALL, TRACKS, batch_of, random_model
 
 
 def fresh(tracks: TrackSet, **changes: Any) -> Encoder:

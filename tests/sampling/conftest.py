@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.enumerable import World
+from tests.support.enumerable import World
 
 
 @pytest.fixture(scope="session")

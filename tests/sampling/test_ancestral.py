@@ -8,9 +8,9 @@ import torch
 from protlig_dd.diffusion.schedules import Cosine, LogLinear
 from protlig_dd.sampling import Ancestral, Euler, Remasking
 from protlig_dd.sampling.loop import State, grid, sample
-from tests.enumerable import ExactDenoiser, World
-from tests.sampling.laws import SCENES, Propagation, draw, exact_law, misfit, total_variation
-from tests.sampling.networks import diffusion_of
+from tests.support.enumerable import ExactDenoiser, World
+from tests.support.laws import SCENES, Propagation, draw, exact_law, misfit, total_variation
+from tests.support.networks import diffusion_of
 
 NUM = 5000
 

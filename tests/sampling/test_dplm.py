@@ -16,7 +16,7 @@ from protlig_dd.diffusion.parameterizations import Subs
 from protlig_dd.diffusion.processes import Absorbing
 from protlig_dd.diffusion.schedules import LogLinear
 from protlig_dd.models.encoder import Encoder
-from protlig_dd.models.pretrained import read_pretrained
+from protlig_dd.models.published.pretrained import read_pretrained
 from protlig_dd.sampling import DPLMUnmasking, dplm, sample
 from protlig_dd.sampling.loop import State
 from protlig_dd.tokens.settings import ProteinTrack

@@ -7,9 +7,9 @@ import torch
 from protlig_dd.diffusion.schedules import Cosine, Geometric
 from protlig_dd.sampling import FirstHitting, sample
 from protlig_dd.sampling.loop import State
-from tests.enumerable import ExactDenoiser, World
-from tests.sampling.laws import SCENES
-from tests.sampling.networks import Counting, diffusion_of
+from tests.support.enumerable import ExactDenoiser, World
+from tests.support.laws import SCENES
+from tests.support.networks import Counting, diffusion_of
 
 NUM = 8000
 

@@ -8,9 +8,9 @@ import torch
 from protlig_dd.errors import ConfigError
 from protlig_dd.sampling import Ancestral, ConfidenceUnmasking, FirstHitting, Guidance, sample
 from protlig_dd.sampling.loop import State
-from tests.enumerable import ExactDenoiser, World
-from tests.sampling.laws import SCENES, misfit, total_variation
-from tests.sampling.networks import diffusion_of, odd_batch, small_network
+from tests.support.enumerable import ExactDenoiser, World
+from tests.support.laws import SCENES, misfit, total_variation
+from tests.support.networks import diffusion_of, odd_batch, small_network
 
 NUM = 3000
 GIVEN = SCENES["a given b"]

@@ -17,8 +17,8 @@ from protlig_dd.sampling import (
     Remasking,
     SamplerSettings,
 )
-from tests.enumerable import World
-from tests.sampling.laws import ABSORBING, KINDS, SCENES, draw, exact_law, misfit, total_variation
+from tests.support.enumerable import World
+from tests.support.laws import ABSORBING, KINDS, SCENES, draw, exact_law, misfit, total_variation
 
 EXACT = tuple(sampler for sampler in typing.get_args(SamplerSettings) if sampler.exact)
 STEPWISE = tuple(sampler for sampler in EXACT if sampler is not FirstHitting)

@@ -10,8 +10,8 @@ from protlig_dd.diffusion.schedules import Cosine, Geometric, LogLinear
 from protlig_dd.errors import ConfigError
 from protlig_dd.sampling import Ancestral, Euler, FirstHitting, SamplerSettings, sample
 from protlig_dd.sampling.loop import State, rank_within
-from tests.enumerable import World
-from tests.sampling.networks import SAMPLERS, Counting, choose, diffusion_of, odd_batch, pairs, small_network
+from tests.support.enumerable import World
+from tests.support.networks import SAMPLERS, Counting, choose, diffusion_of, odd_batch, pairs, small_network
 
 
 @pytest.fixture(scope="module")

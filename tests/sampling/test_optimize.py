@@ -12,8 +12,8 @@ from protlig_dd.errors import ConfigError
 from protlig_dd.sampling import Ancestral, FirstHitting
 from protlig_dd.sampling.optimize import OptimizeResult, optimize
 from protlig_dd.tokens.tracks import TrackBatch, TrackTokens, pack
-from tests.enumerable import World
-from tests.sampling.networks import diffusion_of, small_network
+from tests.support.enumerable import World
+from tests.support.networks import diffusion_of, small_network
 
 
 def count_q(texts: list[str]) -> np.ndarray:

@@ -19,9 +19,9 @@ from protlig_dd.sampling.loop import Stepper
 from protlig_dd.sampling.smc import effective_size, systematic
 from protlig_dd.sampling.tilting import Property, Tilted, Tilting, guided
 from protlig_dd.sampling.towards import TiltedSamples, best_of_law, sample_tilted
-from tests.enumerable import AXES, ExactDenoiser, World
-from tests.sampling.laws import EVERYWHERE, SCENES, Propagation, Scene, exact_law, misfit, total_variation
-from tests.sampling.networks import Counting, choose, diffusion_of, odd_batch, small_network
+from tests.support.enumerable import AXES, ExactDenoiser, World
+from tests.support.laws import EVERYWHERE, SCENES, Propagation, Scene, exact_law, misfit, total_variation
+from tests.support.networks import Counting, choose, diffusion_of, odd_batch, small_network
 
 JOINT = SCENES["joint"]
 VALUES = {"p": -0.5, "q": 1.0, "r": 0.0}

@@ -8,9 +8,9 @@ import torch
 from protlig_dd.diffusion.schedules import Cosine
 from protlig_dd.sampling import ConfidenceUnmasking, sample
 from protlig_dd.sampling.loop import State
-from tests.enumerable import ExactDenoiser, World
-from tests.sampling.laws import SCENES
-from tests.sampling.networks import diffusion_of, odd_batch, small_network
+from tests.support.enumerable import ExactDenoiser, World
+from tests.support.laws import SCENES
+from tests.support.networks import diffusion_of, odd_batch, small_network
 
 
 @pytest.mark.parametrize("t_start", [1.0, 0.6])

@@ -8,7 +8,7 @@ import pytest
 from protlig_dd.scaling.curves import fit_curve, fit_curves, frontier, iso_flops
 from protlig_dd.scaling.fits import fit_law
 from protlig_dd.scaling.predictions import best_split, hold_out, optimum
-from tests.scaling.known import LAW, grid_runs, runs_of
+from tests.support.known import LAW, grid_runs, runs_of
 
 
 def iso_runs(noise: float = 0.0, computes: int = 3):

@@ -7,7 +7,7 @@ import pytest
 
 from protlig_dd.scaling.fits import PARAMETERS, Law, fit_law
 from protlig_dd.scaling.sums import fit_sum, squared_error
-from tests.scaling.known import LAW, grid_runs, runs_of
+from tests.support.known import LAW, grid_runs, runs_of
 
 
 def test_exact_losses_give_the_law_back() -> None:

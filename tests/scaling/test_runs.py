@@ -10,7 +10,7 @@ import pytest
 from protlig_dd.errors import ConfigError, FormatError
 from protlig_dd.scaling.analysis import analyse, write_runs
 from protlig_dd.scaling.runs import orient, read_csv
-from tests.scaling.known import LAW, grid_runs, runs_of
+from tests.support.known import LAW, grid_runs, runs_of
 
 
 def write(path: Path, text: str) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -13,12 +12,13 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from protlig_dd.checkpoints import checkpoint as checkpoints
 from protlig_dd.device import DeviceChoice
 from protlig_dd.errors import ConfigError, DeviceError
-from protlig_dd.training import checkpoint as checkpoints
 from protlig_dd.training.distributed import launched, start
 from protlig_dd.training.sharded import blocks_of
-from tests.training.toy import (
+from tests.support.processes import free_port, require_deepspeed
+from tests.support.toy import (
     CPU,
     ToyModel,
     quick_settings,
@@ -48,17 +48,6 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("alone")
     run_toy(folder, quick_settings(**CHANGES, accumulation=4), validate=validate_toy)
     return folder
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def require_deepspeed(strategy: str) -> None:
-    if strategy == "zero3":
-        pytest.importorskip("deepspeed", reason="deepspeed is not installed: pip install 'protlig_dd[deepspeed]'")
 
 
 def assert_same_run(folder: Path, alone: Path) -> None:
@@ -109,7 +98,7 @@ def test_two_processes_go_on_from_one(tmp_path: Path, alone: Path, strategy: str
 def test_torchrun_starts_a_run(tmp_path: Path, alone: Path, root: Path) -> None:
     script = tmp_path / "train.py"
     script.write_text(
-        "import pathlib, sys\nfrom tests.training.toy import quick_settings, run_toy, validate_toy\n"
+        "import pathlib, sys\nfrom tests.support.toy import quick_settings, run_toy, validate_toy\n"
         f"changes = { ({**CHANGES, 'accumulation': 2})!r}\n"
         "run_toy(pathlib.Path(sys.argv[1]), quick_settings(**changes), validate=validate_toy)\n"
     )

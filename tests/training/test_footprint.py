@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from protlig_dd.cli import main
+from protlig_dd.cli.entry import main
 from protlig_dd.errors import ConfigError
 from protlig_dd.training.footprint import _MEMORY_GB, MFU, States, describe_footprint, parse_devices
 

@@ -14,7 +14,7 @@ from protlig_dd.errors import DeviceError
 from protlig_dd.training.guard import Watchdog, catch_signals
 from protlig_dd.training.out_of_memory import smallest_accumulation
 from protlig_dd.training.strategies import Single
-from tests.training.toy import CPU
+from tests.support.toy import CPU
 
 
 def heartbeat(folder: Path, rank: int, step: int, phase: str, age: float = 0.0) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from protlig_dd.training.checkpoint import list_checkpoints, step_of
-from tests.training.toy import killed_child, quick_settings, read_metrics, run_toy, start_process, train_child
+from protlig_dd.checkpoints.checkpoint import list_checkpoints, step_of
+from tests.support.toy import killed_child, quick_settings, read_metrics, run_toy, start_process, train_child
 
 STEPS, DROPOUT = 24, 0.1
 CHANGES: dict[str, Any] = {"steps": STEPS, "checkpoint_every": 5, "log_every": 1}

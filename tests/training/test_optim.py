@@ -12,7 +12,7 @@ from torch import nn
 from protlig_dd import config
 from protlig_dd.errors import ConfigError
 from protlig_dd.training.optim import EMA, OptimSettings, decay_groups, lr_at, make_optimizer
-from tests.training.toy import ToyModel
+from tests.support.toy import ToyModel
 
 
 @pytest.mark.data

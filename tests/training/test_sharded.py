@@ -13,7 +13,8 @@ from torch import nn
 
 from protlig_dd.training.optim import make_optimizer
 from protlig_dd.training.sharded import place, places_of
-from tests.training.sharded_child import (
+from tests.support.processes import free_port, require_deepspeed
+from tests.support.sharded_child import (
     NUM_BLOCKS,
     REFUSED,
     ROWS,
@@ -26,8 +27,7 @@ from tests.training.sharded_child import (
     step_child,
     wrap_child,
 )
-from tests.training.test_distributed import free_port, require_deepspeed
-from tests.training.toy import start_processes
+from tests.support.toy import start_processes
 
 STRATEGIES = ["fsdp", pytest.param("zero3", marks=pytest.mark.slow)]
 BLOCK = 2 * (4 * WIDTH * (WIDTH + 1)) + 4 * (4 * WIDTH + 1) * WIDTH

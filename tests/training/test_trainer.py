@@ -17,15 +17,15 @@ import torch
 from torch import nn
 
 from protlig_dd import config
+from protlig_dd.checkpoints import checkpoint as checkpoints
 from protlig_dd.device import DeviceChoice
 from protlig_dd.errors import CheckpointError, ConfigError, DeviceError
-from protlig_dd.training import checkpoint as checkpoints
 from protlig_dd.training.guard import FiniteGuard, NonFiniteLossError
 from protlig_dd.training.optim import OptimSettings, lr_at, make_optimizer
 from protlig_dd.training.settings import TrainSettings
 from protlig_dd.training.strategies import Single
 from protlig_dd.training.trainer import every, fit
-from tests.training.toy import (
+from tests.support.toy import (
     CPU,
     Poisoned,
     ToyLoader,

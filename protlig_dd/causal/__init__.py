@@ -1,0 +1,1 @@
+"""Causal language models: one token after another, a structure behind its protein."""

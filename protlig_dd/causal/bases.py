@@ -1,0 +1,223 @@
+"""Pretrained language models as a start: their weights, and a tokenizer that writes each residue and structure token as one id.
+
+Amino acids and 3Di letters are tokens that such a model has; the marks `<AA>`, `<SEP>`, `<3Di>` and numbered codes become new ones.
+The tokenizer is asked once, for all symbols, and must answer with one id each; training itself goes by table.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from protlig_dd.causal.sequences import (
+    RESIDUES,
+    CausalVocabulary,
+    minimal_symbols,
+    new_symbols,
+    structure_mark,
+    structure_symbols,
+    vocabulary_of,
+)
+from protlig_dd.checkpoints.hub import fetch_repository
+from protlig_dd.errors import CheckpointError, ConfigError, require
+from protlig_dd.rng import generator
+from protlig_dd.tokens.tracks import Track
+
+_TOKENIZER_FILES = ("tokenizer*", "special_tokens_map.json", "config.json", "vocab*", "merges.txt")
+_WEIGHT_FILES = ("*.json", "*.safetensors")
+
+
+def base_vocabulary(base: str, protein: Track, structure: Track) -> CausalVocabulary:
+    """Return the ids that a base's tokenizer, with the new tokens added, gives to our symbols.
+
+    Raises:
+        ConfigError: if it cuts one of them into several tokens, or has no end token.
+        CheckpointError: if there is no such base.
+    """
+    known, tokenizer = extended_tokenizer(base, new_symbols(structure))
+    marks = ("<AA>", "<SEP>", structure_mark(structure))
+    codes = structure_symbols(structure)
+    symbols = (marks[0], *RESIDUES, *marks[1:], *codes)
+    found = tokenizer(" ".join(symbols))["input_ids"]
+    first = found.index(tokenizer.convert_tokens_to_ids("<AA>"))
+    begin, ids = tuple(found[:first]), found[first:]
+    if ids[-1] == tokenizer.eos_token_id:
+        ids = ids[:-1]
+    if len(ids) != len(symbols) or tokenizer.unk_token_id in ids:
+        raise ConfigError(f"model.base: {_cut_symbol(base, tokenizer, symbols)}")
+    return vocabulary_of(
+        protein,
+        structure,
+        dict(zip(symbols, ids, strict=True)),
+        num_rows=len(tokenizer),
+        num_new=len(tokenizer) - known,
+        end=tokenizer.eos_token_id,
+        pad=tokenizer.pad_token_id,
+        begin=begin,
+    )
+
+
+def _cut_symbol(base: str, tokenizer: Any, symbols: tuple[str, ...]) -> str:
+    """Say which symbol a tokenizer cuts, or does not know."""
+    advice = "expected one token for each residue and structure token; use another base, or none (model.base: '')"
+    for symbol in symbols:
+        found = tokenizer(f"<AA> {symbol} <AA>", add_special_tokens=False)["input_ids"][1:-1]
+        pieces = tokenizer.convert_ids_to_tokens(found)
+        if len(pieces) != 1 or found[0] == tokenizer.unk_token_id:
+            return f"the tokenizer of '{base}' writes '{symbol}' as {pieces}, {advice}"
+    return f"the tokenizer of '{base}' joins residues or structure tokens, {advice}"
+
+
+def extended_tokenizer(base: str, symbols: tuple[str, ...]) -> tuple[int, Any]:
+    """Return how many tokens a base's tokenizer knows, and the tokenizer with further symbols, each of them one token.
+
+    Raises:
+        ConfigError: without an end token.
+    """
+    transformers = require("transformers", f"reading '{base}'", extra="hf")
+    folder = _folder_of(base, _TOKENIZER_FILES)
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise CheckpointError(
+            f"'{base}': its tokenizer cannot be read ({' '.join(str(error).split())[:160]})"
+        ) from error
+    if tokenizer.eos_token_id is None:
+        raise ConfigError(f"model.base: the tokenizer of '{base}' has no end token, expected one: it ends a structure")
+    known = len(tokenizer)
+    tokens = require("tokenizers", f"reading '{base}'", extra="hf")
+    # lstrip: the space in front belongs to the token, or byte-level tokenizers would write it as a token of its own
+    tokenizer.add_tokens(
+        [tokens.AddedToken(s, lstrip=True, normalized=False, special=True) for s in symbols], special_tokens=True
+    )
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return known, tokenizer
+
+
+def minimal_tokenizer(structure: Track) -> Any:
+    """Return a stock tokenizer of the minimal vocabulary: symbols stand between spaces, so `<K599>` is one token, not three unknown ones."""
+    transformers = require("transformers", "writing a tokenizer", extra="hf")
+    library = require("tokenizers", "writing a tokenizer", extra="hf")
+    symbols = minimal_symbols(structure)
+    model = library.models.WordLevel({symbol: i for i, symbol in enumerate(symbols)}, unk_token="<UNK>")
+    tokenizer = library.Tokenizer(model)
+    tokenizer.pre_tokenizer = library.pre_tokenizers.WhitespaceSplit()
+    marks = ["<AA>", "<SEP>", structure_mark(structure)]
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<PAD>",
+        eos_token="<EOS>",
+        bos_token="<BOS>",
+        unk_token="<UNK>",
+        additional_special_tokens=marks,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def load_base(base: str, shape: Mapping[str, int], *, dtype: str, attention: str) -> Any:
+    """Return a base's LlamaForCausalLM.
+
+    Args:
+        base: a Hub id or a folder.
+        shape: what its config.json must say.
+        dtype: "bf16", "fp32", or "4bit" for NF4 with double quantisation.
+        attention: the name of the attention.
+
+    Raises:
+        ConfigError: if it has another shape.
+        CheckpointError: if there is no such base, or it is no Llama.
+        MissingDependencyError: for 4bit without bitsandbytes.
+    """
+    transformers = require("transformers", f"reading '{base}'", extra="hf")
+    folder = _folder_of(base, _WEIGHT_FILES)
+    _require_llama(base, folder, shape)
+    how: dict[str, Any] = {"dtype": _type_of(dtype)}
+    if dtype == "4bit":
+        require("bitsandbytes", "model.base_dtype: 4bit", extra="quant")
+        how["quantization_config"] = transformers.BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=torch.bfloat16,
+        )
+    try:
+        return transformers.LlamaForCausalLM.from_pretrained(
+            folder, local_files_only=True, attn_implementation=attention, **how
+        )
+    except OSError as error:
+        raise CheckpointError(f"'{base}': its weights cannot be read ({' '.join(str(error).split())[:160]})") from error
+
+
+def empty_base(base: str, shape: Mapping[str, int], *, dtype: str, attention: str) -> Any:
+    """Return what `load_base` returns, without weights, on the meta device; of the base its config.json is read.
+
+    Raises:
+        ConfigError, CheckpointError: as `load_base`.
+    """
+    transformers = require("transformers", f"reading '{base}'", extra="hf")
+    folder = _folder_of(base, _TOKENIZER_FILES)
+    _require_llama(base, folder, shape)
+    config = transformers.LlamaConfig.from_pretrained(folder, local_files_only=True)
+    config._attn_implementation = attention
+    with torch.device("meta"):
+        return set_type(transformers.LlamaForCausalLM(config), dtype)
+
+
+def set_type(llama: Any, dtype: str) -> Any:
+    """Give a model's parameters the type that `load_base` gives them, in place; buffers keep theirs. Return the model."""
+    for parameter in llama.parameters():
+        parameter.data = parameter.data.to(_type_of(dtype))
+    return llama
+
+
+def _type_of(dtype: str) -> torch.dtype:
+    return torch.float32 if dtype == "fp32" else torch.bfloat16
+
+
+def _require_llama(base: str, folder: Path, shape: Mapping[str, int]) -> None:
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    if config.get("model_type") != "llama":
+        raise CheckpointError(f"'{base}': found model_type '{config.get('model_type')}', expected llama")
+    for name, expected in shape.items():
+        if config.get(name, expected) != expected:
+            raise ConfigError(
+                f"model.base: '{base}' has {name} {config[name]}, the config says {expected}; give model the sizes of its base"
+            )
+
+
+@lru_cache(maxsize=8)
+def _fetched(base: str, patterns: tuple[str, ...]) -> Path:
+    return fetch_repository(base, patterns)
+
+
+def _folder_of(base: str, patterns: tuple[str, ...]) -> Path:
+    folder = Path(base)
+    if not folder.is_dir():
+        return _fetched(base, patterns)
+    if not (folder / "config.json").is_file():
+        raise CheckpointError(f"'{base}': found no config.json in it, expected a folder in Hugging Face's layout")
+    return folder
+
+
+@torch.no_grad()
+def draw_like(rows: Float[Tensor, "n e"], number: int) -> Float[Tensor, "{number} e"]:
+    """Return normal rows that have the mean and deviation of others in each column, in float32."""
+    deviation, mean = torch.std_mean(rows.float(), dim=0)
+    noise = torch.randn(number, rows.shape[1], generator=generator(0, "new rows", number))
+    return mean + deviation * noise.to(rows.device)
+
+
+@torch.no_grad()
+def fill_new_rows(llama: Any, number: int) -> None:
+    """Draw the last rows of a model's tables like the others."""
+    for table in {id(t): t for t in (llama.get_input_embeddings(), llama.get_output_embeddings())}.values():
+        if not table.weight.is_meta:
+            table.weight[-number:] = draw_like(table.weight[:-number], number)

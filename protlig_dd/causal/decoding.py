@@ -1,0 +1,132 @@
+"""Structure tokens from a causal model, one at a time, with cached keys; nothing but structure tokens and, where asked for, the end.
+
+Several processes that share one sharded model must call it equally often, or they wait for each other for ever: `together` is how they
+agree. A process with fewer or shorter sequences, or none, goes on calling until all are done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from protlig_dd.causal.cache import KeyValueCache
+from protlig_dd.causal.sequences import CausalVocabulary
+from protlig_dd.config import settings
+from protlig_dd.rng import Draws
+from protlig_dd.tokens.tracks import Layout
+
+Model = Callable[..., Tensor]
+"""A `causal.model.Causal`, or what wraps it."""
+
+Together = Callable[[int], int]
+"""Returns the largest of all processes' numbers."""
+
+_LOOK_EVERY = 8  # steps between two looks at whether all sequences have ended: each waits for the device
+
+
+@settings
+class CausalDecoding:
+    """How a causal model's structures are drawn.
+
+    Args:
+        temperature: of the tokens' probabilities; 0 takes the likeliest token, 1 draws from the model.
+        top_p: keep the likeliest tokens that together have this probability; 1 keeps all.
+        length: "given" draws as many tokens as the protein has residues, "learned" lets the model end.
+    """
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    length: Literal["given", "learned"] = "given"
+
+    def __post_init__(self) -> None:
+        if not self.temperature >= 0:
+            raise ValueError(f"temperature: found {self.temperature}, expected 0 (the likeliest token) or more")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p: found {self.top_p}, expected 0 < top_p <= 1")
+
+    def draw(self, logits: Float[Tensor, "b k"], draws: Draws) -> Int[Tensor, " b"]:
+        """Return a column of each row; -inf is never drawn."""
+        if not self.temperature:
+            return logits.argmax(-1)
+        log_probs = (logits.float() / self.temperature).log_softmax(-1)
+        if self.top_p < 1:
+            ordered, index = log_probs.sort(-1, descending=True)
+            before = ordered.exp().cumsum(-1) - ordered.exp()
+            dropped = torch.zeros_like(before, dtype=torch.bool).scatter(-1, index, before >= self.top_p)
+            log_probs = log_probs.masked_fill(dropped, -torch.inf)
+        return draws.categorical(log_probs)
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """One drawn sequence: its structure tokens, in the model's ids, and whether the model ended it itself."""
+
+    tokens: tuple[int, ...]
+    ended: bool
+
+
+def alone(number: int) -> int:
+    """Return the number: what `together` is for one process."""
+    return number
+
+
+@torch.no_grad()
+def decode(
+    model: Model,
+    vocabulary: CausalVocabulary,
+    prompts: Sequence[Sequence[int]],
+    *,
+    lengths: Sequence[int],
+    sample_ids: Sequence[int],
+    seed: int = 0,
+    decoding: CausalDecoding | None = None,
+    device: torch.device | str = "cpu",
+    together: Together = alone,
+) -> list[Decoded]:
+    """Return the structure tokens that a model writes behind each prompt.
+
+    Args:
+        model: in evaluation mode.
+        vocabulary: of the model's sequences.
+        prompts: see `CausalVocabulary.prompt`.
+        lengths: how many structure tokens each gets; with a learned length, how many at most.
+        sample_ids: with the seed the root of each sequence's draws, whatever else is in the batch.
+        seed: see above.
+        decoding: greedy and of the given length by default.
+        device: the model's.
+        together: how processes agree, where several share a sharded model.
+    """
+    how = decoding or CausalDecoding()
+    learned = how.length == "learned"
+    layout = Layout(tuple(map(len, prompts)), torch.device(device))
+    steps = together(max(lengths, default=0) + learned)
+    allowed = torch.tensor([*vocabulary.code_ids, vocabulary.end_id], device=layout.device)
+    draws = Draws.root(seed, "causal").fold_in(torch.tensor(list(sample_ids), dtype=torch.int64)).to(layout.device)
+    cache = KeyValueCache(layout, layout.max_length + steps)
+    tokens = torch.tensor([i for prompt in prompts for i in prompt], dtype=torch.int64, device=layout.device)
+    rows: Tensor | None = torch.tensor([end - 1 for end in layout.offsets[1:]], dtype=torch.int64, device=layout.device)
+    drawn: list[Tensor] = []
+    ended = torch.zeros(len(prompts), dtype=torch.bool, device=layout.device)
+    for step in range(steps):
+        logits = model(tokens, layout, rows=rows, cache=cache)[:, allowed].float()
+        if not learned or step == 0:  # a structure has one token at least
+            logits[:, -1] = -torch.inf
+        tokens = allowed[how.draw(logits, draws.fold_in(torch.tensor(step, device=layout.device)))]
+        drawn.append(tokens)
+        ended = ended | (tokens == vocabulary.end_id)
+        layout, rows = Layout((1,) * len(prompts), layout.device), None
+        if learned and step % _LOOK_EVERY == _LOOK_EVERY - 1 and not together(int(not bool(ended.all()))):
+            break
+    columns = torch.stack(drawn, dim=1).tolist() if drawn else [[] for _ in prompts]
+    return [_cut(row, length, vocabulary.end_id) for row, length in zip(columns, lengths, strict=True)]
+
+
+def _cut(row: list[int], length: int, end: int) -> Decoded:
+    """A drawn row up to its end, or to the length it was to have."""
+    at = row.index(end) if end in row else len(row)
+    return Decoded(tuple(row[: min(at, length)]), at <= length and at < len(row))

@@ -1,0 +1,88 @@
+"""A causal model as a folder that stock transformers and peft load: weights or adapters, and a tokenizer with one id a structure token."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from protlig_dd.causal.bases import extended_tokenizer, minimal_tokenizer
+from protlig_dd.causal.model import Causal, CausalSettings
+from protlig_dd.causal.sequences import CausalBatch, new_symbols
+from protlig_dd.checkpoints.checkpoint import hash_tensors
+from protlig_dd.errors import require
+from protlig_dd.tokens.tracks import TrackSet
+
+
+def save_causal(
+    folder: Path, settings: CausalSettings, model: Causal, tracks: TrackSet, *, passport: Mapping[str, Any]
+) -> None:
+    """Write a model's folder: `AutoModelForCausalLM` and `AutoTokenizer` load it, or `AutoPeftModelForCausalLM` where it has adapters.
+
+    Args:
+        folder: made if it is not there; files in it are replaced.
+        settings: the model's.
+        model: on any device.
+        tracks: those it was built for.
+        passport: what `passport.json` says besides the hash of the weights.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    structure = tracks["structure"]
+    tokenizer = (
+        extended_tokenizer(settings.base, new_symbols(structure))[1] if settings.base else minimal_tokenizer(structure)
+    )
+    tokenizer.save_pretrained(folder)
+    if settings.lora is None:
+        model.llama.save_pretrained(folder)
+        weights = model.llama.state_dict()
+    else:
+        weights = _save_adapters(folder, settings, model)
+    hashed = hash_tensors({name: value.detach().cpu() for name, value in weights.items()})
+    text = json.dumps({**passport, "weights_hash": hashed}, indent=2) + "\n"
+    (folder / "passport.json").write_text(text, encoding="utf-8")
+
+
+def _save_adapters(folder: Path, settings: CausalSettings, model: Causal) -> dict[str, Tensor]:
+    """Write the adapters and the new tokens' rows in peft's layout."""
+    assert settings.lora is not None and model.new_rows is not None
+    rows = model.new_rows
+    tables = {"embed_tokens": rows.embedding.weight} | ({} if rows.head is None else {"lm_head": rows.head.weight})
+    ids = list(range(rows.first, model.num_rows))
+    base = str(Path(settings.base).resolve()) if Path(settings.base).is_dir() else settings.base
+    trained = dict.fromkeys(tables, ids) if ids else None
+    config = settings.lora.peft_config(
+        base_model_name_or_path=base, trainable_token_indices=trained, inference_mode=True
+    )
+    config.save_pretrained(folder)
+    state = {
+        f"base_model.model.{name.removeprefix('llama.').replace('.default.', '.')}": value
+        for name, value in model.state_dict().items()
+        if ".lora_" in name
+    }
+    places = {"embed_tokens": "base_model.model.model.embed_tokens", "lm_head": "base_model.model.lm_head"}
+    state |= {f"{places[n]}.token_adapter.trainable_tokens_delta": value for n, value in tables.items() if ids}
+    state = {name: value.detach().cpu().contiguous() for name, value in state.items()}
+    save_file(state, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    return state
+
+
+@torch.no_grad()
+def difference_from_stock(folder: Path, model: Causal, probe: CausalBatch) -> float:
+    """Return the largest difference between a model's logits and those of its folder in stock transformers, sequence by sequence.
+
+    Args:
+        folder: from `save_causal`, of a model without adapters.
+        model: on the host.
+        probe: sequences to compare on.
+    """
+    transformers = require("transformers", "reading the folder back", extra="hf")
+    stock = transformers.AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, dtype=torch.float32).eval()
+    ours = model(probe.tokens, probe.layout).float()
+    pieces = probe.tokens.split(list(probe.layout.lengths))
+    theirs = torch.cat([stock(input_ids=ids[None]).logits[0] for ids in pieces])
+    return float((ours - theirs).abs().max())

@@ -1,0 +1,264 @@
+"""Checkpoints on disk: one folder each, whole or absent, every file with its checksum, never a pickle.
+
+    checkpoints/step_00001000/   weights.safetensors  ema.safetensors  optimizer.safetensors  state.json  manifest.json
+    checkpoints/last.json, best.json   {"checkpoint": "step_00001000"}
+
+A folder is written under a temporary name beside its place, flushed to the disk, and renamed: whoever finds `step_*` finds it complete.
+Tensors are whole (unsharded) and on the host, so any number of processes can have written them, and any number can read them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from protlig_dd.errors import CheckpointError
+from protlig_dd.files import flush, sha256_of, write_json, written_whole
+
+log = logging.getLogger(__name__)
+_TEMPORARY = ".writing-"
+_NAME = re.compile(r"step_(\d{8,})")
+POINTERS = ("last", "best")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """What a checkpoint holds. `ema` and `optimizer` are empty where there are none; `state` is plain JSON."""
+
+    step: int
+    weights: Mapping[str, Tensor]
+    ema: Mapping[str, Tensor] = field(default_factory=dict)
+    optimizer: Mapping[str, Tensor] = field(default_factory=dict)
+    state: Mapping[str, Any] = field(default_factory=dict)
+
+
+def save(root: Path, checkpoint: Checkpoint, *, keep: int = 3, best: bool = False) -> Path:
+    """Write a checkpoint under `root`, point `last` (and `best`) at it, and remove the oldest beyond `keep`.
+
+    What `best` points at is never removed. `keep=0` keeps all.
+
+    Raises:
+        CheckpointError: if the disk refuses (full, quota, rights); checkpoints written before are untouched.
+    """
+    final = root / f"step_{checkpoint.step:08d}"
+    temporary = root / f"{_TEMPORARY}{final.name}-{os.getpid()}"
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+        _write_parts(temporary, checkpoint)
+        if final.exists():
+            aside = root / f"{_TEMPORARY}replaced-{final.name}-{os.getpid()}"
+            os.rename(final, aside)
+        os.rename(temporary, final)
+        flush(root)
+        for name in POINTERS if best else POINTERS[:1]:
+            _point(root, name, final)
+        _prune(root, keep)
+        clean(root)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise CheckpointError(_explain_failure(root, final, checkpoint, error)) from error
+    return final
+
+
+def _explain_failure(root: Path, final: Path, checkpoint: Checkpoint, error: Exception) -> str:
+    groups = (checkpoint.weights, checkpoint.ema, checkpoint.optimizer)
+    needed = sum(t.numel() * t.element_size() for group in groups for t in group.values())
+    present = root if root.is_dir() else Path()
+    good = list_checkpoints(root)
+    kept = f"the checkpoint of step {step_of(good[-1])} is intact" if good else "there is no earlier checkpoint"
+    return (
+        f"{final}: not written ({' '.join(str(error).split())}): it takes {needed / 1e6:.1f} MB, "
+        f"{shutil.disk_usage(present).free / 1e6:.1f} MB are free; {kept}; "
+        f"make room (or lower train.keep) and start the same command again"
+    )
+
+
+def _write_parts(folder: Path, checkpoint: Checkpoint) -> None:
+    tensors = {"weights": checkpoint.weights, "ema": checkpoint.ema, "optimizer": checkpoint.optimizer}
+    names = [f"{name}.safetensors" for name, part in tensors.items() if part]
+    for name, part in tensors.items():
+        if part:
+            save_file(_without_shared_memory(part), folder / f"{name}.safetensors")
+    state = {"step": checkpoint.step, "torch": torch.__version__, **checkpoint.state}
+    write_json(folder / "state.json", state, sort_keys=True)
+    names.append("state.json")
+    sums = {name: {"sha256": sha256_of(folder / name), "bytes": (folder / name).stat().st_size} for name in names}
+    write_json(folder / "manifest.json", {"format": 1, "step": checkpoint.step, "files": sums}, sort_keys=True)
+    for name in (*names, "manifest.json"):
+        flush(folder / name)
+    flush(folder)
+
+
+def _without_shared_memory(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copy tensors that share memory (tied weights): the format has no aliases."""
+    seen: set[int] = set()
+    separate = {}
+    for name, tensor in tensors.items():
+        address = tensor.untyped_storage().data_ptr()
+        separate[name] = tensor.clone() if address in seen else tensor.contiguous()
+        seen.add(address)
+    return separate
+
+
+def _point(root: Path, name: str, target: Path) -> None:
+    with written_whole(root / f"{name}.json", durable=True) as growing:
+        growing.write_text(json.dumps({"checkpoint": target.name}, indent=1) + "\n", encoding="utf-8")
+
+
+def step_of(folder: Path) -> int:
+    """Return the step that a checkpoint folder's name says."""
+    found = _NAME.fullmatch(folder.name)
+    assert found is not None, folder
+    return int(found[1])
+
+
+def list_checkpoints(root: Path) -> list[Path]:
+    """Return the checkpoints under a folder, oldest step first; what was being written when a run died is not among them."""
+    return sorted((p for p in root.glob("step_*") if _NAME.fullmatch(p.name)), key=step_of)
+
+
+def pointed_at(root: Path, name: str) -> Path | None:
+    """Return the checkpoint that `last` or `best` names, or None where there is none."""
+    pointer = root / f"{name}.json"
+    if not pointer.is_file():
+        return None
+    folder = root / str(json.loads(pointer.read_text(encoding="utf-8"))["checkpoint"])
+    return folder if folder.is_dir() else None
+
+
+def _prune(root: Path, keep: int) -> None:
+    protected = pointed_at(root, "best")
+    for folder in list_checkpoints(root)[:-keep] if keep else []:
+        if folder != protected:
+            # Renamed first: a kill in the middle of the removal must not leave a half-empty checkpoint.
+            doomed = root / f"{_TEMPORARY}removed-{folder.name}"
+            os.rename(folder, doomed)
+            shutil.rmtree(doomed)
+
+
+def clean(root: Path) -> None:
+    """Remove what interrupted writes have left behind."""
+    for leftover in (*root.glob(f"{_TEMPORARY}*"), *root.glob(".*.writing")):
+        if leftover.is_dir():
+            shutil.rmtree(leftover, ignore_errors=True)
+        else:
+            leftover.unlink(missing_ok=True)
+
+
+def verify(folder: Path) -> None:
+    """Check every file of a checkpoint against its manifest.
+
+    Raises:
+        CheckpointError: naming the file, the checksum found and the one expected.
+    """
+    files = _read_json(folder / "manifest.json").get("files")
+    if not isinstance(files, dict) or not {"weights.safetensors", "state.json"} <= set(files):
+        raise CheckpointError(f"{folder / 'manifest.json'}: damaged: it lists no weights and state; {_ADVICE}")
+    for name, entry in files.items():
+        path = folder / name
+        if not path.is_file():
+            raise CheckpointError(f"{path}: missing, though the manifest lists it; {_ADVICE}")
+        found = sha256_of(path)
+        if found != entry["sha256"]:
+            raise CheckpointError(f"{path}: damaged: found sha256 {found}, expected {entry['sha256']}; {_ADVICE}")
+
+
+_ADVICE = "use the checkpoint before it with --resume=last-good"
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: not readable ({error}); {_ADVICE}") from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path}: found {type(value).__name__}, expected a mapping; {_ADVICE}")
+    return value
+
+
+def load(folder: Path, *, parts: Sequence[str] = ("weights", "ema", "optimizer")) -> Checkpoint:
+    """Return a checkpoint after checking it; parts that are not asked for, or not there, are empty.
+
+    Raises:
+        CheckpointError: if it is damaged or incomplete.
+    """
+    verify(folder)
+    state = _read_json(folder / "state.json")
+    tensors: dict[str, dict[str, Tensor]] = {}
+    for name in parts:
+        path = folder / f"{name}.safetensors"
+        try:
+            tensors[name] = load_file(path) if path.is_file() else {}
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(f"{path}: not readable ({error}); {_ADVICE}") from error
+    return Checkpoint(step=int(state["step"]), state=state, **{"weights": {}, **tensors})
+
+
+def find_resumable(root: Path, mode: str = "auto") -> Path | None:
+    """Return the checkpoint to go on from, or None where there is none.
+
+    Args:
+        root: the folder of checkpoints.
+        mode: "auto" takes the newest, and refuses a damaged one; "last-good" takes the newest that is whole, and sets damaged newer ones
+            aside under `damaged_*`, so that nothing is lost.
+
+    Raises:
+        CheckpointError: if the newest is damaged ("auto"), or all are ("last-good").
+    """
+    found = list_checkpoints(root)
+    if mode == "auto":
+        if found:
+            verify(found[-1])
+        return found[-1] if found else None
+    assert mode == "last-good", mode
+    damaged = []
+    for folder in reversed(found):
+        try:
+            verify(folder)
+        except CheckpointError as error:
+            log.warning("%s", str(error).removesuffix(f"; {_ADVICE}"))
+            damaged.append(folder)
+            continue
+        for bad in damaged:
+            _set_aside(bad)
+        return folder
+    if damaged:
+        raise CheckpointError(f"{root}: all {len(damaged)} checkpoints are damaged; start anew in another folder")
+    return None
+
+
+def _set_aside(folder: Path) -> None:
+    aside = folder.with_name(f"damaged_{folder.name}")
+    shutil.rmtree(aside, ignore_errors=True)
+    os.rename(folder, aside)
+    log.warning("%s: set aside as %s", folder, aside.name)
+
+
+def hash_tensors(tensors: Mapping[str, Tensor]) -> str:
+    """Return the first 16 hex digits of a SHA-256 over names, shapes and bytes."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(f"{name}{tuple(tensors[name].shape)}".encode())
+        digest.update(tensors[name].detach().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Return the number of parameters of a model; a quantised weight is packed, and counts as what it stands for."""
+    states = ((p, getattr(p, "quant_state", None)) for p in model.parameters())
+    return sum(p.numel() if state is None else state.shape.numel() for p, state in states)

@@ -1,0 +1,1 @@
+"""Public data sets: fetched from their publishers, checked, converted."""

@@ -1,0 +1,232 @@
+"""From what publishers offer to tables that the readers take: davis and KIBA, BindingDB, PLINDER."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import itertools
+import logging
+import math
+import zipfile
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from protlig_dd.data.readers.complexes import Columns, open_pairs
+from protlig_dd.data.readers.tables import narrowed, open_table
+from protlig_dd.errors import FormatError, require
+
+log = logging.getLogger(__name__)
+
+_AFFINITIES = ("Kd (nM)", "Ki (nM)", "IC50 (nM)", "EC50 (nM)")  # the closest to a binding constant first
+_CHAINS = "Number of Protein Chains in Target (>1 implies a multichain complex)"
+
+
+def _opened(part: Path, *, packed: bool) -> Any:
+    if packed:
+        return gzip.open(part, "wt", encoding="utf-8", newline="", compresslevel=4)  # noqa: SIM115  the caller's `with` closes it
+    return part.open("w", encoding="utf-8", newline="")
+
+
+@contextmanager
+def _table_writer(path: Path, header: Sequence[str]) -> Iterator[Any]:
+    """Write a table under a provisional name; it gets its own when all is well."""
+    part = path.with_name(path.name + ".part")
+    with _opened(part, packed=path.suffix == ".gz") as out:
+        writer = csv.writer(out, delimiter="\t" if ".tsv" in path.suffixes else ",", lineterminator="\n")
+        writer.writerow(header)
+        yield writer
+    part.replace(path)
+
+
+def convert_affinities(raw: Path, path: Path, *, nanomolar: bool = False, limit: int = 0) -> Path:
+    """Write a table of molecules or pairs with the columns smiles, protein and affinity where the raw table has them.
+
+    Args:
+        raw: any table that `complexes.open_pairs` understands.
+        path: where to.
+        nanomolar: whether the affinity is in nM and becomes -log10 of the molar value.
+        limit: at most so many rows.
+    """
+    found, records = open_pairs(raw, Columns(label="none") if nanomolar else None, needed=("ligand",))
+    if nanomolar and "affinity" not in found.roles:
+        found, records = open_pairs(raw, Columns(affinity="Y", label="none"), needed=("ligand", "protein"))
+    header = [
+        name
+        for name, role in (("smiles", "ligand"), ("protein", "protein"), ("affinity", "affinity"))
+        if role in found.roles
+    ]
+    with _table_writer(path, header) as writer:
+        for record in itertools.islice(records, limit or None):
+            value = record.affinity
+            if nanomolar and value is not None:
+                value = 9 - math.log10(value) if value > 0 else None
+            cells = {
+                "smiles": record.texts.get("ligand", ""),
+                "protein": record.texts.get("protein", ""),
+                "affinity": "" if value is None else f"{value:.6g}",
+            }
+            writer.writerow([cells[name] for name in header])
+    return path
+
+
+def convert_bindingdb(archive: Path, path: Path, *, limit: int = 0) -> Path:
+    """Write the single-chain pairs of a BindingDB archive that have an affinity: the first of Kd, Ki, IC50 and EC50, as -log10 M.
+
+    Raises:
+        FormatError: if the archive holds no table with BindingDB's columns.
+    """
+    counts: Counter[str] = Counter()
+    with _table_writer(path, ("name", "smiles", "protein", "affinity", "measure")) as writer:
+        for row in _bindingdb_rows(archive):
+            counts["rows"] += 1
+            sequence = row.get("BindingDB Target Chain Sequence 1") or row.get("BindingDB Target Chain Sequence") or ""
+            found = next(((m, v) for m in _AFFINITIES if (v := _molar_exponent(row.get(m) or "")) is not None), None)
+            if (row.get(_CHAINS) or "1").strip() not in ("", "1"):
+                counts["targets of several chains"] += 1
+            elif not sequence.strip() or not (row.get("Ligand SMILES") or "").strip():
+                counts["without sequence or SMILES"] += 1
+            elif found is None:
+                counts["without affinity"] += 1
+            else:
+                counts["kept"] += 1
+                words = (
+                    row.get("BindingDB Reactant_set_id") or "",
+                    row["Ligand SMILES"].strip(),
+                    "".join(sequence.split()),
+                )
+                writer.writerow([*words, f"{found[1]:.4f}", found[0].split()[0]])
+                if limit and counts["kept"] >= limit:
+                    break
+    log.info("%s: %s", path, ", ".join(f"{n} {what}" for what, n in counts.items()))
+    return path
+
+
+def _bindingdb_rows(archive: Path) -> Iterator[dict[str, str]]:
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            tables = [name for name in opened.namelist() if name.lower().endswith(".tsv")]
+            if not tables:
+                raise FormatError(
+                    f"{archive}: found {', '.join(opened.namelist()[:5])}, expected a .tsv table; download it again"
+                )
+            with opened.open(tables[0]) as raw:
+                text = io.TextIOWrapper(raw, encoding="utf-8", errors="replace", newline="")
+                reader = csv.reader(text, delimiter="\t", quoting=csv.QUOTE_NONE)
+                header = next(reader, [])
+                if "Ligand SMILES" not in header:
+                    raise FormatError(
+                        f"{archive}: found no column 'Ligand SMILES' in {tables[0]}; expected BindingDB's table"
+                    )
+                # Columns of further chains repeat some names; the first of a name is that of the first chain.
+                places = {name: i for i, name in reversed(list(enumerate(header)))}
+                for cells in reader:
+                    yield {name: cells[i] for name, i in places.items() if i < len(cells)}
+    except (zipfile.BadZipFile, EOFError, csv.Error) as error:
+        raise FormatError(f"{archive}: damaged archive ({error}); remove it and download it again") from error
+
+
+def _molar_exponent(text: str) -> float | None:
+    """Return -log10 of a molar value given in nM; censored values (">10000") count as unknown."""
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return 9 - math.log10(value) if value > 0 and math.isfinite(value) else None
+
+
+def plinder_archives(split: Path, limit: int = 0) -> list[str]:
+    """Return the two-character codes of PLINDER's system archives: all, or the first ones that hold `limit` systems of its split."""
+    systems = Counter(str(cells[0])[1:3] for _, cells in narrowed(open_table(split), ["system_id"]).rows)
+    codes, held = [], 0
+    for code in sorted(systems):
+        codes.append(code)
+        held += systems[code]
+        if limit and held >= limit:
+            break
+    return codes
+
+
+def convert_plinder(index: Path, split: Path, archives: Iterable[Path], path: Path, *, limit: int = 0) -> Path:
+    """Write PLINDER's pairs: each proper ligand of each system with one protein chain, with affinity and split.
+
+    Systems of several chains are left out and counted: one sequence would not be the receptor.
+
+    Args:
+        index: annotation_table.parquet.
+        split: split.parquet.
+        archives: the zipped systems, each with its sequences.fasta.
+        path: where to.
+        limit: at most so many pairs.
+
+    Raises:
+        FormatError: if a file lacks the columns or members that PLINDER's form promises.
+    """
+    sequences = _plinder_sequences(archives)
+    _need(split, open_table(split).header, ("system_id", "split"))
+    parts = {str(s): str(p) for _, (s, p) in narrowed(open_table(split), ["system_id", "split"]).rows}
+    header = open_table(index).header
+    _need(index, header, ("system_id", "ligand_rdkit_canonical_smiles"))
+    optional = [name for name in ("ligand_is_proper", "ligand_binding_affinity") if name in header]
+    counts: Counter[str] = Counter()
+    with _table_writer(path, ("system_id", "smiles", "protein", "affinity", "split")) as writer:
+        for _, cells in narrowed(open_table(index), ["system_id", "ligand_rdkit_canonical_smiles", *optional]).rows:
+            row = dict(zip(["system_id", "smiles", *optional], cells, strict=True))
+            chains = sequences.get(str(row["system_id"]))
+            if chains is None or not row["smiles"]:
+                continue
+            reason = (
+                "of several chains"
+                if len(chains) != 1
+                else "not proper ligands"
+                if row.get("ligand_is_proper") is False
+                else "kept"
+            )
+            counts[reason] += 1
+            if reason == "kept":
+                affinity = row.get("ligand_binding_affinity")
+                writer.writerow(
+                    [
+                        row["system_id"],
+                        row["smiles"],
+                        chains[0],
+                        "" if affinity is None else affinity,
+                        parts.get(str(row["system_id"]), ""),
+                    ]
+                )
+                if limit and counts["kept"] >= limit:
+                    break
+    log.info("%s: %s", path, ", ".join(f"{n} {what}" for what, n in counts.items()))
+    return path
+
+
+def _need(path: Path, header: Sequence[str], names: Sequence[str]) -> None:
+    absent = [name for name in names if name not in header]
+    if absent:
+        raise FormatError(
+            f"{path}: found {len(header)} columns without '{absent[0]}', expected PLINDER's table; choose another release"
+        )
+
+
+def _plinder_sequences(archives: Iterable[Path]) -> dict[str, list[str]]:
+    """Return the protein sequences of each system, one a chain."""
+    require("pyarrow", "reading PLINDER", extra="data")
+    sequences: dict[str, list[str]] = {}
+    for archive in archives:
+        try:
+            with zipfile.ZipFile(archive) as opened:
+                members = [name for name in opened.namelist() if name.endswith("/sequences.fasta")]
+                for member in members:
+                    text = opened.read(member).decode("utf-8", "replace")
+                    chains = ["".join(block.split("\n")[1:]) for block in text.replace("\r", "").split(">")[1:]]
+                    sequences[member.split("/")[-2]] = chains
+        except (zipfile.BadZipFile, EOFError, OSError) as error:
+            raise FormatError(f"{archive}: damaged archive ({error}); remove it and download it again") from error
+        if not members:
+            raise FormatError(
+                f"{archive}: found no sequences.fasta, expected one for each system; choose another release"
+            )
+    return sequences

@@ -1,0 +1,1 @@
+"""Foldseek databases: read, written, checked, and used as training data."""

@@ -1,0 +1,224 @@
+"""Foldseek databases as data sets of torch: by number (`FoldseekDataset`) and as a stream (`FoldseekStream`).
+
+Both deal a split by key to ranks, filter by length, and are pure functions of (seed, epoch, place): the i-th example of a rank does not
+depend on the number of workers that read it, and resuming is asking for the next place. No list of rows is ever made.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int64
+from torch.utils.data import Dataset, IterableDataset, get_worker_info
+
+from protlig_dd.data.foldseek.pairs import PairedFoldseekDB
+from protlig_dd.data.foldseek.selection import Choice, Selection
+from protlig_dd.data.permutation import keyed_order, permuted
+from protlig_dd.errors import ConfigError
+
+Example = dict[str, Any]
+"""`key`, `aa`, `ss`, and `calpha` (float32 Angstrom, [l, 3]) where it was asked for."""
+
+_AT_ONCE = 1024  # examples that a stream reads together
+
+
+def _read(db: PairedFoldseekDB, rows: Int64[np.ndarray, " b"], *, calpha: bool) -> list[Example]:
+    keys = db.keys[rows].tolist()
+    examples: list[Example] = [
+        {"key": key, "aa": aa, "ss": ss} for key, (aa, ss) in zip(keys, db.pairs(rows), strict=True)
+    ]
+    if calpha:
+        coords, offsets = db.calpha_batch(rows)
+        for example, a, b in zip(examples, offsets[:-1].tolist(), offsets[1:].tolist(), strict=True):
+            example["calpha"] = coords[a:b].copy()
+    return examples
+
+
+def _check_rank(rank: int, world_size: int) -> None:
+    if not 0 <= rank < world_size:
+        raise ConfigError(f"rank: found {rank} with world_size {world_size}, expected 0 to {world_size - 1}")
+
+
+class FoldseekDataset(Dataset[Example]):
+    """The pairs of a database by number; order and batches are a sampler's business.
+
+    Args:
+        db: the database.
+        choice: split and lengths.
+        world_size: how many processes share it; give 1 where the sampler deals (DistributedSampler).
+        rank: this process, from 0: it has every `world_size`-th entry, and as many as every other.
+        calpha: whether examples have coordinates.
+
+    Raises:
+        ConfigError: if no entry is chosen, or none is left for this rank.
+    """
+
+    def __init__(
+        self,
+        db: PairedFoldseekDB,
+        choice: Choice | None = None,
+        *,
+        world_size: int = 1,
+        rank: int = 0,
+        calpha: bool = False,
+    ) -> None:
+        _check_rank(rank, world_size)
+        self.db, self.world_size, self.rank, self.calpha = db, world_size, rank, calpha
+        self.selection = Selection(db, choice or Choice())
+        if len(self.selection) < world_size:
+            raise ConfigError(
+                f"{db.path}: {len(self.selection)} entries cannot be dealt to {world_size} processes; use fewer"
+            )
+
+    def __len__(self) -> int:
+        return len(self.selection) // self.world_size
+
+    def __getitem__(self, index: int) -> Example:
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Example]:
+        """Return many examples, read together; torch's loader calls this for a batch."""
+        places = np.asarray(indices, dtype=np.int64)
+        if len(places) and not 0 <= int(places.min()) <= int(places.max()) < len(self):
+            raise IndexError(f"found the indices {places.min()} to {places.max()}, expected 0 to {len(self) - 1}")
+        return _read(self.db, self.selection.rows(places * self.world_size + self.rank), calpha=self.calpha)
+
+
+class FoldseekStream(IterableDataset[Example]):
+    """The pairs of a database in a shuffled order, epoch after epoch; iterating gives what is left of the current epoch.
+
+    Args:
+        db: the database.
+        choice: split and lengths.
+        shuffle_buffer_size: None shuffles everything with everything. A number cuts the entries into windows of as many, and shuffles
+            the windows and each window's entries: reading stays local, for disks that seek. 0 keeps the order of the keys.
+        seed: of the order; each epoch has its own.
+        world_size: how many processes share the stream.
+        rank: this process, from 0.
+        batch_size: that of the loader which has this stream. With it, batches are the same for any number of workers.
+        drop_last: leave out the (at most world_size - 1) last entries of an epoch's order, so that all ranks have as many.
+        calpha: whether examples have coordinates.
+
+    Raises:
+        ConfigError: if no entry is chosen, or an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        db: PairedFoldseekDB,
+        choice: Choice | None = None,
+        *,
+        shuffle_buffer_size: int | None = None,
+        seed: int = 42,
+        world_size: int = 1,
+        rank: int = 0,
+        batch_size: int = 1,
+        drop_last: bool = True,
+        calpha: bool = False,
+    ) -> None:
+        _check_rank(rank, world_size)
+        if batch_size < 1 or (shuffle_buffer_size is not None and shuffle_buffer_size < 0):
+            raise ConfigError(
+                f"found batch_size {batch_size} and shuffle_buffer_size {shuffle_buffer_size}, expected at least 1 and at least 0 (or None)"
+            )
+        self.db, self.seed, self.world_size, self.rank = db, seed, world_size, rank
+        self.shuffle_buffer_size, self.batch_size, self.drop_last, self.calpha = (
+            shuffle_buffer_size,
+            batch_size,
+            drop_last,
+            calpha,
+        )
+        self.selection = Selection(db, choice or Choice())
+        self.epoch = self.examples = 0
+
+    def __len__(self) -> int:
+        """Return the examples of this rank in an epoch."""
+        share, rest = divmod(len(self.selection), self.world_size)
+        return share + (not self.drop_last and self.rank < rest)
+
+    def rows(self, places: Int64[np.ndarray, " b"], epoch: int) -> Int64[np.ndarray, " b"]:
+        """Return the rows of the database at some places of this rank's order in an epoch: a pure function."""
+        count = len(self.selection)
+        places = np.asarray(places, dtype=np.int64) * self.world_size + self.rank
+        if self.shuffle_buffer_size is None:
+            places = permuted(places, size=count, seed=self.seed, names=("foldseek", epoch))
+        elif self.shuffle_buffer_size > 1:
+            places = self._in_windows(places, epoch, self.shuffle_buffer_size)
+        return self.selection.rows(places)
+
+    def _in_windows(self, places: Int64[np.ndarray, " b"], epoch: int, size: int) -> Int64[np.ndarray, " b"]:
+        count = len(self.selection)
+        order = keyed_order(self.seed, "foldseek windows", epoch, size=-(-count // size))
+        sizes = np.minimum(size, count - order * size)  # the last window of the database may be short
+        ends = np.cumsum(sizes)
+        slots = np.searchsorted(ends, places, side="right")
+        inside = places - (ends - sizes)[slots]
+        found = np.empty(len(places), np.int64)
+        for slot in np.unique(slots).tolist():
+            window, these = int(order[slot]), slots == slot
+            inner = permuted(
+                inside[these], size=int(sizes[slot]), seed=self.seed, names=("foldseek", epoch, "window", window)
+            )
+            found[these] = window * size + inner
+        return found
+
+    def __iter__(self) -> Iterator[Example]:
+        """Yield the rest of the epoch; afterwards the next one is the current one. In a loader's worker: the worker's part of it."""
+        worker = get_worker_info()
+        workers, number = (worker.num_workers, worker.id) if worker is not None else (1, 0)
+        epoch = self.epoch
+        for places in self._places(self.examples, workers, number):
+            rows = self.rows(places, epoch)
+            for place, example in zip(places.tolist(), _read(self.db, rows, calpha=self.calpha), strict=True):
+                if worker is None:
+                    self.examples = place + 1
+                yield example
+        if worker is None:
+            self.epoch, self.examples = epoch + 1, 0
+
+    def _places(self, begin: int, workers: int, number: int) -> Iterator[Int64[np.ndarray, " _"]]:
+        """Yield a worker's places from `begin` on: every `workers`-th batch of the order, cut into pieces to be read together."""
+        for first in itertools.count(0, _AT_ONCE):
+            batch, inside = np.divmod(np.arange(first, first + _AT_ONCE), self.batch_size)
+            places = begin + (batch * workers + number) * self.batch_size + inside
+            places = places[places < len(self)]
+            if not len(places):
+                return
+            yield places
+
+    def state_dict(self, *, examples: int | None = None) -> dict[str, Any]:
+        """Return what resumes the stream after the examples so far.
+
+        Args:
+            examples: of this epoch that were consumed on this rank; counted here if None, which a loader with workers cannot (its workers
+                have copies): give the number of batches times their size.
+        """
+        return {"epoch": self.epoch, "examples": self.examples if examples is None else examples, **self._order()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where a state was taken.
+
+        Raises:
+            ConfigError: if it belongs to another order: other entries, seed, ranks or shuffling.
+        """
+        for name, value in self._order().items():
+            if state.get(name) != value:
+                raise ConfigError(
+                    f"{self.db.path}: the saved position has {name} {state.get(name)!r}, the stream {value!r}; "
+                    "resume with the same data and settings, or begin a new epoch"
+                )
+        self.epoch, self.examples = int(state["epoch"]), int(state["examples"])
+
+    def set_epoch(self, epoch: int) -> None:
+        """Begin an epoch; needed with persistent workers only, which do not see each other's end."""
+        self.epoch, self.examples = epoch, 0
+
+    def _order(self) -> dict[str, Any]:
+        return {
+            "choice": asdict(self.selection.choice), "entries": len(self.selection), "seed": self.seed, "world_size": self.world_size, "rank": self.rank,
+            "shuffle_buffer_size": self.shuffle_buffer_size, "drop_last": self.drop_last,
+        }  # fmt: skip

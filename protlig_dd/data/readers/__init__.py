@@ -1,0 +1,1 @@
+"""Readers of tables, sequences, molecules, complexes and folders: each yields records."""

@@ -1,0 +1,148 @@
+"""Proteins and structure tokens that stand in two files, joined by the names of their records."""
+
+from __future__ import annotations
+
+import dataclasses
+from array import array
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int8, Int64
+
+from protlig_dd.data.readers.records import Record
+from protlig_dd.data.readers.sequences import read_fasta
+from protlig_dd.errors import FormatError
+from protlig_dd.rng import key
+
+_MATCHED, _REPEATED, _LONELY, _SEVERAL = 0, 1, 2, 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Side:
+    """One of the two sources: how to open it, what its records are, and what became of each (by its place in the file)."""
+
+    open: Callable[[], Iterator[Record]]
+    what: str
+    other: str
+    status: Int8[np.ndarray, " _"]
+
+    def marked(self) -> Iterator[Record]:
+        """Yield the records; those that cannot be matched have a `problem`."""
+        for status, record in zip(self.status.tolist(), self.open(), strict=True):
+            if status == _MATCHED:
+                yield record
+            elif status == _REPEATED:
+                message = f"{record.where}: the name '{record.name}' stands more than once; give each {self.what} a name of its own"
+                yield dataclasses.replace(record, problem=(f"{self.what} of a repeated name", message))
+            elif status == _SEVERAL:
+                message = (
+                    f"{record.where}: found several {self.other}s named '{record.name}', expected one; "
+                    f"give each {self.other} a name of its own"
+                )
+                yield dataclasses.replace(record, problem=(f"{self.what} without a {self.other}", message))
+            else:
+                message = (
+                    f"{record.where}: found no {self.other} named '{record.name}'; add it, or remove the {self.what}"
+                )
+                yield dataclasses.replace(record, problem=(f"{self.what} without a {self.other}", message))
+
+
+def join_structures(proteins: Callable[[], Iterator[Record]], structures: Path) -> Iterator[Record]:
+    """Yield the records of a protein source with the structure tokens of the same name, lazily.
+
+    The names are read first (8 bytes of memory each). If both files have their common names in one order they are read side by side;
+    otherwise the one with fewer records is held in memory, and the records come in the order of the other. A record that is named
+    twice, or that has no partner, comes with a `problem`: the encoder refuses it, or leaves it out and counts it.
+
+    Args:
+        proteins: opens the protein records from the beginning, as often as it is called.
+        structures: a FASTA file of 3Di letters, or of four-digit codes with commas.
+
+    Raises:
+        FormatError: for unreadable files, or files that have no name in common.
+    """
+
+    def opened() -> Iterator[Record]:
+        return read_fasta(structures, track="structure")
+
+    left, right = _keys(proteins), _keys(opened)
+    common = np.intersect1d(_once(left), _once(right), assume_unique=True)
+    if not len(common):
+        first, second = next(proteins()), next(opened())
+        raise FormatError(
+            f"{second.where}: found no name that both files have once (the first are '{second.name}' here and '{first.name}' at "
+            f"{first.where}); give each structure the name of its protein"
+        )
+    sides = [
+        _Side(open=source, what=what, other=other, status=_status(keys, common, others))
+        for source, what, other, keys, others in (
+            (proteins, "protein", "structure", left, right),
+            (opened, "structure", "protein", right, left),
+        )
+    ]
+    if np.array_equal(left[sides[0].status == _MATCHED], right[sides[1].status == _MATCHED]):
+        yield from _side_by_side(*sides)
+    else:
+        yield from _held(*sides)
+
+
+def _keys(source: Callable[[], Iterator[Record]]) -> Int64[np.ndarray, " _"]:
+    return np.frombuffer(array("q", (key(0, "name", record.name) for record in source())), np.int64)
+
+
+def _once(keys: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " c"]:
+    distinct, counts = np.unique(keys, return_counts=True)
+    once: np.ndarray = distinct[counts == 1]
+    return once
+
+
+def _status(
+    keys: Int64[np.ndarray, " n"], common: Int64[np.ndarray, " c"], others: Int64[np.ndarray, " m"]
+) -> Int8[np.ndarray, " n"]:
+    distinct, counts = np.unique(keys, return_counts=True)
+    repeated = np.isin(keys, distinct[counts > 1])
+    lonely = np.where(np.isin(keys, others), _SEVERAL, _LONELY)
+    return np.where(np.isin(keys, common), _MATCHED, np.where(repeated, _REPEATED, lonely)).astype(np.int8)
+
+
+def _side_by_side(proteins: _Side, structures: _Side) -> Iterator[Record]:
+    others = structures.marked()
+    for record in proteins.marked():
+        if record.problem is not None:
+            yield record
+            continue
+        for other in others:
+            if other.problem is None:
+                yield _joined(record, other)
+                break
+            yield other
+    yield from others
+
+
+def _held(proteins: _Side, structures: _Side) -> Iterator[Record]:
+    swap = len(proteins.status) < len(structures.status)
+    smaller, larger = (proteins, structures) if swap else (structures, proteins)
+    held = dict[str, Record]()
+    for record in smaller.marked():
+        if record.problem is None:
+            held[record.name] = record
+        else:
+            yield record
+    for record in larger.marked():
+        if record.problem is None:
+            other = held[record.name]
+            yield _joined(other, record) if swap else _joined(record, other)
+        else:
+            yield record
+
+
+def _joined(protein: Record, structure: Record) -> Record:
+    assert protein.name == structure.name, (protein.where, structure.where)
+    return dataclasses.replace(
+        protein,
+        where=f"{protein.where} and {structure.where}",
+        texts={**protein.texts, **structure.texts},
+        split=protein.split or structure.split,
+    )

@@ -1,0 +1,149 @@
+"""Which records stand behind the paths of the `data:` settings: files, folders with parts of their own, structures from a second file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from protlig_dd.data.foldseek.table import has_structures, is_database
+from protlig_dd.data.readers.complexes import find_columns, read_pairs
+from protlig_dd.data.readers.files import data_suffix
+from protlig_dd.data.readers.folders import Folder, FolderPart, open_folder
+from protlig_dd.data.readers.molecules import read_molecules
+from protlig_dd.data.readers.paired import join_structures
+from protlig_dd.data.readers.records import Record
+from protlig_dd.data.readers.sequences import read_sequences
+from protlig_dd.data.readers.tables import TABLE_SUFFIXES, open_table
+from protlig_dd.data.settings import FileSettings, MoleculeData, PairData, SequenceData
+from protlig_dd.errors import ConfigError, FormatError
+from protlig_dd.tokens.tracks import TrackSet
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """The records of one part of a run.
+
+    Args:
+        label: where they stand.
+        open: yields them from the beginning.
+        database: the Foldseek database whose entries they are, as they are; None for anything else.
+    """
+
+    label: str
+    open: Callable[[], Iterator[Record]]
+    database: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sources:
+    """The sources of a run.
+
+    Args:
+        parts: "train", and "validation" and "test" where they have a file or a folder's part of their own.
+        about: what the path is, in words; "" for a file.
+    """
+
+    parts: dict[str, Source]
+    about: str = ""
+
+
+def find_sources(data: FileSettings, tracks: TrackSet) -> Sources:
+    """Return the sources that the settings name; a folder's own parts count where no path of their own is given for them.
+
+    Raises:
+        FormatError: for a folder that is not understood.
+        ConfigError: if the tracks want structure tokens and there are none, or the other way round.
+    """
+    named = {"train": data.path, "validation": data.validation_path, "test": data.test_path}
+    found, about = {}, ""
+    for part, name in named.items():
+        if Path(name).is_dir() and name:
+            folder = open_folder(Path(name))
+            about = folder.layout if part == "train" else about
+            taken = [p for p in folder.parts if p == "train" or (p and not named[p])] if part == "train" else [part]
+            for own, one in _taken(folder, taken, part).items():
+                _check_structures(data, one, own, tracks, divided=len(folder.parts) > 1)
+                label = f"{name} ({one.name})" if one.name else name
+                found[own] = Source(label=label, open=_opener(data, one, own))
+        elif name:
+            _require(data, part, Path(name))
+            one = FolderPart(name="", files=(Path(name),))
+            _check_structures(data, one, part, tracks)
+            as_it_is = is_database(Path(name)) and not structures_of(data, part)[1]
+            found[part] = Source(label=name, open=_opener(data, one, part), database=Path(name) if as_it_is else None)
+    return Sources(parts=found, about=about)
+
+
+def _require(data: FileSettings, part: str, path: Path) -> None:
+    """Refuse a path behind which there is nothing, before its content is asked about."""
+    if not path.exists() and not is_database(path):
+        setting = "path" if part == "train" else f"{part}_path"
+        expected = "a file, a folder or a Foldseek database" if isinstance(data, SequenceData) else "a file or a folder"
+        raise FormatError(f"data.{setting}: found nothing at '{path}', expected {expected}; correct the path")
+
+
+def _taken(folder: Folder, wanted: list[str], part: str) -> dict[str, FolderPart]:
+    """Return the wanted parts of a folder; one that is not divided is taken whole."""
+    if len(folder.parts) == 1:
+        return {part: folder.whole}
+    absent = [name for name in wanted if name not in folder.parts]
+    if absent:
+        raise FormatError(
+            f"{folder.path}: found the parts {', '.join(folder.parts)}, expected also '{absent[0]}'; name another data.{part}_path"
+        )
+    return {name: folder.parts[name] for name in wanted}
+
+
+def read_records(data: FileSettings, path: Path) -> Iterator[Record]:
+    """Return the records of a file, read as the settings' kind says."""
+    if isinstance(data, PairData):
+        return read_pairs(path, data.columns)
+    if isinstance(data, MoleculeData):
+        return read_molecules(path, data.columns)
+    return read_sequences(path, data.columns)
+
+
+def structures_of(data: FileSettings, part: str) -> tuple[str, str]:
+    """Return the setting that names the structures of a part, and its value ("" where there is none)."""
+    setting = "structure_path" if part == "train" else f"{part}_structure_path"
+    return setting, getattr(data, setting, "")
+
+
+def _opener(data: FileSettings, one: FolderPart, part: str) -> Callable[[], Iterator[Record]]:
+    proteins = partial(one.records, partial(read_records, data))
+    structures = structures_of(data, part)[1]
+    return partial(join_structures, proteins, Path(structures)) if structures else proteins
+
+
+def _check_structures(
+    data: FileSettings, one: FolderPart, part: str, tracks: TrackSet, *, divided: bool = False
+) -> None:
+    setting, path = structures_of(data, part)
+    if path and "structure" not in tracks:
+        raise ConfigError(
+            f"data.{setting}: found '{path}', the tracks are {sorted(tracks)}; add a track 'structure', or remove the setting"
+        )
+    if path and divided:
+        raise ConfigError(
+            f"data.{setting}: found '{path}' for a folder of several parts; give files for data.path and data.validation_path, "
+            "each with its structures"
+        )
+    if path or "structure" not in tracks or isinstance(data, MoleculeData):
+        return
+    file = one.files[0]
+    if is_database(file):
+        if has_structures(file):
+            return
+        raise ConfigError(
+            f"{file}: is a database without 3Di letters ({file.name}_ss), the tracks are {sorted(tracks)}; give data.{setting}"
+        )
+    column = "name its column with data.columns.structure"
+    if data_suffix(file) in TABLE_SUFFIXES:
+        if "structure" in find_columns(file, open_table(file).header, data.columns, needed=()).roles:
+            return
+        advice = f"give data.{setting}, or {column}" if isinstance(data, SequenceData) else column
+    else:
+        advice = f"give data.{setting}, a FASTA file of structure tokens with the same names"
+    raise ConfigError(f"{file}: found no structures, the tracks are {sorted(tracks)}; {advice}")

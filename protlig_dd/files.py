@@ -1,0 +1,68 @@
+"""Files that are whole or absent: written under a temporary name beside their place, then renamed.
+
+A reader, or a process that starts after a kill, finds the old file or the new one, never half of one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+
+@contextmanager
+def written_whole(path: Path, *, durable: bool = False) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; what was written there takes the place of `path` if the block ends without an error.
+
+    The temporary file is removed otherwise. Its name holds the process id, so two writers do not share it.
+
+    Args:
+        path: the file to write. Its folder must exist.
+        durable: also force the content onto the disk, so that it survives a power cut.
+
+    >>> import tempfile
+    >>> place = Path(tempfile.mkdtemp()) / "scores.csv"
+    >>> with written_whole(place) as growing:
+    ...     _ = growing.write_text("id,score")
+    >>> place.read_text()
+    'id,score'
+    """
+    growing = path.with_name(f".{path.name}.{os.getpid()}.writing")
+    try:
+        yield growing
+        if durable:
+            flush(growing)
+        os.replace(growing, path)
+    finally:
+        with suppress(FileNotFoundError):  # it has its place by now
+            growing.unlink()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file in UTF-8, whole or not at all."""
+    with written_whole(path) as growing:
+        growing.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Mapping[str, Any] | Sequence[Any], *, sort_keys: bool = False) -> None:
+    """Write a JSON file, indented by one space, whole or not at all."""
+    write_text(path, json.dumps(value, indent=1, sort_keys=sort_keys) + "\n")
+
+
+def flush(path: Path) -> None:
+    """Force a file, or a folder's entries, onto the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file in hexadecimal."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()

@@ -1,1 +1,0 @@
-"""Coordinates: structure files, superposition and the scores that compare structures."""

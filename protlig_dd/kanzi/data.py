@@ -1,0 +1,268 @@
+"""C-alpha traces to train on, from a folder of PDB and mmCIF files or a Foldseek database, and batches of them.
+
+A batch is a pure function of the step: which chains it holds depends on (seed, step), and how many processes share it changes nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, Int64
+
+from protlig_dd.config import settings
+from protlig_dd.data.foldseek.pairs import FoldseekDB
+from protlig_dd.data.foldseek.table import is_database
+from protlig_dd.data.permutation import keyed_order
+from protlig_dd.errors import ConfigError, FormatError
+from protlig_dd.kanzi.batches import TraceBatch, pack_traces
+from protlig_dd.structures.structure_io import is_structure_name, read_structure
+
+_logger = logging.getLogger(__name__)
+_TOO_SHORT, _TOO_LONG = "chains below {} residues", "chains above {} residues"
+
+
+@settings
+class TraceData:
+    """Which chains an autoencoder is trained on.
+
+    Args:
+        path: a folder of PDB and mmCIF files (.gz too), one such file, or a Foldseek database with C-alphas.
+        min_length, max_length: in residues; other chains are left out, and counted. 0 is no limit.
+        num_chains: take the first so many; 0 takes all.
+        distinct: leave out chains whose sequence was met before (not asked of databases: cluster those).
+        validation_fraction: part of the chains that is kept for validation; 0 validates on the training chains.
+        num_validation: validate on so many chains, at most.
+        copies: how often a chain stands in a batch, each time turned otherwise.
+        rotate: turn chains at random.
+    """
+
+    path: str
+    min_length: int = 4
+    max_length: int = 0
+    num_chains: int = 0
+    distinct: bool = True
+    validation_fraction: float = 0.0
+    num_validation: int = 32
+    copies: int = 8
+    rotate: bool = True
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.validation_fraction < 1:
+            raise ValueError(f"validation_fraction: found {self.validation_fraction}, expected 0 to below 1")
+        for name, least in (
+            ("min_length", 1),
+            ("max_length", 0),
+            ("num_chains", 0),
+            ("num_validation", 1),
+            ("copies", 1),
+        ):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name}: found {getattr(self, name)}, expected {least} or more")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Traces:
+    """Chains that can be read one by one.
+
+    Args:
+        number: how many there are.
+        name: returns the name of a chain by its place.
+        read: returns its C-alphas in Angstrom.
+        dropped: how many chains were left out, by reason.
+    """
+
+    number: int
+    name: Callable[[int], str]
+    read: Callable[[int], Float[np.ndarray, "_ 3"]]
+    dropped: dict[str, int] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return self.number
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """All names."""
+        return tuple(self.name(i) for i in range(self.number))
+
+    def select(self, indices: Int64[np.ndarray, " _"]) -> Traces:
+        """Return some of the chains."""
+        return Traces(
+            number=len(indices), name=lambda i: self.name(int(indices[i])), read=lambda i: self.read(int(indices[i]))
+        )
+
+    def split(self, fraction: float, seed: int) -> tuple[Traces, Traces]:
+        """Return the chains to train on and those to validate on; with fraction 0 both are all chains."""
+        if not fraction:
+            return self, self
+        order = keyed_order(seed, "validation chains", size=len(self))
+        number = max(1, round(fraction * len(self)))
+        if number >= len(self):
+            raise ConfigError(f"data.validation_fraction: {fraction} of {len(self)} chains leaves none to train on")
+        return self.select(np.sort(order[number:])), self.select(np.sort(order[:number]))
+
+    def lines(self) -> Iterator[str]:
+        """Yield what was read and left out, in words."""
+        yield f"chains: {len(self):,}"
+        for reason, number in self.dropped.items():
+            yield f"left out: {number:,} {reason}"
+
+
+def load_traces(data: TraceData) -> Traces:
+    """Return the chains that the settings ask for.
+
+    Raises:
+        FormatError: if there is nothing there, a file is no structure, or no chain is left.
+    """
+    path = Path(data.path)
+    if path.is_dir() or is_structure_name(path):
+        found = _from_files(path, data)
+    elif is_database(path):
+        found = _from_database(path, data)
+    else:
+        raise FormatError(
+            f"{data.path or 'data.path'}: found neither a folder of structures nor a Foldseek database; set data.path"
+        )
+    if not len(found):
+        reasons = "; ".join(f"{n} {reason}" for reason, n in found.dropped.items()) or "no structure files there"
+        raise FormatError(f"{path}: found no chain to train on ({reasons})")
+    return found
+
+
+def _from_files(path: Path, data: TraceData) -> Traces:
+    files = sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]
+    names: list[str] = []
+    chains: list[np.ndarray] = []
+    seen: set[str] = set()
+    dropped = Counter[str]()
+    for file in files:
+        if not is_structure_name(file) and not _looks_like_pdb(file):
+            dropped["files that are no PDB or mmCIF"] += 1
+            continue
+        try:
+            structure = read_structure(file)
+        except FormatError as error:
+            _logger.warning("left out: %s", error)
+            dropped["files that cannot be read"] += 1
+            continue
+        for chain in structure.chains:
+            coords, sequence = chain.ca[chain.has_ca], chain.sequence
+            reason = _reason(len(coords), data)
+            if not reason and data.distinct and sequence in seen:
+                reason = "chains whose sequence was met before"
+            if not reason and data.num_chains and len(names) >= data.num_chains:
+                reason = f"chains beyond the first {data.num_chains}"
+            if reason:
+                dropped[reason] += 1
+                continue
+            seen.add(sequence)
+            names.append(f"{file.name}:{chain.name}")
+            chains.append(coords)
+    return Traces(number=len(names), name=names.__getitem__, read=chains.__getitem__, dropped=dict(dropped))
+
+
+def _looks_like_pdb(file: Path) -> bool:
+    """SCOPe's files have no suffix; they begin with a record of the PDB format."""
+    with file.open("rb") as opened:
+        return opened.read(6) in (b"HEADER", b"ATOM  ", b"REMARK", b"CRYST1", b"MODEL ")
+
+
+def _reason(length: int, data: TraceData) -> str:
+    """Why a chain of this length is left out, or nothing."""
+    if length < data.min_length:
+        return _TOO_SHORT.format(data.min_length)
+    return _TOO_LONG.format(data.max_length) if data.max_length and length > data.max_length else ""
+
+
+def _from_database(path: Path, data: TraceData) -> Traces:
+    """Chains of a database are read when they are asked for; only their lengths are looked at before."""
+    database = FoldseekDB(path)
+    lengths = np.asarray(database.lengths)
+    short = lengths < data.min_length
+    long = (lengths > data.max_length) & bool(data.max_length)
+    rows = np.flatnonzero(~short & ~long)
+    dropped = {
+        _TOO_SHORT.format(data.min_length): int(short.sum()),
+        _TOO_LONG.format(data.max_length): int(long.sum()),
+        f"chains beyond the first {data.num_chains}": len(rows) - data.num_chains if data.num_chains else 0,
+    }
+    rows = rows[: data.num_chains or None]
+    return Traces(
+        number=len(rows),
+        name=lambda i: str(database.name(int(rows[i]))),
+        read=lambda i: np.asarray(database.calpha(int(rows[i]))),
+        dropped={reason: number for reason, number in dropped.items() if number > 0},
+    )
+
+
+class TraceLoader:
+    """Batches of chains for one rank: `batch_size` examples a step, `copies` of each chain behind one another.
+
+    Args:
+        traces: the chains.
+        batch_size: examples in the global batch of a step.
+        copies: how often a chain stands in it.
+        seed: the root of the order.
+        rank: this process, from 0.
+        world: the number of processes.
+        accumulation: micro-batches a step and process.
+
+    Raises:
+        ConfigError: if the batch cannot be dealt to chains, ranks and micro-batches.
+    """
+
+    def __init__(
+        self,
+        traces: Traces,
+        *,
+        batch_size: int,
+        copies: int,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+        accumulation: int = 1,
+    ) -> None:
+        if batch_size % copies or batch_size < world * accumulation:
+            raise ConfigError(
+                f"train.batch_size: found {batch_size}, expected a multiple of data.copies ({copies}), and at least "
+                f"world {world} x accumulation {accumulation}"
+            )
+        self.traces, self.batch_size, self.copies, self.seed = traces, batch_size, copies, seed
+        self.rank, self.world, self.accumulation = rank, world, accumulation
+        self._orders: dict[int, Int64[np.ndarray, " _"]] = {}
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps in which every chain is met once (rounded up)."""
+        return -(-len(self.traces) * self.copies // self.batch_size)
+
+    def global_batch(self, step: int) -> Int64[np.ndarray, " b"]:
+        """Return the example ids of a step: (epoch x chains + place in the epoch) x copies + copy."""
+        return np.arange(step * self.batch_size, (step + 1) * self.batch_size)
+
+    def micro_batches(self, step: int) -> list[TraceBatch]:
+        """Return this rank's share of the global batch of a step (from 0), as `accumulation` batches."""
+        shares = np.array_split(self.global_batch(step), self.world * self.accumulation)
+        return [self._collate(shares[m * self.world + self.rank]) for m in range(self.accumulation)]
+
+    def _collate(self, ids: Int64[np.ndarray, " b"]) -> TraceBatch:
+        count = len(self.traces)
+        epochs, places = np.divmod(ids // self.copies, count)
+        self._orders = {int(e): self._order(int(e)) for e in np.unique(epochs)}
+        rows = [int(self._orders[int(e)][p]) for e, p in zip(epochs, places, strict=True)]
+        read = {row: self.traces.read(row) for row in dict.fromkeys(rows)}
+        return pack_traces([read[row] for row in rows], example_ids=ids.tolist(), where=f"chains {rows}: number")
+
+    def _order(self, epoch: int) -> Int64[np.ndarray, " _"]:
+        """The order of an epoch; those of the last batch are kept."""
+        found = self._orders.get(epoch)
+        return keyed_order(self.seed, "epoch", epoch, size=len(self.traces)) if found is None else found
+
+    def prefetch(self, first_step: int, last_step: int) -> Iterator[list[TraceBatch]]:
+        """Iterate over the micro-batches of steps first_step .. last_step - 1."""
+        return (self.micro_batches(step) for step in range(first_step, last_step))

@@ -1,0 +1,165 @@
+"""Chains to structure tokens and back, in Angstrom: what a trained Kanzi autoencoder is used for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from protlig_dd.errors import FormatError
+from protlig_dd.kanzi.batches import ANGSTROM_PER_NM, pack_traces
+from protlig_dd.kanzi.flow import FlowSampler, centred, centred_noise
+from protlig_dd.kanzi.model import FlowDecoder, Kanzi
+from protlig_dd.rng import Draws, key
+from protlig_dd.tokens.tracks import Layout
+
+_SYMBOL = re.compile(r"<K(\d+)>")
+
+
+class KanziTokenizer:
+    """Encodes C-alpha traces and decodes tokens. Deterministic: what a chain gets depends on itself and the seed, never on its batch.
+
+    Args:
+        model: in evaluation mode, on its device.
+        sampler: how coordinates are made.
+        residues_a_call: residues that go through the network at once, at most (a longer chain goes alone).
+    """
+
+    def __init__(self, model: Kanzi, *, sampler: FlowSampler | None = None, residues_a_call: int = 8192) -> None:
+        self.model, self.sampler = model, sampler or FlowSampler()
+        self.residues_a_call = residues_a_call
+        self.num_codes = model.quantiser.num_codes
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next(self.model.parameters()).device
+
+    @torch.no_grad()
+    def encode(self, chains: Sequence[Float[np.ndarray, "_ 3"]]) -> list[list[int]]:
+        """Return the tokens of chains, one for each residue.
+
+        Args:
+            chains: C-alphas in Angstrom.
+
+        Raises:
+            FormatError: for an empty chain, or a residue without coordinates.
+        """
+        tokens: list[list[int]] = []
+        for start, stop in self._batches([len(chain) for chain in chains]):
+            batch = pack_traces(chains[start:stop]).to(self.device)
+            flat = self.model.quantise(batch.points, batch.layout)[1].tolist()
+            tokens += [flat[a:b] for a, b in _spans(batch.layout)]
+        return tokens
+
+    @torch.no_grad()
+    def decode(
+        self, tokens: Sequence[Sequence[int]], *, seed: int = 0, sampler: FlowSampler | None = None
+    ) -> list[Float[np.ndarray, "_ 3"]]:
+        """Return C-alphas in Angstrom for the tokens of chains, centred, in a frame of their own (superpose before comparing).
+
+        Args:
+            tokens: of each chain.
+            seed: another one gives other samples of the same tokens.
+            sampler: the tokenizer's own by default.
+
+        Raises:
+            FormatError: for an empty chain, or a number that is no token.
+        """
+        self._check(tokens)
+        coords: list[np.ndarray] = []
+        for start, stop in self._batches([len(row) for row in tokens]):
+            coords += self._decode(tokens[start:stop], seed, sampler or self.sampler)
+        return coords
+
+    def _decode(self, tokens: Sequence[Sequence[int]], seed: int, sampler: FlowSampler) -> list[np.ndarray]:
+        layout = Layout(tuple(len(row) for row in tokens))
+        keys = torch.tensor([key(seed, "kanzi decode", *map(int, row)) for row in tokens], dtype=torch.int64)
+        draws, device = Draws(keys), self.device
+        there = layout.to(device)
+        codes = self.model.quantiser.embed(torch.tensor([i for row in tokens for i in row], device=device))
+        velocity = guided_velocity(self.model.decoder, codes, there, sampler.guidance)
+
+        def noise(step: int) -> Tensor:
+            return centred_noise(draws.fold("step", step), layout).to(device)
+
+        found = sampler.integrate(velocity, centred_noise(draws.fold("start"), layout).to(device), noise)
+        flat = (found.float().cpu() * ANGSTROM_PER_NM).numpy()
+        return [flat[a:b] - flat[a:b].mean(0) for a, b in _spans(layout)]
+
+    def to_text(self, tokens: Sequence[int]) -> str:
+        """Return tokens as text, such as "<K599> <K358>"."""
+        return " ".join(f"<K{int(i)}>" for i in tokens)
+
+    def from_text(self, text: str, *, where: str = "tokens") -> list[int]:
+        """Return the tokens of a text, with or without blanks between them.
+
+        Raises:
+            FormatError: for anything else in it, or a number that is no token.
+        """
+        rest = _SYMBOL.sub("", text).strip()
+        if rest or not text.strip():
+            raise FormatError(
+                f"{where}: found '{rest[:40]}', expected <K0> to <K{self.num_codes - 1}>, such as <K599> <K358>"
+            )
+        found = [int(number) for number in _SYMBOL.findall(text)]
+        self._check([found], where=where)
+        return found
+
+    def tokenize(self, coords_angstrom: Float[np.ndarray, "l 3"]) -> str:
+        """Return the token text of one chain of C-alphas."""
+        return self.to_text(self.encode([coords_angstrom])[0])
+
+    def detokenize(self, text: str, *, seed: int = 0) -> Float[np.ndarray, "l 3"]:
+        """Return C-alphas in Angstrom for the token text of one chain."""
+        return self.decode([self.from_text(text)], seed=seed)[0]
+
+    def _check(self, tokens: Sequence[Sequence[int]], where: str = "tokens") -> None:
+        for number, row in enumerate(tokens, 1):
+            if not len(row):
+                raise FormatError(f"{where}: chain {number} has none, expected one for each residue")
+            wrong = [i for i in row if not 0 <= i < self.num_codes]
+            if wrong:
+                raise FormatError(f"{where}: found '{wrong[0]}' in chain {number}, expected 0 to {self.num_codes - 1}")
+
+    def _batches(self, lengths: Sequence[int]) -> Iterator[tuple[int, int]]:
+        """Cut chains into runs of at most so many residues."""
+        start, total = 0, 0
+        for i, length in enumerate(lengths):
+            if i > start and total + length > self.residues_a_call:
+                yield start, i
+                start, total = i, 0
+            total += length
+        if start < len(lengths):
+            yield start, len(lengths)
+
+
+def guided_velocity(
+    decoder: FlowDecoder, codes: Float[Tensor, "n d"], layout: Layout, guidance: float = 1.0
+) -> Callable[[Tensor, float], Tensor]:
+    """Return the velocity of points at a time, given codes: what a sampler asks for. No chain moves as a whole.
+
+    Args:
+        decoder: of a trained autoencoder.
+        codes: as the decoder reads them.
+        layout: of the chains.
+        guidance: weight of the codes against none; other than 1 costs a second pass.
+    """
+
+    def velocity(x: Tensor, t: float) -> Tensor:
+        time = torch.full((layout.num_examples,), t, device=x.device)
+        given: Tensor = decoder(x, time, codes, layout)
+        if guidance != 1:
+            free: Tensor = decoder(x, time, torch.zeros_like(codes), layout)
+            given = free + guidance * (given - free)
+        return centred(given, layout)
+
+    return velocity
+
+
+def _spans(layout: Layout) -> Iterator[tuple[int, int]]:
+    return zip(layout.offsets[:-1], layout.offsets[1:], strict=True)

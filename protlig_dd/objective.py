@@ -1,0 +1,60 @@
+"""What the trainer asks of a science: an objective, its losses, and a loader of batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossTerms:
+    """The loss of a batch, as every objective returns it.
+
+    Attributes:
+        total: the sum over tokens to be minimised, float32, with gradient.
+        sums: detached sums by name, for the log.
+        counts: the number of tokens that each of `sums` was taken over.
+    """
+
+    total: Float[Tensor, ""]
+    sums: Mapping[str, Tensor] = field(default_factory=dict)
+    counts: Mapping[str, float | int] = field(default_factory=dict)
+
+
+@runtime_checkable
+class Prepared(Protocol):
+    """A batch after everything that needs no network; may have `describe() -> str` for messages."""
+
+    @property
+    def num_tokens(self) -> int:
+        """The tokens of the loss, known on the host: the denominator."""
+
+
+@runtime_checkable
+class Objective(Protocol):
+    """The loss of a model on a batch."""
+
+    def prepare(self, batch: Any, step: int) -> Any:
+        """Return a `Prepared`: everything before the network, on the model's device. A pure function of batch and step (from 0)."""
+
+    def loss(self, model: Any, prepared: Any) -> LossTerms:
+        """Return the loss of a prepared batch, with one or more calls of the model."""
+
+
+@runtime_checkable
+class Loader(Protocol):
+    """Batches as a pure function of the step."""
+
+    def micro_batches(self, step: int) -> list[Any]:
+        """Return this process's micro-batches of a step (from 0); each has `num_tokens`."""
+
+    def prefetch(self, first_step: int, last_step: int) -> Iterator[list[Any]]:
+        """Iterate over the micro-batches of steps first_step .. last_step - 1."""
+
+
+Validate = Callable[[nn.Module], Mapping[str, float | int]]
+"""Returns metrics of a model by name. All processes call it; rank 0's answer counts."""

@@ -1,0 +1,1 @@
+"""Runs: an experiment trained in a folder, opened, sampled, evaluated and exported."""

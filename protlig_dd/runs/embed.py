@@ -1,0 +1,162 @@
+"""Representations of proteins from an encoder: the last hidden states, per residue or pooled, to safetensors or Parquet.
+
+Proteins are batched by tokens, longest first, and written in parts; a stopped run started again goes on with what is missing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from tqdm import tqdm
+
+from protlig_dd.config import parse_shard
+from protlig_dd.errors import ConfigError, FormatError, require
+from protlig_dd.models.encoder import Encoder
+from protlig_dd.runs.run import Run
+from protlig_dd.tokens.tracks import pack
+
+POOLS = ("residues", "mean", "begin")
+
+
+def embed_proteins(
+    run: Run,
+    proteins: Sequence[tuple[str, str]],
+    out: Path,
+    *,
+    pool: str = "mean",
+    tokens_per_call: int = 16_384,
+    shard: str = "0/1",
+) -> int:
+    """Write the representation of each protein, and return how many the file holds.
+
+    Args:
+        run: an opened run whose model is an encoder.
+        proteins: (name, sequence); names must differ.
+        out: NAME.safetensors, a tensor [e] or [l, e] (float32) by name; or NAME.parquet, with columns name and embedding.
+        pool: "residues" (one vector a residue, begin and end left out), "mean" over residues, or "begin" (the first token's).
+        tokens_per_call: tokens of one network call, at most (one longer protein goes alone).
+        shard: "i/n": only every n-th protein, from i.
+
+    Raises:
+        ConfigError: for another model, form, pool or shard.
+        FormatError: for a sequence that the track cannot hold, or two proteins of one name.
+    """
+    if not isinstance(run.model, Encoder):
+        raise ConfigError(
+            f"{run.folder}: found model.kind '{run.config.model.kind}', expected encoder: only it has embeddings"
+        )
+    if pool not in POOLS:
+        raise ConfigError(f"--pool: found '{pool}', expected one of {', '.join(POOLS)}")
+    if out.suffix not in (".safetensors", ".parquet"):
+        raise ConfigError(f"--out {out}: found '{out.suffix}', expected .safetensors or .parquet")
+    first, jobs = parse_shard(shard)
+    mine = list(proteins[first::jobs])
+    repeated = [name for name, count in Counter(name for name, _ in mine).items() if count > 1]
+    if repeated:
+        raise FormatError(f"two proteins are called '{repeated[0]}'; give each a name of its own")
+    partial = out.with_name(out.name + ".partial")
+    partial.mkdir(parents=True, exist_ok=True)
+    done = _resume(partial, _settings(run, pool, shard))
+    left = [item for item in mine if item[0] not in done]
+    with tqdm(total=len(mine), initial=len(done), unit="protein", disable=None) as bar:
+        for vectors in _vectors(run, run.model, left, pool, tokens_per_call):
+            save_file(vectors, partial / f"part_{len(list(partial.glob('part_*'))):06d}.safetensors")
+            bar.update(len(vectors))
+    _join(partial, out, [name for name, _ in mine], _settings(run, pool, shard))
+    return len(mine)
+
+
+def numbered(proteins: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Return proteins with names of their own: the second one called X is X.2, if none of the others is called so."""
+    given, counts = {name for name, _ in proteins}, Counter[str]()
+    result = []
+    for name, text in proteins:
+        counts[name] += 1
+        while counts[name] > 1 and f"{name}.{counts[name]}" in given:
+            counts[name] += 1
+        result.append((name if counts[name] == 1 else f"{name}.{counts[name]}", text))
+    return result
+
+
+def fitting(run: Run, proteins: Sequence[tuple[str, str]]) -> tuple[list[tuple[str, str]], list[str]]:
+    """Return the proteins that a run's track can hold, and the names of the others."""
+    track = run.parts.tracks["protein"]
+    sizes = [len(track.encode(text, where=name)) for name, text in proteins]
+    kept = [item for item, size in zip(proteins, sizes, strict=True) if size <= track.max_length]
+    return kept, [name for (name, _), size in zip(proteins, sizes, strict=True) if size > track.max_length]
+
+
+def _settings(run: Run, pool: str, shard: str) -> dict[str, Any]:
+    return {"model": str(run.folder), "step": run.step, "pool": pool, "shard": shard}
+
+
+def _resume(partial: Path, settings: dict[str, Any]) -> set[str]:
+    """The names that earlier parts hold; parts of other settings are refused."""
+    told = partial / "settings.json"
+    if told.is_file() and json.loads(told.read_text(encoding="utf-8")) != settings:
+        raise ConfigError(f"{partial}: was begun with other settings; remove it, or give another --out")
+    told.write_text(json.dumps(settings), encoding="utf-8")
+    return {name for part in sorted(partial.glob("part_*.safetensors")) for name in load_file(part)}
+
+
+@torch.no_grad()
+def _vectors(
+    run: Run, model: Encoder, proteins: Sequence[tuple[str, str]], pool: str, tokens_per_call: int
+) -> Iterator[dict[str, Tensor]]:
+    """The representations of batches of proteins of similar length."""
+    track = run.parts.tracks["protein"]
+    encoded = sorted(
+        ((name, track.encode(text, where=name)) for name, text in proteins), key=lambda item: -len(item[1])
+    )
+    for name, ids in encoded[:1]:
+        if len(ids) > track.max_length:
+            raise FormatError(
+                f"{name}: {len(ids)} tokens, the model takes {track.max_length}; embed parts of it, or leave it out with --too-long skip"
+            )
+    choice = run.choice
+    for batch in _batches(encoded, tokens_per_call):
+        packed = run.parts.complete(pack([{"protein": ids} for _, ids in batch], {"protein": track})).to(choice.device)
+        with torch.autocast(choice.device.type, choice.dtype, enabled=choice.autocast):
+            hidden = model.embed(packed)["protein"].float().cpu()
+        rows = hidden.split([len(ids) for _, ids in batch])
+        yield {name: _pooled(own, pool, track.add_ends) for (name, _), own in zip(batch, rows, strict=True)}
+
+
+def _batches(encoded: list[tuple[str, list[int]]], tokens: int) -> Iterator[list[tuple[str, list[int]]]]:
+    batch: list[tuple[str, list[int]]] = []
+    for item in encoded:
+        if batch and sum(len(ids) for _, ids in batch) + len(item[1]) > tokens:
+            yield batch
+            batch = []
+        batch.append(item)
+    if batch:
+        yield batch
+
+
+def _pooled(rows: Tensor, pool: str, has_ends: bool) -> Tensor:
+    residues = rows[1:-1] if has_ends else rows
+    return (residues if pool == "residues" else residues.mean(0) if pool == "mean" else rows[0]).contiguous()
+
+
+def _join(partial: Path, out: Path, names: list[str], settings: dict[str, Any]) -> None:
+    """Write the parts as one file, in the order of the input, and remove them."""
+    found = {name: v for part in sorted(partial.glob("part_*.safetensors")) for name, v in load_file(part).items()}
+    temporary = out.with_name(f".{out.name}.writing")
+    if out.suffix == ".parquet":
+        arrow = require("pyarrow", "writing Parquet", extra="data")
+        parquet = require("pyarrow.parquet", "writing Parquet", extra="data")
+        table = arrow.table({"name": names, "embedding": [found[name].tolist() for name in names]})
+        parquet.write_table(table, temporary)
+    else:
+        save_file({name: found[name] for name in names}, temporary, metadata={k: str(v) for k, v in settings.items()})
+    temporary.replace(out)
+    for file in partial.iterdir():
+        file.unlink()
+    partial.rmdir()

@@ -1,0 +1,288 @@
+"""The composition root: one config becomes tracks, data, model, objective, trainer and sampler; a run folder becomes them again.
+
+What lives here: the settings of a whole experiment and the building of its parts. What is done with a trained run (samples, scores,
+reports) stands in `runs/run.py`, `runs/generate.py` and `runs/evaluate.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from protlig_dd import rng
+from protlig_dd.causal.decoding import CausalDecoding
+from protlig_dd.causal.model import CausalSettings
+from protlig_dd.causal.objective import CausalObjective
+from protlig_dd.causal.sequences import CausalVocabulary
+from protlig_dd.checkpoints.checkpoint import count_parameters
+from protlig_dd.config import build, read_config, settings
+from protlig_dd.data.settings import DataSettings
+from protlig_dd.device import DeviceChoice
+from protlig_dd.diffusion.denoiser import Diffusion
+from protlig_dd.diffusion.objective import DiffusionObjective
+from protlig_dd.diffusion.parameterizations import Parameterization, Score, Subs, Weighting
+from protlig_dd.diffusion.processes import Absorbing, Uniform
+from protlig_dd.diffusion.schedules import LogLinear, NoiseSchedule, SigmaCurriculum
+from protlig_dd.diffusion.times import StratifiedTimes, Task, TaskMixture, TimeSampler
+from protlig_dd.diffusion.variants import Variant
+from protlig_dd.errors import ConfigError
+from protlig_dd.evaluation.settings import EvaluationSettings
+from protlig_dd.models import ModelSettings
+from protlig_dd.nn.attention import BackendChoice, choose_backend
+from protlig_dd.objective import Objective
+from protlig_dd.runs.spellings import native_overrides
+from protlig_dd.sampling import Ancestral, Guidance, SamplerSettings, Tilting
+from protlig_dd.tokens.settings import TrackSettings
+from protlig_dd.tokens.tracks import Layout, Track, TrackBatch, TrackTokens
+from protlig_dd.training.settings import TrainSettings
+
+
+@settings
+class DiffusionSettings:
+    """The forward process, what the network's logits mean, and what it is trained on.
+
+    Args:
+        process: how tokens are destroyed.
+        parameterization: "score" (SEDD) or "subs" (MDLM, DPLM; absorbing only).
+        weighting: of the loss; "elbo" is the bound.
+        scale_by_sigma: SEDD's normalisation of the scores (absorbing only).
+        schedule, times, curriculum: see `diffusion.schedules` and `diffusion.times`.
+        tasks: for each task its weight, or a pattern of its own. At least a tenth of single-track tasks makes guidance possible.
+        condition_dropout: how often a per-example condition (an affinity bin) is hidden in training.
+        normalise: over which rows the probabilities of a "subs" loss sum to one; "all" is DPLM's.
+        variant: what DPLM's and ESM's trainings do differently: integer times, coupled times, self-mixup, masked language modelling.
+    """
+
+    process: Literal["absorbing", "uniform"] = "absorbing"
+    parameterization: Literal["score", "subs"] = "score"
+    weighting: Weighting = "elbo"
+    scale_by_sigma: bool = True
+    schedule: NoiseSchedule = LogLinear()
+    times: TimeSampler = StratifiedTimes()
+    curriculum: SigmaCurriculum | None = None
+    tasks: dict[str, float | Task]
+    condition_dropout: float = 0.1
+    normalise: Literal["emittable", "all"] = "emittable"
+    variant: Variant = Variant()
+
+    def __post_init__(self) -> None:
+        if self.variant != Variant() and self.parameterization != "subs":
+            raise ValueError(
+                f"variant: found {self.variant} with parameterization '{self.parameterization}', expected subs"
+            )
+        if self.variant.self_mixup and self.weighting == "elbo":
+            raise ValueError(
+                "variant: self_mixup also trains on clean tracks, where elbo weights are infinite; use linear or constant"
+            )
+        if self.process == "uniform" and self.parameterization == "subs":
+            raise ValueError(
+                "parameterization: found 'subs' with uniform noise; subs needs process: absorbing, uniform needs score"
+            )
+        if self.process == "uniform" and self.weighting != "elbo":
+            raise ValueError(f"weighting: found '{self.weighting}' with uniform noise, expected elbo")
+        if not 0 <= self.condition_dropout < 1:
+            raise ValueError(f"condition_dropout: found {self.condition_dropout}, expected 0 to below 1")
+
+    def parameterize(self, track: Track) -> Parameterization:
+        """Return what a network's logits mean on a track."""
+        if self.parameterization == "subs":
+            return Subs(
+                process=Absorbing.of(track.vocabulary),
+                weighting=self.weighting,
+                normalise=self.normalise,
+                num_times=self.variant.num_times,
+            )
+        process = (Absorbing if self.process == "absorbing" else Uniform).of(track.vocabulary)
+        return Score(process=process, weighting=self.weighting, scale_by_sigma=self.scale_by_sigma)
+
+
+@settings
+class SamplingSettings:
+    """How samples are drawn when nothing else is said.
+
+    Args:
+        sampler: the method.
+        guidance: temperature, top-p, forbidden symbols, classifier-free weight.
+        decoding: of a causal model, in the place of sampler and guidance.
+        batch_size: samples a network call.
+        property: what `protlig sample` draws towards, and how; none by default.
+    """
+
+    sampler: SamplerSettings = Ancestral()
+    guidance: Guidance = Guidance()
+    decoding: CausalDecoding = CausalDecoding()
+    batch_size: int = 64
+    property: Tilting | None = None
+
+
+@settings
+class Experiment:
+    """A whole experiment, as it stands in a YAML file.
+
+    Args:
+        name: of the run; its folder is runs/NAME unless told otherwise.
+        seed: the root of weights, data order, noise and samples.
+        tracks, data, model, diffusion, train, sampling, evaluation: the parts.
+        attention: a back-end's name, or "auto".
+    """
+
+    name: str
+    seed: int = 0
+    tracks: dict[str, TrackSettings]
+    data: DataSettings
+    model: ModelSettings | CausalSettings
+    diffusion: DiffusionSettings
+    train: TrainSettings = TrainSettings()
+    sampling: SamplingSettings = SamplingSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+    attention: str = "auto"
+
+    def __post_init__(self) -> None:
+        if not self.tracks:
+            raise ValueError("tracks: found none, expected at least one, such as protein: {kind: protein}")
+        mixture = TaskMixture(self.diffusion.tasks, tuple(self.tracks))
+        apart = [name for name, task in mixture.tasks.items() if task.apart and mixture.weights[name] > 0]
+        if apart and self.model.kind != "encoder":
+            raise ValueError(
+                f"diffusion.tasks.{apart[0]}: found tracks that must not see each other with model.kind '{self.model.kind}', expected encoder"
+            )
+        if isinstance(self.model, CausalSettings):
+            self.model.check(set(self.tracks), {n for n, w in mixture.weights.items() if w > 0}, self.train.distributed)
+        generated = self.evaluation.generate
+        is_default = generated == EvaluationSettings().generate  # nobody named it; a command that needs it says so
+        is_needed = self.evaluation.after_training or (self.evaluation.preview_every and self.model.kind != "causal")
+        if generated not in self.tracks and (is_needed or not is_default):
+            raise ValueError(f"evaluation.generate: found '{generated}', expected one of {', '.join(self.tracks)}")
+
+
+def load_experiment(name: str | Path, overrides: Sequence[str] = ()) -> Experiment:
+    """Return the experiment of a config file or packaged name, with overrides.
+
+    A few settings have short names: `distributed` for `train.distributed`, and `init_from` for `train.init_from`; those of other
+    projects are understood too (`runs/spellings.py`), and `experiment=` among them names the config.
+
+    Raises:
+        ConfigError: for anything that does not fit, with its dotted path.
+    """
+    named, native = native_overrides(overrides)
+    return experiment_from(read_config(named or name, native))
+
+
+def experiment_from(values: Mapping[str, Any]) -> Experiment:
+    """Return the experiment that plain values describe."""
+    return build(Experiment, values)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The parts of an experiment that need no data: built once, used by training, sampling and evaluation alike."""
+
+    config: Experiment
+
+    @cached_property
+    def tracks(self) -> dict[str, Track]:
+        """The tracks by name."""
+        return {name: track.build(name) for name, track in self.config.tracks.items()}
+
+    @cached_property
+    def diffusion(self) -> Diffusion:
+        """What the logits of each track mean, and the schedule."""
+        settings = self.config.diffusion
+        return Diffusion(
+            parameterizations={name: settings.parameterize(track) for name, track in self.tracks.items()},
+            schedule=settings.schedule,
+        )
+
+    @property
+    def tasks(self) -> TaskMixture:
+        """The mixture of tasks."""
+        return TaskMixture(self.config.diffusion.tasks, tuple(self.tracks))
+
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """The vocabulary fingerprint of each track, as checkpoints carry it."""
+        return {name: track.vocabulary.fingerprint for name, track in self.tracks.items()}
+
+    def complete(self, batch: TrackBatch) -> TrackBatch:
+        """Return a batch that has every track of the model; those that it lacks are empty for all examples."""
+        nothing = Layout((0,) * batch.num_examples, batch.device)
+        none = torch.zeros(0, dtype=torch.int64, device=batch.device)
+        empty = TrackTokens(tokens=none, maskable=none.bool(), layout=nothing)
+        return replace(batch, tracks={name: batch.tracks.get(name, empty) for name in self.tracks})
+
+    def backend(self, choice: DeviceChoice) -> BackendChoice:
+        """Return the attention back-end for a device, with its reason."""
+        return choose_backend(self.config.attention, choice.device, choice.dtype)
+
+    def build_model(self, choice: DeviceChoice, *, where: Literal["device", "host", "meta"] = "device") -> nn.Module:
+        """Return the model, initialised from the experiment's seed (on the host, so every device starts from the same weights).
+
+        Args:
+            choice: the device.
+            where: on the device; left on the host; or on the meta device, without weights, but else what other processes build.
+
+        Raises:
+            ConfigError: if the config states another number of parameters.
+        """
+        build = self.config.model.build
+        if where == "meta" and isinstance(self.config.model, CausalSettings):
+            build = partial(self.config.model.build, empty=True)
+        with torch.random.fork_rng(devices=[]), torch.device("meta" if where == "meta" else "cpu"):
+            torch.manual_seed(rng.key(self.config.seed, "weights"))
+            model = build(self.tracks, self.backend(choice).name)
+        expected, found = self.config.model.parameters, count_parameters(model)
+        if expected is not None and expected != found:
+            raise ConfigError(
+                f"model.parameters: found {expected:,} in the config, the model has {found:,}; correct or remove the number"
+            )
+        return model.to(choice.device) if where == "device" else model
+
+    @cached_property
+    def causal_vocabulary(self) -> CausalVocabulary:
+        """The ids of a causal model's sequences."""
+        assert isinstance(self.config.model, CausalSettings)
+        return self.config.model.vocabulary(self.tracks)
+
+    @property
+    def is_causal(self) -> bool:
+        """Whether the model writes one token after another, in the place of denoising."""
+        return isinstance(self.config.model, CausalSettings)
+
+    def objective(self, choice: DeviceChoice) -> Objective:
+        """Return the training objective."""
+        if self.is_causal:
+            return CausalObjective(self.causal_vocabulary, device=choice.device)
+        settings = self.config.diffusion
+        return DiffusionObjective(
+            diffusion=self.diffusion,
+            tasks=self.tasks,
+            times=settings.times,
+            curriculum=settings.curriculum,
+            seed=self.config.seed,
+            device=choice.device,
+            condition_dropout=settings.condition_dropout,
+            variant=settings.variant,
+        )
+
+    def require_guidance(self, guidance: Guidance, generate: tuple[str, ...]) -> None:
+        """Refuse classifier-free guidance of a model that never saw the generated tracks alone.
+
+        Raises:
+            ConfigError: with the share of such tasks in training.
+        """
+        if guidance.weight == 1:
+            return
+        weights = self.tasks.weights
+        alone = sum(w for name, w in weights.items() if set(self.tasks.tasks[name].tracks) == set(generate))
+        share = alone / sum(weights.values())
+        if share == 0:
+            raise ConfigError(
+                f"sampling.guidance.weight: found {guidance.weight}, but this run never trained on {' + '.join(generate)} alone; "
+                f"expected a task such as {generate[0]}_only under diffusion.tasks, 0.1 or more; use weight 1 or train with it"
+            )

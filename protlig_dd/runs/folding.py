@@ -1,0 +1,236 @@
+"""True chains beside predicted structure tokens: the tokens decoded by the autoencoder that made them, the C-alphas of a Foldseek database.
+
+What is checked here is checked once, before anything is predicted; what the comparison is worth stands in `evaluation/coordinates.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+
+from protlig_dd.data.foldseek.pairs import FoldseekDB
+from protlig_dd.data.table import TokenTable
+from protlig_dd.errors import CheckpointError, ConfigError, FormatError
+from protlig_dd.evaluation import structure_tokens
+from protlig_dd.evaluation.coordinates import coordinate_figures, coordinate_scores
+from protlig_dd.evaluation.intervals import Score, format_scores
+from protlig_dd.evaluation.prostt5 import find_prostt5
+from protlig_dd.evaluation.sections import Section, read_evaluation, write_evaluation
+from protlig_dd.evaluation.structure_tokens import Nulls
+from protlig_dd.evaluation.traces import Trace, write_traces
+from protlig_dd.kanzi.experiment import open_tokenizer
+from protlig_dd.kanzi.tokenizer import KanziTokenizer
+from protlig_dd.runs.experiment import Parts
+from protlig_dd.runs.generate import example_requests
+from protlig_dd.runs.generate_causal import generator_for
+from protlig_dd.runs.held_out import chains_of, emitted, spread
+from protlig_dd.runs.run import Run
+from protlig_dd.tokens.tracks import Track
+
+Coords = Float[np.ndarray, "_ 3"]
+TRACK = "structure"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TrueChains:
+    """Some examples with their true C-alphas, and what decodes tokens that are predicted for them.
+
+    Args:
+        names: of the chains, in the database.
+        coords: true C-alphas of each, in Angstrom.
+        tokens: the true tokens of each, one a residue.
+        tokenizer: the autoencoder that the tokens are of.
+        track: how tokens stand in a text.
+        seed: of the decoder's noise and the intervals.
+    """
+
+    names: tuple[str, ...]
+    coords: tuple[Coords, ...]
+    tokens: tuple[tuple[int, ...], ...]
+    tokenizer: KanziTokenizer
+    track: Track
+    seed: int
+
+    @cached_property
+    def floor(self) -> list[Coords]:
+        """The true tokens, decoded: no prediction of tokens can be expected to come nearer."""
+        return self.tokenizer.decode(self.tokens, seed=self.seed)
+
+    def decode(self, texts: Sequence[str]) -> list[Coords | None]:
+        """Return coordinates in Angstrom for the predicted tokens of each chain; None for an empty answer."""
+        tokens = [_codes(self.track, text, name) if text else [] for text, name in zip(texts, self.names, strict=True)]
+        found = iter(self.tokenizer.decode([row for row in tokens if row], seed=self.seed))
+        return [next(found) if row else None for row in tokens]
+
+    def scores(self, predicted: Sequence[Coords | None]) -> list[Score]:
+        """Return the scores of decoded predictions beside their nulls and the floor."""
+        return coordinate_scores(predicted, self.coords, floor=self.floor, seed=self.seed)
+
+    def figures(self, predicted: Sequence[Coords | None]) -> dict[str, float]:
+        """Return the same as a few plain numbers, for curves."""
+        return coordinate_figures(predicted, self.coords, floor=self.floor)
+
+    def traces(self, predicted: Sequence[Coords | None]) -> list[Trace]:
+        """Return the predictions of true length over the true chains."""
+        chains = zip(self.names, predicted, self.coords, strict=True)
+        return [Trace(name=n, predicted=p, true=t) for n, p, t in chains if p is not None and len(p) == len(t)]
+
+
+def open_true_chains(
+    parts: Parts, table: TokenTable, database: str, tokenizer: str, *, device: str = "auto", where: tuple[str, str]
+) -> TrueChains:
+    """Return the true chains of a table's examples.
+
+    Args:
+        parts: of a run whose structure track is Kanzi's.
+        table: the examples; all of them must stand in the database under the same names.
+        database: a Foldseek database with C-alphas.
+        tokenizer: the autoencoder of the run's tokens: a run folder, or a published file.
+        device: where tokens are decoded.
+        where: what the user set the database and the tokenizer by, for messages.
+
+    Raises:
+        ConfigError: for a run of other tokens, examples without names, or an autoencoder of another alphabet.
+        FormatError: for a database without C-alphas, a name that it lacks, or a chain of another length.
+    """
+    track = parts.tracks.get(TRACK)
+    if track is None or not track.vocabulary.name.startswith("kanzi"):
+        found = "none" if track is None else track.vocabulary.name
+        raise ConfigError(
+            f"{where[0]} '{database}': this run's structure tokens are {found}, expected Kanzi's: only they are decoded here"
+        )
+    if not len(table) or table.names is None:
+        raise ConfigError(
+            f"{where[0]} '{database}': found {len(table)} examples{' without names' if table.names is None else ''}, expected some whose "
+            f"names stand in the database; train on a Foldseek database or a FASTA file"
+        )
+    try:
+        opened = open_tokenizer(tokenizer, device=device)
+    except (ConfigError, CheckpointError, FormatError) as error:
+        raise ConfigError(f"{where[1]} '{tokenizer}': {error}") from error
+    expected = len(track.vocabulary.emittable_ids)
+    if opened.num_codes != expected:
+        raise ConfigError(
+            f"{where[1]} '{tokenizer}': found an autoencoder of {opened.num_codes:,} codes, expected the {expected:,} of this run's "
+            f"structure track; name the one that made the tokens"
+        )
+    names = tuple(map(str, table.names))
+    texts = [track.decode(table.example(i)[TRACK].tolist()) for i in range(len(table))]
+    tokens = tuple(tuple(_codes(track, text, name)) for text, name in zip(texts, names, strict=True))
+    return TrueChains(
+        names=names,
+        coords=_read_coords(database, names, [len(row) for row in tokens], where[0]),
+        tokens=tokens,
+        tokenizer=opened,
+        track=track,
+        seed=parts.config.seed,
+    )
+
+
+def _read_coords(database: str, names: Sequence[str], lengths: Sequence[int], where: str) -> tuple[Coords, ...]:
+    """The true C-alphas by name, each as long as its tokens."""
+    try:
+        with FoldseekDB(Path(database)) as letters:
+            if not letters.has_calpha:
+                raise FormatError("has no C-alphas; name a database that has them")
+            coords = tuple(letters.calpha(letters.row_of_name(name)) for name in names)
+    except FormatError as error:
+        raise FormatError(f"{where} '{database}': {error}") from error
+    for name, points, length in zip(names, coords, lengths, strict=True):
+        if len(points) != length:
+            raise FormatError(
+                f"{where} '{database}': '{name}' has {len(points)} C-alphas and {length} structure tokens, expected as many; name the "
+                f"database that the tokens were made of"
+            )
+    return coords
+
+
+def _codes(track: Track, text: str, where: str) -> list[int]:
+    return [int(code) for code in track.split(text, where=where)]
+
+
+def open_held_out(
+    run: Run, database: str = "", tokenizer: str = "", *, split: str = "test", num: int = 0
+) -> TrueChains:
+    """Return the true chains of a run's part, with what decodes its tokens: what `assess_folding` compares with.
+
+    Args:
+        run: an opened run whose structure track is Kanzi's.
+        database: where the proteins have their true C-alphas, under the same names; "" takes the config's.
+        tokenizer: the autoencoder that the tokens are of: a run folder, or a published file; "" takes the config's.
+        split: the part of the run's data.
+        num: chains at most; 0 takes the config's.
+
+    Raises:
+        ConfigError: for a run of other tokens, an autoencoder of others, or a part without examples or names.
+        FormatError: for a name that the database lacks, or chains of other lengths.
+    """
+    settings = run.config.evaluation
+    where = ("--coordinates", "--tokenizer") if database else ("evaluation.coordinates", "evaluation.tokenizer")
+    names = (database or settings.coordinates, tokenizer or settings.tokenizer)
+    table = spread(run.data.part(split), num or settings.num_samples)
+    if not len(table):
+        raise ConfigError(f"--split {split}: this run has no {split} data to compare; use another split")
+    return open_true_chains(run.parts, table, *names, device=run.choice.device.type, where=where)
+
+
+def assess_folding(run: Run, chains: TrueChains, *, split: str = "test", num: int = 0) -> Iterator[str]:
+    """Fold held-out proteins and compare with the truth; yield lines, add a section to evaluation.json, and leave traces.json.
+
+    Args:
+        run: an opened run.
+        chains: of `open_held_out`, with the same split and num.
+        split: the part of the run's data.
+        num: chains at most; 0 takes the config's.
+    """
+    table = spread(run.data.part(split), num or run.config.evaluation.num_samples)
+    requests = example_requests(run.parts, table, "structure", range(len(table)))
+    samples = generator_for(run, seed=run.config.seed, with_likelihood=False).generate(requests, 1)
+    predicted = chains.decode([sample.texts.get("structure", "") for sample in samples])
+    scores = chains.scores(predicted)
+    title = f"Coordinates, {split} split"
+    _add_section(run, Section(title=title, scores=tuple(scores)))
+    write_traces(run.folder / "traces.json", chains.traces(predicted))
+    yield from (f"{title}:", *format_scores(scores).splitlines())
+
+
+def assess_prostt5(run: Run, source: str, *, split: str = "test", num: int = 0) -> Iterator[str]:
+    """Say what ProstT5 reaches on the proteins of a run's part; one line where its weights are absent.
+
+    Args:
+        run: an opened run whose structure track is 3Di.
+        source: a folder or Hub id of ProstT5.
+        split: the part of the run's data.
+        num: chains at most; 0 takes the config's.
+
+    Raises:
+        ConfigError: for a run of other tokens.
+    """
+    track = run.parts.tracks.get("structure")
+    if track is None or not track.vocabulary.name.startswith("3di"):
+        raise ConfigError(
+            "--prostt5: ProstT5 writes 3Di letters; expected a run with a structure track of alphabet 3di"
+        )
+    translate, reason = find_prostt5(source, device=run.choice.device)
+    if translate is None:
+        yield reason
+        return
+    chains = chains_of(run, spread(run.data.part(split), num or run.config.evaluation.num_samples), track)
+    nulls = Nulls(chains_of(run, run.data.train, track))
+    predicted = translate([one.sequence for one in chains])
+    scores = structure_tokens.summary(predicted, chains, nulls, known=emitted(track), seed=run.config.seed)
+    title = f"ProstT5, {split} split"
+    _add_section(run, Section(title=title, scores=tuple(scores)))
+    yield from (f"{title}:", *format_scores(scores).splitlines())
+
+
+def _add_section(run: Run, section: Section) -> None:
+    """Put a section into evaluation.json, in the place of an earlier one of its title."""
+    path = run.folder / "evaluation.json"
+    others = [s for s in read_evaluation(path) if s.title != section.title] if path.is_file() else []
+    write_evaluation(path, [*others, section])

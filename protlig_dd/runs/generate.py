@@ -1,0 +1,320 @@
+"""Samples from a run: requests, lengths, likelihood, ranking, and rows that can be written down.
+
+A request is a template for each track: a text with `_` for every token to generate, a whole text that is given, or nothing but a length.
+Sample i of a request depends on (seed, i) only, so shards and resumed runs together give the same samples as one run.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from protlig_dd.config import to_mapping
+from protlig_dd.data.lengths import draw_lengths
+from protlig_dd.data.table import TokenTable
+from protlig_dd.diffusion.denoiser import Denoiser
+from protlig_dd.diffusion.times import Task
+from protlig_dd.errors import ConfigError, FormatError
+from protlig_dd.evaluation.likelihood import bound
+from protlig_dd.evaluation.objectives import sample_measured
+from protlig_dd.runs.experiment import Parts
+from protlig_dd.runs.run import Run
+from protlig_dd.sampling import Guidance, SamplerSettings, Tilting, sample
+from protlig_dd.tokens.tracks import Example, Track, TrackBatch, pack
+
+_GAP = "_"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What to generate.
+
+    Args:
+        name: what the samples are called.
+        given: for each track a text; tokens written `_` are generated, a text without any is a condition.
+        generate: tracks that are generated whole, with a length each; None draws one from the training lengths.
+        conditions: class labels, such as {"affinity_bin": 2}.
+        about: words kept beside each sample, such as {"motif": "11-15"}.
+    """
+
+    name: str
+    given: Mapping[str, str] = field(default_factory=dict)
+    generate: Mapping[str, int | None] = field(default_factory=dict)
+    conditions: Mapping[str, int] = field(default_factory=dict)
+    about: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """One sample: its id, the request it answers, the text of every track, its bound in nats per generated token, what else
+    was measured (the property it was drawn towards), and what its request says about it."""
+
+    id: int
+    request: str
+    texts: Mapping[str, str]
+    nll_per_token: float | None = None
+    measured: Mapping[str, float] = field(default_factory=dict)
+    about: Mapping[str, str] = field(default_factory=dict)
+
+    def row(self) -> dict[str, Any]:
+        """Return the sample as one flat row."""
+        row: dict[str, Any] = {"id": self.id, "name": self.request, **self.texts, **self.about, **self.measured}
+        return row if self.nll_per_token is None else {**row, "nll_per_token": round(self.nll_per_token, 5)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Item:
+    """A sample about to be drawn: token ids with masks at the open positions, and which positions those are."""
+
+    id: int
+    request: Request
+    ids: Example
+    open: Mapping[str, list[bool]]
+
+
+def open_tokens(track: Track, text: str) -> tuple[list[int], list[bool]]:
+    """Return the ids of a text with gaps, and which of them are gaps: "MKT__V" has two.
+
+    Raises:
+        FormatError: if the rest of the text is not of the track's symbols.
+    """
+    ids, is_open = list[int](), list[bool]()
+    for piece in re.findall(f"{_GAP}+|[^{_GAP}]+", text):
+        if piece[0] == _GAP:
+            ids += [track.vocabulary.mask_id] * len(piece)
+            is_open += [True] * len(piece)
+        else:
+            where = f"{track.name} '{text[:40]}{'...' * (len(text) > 40)}'"
+            found = [i for i in track.encode(piece, where=where) if i not in _ends(track)]
+            ids += found
+            is_open += [False] * len(found)
+    if track.add_ends:
+        ids, is_open = [*_ends(track)[:1], *ids, *_ends(track)[1:]], [False, *is_open, False]
+    return ids, is_open
+
+
+def _ends(track: Track) -> list[int]:
+    return [i for i in (track.vocabulary.begin_id, track.vocabulary.end_id) if i is not None] if track.add_ends else []
+
+
+class Generator:
+    """Draws samples from a run.
+
+    Args:
+        run: an opened run.
+        seed: with the sample ids the root of all draws.
+        sampler, guidance: by default those of the run's config.
+        batch_size: samples a network call.
+        with_likelihood: also compute each sample's bound (8 noise levels).
+        tilting: draw towards this property; each sample also gets its value, and that of the same sample without guidance.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        *,
+        seed: int = 0,
+        sampler: SamplerSettings | None = None,
+        guidance: Guidance | None = None,
+        batch_size: int | None = None,
+        with_likelihood: bool = True,
+        tilting: Tilting | None = None,
+    ) -> None:
+        settings = run.config.sampling
+        self.run, self.seed = run, seed
+        self.sampler = sampler or settings.sampler
+        self.guidance = guidance or settings.guidance
+        self.batch_size = batch_size or settings.batch_size
+        self.with_likelihood = with_likelihood
+        self.tilting = tilting
+
+    def settings(self) -> dict[str, Any]:
+        """Return everything that decides the samples, to be kept beside them."""
+        towards = {} if self.tilting is None else {"property": to_mapping(self.tilting)}
+        return {
+            "run": str(self.run.folder),
+            "step": self.run.step,
+            "seed": self.seed,
+            "sampler": to_mapping(self.sampler),
+            "guidance": to_mapping(self.guidance),
+            **towards,
+        }
+
+    def generate(self, requests: Sequence[Request], num: int, *, ids: Sequence[int] | None = None) -> Iterator[Sample]:
+        """Yield `num` samples of each request, in order of their ids.
+
+        Args:
+            requests: sample ids run through the requests: id = request x num + copy.
+            num: samples a request.
+            ids: only these (a shard, or what is left of a stopped run).
+
+        Raises:
+            FormatError: for texts that do not fit their tracks, or are too long.
+            ConfigError: for a request that the run cannot serve.
+        """
+        for request in requests:
+            self._check(request)
+        wanted = range(len(requests) * num) if ids is None else ids
+        chunk: list[_Item] = []
+        for i in wanted:
+            item = self._item(requests[i // num], i)
+            if chunk and (len(chunk) == self._chunk_size or _open_tracks(chunk[0]) != _open_tracks(item)):
+                yield from self._draw(chunk)
+                chunk = []
+            chunk.append(item)
+        if chunk:
+            yield from self._draw(chunk)
+
+    @property
+    def _chunk_size(self) -> int:
+        """Samples drawn at once: each of a property's particles counts as one."""
+        many = self.tilting.particles if self.tilting and self.tilting.method != "classifier" else 1
+        return max(1, self.batch_size // many)
+
+    def _check(self, request: Request) -> None:
+        tracks = self.run.parts.tracks
+        for name in (*request.given, *request.generate):
+            if name not in tracks:
+                raise ConfigError(f"{request.name}: this run has no track '{name}'; it has {', '.join(tracks)}")
+        for name, label in request.conditions.items():
+            known = getattr(self.run.config.model, "conditions", None) or {}
+            if name not in known or not 0 <= label < known[name]:
+                raise ConfigError(
+                    f"{request.name}: condition {name}={label}: this run knows {known or 'no conditions'}"
+                )
+        opened = [n for n, text in request.given.items() if _GAP in text]
+        if not request.generate and not opened:
+            raise ConfigError(f"{request.name}: nothing to generate; leave a track out, or write gaps as '{_GAP}'")
+
+    def _item(self, request: Request, sample_id: int) -> _Item:
+        tracks, ids, is_open = self.run.parts.tracks, {}, {}
+        for name, text in request.given.items():
+            ids[name], is_open[name] = open_tokens(tracks[name], text)
+            _check_length(tracks[name], len(ids[name]), request.name)
+        for name in sorted(request.generate, key=lambda name: tracks[name].aligned_to is not None):
+            extra = len(_ends(tracks[name]))
+            total = self._length(request, name, {n: len(x) for n, x in ids.items()}, sample_id)
+            _check_length(tracks[name], total, request.name)
+            ids[name], is_open[name] = open_tokens(tracks[name], _GAP * (total - extra))
+        return _Item(id=sample_id, request=request, ids=ids, open=is_open)
+
+    def _length(self, request: Request, name: str, known: Mapping[str, int], sample_id: int) -> int:
+        """Tokens of a track that is generated whole: that of a track it is aligned to, or as asked for, or drawn."""
+        tracks, length = self.run.parts.tracks, request.generate[name]
+        extra = len(_ends(tracks[name]))
+        partners = [n for n in known if tracks[name].aligned_to == n or tracks[n].aligned_to == name]
+        if partners:
+            total = known[partners[0]] - len(_ends(tracks[partners[0]])) + extra
+            if length and length + extra != total:
+                raise ConfigError(
+                    f"{request.name}: found length {length} for {name} and {total - extra} for {partners[0]}, which it is aligned to; "
+                    f"expected the same, or leave one out"
+                )
+            return total
+        if length:
+            return length + extra
+        return draw_lengths(self.run.lengths, name, known, [sample_id], self.seed)[0]
+
+    def _pack(self, chunk: Sequence[_Item]) -> TrackBatch:
+        conditions = {
+            name: [item.request.conditions.get(name, -1) for item in chunk]
+            for name in sorted({n for item in chunk for n in item.request.conditions})
+        }
+        tracks = self.run.parts.tracks
+        batch = pack([x.ids for x in chunk], tracks, example_ids=[x.id for x in chunk], conditions=conditions)
+        maskable = {}
+        for name in batch.tracks:
+            flags = [flag for item in chunk for flag in item.open.get(name, [])]
+            maskable[name] = replace(batch.tracks[name], maskable=torch.tensor(flags, dtype=torch.bool))
+        return replace(batch, tracks=maskable).to(self.run.choice.device)
+
+    def denoiser(self, generate: tuple[str, ...]) -> Denoiser:
+        """Return the run's model with the guidance.
+
+        Raises:
+            ConfigError: for guidance that the run was not trained for.
+        """
+        parts = self.run.parts
+        parts.require_guidance(self.guidance, generate)
+        return self.guidance.apply(self.run.model, parts.diffusion, parts.tracks, generate=generate)
+
+    def lead(self, request: Request, track: str) -> TrackBatch:
+        """Return a batch of one example in which every token of a track may change.
+
+        Raises:
+            FormatError, ConfigError: as in `generate`.
+        """
+        for name in request.given:
+            if name not in self.run.parts.tracks:
+                raise ConfigError(
+                    f"{request.name}: this run has no track '{name}'; it has {', '.join(self.run.parts.tracks)}"
+                )
+        item = self._item(request, 0)
+        emittable = self.run.parts.tracks[track].emittable
+        is_open = {name: [name == track and bool(emittable[i]) for i in ids] for name, ids in item.ids.items()}
+        return self._pack([replace(item, open=is_open)])
+
+    def _draw(self, chunk: Sequence[_Item]) -> Iterator[Sample]:
+        generate = _open_tracks(chunk[0])
+        parts, batch, denoiser = self.run.parts, self._pack(chunk), self.denoiser(generate)
+        with torch.autocast(self.run.choice.device.type, self.run.choice.dtype, enabled=self.run.choice.autocast):
+            measured: dict[str, np.ndarray] = {}
+            how: Any = {"generate": generate, "sampler": self.sampler, "seed": self.seed}
+            if self.tilting is None:
+                done = sample(denoiser, parts.diffusion, batch, **how).batch
+            else:
+                done, measured = sample_measured(
+                    denoiser, parts.diffusion, batch, parts.tracks, tilting=self.tilting, **how
+                )
+            scores = self._likelihood(done, generate) if self.with_likelihood else [None] * len(chunk)
+        ids = {name: track.split() for name, track in done.tracks.items()}
+        for row, item in enumerate(chunk):
+            texts = {name: parts.tracks[name].decode(ids[name][row]) for name in ids if ids[name][row]}
+            yield Sample(
+                id=item.id,
+                request=item.request.name,
+                texts=texts,
+                nll_per_token=scores[row],
+                measured={name: round(float(x[row]), 5) for name, x in measured.items()},
+                about=item.request.about,
+            )
+
+    def _likelihood(self, done: TrackBatch, generate: tuple[str, ...]) -> list[float]:
+        """The bound of the generated tokens, in nats each, given everything else that is there."""
+        given = tuple(n for n, t in done.tracks.items() if t.layout.num_tokens and n not in generate)
+        task = Task(noised=(generate,), clean=given)
+        host = done.to(torch.device("cpu"))
+        device = self.run.choice.device
+        result = bound(self.run.model, self.run.parts.diffusion, host, task, seed=self.seed, device=device)
+        return [float(x) for x in result.total / np.maximum(result.total_tokens, 1)]
+
+
+def example_requests(parts: Parts, table: TokenTable, generated: str, rows: Iterable[int]) -> list[Request]:
+    """Return a request for each of some examples, under its name: every other track is given, the length is drawn from the training lengths."""
+    requests = []
+    for i in rows:
+        example = table.example(i)
+        given = {
+            name: track.decode(example[name].tolist())
+            for name, track in parts.tracks.items()
+            if name != generated and len(example[name])
+        }
+        requests.append(Request(name=table.name_of(i), given=given, generate={generated: None}))
+    return requests
+
+
+def _open_tracks(item: _Item) -> tuple[str, ...]:
+    return tuple(name for name, flags in item.open.items() if any(flags))
+
+
+def _check_length(track: Track, length: int, where: str) -> None:
+    if not 0 < length <= track.max_length:
+        raise FormatError(
+            f"{where}: {track.name} of {length} tokens, expected 1 to {track.max_length} (tracks.{track.name}.max_length of the run); "
+            f"sampling never crops: shorten it, or use a run trained on longer ones"
+        )

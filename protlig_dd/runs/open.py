@@ -1,0 +1,161 @@
+"""Opening a trained run or a published checkpoint for use."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import nn
+
+from protlig_dd.checkpoints.run_folder import Which, read_checkpoint, read_config_file
+from protlig_dd.config import build, to_mapping
+from protlig_dd.data.settings import SequenceData
+from protlig_dd.device import choose_device
+from protlig_dd.diffusion.schedules import LogLinear
+from protlig_dd.diffusion.times import Task
+from protlig_dd.diffusion.variants import Variant
+from protlig_dd.errors import CheckpointError, ConfigError
+from protlig_dd.kanzi.experiment import is_autoencoder
+from protlig_dd.models.published.pretrained import is_pretrained, read_pretrained
+from protlig_dd.models.published.sedd_layout import read_sedd
+from protlig_dd.runs.experiment import DiffusionSettings, Experiment, Parts, SamplingSettings, experiment_from
+from protlig_dd.runs.run import Run
+from protlig_dd.sampling import DPLMUnmasking
+from protlig_dd.tokens.settings import ProteinTrack
+
+_TASKS: Mapping[bool, dict[str, float | Task]] = {
+    False: {"protein_only": 1.0},
+    True: {"apart": 0.25, "structure_given_protein": 0.25, "protein_given_structure": 0.25, "joint": 0.25},
+}
+
+
+_SAMPLERS = {
+    "esm2": DPLMUnmasking(),
+    "dplm": DPLMUnmasking(),
+    "dplm2": DPLMUnmasking(
+        strategy="annealing",
+        annealing=(2.0, 0.1),
+        randomness=1.0,
+        top_p={"protein": 0.95, "structure": 0.95},
+        confidence="log_prob",
+    ),
+    "dplm2_bit": DPLMUnmasking(
+        strategy="annealing", annealing=(1.1, 0.1), randomness=1.0, top_p={"protein": 0.95}, confidence="kept"
+    ),
+}
+"""How each family's authors sample by default."""
+
+
+def open_published(source: Path | str, *, device: str = "auto", emits: str = "") -> Run:
+    """Return a published checkpoint (a Hub id, a folder in Hugging Face's layout, a Lightning .ckpt) as a run without training data.
+
+    Args:
+        source: where it is.
+        device: as in `train`.
+        emits: what may be generated, as in `tokens.settings.ProteinTrack`; by default the twenty amino acids.
+
+    Raises:
+        CheckpointError: as in `models.published.pretrained.read_pretrained`.
+    """
+    if Path(source).suffix in (".pth", ".pt"):
+        return _open_sedd(Path(source), device)
+    found = read_pretrained(source)
+    several = len(found.tracks) > 1
+    tracks = dict(found.tracks)
+    if emits:
+        tracks["protein"] = build(ProteinTrack, {**to_mapping(tracks["protein"]), "emits": emits}, "--emits")
+    config = Experiment(
+        name=re.sub(r"[^A-Za-z0-9_.-]+", "_", Path(found.where).name),
+        tracks=tracks,
+        data=SequenceData(path=""),
+        model=found.model,
+        diffusion=DiffusionSettings(
+            parameterization="subs",
+            weighting="linear",
+            normalise="all",
+            schedule=LogLinear(eps=0.0),
+            tasks=_TASKS[several],
+            variant=Variant(num_times=500, count="masked"),
+        ),
+        sampling=SamplingSettings(sampler=_SAMPLERS[found.family]),
+    )
+    parts = Parts(config)
+    choice = choose_device(device, precision="fp32" if device == "cpu" else "auto")
+    model = parts.build_model(choice)
+    model.load_state_dict(found.weights)
+    return Run(folder=Path(source), parts=parts, choice=choice, step=0, model=model.eval().requires_grad_(False))
+
+
+def _open_sedd(path: Path, device: str) -> Run:
+    """A SEDD checkpoint on proteins as a run without training data."""
+    model_settings, track, weights = read_sedd(path)
+    config = Experiment(
+        name=path.stem,
+        tracks={"protein": track},
+        data=SequenceData(path=""),
+        model=model_settings,
+        diffusion=DiffusionSettings(tasks={"protein_only": 1.0}),
+    )
+    parts, choice = Parts(config), choose_device(device, precision="fp32" if device == "cpu" else "auto")
+    model = parts.build_model(choice)
+    model.load_state_dict(weights)
+    return Run(folder=path, parts=parts, choice=choice, step=0, model=model.eval().requires_grad_(False))
+
+
+def open_run(
+    folder: Path | str, *, device: str = "auto", which: Which = "last", averaged: bool = True, emits: str = ""
+) -> Run:
+    """Return a trained run, ready to sample and to be evaluated.
+
+    Args:
+        folder: the run folder; or a published checkpoint, as `open_published` takes it.
+        device: as in `train`.
+        which: the last checkpoint, or the best by validation.
+        averaged: use the moving average of the weights, where there is one.
+        emits: of a published checkpoint; a run's config says what it emits.
+
+    Raises:
+        ConfigError: if it is not a run folder.
+        CheckpointError: if it holds no checkpoint, a damaged one, or one made with other vocabularies.
+    """
+    if is_pretrained(folder) or Path(folder).suffix in (".pth", ".pt"):
+        return open_published(folder, device=device, emits=emits)
+    if emits:
+        raise ConfigError(f"--emits {emits}: {folder} is a run of yours; its config decides (tracks.protein.emits)")
+    folder = Path(folder)
+    values = read_config_file(folder / "config.yaml")
+    if is_autoencoder(values):
+        raise ConfigError(
+            f"{folder}: is the run of a structure autoencoder, which only makes tokens of coordinates and coordinates of tokens; expected "
+            f"a model of tokens. Its uses: --tokenizer {folder}, protlig tokenize --track kanzi, protlig evaluate {folder}"
+        )
+    config = experiment_from(values)
+    parts = Parts(config)
+    choice = choose_device(device, precision="fp32" if device == "cpu" else config.train.precision)
+    path, loaded = read_checkpoint(folder, which)
+    for name, fingerprint in parts.fingerprints.items():
+        found = loaded.state.get("fingerprints", {}).get(name)
+        if found != fingerprint:
+            raise CheckpointError(
+                f"{path}: the vocabulary of track '{name}' was {found} in training and is {fingerprint} now; "
+                f"restore the vocabulary file of the run, or train anew"
+            )
+    model = parts.build_model(choice)
+    weights = loaded.ema if averaged and loaded.ema else loaded.weights
+    model.load_state_dict({**loaded.weights, **weights})
+    return Run(folder=folder, parts=parts, choice=choice, step=loaded.step, model=model.eval().requires_grad_(False))
+
+
+def load_model(source: Path | str, *, device: str = "auto", which: Which = "last") -> nn.Module:
+    """Return the network of a run or a published checkpoint, in evaluation mode and without gradients.
+
+    Args:
+        source: a run folder, a folder in Hugging Face's layout, a Lightning .ckpt, or a Hub id.
+        device: "auto", "cpu", "cuda", "mps" or "xpu".
+        which: of a run, the last checkpoint or the best by validation.
+
+    Raises:
+        ConfigError, CheckpointError: as in `open_run`, which also gives the tracks and the diffusion.
+    """
+    return open_run(source, device=device, which=which).model

@@ -1,0 +1,54 @@
+"""A trained run: the folder that training leaves, opened again for use.
+
+RUN/config.yaml  data.txt  lengths.json  metrics.jsonl  checkpoints/  tensorboard/  samples/  evaluation.json  report.html
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from torch import nn
+
+from protlig_dd.data.bundle import DataBundle, load
+from protlig_dd.data.lengths import LengthDistribution
+from protlig_dd.device import DeviceChoice
+from protlig_dd.errors import ConfigError
+from protlig_dd.runs.experiment import Experiment, Parts
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained run, opened for use.
+
+    Args:
+        folder: the run folder.
+        parts: tracks, diffusion, tasks.
+        choice: the device in use.
+        step: the step of the weights.
+        model: the model in evaluation mode, with averaged weights where the run keeps them.
+    """
+
+    folder: Path
+    parts: Parts
+    choice: DeviceChoice
+    step: int
+    model: nn.Module
+
+    @property
+    def config(self) -> Experiment:
+        """The experiment."""
+        return self.parts.config
+
+    @cached_property
+    def lengths(self) -> LengthDistribution:
+        """The lengths of the training examples."""
+        if not (self.folder / "config.yaml").is_file():
+            raise ConfigError(f"{self.folder}: a published checkpoint has no training lengths; give --length")
+        return LengthDistribution.load(self.folder / "lengths.json")
+
+    @cached_property
+    def data(self) -> DataBundle:
+        """The data, read again from where the config says."""
+        return load(self.config.data, self.parts.tracks, self.config.seed)

@@ -1,0 +1,259 @@
+"""Training an experiment in a run folder, and going on where the folder stands.
+
+Starting the same command again goes on after the last checkpoint; a folder that holds another experiment is refused.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import yaml
+from torch import nn
+
+from protlig_dd.checkpoints.checkpoint import count_parameters
+from protlig_dd.checkpoints.run_folder import read_config_file, require_same_experiment
+from protlig_dd.config import to_mapping
+from protlig_dd.data.bundle import DataBundle, load
+from protlig_dd.data.lengths import LengthDistribution
+from protlig_dd.data.loader import Loader
+from protlig_dd.device import DeviceChoice, choose_device
+from protlig_dd.diffusion.objective import DiffusionObjective
+from protlig_dd.diffusion.times import StratifiedTimes
+from protlig_dd.models.transfer import freeze_parameters, initialise_from
+from protlig_dd.nn.flops import training_flops
+from protlig_dd.objective import Objective
+from protlig_dd.runs.experiment import Experiment, Parts
+from protlig_dd.runs.open import open_run
+from protlig_dd.tokens.tracks import TrackBatch
+from protlig_dd.training import distributed
+from protlig_dd.training.out_of_memory import smallest_accumulation
+from protlig_dd.training.resume import on_rank0
+from protlig_dd.training.settings import Resume, TrainSettings
+from protlig_dd.training.strategies import Single
+from protlig_dd.training.trainer import Every, FitResult, fit
+
+log = logging.getLogger(__name__)
+MakeHooks = Callable[[Path, Parts, DeviceChoice, DataBundle], list[Every]]
+
+
+def train(
+    config: Experiment,
+    folder: Path,
+    *,
+    device: str = "auto",
+    resume: Resume | Literal[""] = "",
+    make_hooks: MakeHooks | None = None,
+) -> FitResult:
+    """Train an experiment in a folder, going on from its last checkpoint if there is one.
+
+    Args:
+        config: the experiment.
+        folder: the run folder; made if it is not there.
+        device: "auto", "cpu", "cuda", "mps" or "xpu".
+        resume: overrides `train.resume` ("last-good" passes damaged checkpoints over).
+        make_hooks: returns what is done at intervals, from the run folder, the parts, the device and the data.
+
+    Raises:
+        ConfigError: if the folder holds another experiment, or the settings do not fit together.
+        CheckpointError, DeviceError: as in `training.trainer.fit`.
+    """
+    processes = distributed.launched()
+    choice = choose_device(
+        device, precision=config.train.precision, local_rank=processes.local_rank, processes=processes.world
+    )
+    strategy = distributed.start(config.train.distributed, choice, overrides=config.train.deepspeed)
+    settings = replace(config.train, resume=resume) if resume else config.train
+    parts = Parts(config)
+    bundle = _on_every_rank(strategy, partial(load, config.data, parts.tracks, config.seed))
+    if strategy.rank == 0:
+        _write_description(config, folder, bundle)
+    model = _starting_model(parts, settings, choice, strategy)
+    if strategy.rank == 0:
+        _announce(parts, model, choice, bundle)
+    make_loader = partial(_loader, config, parts, bundle, strategy)
+    if settings.tokens_per_batch == "auto":
+        settings = replace(settings, accumulation=_fitting_accumulation(model, parts, choice, make_loader, strategy))
+    loader = make_loader(settings.accumulation)
+    made_of = effective_batch(loader, strategy)
+    if strategy.rank == 0:
+        log.info("%s", made_of)
+    result = fit(
+        model,
+        parts.objective(choice),
+        loader,
+        settings,
+        strategy=strategy,
+        run_folder=folder,
+        seed=config.seed,
+        config=to_mapping(config),
+        fingerprints=parts.fingerprints,
+        hooks=make_hooks(folder, parts, choice, bundle) if make_hooks else (),
+        validate=_validator(parts, bundle, choice) if len(bundle.validation) else None,
+        flops_per_token=partial(_flops_per_token, model),
+    )
+    strategy.close()
+    return result
+
+
+def _loader(config: Experiment, parts: Parts, bundle: DataBundle, strategy: Single, accumulation: int) -> Loader:
+    """The training batches of this process."""
+    tokens = config.train.tokens_per_batch
+    return Loader(
+        bundle.train,
+        parts.tracks,
+        batch_size=config.train.batch_size,
+        tokens_per_batch=None if tokens == "auto" else tokens,
+        seed=config.seed,
+        rank=strategy.rank,
+        world=strategy.world,
+        accumulation=accumulation,
+        ahead=config.train.prefetch,
+    )
+
+
+def _starting_model(parts: Parts, settings: TrainSettings, choice: DeviceChoice, strategy: Single) -> nn.Module:
+    """The model that training starts from: built, with the weights of other runs, and frozen where the config says so.
+
+    A strategy that shards takes weights from rank 0's host. The other processes then build a causal model without any, and read none.
+    """
+    made: list[nn.Module] = []
+
+    def build(where: Literal["device", "host"]) -> None:
+        made.append(parts.build_model(choice, where=where))
+        for source in filter(None, settings.init_from.split(",")):
+            for line in initialise_from(made[0], parts.tracks, *_source_of(source)):
+                log.info("%s", line)
+
+    if not strategy.takes_empty or settings.tokens_per_batch == "auto":  # which tries batches on the whole model
+        build("device")
+    elif parts.is_causal:
+        on_rank0(strategy, partial(build, "host"))
+    else:
+        build("host")
+    model = made[0] if made else parts.build_model(choice, where="meta")
+    for line in freeze_parameters(model, settings.freeze):
+        log.info("%s", line)
+    return model
+
+
+def effective_batch(loader: Loader, strategy: Single) -> str:
+    """Return what a step's batch is made of, in words; the first one is counted over all processes and must be whole."""
+    own = [batch.num_examples for batch in loader.micro_batches(0)]
+    (found,) = strategy.sum_over_ranks([sum(own)])
+    expected = len(loader.global_batch(0))
+    assert found == expected, f"the micro-batches of step 0 have {found:.0f} examples, the batch {expected}"
+    micro = f"{min(own)} to {max(own)}" if min(own) < max(own) else f"{own[0]}"
+    return (
+        f"batch: {expected} examples in the first step = micro-batches of {micro} x {strategy.world} processes x "
+        f"{loader.accumulation} accumulated"
+    )
+
+
+def _fitting_accumulation(
+    model: nn.Module, parts: Parts, choice: DeviceChoice, make_loader: Callable[[int], Loader], strategy: Single
+) -> int:
+    """The fewest micro-batches that fit the memory: tried on the longest of the first steps' micro-batches."""
+    objective = parts.objective(choice)
+
+    def attempt(accumulation: int) -> None:
+        loader = make_loader(accumulation)
+        batches = [batch for step in range(8) for batch in loader.micro_batches(step)]
+        largest = max(batches, key=lambda batch: batch.num_tokens)
+        try:
+            objective.loss(model, objective.prepare(largest, 0)).total.backward()
+        finally:
+            model.zero_grad(set_to_none=True)
+
+    return smallest_accumulation(attempt, strategy)
+
+
+def _on_every_rank(strategy: Single, work: Any) -> Any:
+    """Do something on rank 0 first, so that files it makes are there for the others."""
+    if strategy.rank == 0:
+        result = work()
+        strategy.barrier()
+        return result
+    strategy.barrier()
+    return work()
+
+
+def _write_description(config: Experiment, folder: Path, bundle: DataBundle) -> None:
+    path = folder / "config.yaml"
+    if path.is_file():
+        require_same_experiment(read_config_file(path), to_mapping(config), folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump(to_mapping(config), sort_keys=False), encoding="utf-8")
+    (folder / "data.txt").write_text("\n".join(bundle.report.lines()) + "\n", encoding="utf-8")
+    LengthDistribution.of(bundle.train).save(folder / "lengths.json")
+
+
+def _announce(parts: Parts, model: nn.Module, choice: DeviceChoice, bundle: DataBundle) -> None:
+    backend = parts.backend(choice)
+    log.info("%s", choice.reason)
+    log.info("attention: %s, %s", backend.name, backend.reason)
+    log.info("model: %s, %s parameters", parts.config.model.kind, f"{count_parameters(model):,}")
+    for line in bundle.report.lines():
+        log.info("%s", line)
+
+
+def _flops_per_token(model: Any, batch: TrackBatch) -> float:
+    """Training operations of a batch, a token."""
+    return training_flops(model, batch) / max(batch.num_tokens, 1)
+
+
+def _validator(parts: Parts, bundle: DataBundle, choice: DeviceChoice) -> Any:
+    """Return a function that gives the bound on validation data: same noise every time, no curriculum, elbo weights.
+
+    Of a causal model it is the likelihood itself.
+    """
+    objective = validation_objective(parts, choice, "validation")
+    rows = min(len(bundle.validation), parts.config.evaluation.num_examples)
+    table = bundle.validation.select(list(range(rows)))
+    loader = Loader(
+        table, parts.tracks, batch_size=min(64, rows), seed=parts.config.seed, shuffle=False, conditions=None
+    )
+
+    def validate(model: nn.Module) -> dict[str, float]:
+        sums: dict[str, float] = {}
+        counts: dict[str, float] = {}
+        for step in range(loader.steps_per_epoch):
+            for batch in loader.micro_batches(step):
+                terms = objective.loss(model, objective.prepare(batch, 0))
+                for name, value in terms.sums.items():
+                    sums[name] = sums.get(name, 0.0) + float(value)
+                    counts[name] = counts.get(name, 0.0) + terms.counts[name]
+        own = [name for name in sums if name.startswith("nll")]
+        nll = sum(sums[n] for n in own) / max(sum(counts[n] for n in own), 1.0)
+        overall = {"nll": nll, "perplexity": math.exp(min(nll, 700.0))}
+        return overall | {name: sums[name] / max(counts[name], 1.0) for name in sorted(sums)}
+
+    return validate
+
+
+def validation_objective(parts: Parts, choice: DeviceChoice, purpose: str) -> Objective:
+    """Return the objective whose value is the bound: elbo weights, uniform times, no curriculum, no dropped conditions."""
+    if parts.is_causal:
+        return parts.objective(choice)
+    bound = {name: replace(p, weighting="elbo") for name, p in parts.diffusion.parameterizations.items()}  # type: ignore[type-var]
+    return DiffusionObjective(
+        diffusion=replace(parts.diffusion, parameterizations=bound),
+        tasks=parts.tasks,
+        times=StratifiedTimes(),
+        seed=parts.config.seed,
+        purpose=purpose,
+        device=choice.device,
+        condition_dropout=0.0,
+    )
+
+
+def _source_of(folder: str) -> tuple[Mapping[str, torch.Tensor], Mapping[str, Any], str]:
+    """Return the weights, the tracks and the name of a run to start from."""
+    run = open_run(folder, device="cpu")
+    return run.model.state_dict(), run.parts.tracks, str(run.folder)

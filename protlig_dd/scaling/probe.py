@@ -1,0 +1,84 @@
+"""How long a step of a model takes on this device, from a few real ones; and what its FLOPs are."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from functools import partial
+
+from protlig_dd.data.bundle import DataBundle
+from protlig_dd.data.loader import Loader
+from protlig_dd.device import DeviceChoice, synchronize
+from protlig_dd.nn.flops import training_flops
+from protlig_dd.runs.experiment import Experiment, Parts
+from protlig_dd.scaling.sizes import build_empty
+from protlig_dd.training.optim import lr_at, make_optimizer
+from protlig_dd.training.strategies import Single
+
+_LOOKED_AT = 16  # steps whose tokens are counted
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batches:
+    """What the steps of a run hold.
+
+    Attributes:
+        tokens_per_step: mean of the first steps.
+        flops_per_token: counted, of training.
+    """
+
+    tokens_per_step: float
+    flops_per_token: float
+
+
+def loader_of(config: Experiment, bundle: DataBundle) -> Loader:
+    """Return the training batches of one process.
+
+    Raises:
+        ConfigError: for `tokens_per_batch: auto`, which depends on the memory of the machine.
+    """
+    tokens = config.train.tokens_per_batch
+    return Loader(
+        bundle.train,
+        Parts(config).tracks,
+        batch_size=config.train.batch_size,
+        tokens_per_batch=None if tokens == "auto" else tokens,
+        seed=config.seed,
+        accumulation=config.train.accumulation,
+    )
+
+
+def look(config: Experiment, bundle: DataBundle) -> Batches:
+    """Return the tokens of a step and the FLOPs of a token, from the first batches; no tensor of the model is allocated."""
+    loader, model = loader_of(config, bundle), build_empty(config)
+    batches = [batch for step in range(_LOOKED_AT) for batch in loader.micro_batches(step)]
+    tokens = sum(batch.num_tokens for batch in batches)
+    flops = sum(training_flops(model, batch) for batch in batches)
+    return Batches(tokens_per_step=tokens / _LOOKED_AT, flops_per_token=flops / max(tokens, 1))
+
+
+def seconds_per_step(config: Experiment, bundle: DataBundle, choice: DeviceChoice, *, steps: int) -> float:
+    """Return the mean seconds of a few real training steps (data, noise, forward, backward, AdamW), after one that is not counted."""
+    parts, loader = Parts(config), loader_of(config, bundle)
+    strategy, objective = Single(choice), parts.objective(choice)
+    strategy.wrap(
+        parts.build_model(choice),
+        partial(make_optimizer, settings=config.train.optim),
+        clip_norm=config.train.optim.clip_norm,
+        accumulation=config.train.accumulation,
+    )
+    started = 0.0
+    for step in range(steps + 1):
+        if step == 1:
+            synchronize(choice.device)
+            started = time.perf_counter()
+        prepared = [objective.prepare(batch, step) for batch in loader.micro_batches(step)]
+        tokens = sum(p.num_tokens for p in prepared)
+        for one in prepared:
+            with strategy.autocast():
+                loss = objective.loss(strategy.model, one).total / max(tokens, 1)
+            strategy.backward(loss)
+        strategy.clip()
+        strategy.step(lr_at(step + 1, config.train.optim, 1000))
+    synchronize(choice.device)
+    return (time.perf_counter() - started) / steps

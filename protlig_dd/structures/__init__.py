@@ -1,0 +1,1 @@
+"""Structures: PDB and mmCIF files, superposition, TM-score, lDDT, 3Di letters and scaffolds."""

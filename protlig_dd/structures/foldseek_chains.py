@@ -1,0 +1,181 @@
+"""The chains of a PDB or mmCIF file as Foldseek's createdb takes them: which residues, which letters, which names.
+
+It differs from `structure_io.py`, which reads proteins for their own sake: all models and all chains; of an atom's alternative places the
+last one listed, not the best-occupied one, and of residues under one number the first; only residues with a C-alpha (an atom of that
+name: a calcium ion has one too, where the file does not say what is polymer); and no letters beyond the twenty and X.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from protlig_dd.errors import FormatError, require
+from protlig_dd.structures.structure_io import STRUCTURE_SUFFIXES
+from protlig_dd.structures.structure_parsing import load_structure
+from protlig_dd.structures.threedi import encode_3di
+
+MIN_RESIDUES = 4
+"""Foldseek takes no shorter chain."""
+
+_ATOMS = ("N", "CA", "C", "CB")
+_MISSING = [float("nan")] * 3
+_LETTERS = frozenset("ACDEFGHIKLMNPQRSTVWY")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FoldseekChain:
+    """One chain of one model.
+
+    Attributes:
+        name: of the chain, as its authors gave it.
+        model: 1 for the first model of the file.
+        entry_name: what Foldseek calls the chain: the file's name, the model if there are several, the chain if there are several.
+        sequence: one of the twenty letters for each residue with a C-alpha, or X; selenomethionine is M, selenocysteine C.
+        atoms_angstrom: N, C-alpha, C and C-beta in float64, as the file has them; NaN for an atom that is not there.
+        b_factors: of the C-alpha.
+        num_without_ca: how many residues were left out because they have no C-alpha.
+    """
+
+    name: str
+    model: int
+    entry_name: str
+    sequence: str
+    atoms_angstrom: Float[np.ndarray, "l 4 3"]
+    b_factors: Float[np.ndarray, " l"]
+    num_without_ca: int
+
+    @property
+    def ca(self) -> Float[np.ndarray, "l 3"]:
+        """C-alpha coordinates in Angstrom."""
+        return self.atoms_angstrom[:, 1]
+
+    @property
+    def has_backbone(self) -> bool:
+        """Whether any residue has N and C beside its C-alpha; without them there is no 3Di."""
+        return bool(np.isfinite(self.atoms_angstrom[:, [0, 2]]).all((1, 2)).any())
+
+    @property
+    def problem(self) -> tuple[str, str] | None:
+        """What keeps the chain out of a Foldseek database, as a few words to count by and a sentence; None if nothing does."""
+        length = len(self.sequence)
+        if not length:
+            return "no protein", f"found no residue with a C-alpha atom ({self.num_without_ca} residues without)"
+        if length < MIN_RESIDUES:
+            return "too short", f"found {length} residues with a C-alpha atom, expected at least {MIN_RESIDUES}"
+        if set(self.sequence) == {"X"}:
+            return "all residues unknown", f"found {length} residues, none of which is an amino acid that is known"
+        return None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FoldseekFile:
+    """The chains of a file.
+
+    Attributes:
+        path: the file.
+        stem: its name without suffix.
+        title: what the file says it is, on one line; often empty.
+        num_models: how many models it has.
+        chains: of all models, in the order of the file; also those that createdb would not take (`FoldseekChain.problem`).
+    """
+
+    path: Path
+    stem: str
+    title: str
+    num_models: int
+    chains: tuple[FoldseekChain, ...]
+
+
+def structure_stem(path: Path) -> str:
+    """Return a file's name without .gz and without the suffix of a structure file: "d1qd6.1" for "d1qd6.1.ent.gz"."""
+    name = path.name
+    for suffixes in ((".gz",), STRUCTURE_SUFFIXES):
+        for suffix in suffixes:
+            if name.lower().endswith(suffix):
+                name = name[: -len(suffix)]
+                break
+    return name
+
+
+def read_foldseek_chains(path: Path) -> FoldseekFile:
+    """Return the chains of all models of a PDB or mmCIF file with Foldseek's residues, letters and names.
+
+    Raises:
+        FormatError: if there is no such file, it is no structure, or it holds no atoms.
+        MissingDependencyError: without gemmi.
+
+    Source: Foldseek's createdb at commit d5b1d3d4. A modified residue has the letter of its parent, as gemmi tabulates it.
+    """
+    path = Path(path)
+    found = load_structure(path)
+    stem = structure_stem(path)
+    several = sum(len(model) for model in found) > 1
+    chains = []
+    try:
+        for number, model in enumerate(found, 1):
+            for chain in model:
+                name = stem + (f"_MODEL_{number}" if len(found) > 1 else "") + (f"_{chain.name}" if several else "")
+                chains.append(_chain(chain, model=number, entry_name=name))
+    except UnicodeDecodeError as error:
+        raise FormatError(f"{path}: found a name that is no text ({error.reason}), expected PDB or mmCIF") from error
+    return FoldseekFile(path=path, stem=stem, title=_title(found), num_models=len(found), chains=tuple(chains))
+
+
+def _title(found: Any) -> str:
+    """What the file says it is, on one line; nothing where that is no text (it is only told, never used)."""
+    try:
+        title = dict(found.info.items()).get("_struct.title", "")
+    except UnicodeDecodeError:
+        return ""
+    return " ".join(title.split())
+
+
+def _chain(chain: Any, *, model: int, entry_name: str) -> FoldseekChain:
+    gemmi = require("gemmi", "reading PDB and mmCIF files", extra="structure")
+    wanted = (gemmi.EntityType.Polymer, gemmi.EntityType.Unknown)
+    letters, coords, b_factors, without = list[str](), list[list[list[float]]](), list[float](), 0
+    for residue in chain.first_conformer():
+        if residue.entity_type not in wanted:
+            continue
+        atoms = {atom.name: atom for atom in residue}  # of alternative places the last one listed
+        places = [atoms[name].pos.tolist() if name in atoms else _MISSING for name in _ATOMS]
+        if not all(map(math.isfinite, places[1])):
+            without += 1
+            continue
+        letters.append(_letter(residue.name))
+        coords.append(places)
+        b_factors.append(atoms["CA"].b_iso)
+    return FoldseekChain(
+        name=chain.name,
+        model=model,
+        entry_name=entry_name,
+        sequence="".join(letters),
+        atoms_angstrom=np.array(coords, dtype=np.float64).reshape(-1, len(_ATOMS), 3),
+        b_factors=np.array(b_factors, dtype=np.float64),
+        num_without_ca=without,
+    )
+
+
+@cache
+def _letter(residue_name: str) -> str:
+    gemmi = require("gemmi", "reading PDB and mmCIF files", extra="structure")
+    letter = str(gemmi.find_tabulated_residue(residue_name).one_letter_code).upper()
+    letter = "C" if letter == "U" else letter
+    return letter if letter in _LETTERS else "X"
+
+
+def threedi_of(chain: FoldseekChain) -> str:
+    """Return the 3Di letters of a chain.
+
+    Raises:
+        MissingDependencyError: without mini3di.
+    """
+    n, ca, c, cb = np.moveaxis(chain.atoms_angstrom, 1, 0)
+    return encode_3di(n, ca, c, cb)

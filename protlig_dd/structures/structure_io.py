@@ -1,0 +1,309 @@
+"""Protein chains of PDB and mmCIF files as frozen values, and back into PDB files.
+
+What a chain is here: the residues of a protein that have coordinates, in the order of the file, of the first model. A residue that was
+not resolved is no residue; `Chain.gaps` says where some are missing. Selecting residues for one purpose (those with a C-alpha, those
+of a motif) is left to who asks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from protlig_dd.errors import FormatError, require
+from protlig_dd.structures.structure_parsing import load_structure
+
+ATOMS = ("N", "CA", "C", "O", "CB")
+"""The atoms that are kept of a residue, in the order of `Chain.coords_angstrom`."""
+
+STRUCTURE_SUFFIXES = (".pdb", ".ent", ".cif", ".mmcif")
+"""Suffixes of structure files; each may be followed by .gz."""
+
+_THREE_LETTERS = {
+    "A": "ALA", "R": "ARG", "N": "ASN", "D": "ASP", "C": "CYS", "Q": "GLN", "E": "GLU", "G": "GLY", "H": "HIS", "I": "ILE",
+    "L": "LEU", "K": "LYS", "M": "MET", "F": "PHE", "P": "PRO", "S": "SER", "T": "THR", "W": "TRP", "Y": "TYR", "V": "VAL",
+    "U": "SEC", "O": "PYL", "X": "UNK",
+}  # fmt: skip
+# Angstrom from C to the next N: the bond has 1.33, the shortest way past a missing residue 3 or more.
+_LONGEST_BOND = 2.5
+# Angstrom from one C-alpha to the next: 3.8 (2.9 in cis), past one missing residue 5 or more.
+_LONGEST_STEP = 4.6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gap:
+    """A place where a chain is interrupted.
+
+    Attributes:
+        after: the index of the residue before the gap.
+        num_missing: how many residues the numbering leaves out, 0 where it does not tell.
+    """
+
+    after: int
+    num_missing: int
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Chain:
+    """One protein chain.
+
+    Attributes:
+        name: the chain's name as its authors gave it (auth_asym_id; column 22 of a PDB file).
+        label: mmCIF's own name (label_asym_id); equal to `name` where the file gives none.
+        sequence: one letter a residue; a modified residue has its parent's (MSE is M), what is unknown is X.
+        residue_names: the residues' names in the file, such as MSE.
+        numbers: the authors' residue numbers with their insertion codes, such as "52" and "52A".
+        coords_angstrom: of `ATOMS`, float32; NaN for an atom that is not there.
+        b_factors: of the C-alpha (predicted structures keep their pLDDT here); NaN without one.
+        gaps: where residues are missing, from the file's own sequence numbers, else the authors', else distances.
+    """
+
+    name: str
+    label: str
+    sequence: str
+    residue_names: tuple[str, ...]
+    numbers: tuple[str, ...]
+    coords_angstrom: Float[np.ndarray, "l 5 3"]
+    b_factors: Float[np.ndarray, " l"]
+    gaps: tuple[Gap, ...] = ()
+
+    def __len__(self) -> int:
+        """Residues with coordinates."""
+        return len(self.sequence)
+
+    @property
+    def ca(self) -> Float[np.ndarray, "l 3"]:
+        """C-alpha coordinates in Angstrom, NaN where there is none."""
+        return self.coords_angstrom[:, 1]
+
+    @property
+    def backbone(self) -> Float[np.ndarray, "l 3 3"]:
+        """Coordinates of N, CA and C in Angstrom, NaN where there are none."""
+        return self.coords_angstrom[:, :3]
+
+    @property
+    def has_ca(self) -> Bool[np.ndarray, " l"]:
+        """Which residues have a C-alpha."""
+        return np.asarray(np.isfinite(self.ca).all(-1))
+
+    @cached_property
+    def index_of(self) -> dict[str, int]:
+        """The index of each author number ("52A"); the first one if a number occurs twice."""
+        return {number: i for i, number in reversed(list(enumerate(self.numbers)))}
+
+    @staticmethod
+    def of_coordinates(
+        sequence: str,
+        coords_angstrom: Float[np.ndarray, "l a 3"],
+        *,
+        name: str = "A",
+        b_factors: Float[np.ndarray, " l"] | None = None,
+    ) -> Chain:
+        """Return a chain numbered from 1, from a sequence and the coordinates of a = 1 (C-alpha) or the first a > 1 of `ATOMS`.
+
+        Raises:
+            ValueError: unless there is one row for each letter, and a is 1, 3, 4 or 5.
+        """
+        length, num_atoms = coords_angstrom.shape[:2]
+        if length != len(sequence) or num_atoms not in (1, 3, 4, 5):
+            raise ValueError(
+                f"coords_angstrom: found the shape {coords_angstrom.shape} for {len(sequence)} residues, "
+                f"expected ({len(sequence)}, 1, 3, 4 or 5, 3)"
+            )
+        coords = np.full((length, len(ATOMS), 3), np.nan, dtype=np.float32)
+        coords[:, slice(1, 2) if num_atoms == 1 else slice(num_atoms)] = coords_angstrom
+        return Chain(
+            name=name,
+            label=name,
+            sequence=sequence,
+            residue_names=tuple(_THREE_LETTERS.get(letter, "UNK") for letter in sequence),
+            numbers=tuple(str(i + 1) for i in range(length)),
+            coords_angstrom=coords,
+            b_factors=np.zeros(length, np.float32) if b_factors is None else np.asarray(b_factors, dtype=np.float32),
+        )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Structure:
+    """The protein chains of a file.
+
+    Attributes:
+        source: the file, or another name that messages begin with.
+        chains: in the order of the file.
+        others: the chains that hold no protein, each with what it holds, such as "C (DNA)".
+    """
+
+    source: str
+    chains: tuple[Chain, ...]
+    others: tuple[str, ...] = ()
+
+    def chain(self, name: str) -> Chain:
+        """Return a chain by the name its authors gave it, or else by mmCIF's own.
+
+        Raises:
+            FormatError: if there is none; the message lists those that are there.
+        """
+        for attribute in ("name", "label"):
+            for chain in self.chains:
+                if getattr(chain, attribute) == name:
+                    return chain
+        raise FormatError(
+            f"{self.source}: found no protein chain '{name}', expected one of {self.describe()}; name one of them"
+        )
+
+    def describe(self) -> str:
+        """Return the chains in words, such as "A (141 residues), B (146 residues); no protein: C (DNA)"."""
+        parts = []
+        for chain in self.chains:
+            label = f", label {chain.label}" if chain.label != chain.name else ""
+            parts.append(f"{chain.name or 'blank'} ({len(chain)} residues{label})")
+        text = ", ".join(parts) or "no protein chain"
+        return text + (f"; no protein: {', '.join(self.others)}" if self.others else "")
+
+
+def is_structure_name(path: str | Path) -> bool:
+    """Return whether a name ends like that of a structure file (.pdb, .ent, .cif, .mmcif, each also with .gz)."""
+    return str(path).lower().removesuffix(".gz").endswith(STRUCTURE_SUFFIXES)
+
+
+def read_structure(path: str | Path) -> Structure:
+    """Return the protein chains of the first model of a PDB or mmCIF file, gzipped or not, whatever its name ends in.
+
+    Of alternative conformers each residue keeps the one with the highest occupancy, the first of equals.
+
+    Raises:
+        FormatError: if there is no such file, it is no structure, or it holds no protein; the message lists what it holds.
+        MissingDependencyError: without gemmi.
+    """
+    gemmi = require("gemmi", "reading PDB and mmCIF files", extra="structure")
+    path = Path(path)
+    found = load_structure(path)
+    found.setup_entities()
+    chains, others = [], []
+    for chain in found[0]:
+        polymer = chain.get_polymer()
+        kind = polymer.check_polymer_type() if len(polymer) else None
+        if kind in (gemmi.PolymerType.PeptideL, gemmi.PolymerType.PeptideD):
+            chains.append(_chain(gemmi, chain.name, polymer))
+        else:
+            others.append(f"{chain.name or 'blank'} ({'no polymer' if kind is None else kind.name.upper()})")
+    structure = Structure(source=str(path), chains=tuple(chains), others=tuple(others))
+    if not chains:
+        raise FormatError(f"{path}: found {structure.describe()}; expected a protein with coordinates")
+    return structure
+
+
+def _chain(gemmi: Any, name: str, polymer: Any) -> Chain:
+    groups: list[list[Any]] = []  # residues under one number: more than one where the sequence itself is heterogeneous
+    for residue in polymer:
+        if groups and groups[-1][0].seqid == residue.seqid:
+            groups[-1].append(residue)
+        else:
+            groups.append([residue])
+    residues = [max(group, key=lambda r: sum(a.occ for a in r) / max(len(r), 1)) for group in groups]
+    coords = np.full((len(residues), len(ATOMS), 3), np.nan, dtype=np.float32)
+    b_factors = np.full(len(residues), np.nan, dtype=np.float32)
+    for i, residue in enumerate(residues):
+        chosen = _conformer(residue)
+        for j, atom in enumerate(ATOMS):
+            if atom in chosen:
+                coords[i, j] = chosen[atom].pos.tolist()
+        if "CA" in chosen:
+            b_factors[i] = chosen["CA"].b_iso
+    label = polymer.subchain_id()
+    return Chain(
+        name=name,
+        label=name if label == f"{name}xp" or not label else label,  # gemmi's own invention where a file has none
+        sequence="".join(_letter(gemmi, residue.name) for residue in residues),
+        residue_names=tuple(residue.name for residue in residues),
+        numbers=tuple(str(residue.seqid).strip() for residue in residues),
+        coords_angstrom=coords,
+        b_factors=b_factors,
+        gaps=_gaps(residues, coords),
+    )
+
+
+def _letter(gemmi: Any, residue_name: str) -> str:
+    """The letter of a residue or its parent: one of the twenty, U (selenocysteine), O (pyrrolysine), or X."""
+    letter = gemmi.find_tabulated_residue(residue_name).one_letter_code.upper()
+    return letter if letter in _THREE_LETTERS else "X"
+
+
+def _conformer(residue: Any) -> dict[str, Any]:
+    """The atoms of the residue's best-occupied conformer, and those that all conformers share."""
+    occupancy: dict[str, float] = {}
+    for atom in residue:
+        if atom.altloc != "\0" and atom.name in ATOMS:
+            occupancy[atom.altloc] = occupancy.get(atom.altloc, 0.0) + atom.occ
+    best = max(occupancy, key=lambda altloc: occupancy[altloc]) if occupancy else "\0"
+    chosen: dict[str, Any] = {}
+    for atom in sorted(residue, key=lambda a: (a.altloc == best, a.altloc == "\0", a.occ)):
+        if atom.name in ATOMS and (atom.name != "CA" or atom.element.name != "Ca"):
+            chosen[atom.name] = atom
+    return chosen
+
+
+def _gaps(residues: Sequence[Any], coords: Float[np.ndarray, "l 5 3"]) -> tuple[Gap, ...]:
+    gaps = []
+    for i, (a, b) in enumerate(zip(residues[:-1], residues[1:], strict=True)):
+        skipped = b.seqid.num - a.seqid.num - 1
+        bond = float(np.linalg.norm(coords[i + 1, 0] - coords[i, 2]))
+        step = float(np.linalg.norm(coords[i + 1, 1] - coords[i, 1]))
+        if a.label_seq is not None and b.label_seq is not None:
+            skipped = b.label_seq - a.label_seq - 1
+            missing = skipped > 0
+        elif np.isfinite(bond):
+            missing = bond > _LONGEST_BOND
+        elif np.isfinite(step):
+            missing = step > _LONGEST_STEP
+        else:
+            missing = skipped > 0
+        if missing:
+            gaps.append(Gap(after=i, num_missing=max(skipped, 0)))
+    return tuple(gaps)
+
+
+def write_pdb(structure: Structure | Chain, path: str | Path) -> None:
+    """Write chains as a PDB file; atoms whose coordinates are NaN are left out.
+
+    Raises:
+        ValueError: if a chain's name has more than two characters, which the format cannot hold.
+        MissingDependencyError: without gemmi.
+    """
+    gemmi = require("gemmi", "writing PDB files", extra="structure")
+    chains = (structure,) if isinstance(structure, Chain) else structure.chains
+    made = gemmi.Structure()
+    model = gemmi.Model(1)
+    for chain in chains:
+        if len(chain.name) > 2:
+            raise ValueError(f"{path}: found the chain name '{chain.name}', expected at most 2 characters; rename it")
+        model.add_chain(_gemmi_chain(gemmi, chain))
+    made.add_model(model)
+    made.setup_entities()
+    made.write_pdb(str(path))
+
+
+def _gemmi_chain(gemmi: Any, chain: Chain) -> Any:
+    made = gemmi.Chain(chain.name)
+    for i, (residue_name, number) in enumerate(zip(chain.residue_names, chain.numbers, strict=True)):
+        residue = gemmi.Residue()
+        digits, insertion = (number[:-1], number[-1]) if number[-1].isalpha() else (number, " ")
+        residue.name, residue.seqid = residue_name, gemmi.SeqId(int(digits), insertion)
+        residue.entity_type = gemmi.EntityType.Polymer
+        for atom_name, place in zip(ATOMS, chain.coords_angstrom[i].tolist(), strict=True):
+            if np.isfinite(place).all():
+                atom = gemmi.Atom()
+                atom.name, atom.element = atom_name, gemmi.Element(atom_name[0])
+                atom.pos = gemmi.Position(*place)
+                atom.b_iso = float(np.nan_to_num(chain.b_factors[i]))
+                atom.occ = 1.0
+                residue.add_atom(atom)
+        if len(residue):
+            made.add_residue(residue)
+    return made

@@ -1,0 +1,137 @@
+"""Samples from a run: gaps, lengths, invariance to batches and shards, and requests that cannot be served."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from protlig_dd.errors import ConfigError, FormatError
+from protlig_dd.runs.generate import Generator, Request, Sample, open_tokens
+from protlig_dd.runs.open import open_run
+from protlig_dd.runs.run import Run
+from protlig_dd.sampling import FirstHitting, Guidance
+from protlig_dd.tokens.settings import LigandTrack, ProteinTrack
+
+pytestmark = pytest.mark.xdist_group("run")
+PROTEIN = "MKTAYIAKQRHEAVHWFKTAYIAKQ"
+
+
+@pytest.fixture(scope="module")
+def run(smoke_run: Path) -> Run:
+    return open_run(smoke_run, device="cpu")
+
+
+def draw(run: Run, request: Request, num: int = 4, **options: object) -> list[Sample]:
+    return list(
+        Generator(run, seed=3, sampler=FirstHitting(), with_likelihood=False, **options).generate([request], num)
+    )  # type: ignore[arg-type]
+
+
+LIGANDS = Request(name="p", given={"protein": PROTEIN}, generate={"ligand": None})
+
+
+def test_given_tokens_come_back_unchanged_and_gaps_are_filled(run: Run) -> None:
+    for sample in draw(run, Request(name="x", given={"protein": "MKTA____IAKQRHEAVHWFKTAYIAKQ", "ligand": "CCO"})):
+        protein = sample.texts["protein"]
+        assert sample.texts["ligand"] == "CCO"
+        assert (protein[:4], protein[8:]) == ("MKTA", "IAKQRHEAVHWFKTAYIAKQ") and "_" not in protein
+
+
+def test_a_smiles_with_gaps_is_filled_with_as_many_tokens(run: Run) -> None:
+    for sample in draw(run, Request(name="x", given={"ligand": "c1cc____cc1"})):
+        assert sample.texts["ligand"].startswith("c1cc") and sample.texts["ligand"].endswith("cc1")
+
+
+def test_a_length_is_kept_and_without_one_it_is_that_of_a_training_example(run: Run) -> None:
+    track = run.parts.tracks["ligand"]
+    for sample in draw(run, Request(name="x", given={"protein": PROTEIN}, generate={"ligand": 7})):
+        assert len(track.split(sample.texts["ligand"], where="")) == 7
+    known = set((run.lengths.lengths["ligand"] - 2).tolist())
+    for sample in draw(run, LIGANDS, 8):
+        assert len(track.split(sample.texts["ligand"], where="")) in known
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 64])
+def test_sample_i_is_the_same_whatever_the_batch_size(run: Run, batch_size: int) -> None:
+    assert draw(run, LIGANDS, 5, batch_size=batch_size) == draw(run, LIGANDS, 5, batch_size=5)
+
+
+def test_shards_together_are_the_whole(run: Run) -> None:
+    generator = Generator(run, seed=1, sampler=FirstHitting(), with_likelihood=False)
+    whole = list(generator.generate([LIGANDS, LIGANDS], 3))
+    parts = [list(generator.generate([LIGANDS, LIGANDS], 3, ids=range(i, 6, 2))) for i in range(2)]
+    assert sorted((s for part in parts for s in part), key=lambda s: s.id) == whole
+
+
+def test_another_seed_gives_other_samples(run: Run) -> None:
+    a = [s.texts["ligand"] for s in Generator(run, seed=0, with_likelihood=False).generate([LIGANDS], 4)]
+    b = [s.texts["ligand"] for s in Generator(run, seed=1, with_likelihood=False).generate([LIGANDS], 4)]
+    assert a != b
+
+
+def test_everything_can_be_generated_from_nothing(run: Run) -> None:
+    for sample in draw(run, Request(name="u", generate={"protein": 9, "ligand": 5})):
+        assert len(sample.texts["protein"]) == 9 and sample.texts["ligand"]
+
+
+def test_forbidden_symbols_are_never_drawn(run: Run) -> None:
+    forbidden = {
+        "ligand": tuple(s for s in run.parts.tracks["ligand"].vocabulary.symbols if s not in ("C", "O") and s[0] != "<")
+    }
+    for sample in draw(run, LIGANDS, 6, guidance=Guidance(forbidden=forbidden)):
+        assert set(sample.texts["ligand"]) <= {"C", "O"}
+
+
+def test_guidance_weight_one_changes_nothing_and_two_runs(run: Run) -> None:
+    assert draw(run, LIGANDS, guidance=Guidance(weight=1.0)) == draw(run, LIGANDS)
+    assert len(draw(run, LIGANDS, guidance=Guidance(weight=2.0))) == 4
+
+
+def test_the_bound_of_a_sample_is_positive_and_does_not_depend_on_the_batch(run: Run) -> None:
+    def bounds(size: int) -> list[float | None]:
+        generator = Generator(run, sampler=FirstHitting(), batch_size=size)
+        return [s.nll_per_token for s in generator.generate([LIGANDS], 4)]
+
+    assert bounds(1) == pytest.approx(bounds(4), rel=1e-4)
+    assert all(b is not None and b > 0 for b in bounds(4))
+
+
+@pytest.mark.parametrize(
+    ("request_", "error", "text"),
+    [
+        (
+            Request(name="r", given={"dna": "ACGT"}),
+            ConfigError,
+            "r: this run has no track 'dna'; it has protein, ligand",
+        ),
+        (Request(name="r", given={"protein": PROTEIN, "ligand": "CCO"}), ConfigError, "nothing to generate"),
+        (Request(name="r", given={"protein": "MK1A__"}), FormatError, "'1' at residue 3 is not an amino acid"),
+        (
+            Request(name="r", given={"protein": "A" * 100}, generate={"ligand": None}),
+            FormatError,
+            "sampling never crops",
+        ),
+        (Request(name="r", generate={"ligand": 500}), FormatError, "expected 1 to 64"),
+        (
+            Request(name="r", generate={"ligand": 5}, conditions={"affinity_bin": 1}),
+            ConfigError,
+            "this run knows no conditions",
+        ),
+    ],
+)
+def test_a_request_that_cannot_be_served_is_refused_in_words(
+    run: Run, request_: Request, error: type[Exception], text: str
+) -> None:
+    with pytest.raises(error, match=text):
+        draw(run, request_)
+
+
+def test_gaps_stand_for_single_tokens_between_the_ends() -> None:
+    track = ProteinTrack().build("protein")
+    ids, is_open = open_tokens(track, "M__V")
+    assert ids == [0, 20, 32, 32, 7, 2] and is_open == [False, False, True, True, False, False]
+    plain = LigandTrack(add_ends=False).build("ligand")
+    assert open_tokens(plain, "C_")[1] == [False, True]
+    with pytest.raises(FormatError, match=r"^protein 'M{40}\.\.\.': '!' at residue 301 is"):
+        open_tokens(track, "M" * 300 + "!")

@@ -1,0 +1,79 @@
+"""Files of samples: every form, ranked, and a partial file that survives a stop and refuses to be mixed."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from protlig_dd.errors import ConfigError, FormatError
+from protlig_dd.runs.output import PartialFile, check_output, rank, structures_beside, write_rows
+
+ROWS = [
+    {"id": 0, "name": "a", "protein": "MK", "ligand": "CCO", "nll_per_token": 2.0},
+    {"id": 1, "name": "a", "protein": "MK", "ligand": "CCN", "nll_per_token": 1.0},
+    {"id": 2, "name": "b", "protein": "MKV", "ligand": "C", "nll_per_token": 3.0},
+]
+
+
+def test_samples_are_ranked_within_their_request_the_likeliest_first() -> None:
+    assert [(row["id"], row["rank"]) for row in rank(ROWS)] == [(1, 1), (0, 2), (2, 1)]
+
+
+def test_every_form_holds_every_sample_and_the_settings_lie_beside_it(tmp_path: Path) -> None:
+    for suffix in (".csv", ".jsonl", ".fasta", ".smi", ".sdf"):
+        out = tmp_path / f"samples{suffix}"
+        write_rows(out, ROWS, {"seed": 5})
+        assert json.loads((tmp_path / f"samples{suffix}.json").read_text()) == {"seed": 5}
+    with (tmp_path / "samples.csv").open() as file:
+        assert [row["ligand"] for row in csv.DictReader(file)] == ["CCO", "CCN", "C"]
+    assert (tmp_path / "samples.fasta").read_text().splitlines()[:2] == [">a_0 nll_per_token=2.0", "MK"]
+    assert (tmp_path / "samples.smi").read_text().splitlines()[0] == "CCO a_0 nll_per_token=2.0"
+    assert (tmp_path / "samples.sdf").read_text().count("$$$$") == 3
+
+
+def test_a_form_that_cannot_hold_the_samples_is_refused_and_nothing_is_left(tmp_path: Path) -> None:
+    with pytest.raises(FormatError, match=r"1 samples are no valid molecules \(ids 7\); write \.csv"):
+        write_rows(tmp_path / "x.sdf", [{"id": 7, "name": "a", "ligand": "C1C"}], {})
+    with pytest.raises(FormatError, match="the samples have no protein"):
+        write_rows(tmp_path / "x.fasta", [{"id": 7, "name": "a", "ligand": "C"}], {})
+    assert not (tmp_path / "x.sdf").exists() and not (tmp_path / "x.fasta").exists()
+
+
+def test_an_unknown_form_and_an_absent_folder_are_refused_before_anything_is_drawn(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"found '\.cvs', expected one of .*did you mean '\.csv'"):
+        check_output(tmp_path / "x.cvs")
+    with pytest.raises(ConfigError, match="does not exist; make it first"):
+        check_output(tmp_path / "no" / "x.csv")
+
+
+def test_a_stopped_run_finds_what_it_has_done_and_a_line_cut_off_is_drawn_again(tmp_path: Path) -> None:
+    out = tmp_path / "x.csv"
+    partial = PartialFile(out, {"seed": 1})
+    rows = partial.append(iter(ROWS))
+    next(rows), next(rows)
+    with partial.path.open("a") as file:
+        file.write('{"id": 2, "na')
+    again = PartialFile(out, {"seed": 1})
+    assert again.rows == ROWS[:2]
+    list(again.append(ROWS[2:]))
+    assert PartialFile(out, {"seed": 1}).rows == ROWS
+
+
+def test_a_partial_file_of_other_settings_is_refused_not_mixed(tmp_path: Path) -> None:
+    PartialFile(tmp_path / "x.csv", {"seed": 1})
+    with pytest.raises(FormatError, match="left by a run with other settings"):
+        PartialFile(tmp_path / "x.csv", {"seed": 2})
+
+
+def test_the_file_of_structure_tokens_is_named(tmp_path: Path) -> None:
+    """`--out codes.fasta` holds the proteins where a row has both: whoever asked for structures has to be told where they are."""
+    both = [{"id": 0, "name": "a", "protein": "MK", "structure": "DD"}]
+    out = tmp_path / "codes.fasta"
+    write_rows(out, both, {})
+    assert structures_beside(out, both) == tmp_path / "codes.structure.fasta"
+    assert (tmp_path / "codes.structure.fasta").read_text() == ">a_0\nDD\n"
+    assert structures_beside(out, [{"structure": "DD"}]) is None
+    assert structures_beside(tmp_path / "codes.csv", both) is None
