@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from protlig_dd.runs.experiment import Experiment as Experiment
+    from protlig_dd.runs.families.table import train as train
     from protlig_dd.runs.generate import Generator as Generator
-    from protlig_dd.runs.generate import Request as Request
     from protlig_dd.runs.open import load_model as load_model
     from protlig_dd.runs.open import open_run as open_run
-    from protlig_dd.runs.train import train as train
+    from protlig_dd.sampling.requests import Request
 
 __version__ = "0.1.0"
 _HOMES = {
@@ -21,7 +21,7 @@ _HOMES = {
     "Request": "runs.generate",
     "load_model": "runs.open",
     "open_run": "runs.open",
-    "train": "runs.train",
+    "train": "runs.families.table",
 }
 __all__ = ["Experiment", "Generator", "Request", "__version__", "load_model", "open_run", "train"]
 

@@ -73,8 +73,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def smoke_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder of a dual-track run of four steps on a tiny textbook world: everything is there, nothing is learned."""
     from protlig_dd.runs.experiment import load_experiment
-    from protlig_dd.runs.train import train
+    from protlig_dd.runs.train import train_experiment
 
     folder = tmp_path_factory.mktemp("runs") / "smoke"
-    train(load_experiment("demo/smoke", SMOKE), folder, device="cpu")
+    train_experiment(load_experiment("demo/smoke", SMOKE), folder, device="cpu")
     return folder

@@ -17,8 +17,8 @@ import pytest
 
 from protlig_dd.cli.entry import build_parser
 from protlig_dd.config import find_config, read_config
-from protlig_dd.kanzi.experiment import autoencoder_from, is_autoencoder
-from protlig_dd.runs.experiment import experiment_from, load_experiment
+from protlig_dd.runs.experiment import load_experiment
+from protlig_dd.runs.families.table import family_of
 from protlig_dd.runs.spellings import FLAGS, native_overrides
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -183,7 +183,7 @@ def test_commands_have_options_and_settings_that_exist(page: Path) -> None:
             if configs and configs[0] not in ("cpu", "CONFIG"):
                 named, native = native_overrides(settings)
                 values = read_config(named or configs[0], native)
-                (autoencoder_from if is_autoencoder(values) else experiment_from)(values)
+                family_of(values).read(values)
 
 
 @in_any(PAGES)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,6 +10,7 @@ import yaml
 
 from protlig_dd.checkpoints import checkpoint as checkpoints
 from protlig_dd.errors import CheckpointError, ConfigError
+from protlig_dd.files import write_text
 
 Which = Literal["last", "best"]
 
@@ -31,6 +32,12 @@ def read_config_file(path: Path) -> dict[str, Any]:
     return values
 
 
+def kind_of(values: Mapping[str, Any]) -> str:
+    """Return `model.kind` of the plain values of a config; "" where there is none."""
+    model = values.get("model")
+    return str(model.get("kind", "")) if isinstance(model, Mapping) else ""
+
+
 def read_checkpoint(folder: Path, which: Which) -> tuple[Path, checkpoints.Checkpoint]:
     """Return the path and the content of the checkpoint that `which` points at, or else of the newest one."""
     root = folder / "checkpoints"
@@ -38,6 +45,20 @@ def read_checkpoint(folder: Path, which: Which) -> tuple[Path, checkpoints.Check
     if path is None:
         raise CheckpointError(f"{root}: found no checkpoint, expected step_*; train first with: protlig train")
     return path, checkpoints.load(path, parts=("weights", "ema"))
+
+
+def write_description(folder: Path, config: Mapping[str, Any], lines: Sequence[str]) -> None:
+    """Write config.yaml, and what was read of the data as data.txt, into a run folder; it is made if it is absent.
+
+    Raises:
+        ConfigError: if the folder holds checkpoints of another experiment.
+    """
+    path = folder / "config.yaml"
+    if path.is_file():
+        require_same_experiment(read_config_file(path), config, folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(path, yaml.safe_dump(dict(config), sort_keys=False))
+    write_text(folder / "data.txt", "\n".join(lines) + "\n")
 
 
 def require_same_experiment(before: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> None:

@@ -11,8 +11,8 @@ from typing import Any
 from protlig_dd.errors import ConfigError
 from protlig_dd.kanzi.experiment import open_tokenizer
 from protlig_dd.kanzi.tokenizer import KanziTokenizer
-from protlig_dd.runs.generate import Request
 from protlig_dd.runs.run import Run
+from protlig_dd.sampling.requests import Request
 from protlig_dd.structures.structure_io import Chain, write_pdb
 from protlig_dd.tokens.protein import split_protein
 

@@ -9,14 +9,8 @@ from pathlib import Path
 
 from protlig_dd.checkpoints.run_folder import read_config_file
 from protlig_dd.errors import ConfigError
-from protlig_dd.kanzi.evaluate import assess_autoencoder
-from protlig_dd.kanzi.experiment import is_autoencoder, open_autoencoder
 from protlig_dd.report.page import write_report
-from protlig_dd.report.tracked import track_evaluation
-from protlig_dd.runs.evaluate import assess
-from protlig_dd.runs.folding import assess_folding, assess_prostt5, open_held_out
-from protlig_dd.runs.open import open_run
-from protlig_dd.runs.run import Run
+from protlig_dd.runs.families.table import family_of_run
 
 _SHOWN = ("train/loss", "validation/nll", "speed/tokens_per_second")
 
@@ -25,38 +19,18 @@ def evaluate(options: Namespace) -> Iterator[str]:
     """Evaluate a run on a part of its data, write evaluation.json, and print the scores beside their nulls."""
     if options.num < 0:
         raise ConfigError(f"--num {options.num}: expected 1 or more; 0 takes the config's number")
-    folder, part = Path(options.run), {"split": options.split, "num": options.num}
-    config = folder / "config.yaml"
-    if config.is_file() and is_autoencoder(read_config_file(config)):
-        autoencoder = open_autoencoder(folder, device=options.device, which=options.which)
-        yield from assess_autoencoder(autoencoder, num=options.num)
-        assert autoencoder.config is not None, "a run folder has a config"
-        tracking = autoencoder.config.train.tracking
-        track_evaluation(folder, tracking, step=autoencoder.step, with_traces=True)
-        return
-    if bool(options.coordinates) != bool(options.tokenizer):
-        raise ConfigError(
-            f"--coordinates '{options.coordinates}' --tokenizer '{options.tokenizer}': expected both, a Foldseek database with the true "
-            "C-alphas and the autoencoder of the tokens, or neither"
-        )
-    run = open_run(options.run, device=options.device, which=options.which)
-    names = {"coordinates": options.coordinates, "tokenizer": options.tokenizer}
-    yield from evaluate_run(run, fold=options.fold, prostt5=options.prostt5, **names, **part)
-
-
-def evaluate_run(
-    run: Run, *, split: str, num: int = 0, fold: str = "", prostt5: str = "", coordinates: str = "", tokenizer: str = ""
-) -> Iterator[str]:
-    """Evaluate an opened run of tokens, in Angstrom too where the options or its config name the true chains; tell wandb."""
-    in_angstrom = bool(coordinates or run.config.evaluation.coordinates)
-    # What cannot be compared is refused before the hour that the rest may take.
-    chains = open_held_out(run, coordinates, tokenizer, split=split, num=num) if in_angstrom else None
-    yield from assess(run, split=split, num=num, fold=fold)
-    if prostt5:
-        yield from assess_prostt5(run, prostt5, split=split, num=num)
-    if chains is not None:
-        yield from assess_folding(run, chains, split=split, num=num)
-    track_evaluation(run.folder, run.config.train.tracking, step=run.step, with_traces=in_angstrom)
+    folder = Path(options.run)
+    yield from family_of_run(folder).evaluate(
+        folder,
+        device=options.device,
+        which=options.which,
+        split=options.split,
+        num=options.num,
+        fold=options.fold,
+        prostt5=options.prostt5,
+        coordinates=options.coordinates,
+        tokenizer=options.tokenizer,
+    )
 
 
 def report(options: Namespace) -> Iterator[str]:

@@ -15,10 +15,11 @@ from protlig_dd.errors import ConfigError, nearest, require
 from protlig_dd.evaluation.ligands import parse_molecule, silent_rdkit
 from protlig_dd.evaluation.objectives import SHORT_NAMES, molecule_scores, user_function
 from protlig_dd.evaluation.properties import PROPERTIES
-from protlig_dd.runs.generate import Generator, Request
+from protlig_dd.runs.generate import Generator
 from protlig_dd.runs.open import open_run
 from protlig_dd.runs.output import check_output
 from protlig_dd.sampling.optimize import Candidate, optimize
+from protlig_dd.sampling.requests import Request
 
 _LOWER_IS_BETTER = {"SA score", "Lipinski violations"}
 

@@ -13,6 +13,7 @@ from typing import Any
 from tqdm import tqdm
 
 from protlig_dd.causal.decoding import CausalDecoding
+from protlig_dd.causal.model import CausalSettings
 from protlig_dd.cli.coordinates import decoder_for, write_coordinates
 from protlig_dd.cli.tasks import check_inputs, task_requests
 from protlig_dd.config import build, parse_shard, to_mapping
@@ -20,12 +21,12 @@ from protlig_dd.data.readers.conditions import read_ligands, read_proteins
 from protlig_dd.errors import ConfigError
 from protlig_dd.evaluation.objectives import property_from
 from protlig_dd.runs.experiment import Experiment
-from protlig_dd.runs.generate import Request
-from protlig_dd.runs.generate_causal import generator_for
+from protlig_dd.runs.families.tokens import generator_for
 from protlig_dd.runs.open import open_run
 from protlig_dd.runs.output import PartialFile, check_output, rank, structures_beside, write_rows
 from protlig_dd.runs.run import Run
 from protlig_dd.sampling import Guidance, SamplerSettings, Tilting
+from protlig_dd.sampling.requests import Request
 
 log = logging.getLogger(__name__)
 
@@ -236,13 +237,13 @@ def sample(options: Namespace) -> Iterator[str]:
     run = open_run(options.run or options.model, device=options.device, emits=options.emits)
     decoder = decoder_for(options, run) if with_coordinates else None
     if options.num is None:
-        is_greedy = run.parts.is_causal and decoding_from(options, run.config).temperature == 0
+        is_greedy = isinstance(run.config.model, CausalSettings) and decoding_from(options, run.config).temperature == 0
         options.num = 1 if is_greedy else 10
     tilting = tilting_from(options, run.config)
     requests = task_requests(options, run) if options.task else _requests(options, run)
     _tell_replaced(requests, run)
     num = 1 if options.task == "scaffold" else options.num  # each scaffold has linkers of its own
-    if run.parts.is_causal:
+    if isinstance(run.config.model, CausalSettings):
         how: dict[str, Any] = {"decoding": decoding_from(options, run.config)}
     elif options.learned_length:
         raise ConfigError(

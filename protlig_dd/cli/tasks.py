@@ -9,8 +9,8 @@ from pathlib import Path
 
 from protlig_dd.data.readers.conditions import read_proteins, read_structures
 from protlig_dd.errors import ConfigError
-from protlig_dd.runs.generate import Request
 from protlig_dd.runs.run import Run
+from protlig_dd.sampling.requests import Request
 from protlig_dd.structures.scaffolds import read_motif
 
 

@@ -1,28 +1,25 @@
-"""Training a structure autoencoder in a run folder, and opening it again: what `experiment`, `launch` and `run` are for token models.
+"""The experiment of a structure autoencoder: its settings, its training in a run folder, and opening the run again.
 
-A run folder holds the same files (config.yaml, data.txt, metrics.jsonl, checkpoints/), so stopping and going on work alike.
+The run folder has the files of every run (config.yaml, data.txt, metrics.jsonl, checkpoints/), so it is resumed in the same way.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
-import yaml
 from torch import nn
 
-from protlig_dd import rng
-from protlig_dd.checkpoints import checkpoint as checkpoints
 from protlig_dd.checkpoints.checkpoint import count_parameters
-from protlig_dd.checkpoints.run_folder import Which, read_config_file, require_same_experiment
+from protlig_dd.checkpoints.run_folder import Which, kind_of, read_checkpoint, read_config_file
 from protlig_dd.config import build, settings, to_mapping
 from protlig_dd.device import DeviceChoice, choose_device
-from protlig_dd.errors import CheckpointError, ConfigError
+from protlig_dd.errors import ConfigError
 from protlig_dd.kanzi.batches import TraceBatch
 from protlig_dd.kanzi.data import TraceData, TraceLoader, Traces, load_traces
 from protlig_dd.kanzi.flow import FlowSampler
@@ -33,9 +30,9 @@ from protlig_dd.kanzi.reconstruction import assess_reconstruction
 from protlig_dd.kanzi.tokenizer import KanziTokenizer
 from protlig_dd.nn.attention import choose_backend
 from protlig_dd.nn.flops import training_flops
-from protlig_dd.training import distributed
-from protlig_dd.training.settings import Resume
-from protlig_dd.training.trainer import FitResult, TrainSettings, fit
+from protlig_dd.training.session import begin, initialised
+from protlig_dd.training.settings import Resume, TrainSettings
+from protlig_dd.training.trainer import FitResult
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +96,7 @@ def autoencoder_from(values: Mapping[str, Any]) -> AutoencoderExperiment:
 
 
 def train_autoencoder(
-    config: AutoencoderExperiment, folder: Path, *, device: str = "auto", resume: Resume | str = ""
+    config: AutoencoderExperiment, folder: Path, *, device: str = "auto", resume: Resume | Literal[""] = ""
 ) -> FitResult:
     """Train an autoencoder in a folder, going on from its last checkpoint if there is one.
 
@@ -108,23 +105,19 @@ def train_autoencoder(
         FormatError: if the data cannot be read.
         CheckpointError, DeviceError: as in `training.trainer.fit`.
     """
-    processes = distributed.launched()
-    choice = choose_device(
-        device, precision=config.train.precision, local_rank=processes.local_rank, processes=processes.world
-    )
-    strategy = distributed.start(config.train.distributed, choice, overrides=config.train.deepspeed)
-    train_settings = replace(config.train, resume=resume) if resume else config.train  # type: ignore[arg-type]
+    session = begin(config.train, device=device, resume=resume)
     traces = load_traces(config.data)
     training, held_out = traces.split(config.data.validation_fraction, config.seed)
-    model = build_autoencoder(config, choice)
-    if strategy.rank == 0:
-        _write_description(config, folder, traces)
-        log.info("model: kanzi, %s parameters", f"{count_parameters(model):,}")
-        for line in traces.lines():
+    model = build_autoencoder(config, session.choice)
+    session.describe(
+        folder, to_mapping(config), [*traces.lines(), *(traces.name(i) for i in range(min(len(traces), 1000)))]
+    )
+    if session.is_first:
+        for line in (f"model: kanzi, {count_parameters(model):,} parameters", *traces.lines()):
             log.info("%s", line)
     objective = KanziObjective(
         seed=config.seed,
-        device=choice.device,
+        device=session.choice.device,
         rotate=config.data.rotate,
         condition_dropout=config.condition_dropout,
     )
@@ -133,42 +126,30 @@ def train_autoencoder(
         batch_size=config.train.batch_size or config.data.copies,
         copies=config.data.copies,
         seed=config.seed,
-        rank=strategy.rank,
-        world=strategy.world,
+        rank=session.strategy.rank,
+        world=session.strategy.world,
         accumulation=config.train.accumulation,
     )
-    result = fit(
+    return session.fit(
         model,
         objective,
         loader,
-        train_settings,
-        strategy=strategy,
-        run_folder=folder,
-        seed=config.seed,
+        folder=folder,
         config=to_mapping(config),
         validate=partial(_validate, config, held_out),
         flops_per_token=partial(_training_flops, model),
     )
-    strategy.close()
-    return result
 
 
 def build_autoencoder(config: AutoencoderExperiment, choice: DeviceChoice) -> Kanzi:
-    """Return the model, initialised on the host from the experiment's seed.
+    """Return the model with weights drawn from the experiment's seed.
 
     Raises:
         ConfigError: if it has another number of parameters than the config says.
     """
     backend = choose_backend(config.attention, choice.device, choice.dtype)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(rng.key(config.seed, "weights"))
-        model = config.model.build(backend.name)
-    expected, found = config.model.parameters, count_parameters(model)
-    if expected is not None and expected != found:
-        raise ConfigError(
-            f"model.parameters: found {expected:,} in the config, the model has {found:,}; correct or remove the number"
-        )
-    return model.to(choice.device)
+    build = partial(config.model.build, backend.name)
+    return initialised(build, seed=config.seed, expected=config.model.parameters).to(choice.device)
 
 
 def _training_flops(model: Kanzi, batch: TraceBatch) -> float:
@@ -180,16 +161,6 @@ def _validate(config: AutoencoderExperiment, held_out: Traces, model: nn.Module)
     number = min(len(held_out), config.data.num_validation)
     tokenizer = KanziTokenizer(model, sampler=config.validation)
     return assess_reconstruction(tokenizer, [held_out.read(i) for i in range(number)], seed=config.seed)
-
-
-def _write_description(config: AutoencoderExperiment, folder: Path, traces: Traces) -> None:
-    path = folder / "config.yaml"
-    if path.is_file():
-        require_same_experiment(read_config_file(path), to_mapping(config), folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    path.write_text(yaml.safe_dump(to_mapping(config), sort_keys=False), encoding="utf-8")
-    lines = [*traces.lines(), *(traces.name(i) for i in range(min(len(traces), 1000)))]
-    (folder / "data.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 @dataclass(frozen=True)
@@ -233,14 +204,14 @@ def open_autoencoder(source: Path | str, *, device: str = "auto", which: Which =
         model.load_state_dict(weights)
     else:
         values = read_config_file(source / "config.yaml")
-        if not is_autoencoder(values):
+        if kind_of(values) != "kanzi":
             raise ConfigError(
                 f"{source}: found no autoencoder's run (model.kind), expected one of 'protlig train kanzi/tiny'"
             )
         config = autoencoder_from(values)
-        step, own = _weights_of(source, which)
-        model = build_autoencoder(config, choice)
-        model.load_state_dict(own)
+        _, loaded = read_checkpoint(source, which)
+        step, model = loaded.step, build_autoencoder(config, choice)
+        model.load_state_dict({**loaded.weights, **loaded.ema})
     model = model.to(choice.device).eval().requires_grad_(False)
     return AutoencoderRun(folder=source, model=model, step=step, config=config, choice=choice)
 
@@ -252,17 +223,6 @@ def open_tokenizer(
     run = open_autoencoder(source, device=device)
     sampler = run.config.sampling if run.config else PUBLISHED_SAMPLER
     return run.tokenizer(build(FlowSampler, {**to_mapping(sampler), **(overrides or {})}, "sampling"))
-
-
-def _weights_of(folder: Path, which: Which) -> tuple[int, Mapping[str, torch.Tensor]]:
-    root = folder / "checkpoints"
-    path = checkpoints.pointed_at(root, which) or next(iter(reversed(checkpoints.list_checkpoints(root))), None)
-    if path is None:
-        raise CheckpointError(
-            f"{root}: found no checkpoint, expected step_*; train first with: protlig train kanzi/tiny"
-        )
-    loaded = checkpoints.load(path, parts=("weights", "ema"))
-    return loaded.step, {**loaded.weights, **loaded.ema}
 
 
 def describe_autoencoder(config: AutoencoderExperiment, choice: DeviceChoice) -> Sequence[str]:
@@ -283,9 +243,3 @@ def describe_autoencoder(config: AutoencoderExperiment, choice: DeviceChoice) ->
         f"steps: {config.train.steps:,} of about {batch.num_tokens:,} residues; {loader.steps_per_epoch:,} steps an epoch",
         f"training FLOPs a residue: {_training_flops(model, batch) / 1e6:,.1f} M",
     ]
-
-
-def is_autoencoder(values: Mapping[str, Any]) -> bool:
-    """Return whether the plain values of a config describe a structure autoencoder."""
-    model = values.get("model")
-    return isinstance(model, Mapping) and model.get("kind") == "kanzi"

@@ -12,7 +12,6 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from protlig_dd.config import to_mapping
 from protlig_dd.data.synthetic.textbook import RULES, DemoWorld, generate, motif_of
 from protlig_dd.data.table import TokenTable
 from protlig_dd.errors import ConfigError
@@ -22,37 +21,64 @@ from protlig_dd.evaluation.intervals import Score, format_scores
 from protlig_dd.evaluation.sections import Section, read_evaluation, write_evaluation
 from protlig_dd.evaluation.structures import structure_section
 from protlig_dd.evaluation.textbook import MatchTable, column_of, matching
-from protlig_dd.runs.generate import Generator, Sample, example_requests
-from protlig_dd.runs.generate_causal import CausalGenerator
-from protlig_dd.runs.held_out import chains_of, emitted, spread, texts_of
-from protlig_dd.runs.likelihoods import Told, bounds, causal_likelihood, dependence
+from protlig_dd.report.tracked import track_evaluation
+from protlig_dd.runs.families.tokens import family_of
+from protlig_dd.runs.folding import assess_folding, assess_prostt5, open_held_out
+from protlig_dd.runs.held_out import HeldOut, chains_of, emitted, texts_of
+from protlig_dd.runs.likelihoods import Told
 from protlig_dd.runs.output import rank, write_rows
 from protlig_dd.runs.run import Run
-from protlig_dd.sampling import SamplerSettings
+from protlig_dd.sampling.requests import Sample
 
 SYNTHETIC = "A SYNTHETIC world: proteins, ligands and rules are made up from textbook motifs; nothing here is a drug."
 
 
-def assess(run: Run, *, split: str = "test", num: int = 0, fold: str = "") -> Iterator[str]:
-    """Evaluate a run on a part of its data; yield lines as they come, and leave evaluation.json and samples/ in the run folder.
+def evaluate_run(
+    run: Run, *, split: str, num: int = 0, fold: str = "", prostt5: str = "", coordinates: str = "", tokenizer: str = ""
+) -> Iterator[str]:
+    """Evaluate a run of tokens, in Angstrom too where the arguments or its config name the true chains, and log to its wandb run.
 
     Args:
         run: an opened run.
         split: "train", "validation" or "test".
         num: examples and samples at most; 0 takes the config's.
+        fold: the folding model for generated proteins; "" takes the config's.
+        prostt5: a folder or Hub id of ProstT5, as a baseline for 3Di letters; "" leaves it out.
+        coordinates, tokenizer: as in `folding.open_held_out`.
+
+    Raises:
+        ConfigError, FormatError: as in `assess` and `folding.open_held_out`.
+    """
+    held = HeldOut(run=run, split=split, num=num)
+    in_angstrom = bool(coordinates or run.config.evaluation.coordinates)
+    # What cannot be compared is refused before the hour that the rest may take.
+    chains = open_held_out(held, coordinates, tokenizer) if in_angstrom else None
+    yield from assess(held, fold=fold)
+    if prostt5:
+        yield from assess_prostt5(held, prostt5)
+    if chains is not None:
+        yield from assess_folding(held, chains)
+    track_evaluation(run.folder, run.config.train.tracking, step=run.step, with_traces=in_angstrom)
+
+
+def assess(held: HeldOut, *, fold: str = "") -> Iterator[str]:
+    """Evaluate a part of a run's data; yield lines as they come, and write evaluation.json and samples/ into the run folder.
+
+    Args:
+        held: the part.
         fold: the folding model for generated proteins; "" takes the config's. Where its weights are absent one line says so.
 
     Raises:
         ConfigError: if the part is empty, or the config names a track to generate that the run lacks.
     """
+    run, split = held.run, held.split
     wanted = run.config.evaluation.generate
-    if wanted not in run.parts.tracks:
+    if wanted not in run.tracks:
         raise ConfigError(
-            f"{run.folder / 'config.yaml'}: evaluation.generate: found '{wanted}', the run has the tracks {', '.join(run.parts.tracks)}; "
+            f"{run.folder / 'config.yaml'}: evaluation.generate: found '{wanted}', the run has the tracks {', '.join(run.tracks)}; "
             "name one of them there"
         )
-    table = run.data.part(split)
-    if not len(table):
+    if not len(held.part):
         raise ConfigError(
             f"--split {split}: this run has no {split} data; use another split, or give data.split a {split}_fraction"
         )
@@ -60,7 +86,7 @@ def assess(run: Run, *, split: str = "test", num: int = 0, fold: str = "") -> It
     if caution:
         yield caution
     sections = []
-    for section, lines in _sections(run, table, split, num, fold or run.config.evaluation.fold):
+    for section, lines in _sections(held, fold or run.config.evaluation.fold):
         yield from lines
         sections.append(section)
     path = run.folder / "evaluation.json"
@@ -69,22 +95,11 @@ def assess(run: Run, *, split: str = "test", num: int = 0, fold: str = "") -> It
     yield f"evaluation: {path}"
 
 
-def _sections(run: Run, table: TokenTable, split: str, num: int, fold: str) -> Iterator[Told]:
-    settings = run.config.evaluation
-    examples = spread(table, num or settings.num_examples)
-    if run.parts.is_causal:
-        yield causal_likelihood(run, examples, split)
-        yield from _samples(run, spread(table, num or settings.num_samples), split)
-        return
-    yield bounds(run, examples, split)
-    conditional = [
-        name for name, task in run.parts.tasks.tasks.items() if task.clean and run.parts.tasks.weights[name] > 0
-    ]
-    for task in conditional:
-        yield dependence(run, examples, split, task)
-    yield from _samples(run, spread(table, num or settings.num_samples), split)
-    if fold and settings.generate == "protein":
-        yield _folded(run, fold)
+def _sections(held: HeldOut, fold: str) -> Iterator[Told]:
+    yield from family_of(held.run).true_examples(held.run, held.scored, held.split)
+    yield from _samples(held)
+    if fold and held.run.config.evaluation.generate == "protein":
+        yield _folded(held.run, fold)
 
 
 _HEADLINES = ("validity", "uniqueness", "novelty", "exact copies", "condition gap")
@@ -101,44 +116,28 @@ def summarise_evaluation(run: Run) -> list[str]:
     return lines
 
 
-def _samples(run: Run, table: TokenTable, split: str) -> Iterator[Told]:
-    """Samples of one track for the held-out examples, in each way, beside their nulls."""
-    generate_track = run.config.evaluation.generate
-    requests = example_requests(run.parts, table, generate_track, range(len(table)))
-    texts = [request.given.get("protein", "") for request in requests]
-    judge = _judge(run, table)
-    for name, kind, generator, is_shown in _generators(run):
+def _samples(held: HeldOut) -> Iterator[Told]:
+    """Samples of one track for the held-out examples, in each way, with their nulls."""
+    run, track = held.run, held.run.config.evaluation.generate
+    texts = [request.given.get("protein", "") for request in held.requests(track)]
+    judge = _judge(run, held.sampled)
+    for way in family_of(run).ways(run):
         started = time.perf_counter()
-        samples = list(generator.generate(requests, 1))
+        samples = held.samples(track, way.generator)
         seconds = time.perf_counter() - started
-        drawn = [s.texts.get(generate_track, "") for s in samples]
+        drawn = [s.texts.get(track, "") for s in samples]
         scores = judge(drawn)
-        title = f"Samples by {name}, {split} split"
+        title = f"Samples by {way.name}, {held.split} split"
         heading = f"{title}: {len(samples)} in {seconds:.1f} s"
         yield Section(title=title, scores=tuple(scores), lines=(heading,)), [heading, format_scores(scores)]
-        world = run.config.data if isinstance(run.config.data, DemoWorld) and len(run.parts.tracks) > 1 else None
+        world = run.config.data if isinstance(run.config.data, DemoWorld) and len(run.tracks) > 1 else None
         rows = _rows(samples, is_demo=world is not None)
-        _keep(run, rows, generator.settings() | {"split": split}, f"{split}_{kind}", is_shown=is_shown)
-        if world is not None and generate_track == "ligand":
+        settings = way.generator.settings() | {"split": held.split}
+        _keep(run, rows, settings, f"{held.split}_{way.short}", is_shown=way.is_shown)
+        if world is not None and track == "ligand":
             match = _match(world, texts, drawn)
-            section = match.section(f"Motif and group, {name}, {split} split")
+            section = match.section(f"Motif and group, {way.name}, {held.split} split")
             yield replace(section, lines=tuple(match.lines())), match.lines()
-
-
-def _generators(run: Run) -> Iterator[tuple[str, str, Generator | CausalGenerator, bool]]:
-    """The ways to generate: in words, in short, what does it, and whether its samples are those that the report shows."""
-    config = run.config
-    if run.parts.is_causal:
-        for length in ("given", "learned"):
-            decoding = replace(config.sampling.decoding, length=length)
-            name = f"causal decoding, length {length}, temperature {decoding.temperature:g}"
-            generator = CausalGenerator(run, seed=config.seed, decoding=decoding, with_likelihood=False)
-            yield name, f"causal_{length}", generator, length == "given"
-        return
-    for sampler in config.evaluation.samplers:
-        is_own = sampler == config.sampling.sampler
-        one = Generator(run, seed=config.seed, sampler=sampler, with_likelihood=is_own)
-        yield _name(sampler), sampler.kind, one, is_own or sampler == config.evaluation.samplers[0]
 
 
 def _judge(run: Run, table: TokenTable) -> Callable[[Sequence[str]], list[Score]]:
@@ -192,8 +191,3 @@ def _matches(protein: str, smiles: str) -> bool:
     """Whether a ligand of the textbook world carries the group of its protein's rule."""
     groups = {rule.group for rule in RULES if rule.name in motif_of(protein)}
     return groups == {column_of(smiles)}
-
-
-def _name(sampler: SamplerSettings) -> str:
-    values = {k: v for k, v in to_mapping(sampler).items() if k != "kind" and v}
-    return sampler.kind + (f" ({', '.join(f'{k} {v}' for k, v in values.items())})" if values else "")

@@ -8,19 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import nn
 
-from protlig_dd import rng
-from protlig_dd.causal.decoding import CausalDecoding
-from protlig_dd.causal.model import CausalSettings
-from protlig_dd.causal.objective import CausalObjective
-from protlig_dd.causal.sequences import CausalVocabulary
-from protlig_dd.checkpoints.checkpoint import count_parameters
 from protlig_dd.config import build, read_config, settings
 from protlig_dd.data.settings import DataSettings
 from protlig_dd.device import DeviceChoice
@@ -33,9 +27,16 @@ from protlig_dd.diffusion.times import StratifiedTimes, Task, TaskMixture, TimeS
 from protlig_dd.diffusion.variants import Variant
 from protlig_dd.errors import ConfigError
 from protlig_dd.evaluation.settings import EvaluationSettings
-from protlig_dd.models import ModelSettings
 from protlig_dd.nn.attention import BackendChoice, choose_backend
 from protlig_dd.objective import Objective
+from protlig_dd.runs.families.models import (
+    Decoding,
+    ModelSettings,
+    build_model,
+    check_model,
+    likelihood_objective,
+    sampled_track,
+)
 from protlig_dd.runs.spellings import native_overrides
 from protlig_dd.sampling import Ancestral, Guidance, SamplerSettings, Tilting
 from protlig_dd.tokens.settings import TrackSettings
@@ -116,7 +117,7 @@ class SamplingSettings:
 
     sampler: SamplerSettings = Ancestral()
     guidance: Guidance = Guidance()
-    decoding: CausalDecoding = CausalDecoding()
+    decoding: Decoding = Decoding()
     batch_size: int = 64
     property: Tilting | None = None
 
@@ -136,7 +137,7 @@ class Experiment:
     seed: int = 0
     tracks: dict[str, TrackSettings]
     data: DataSettings
-    model: ModelSettings | CausalSettings
+    model: ModelSettings
     diffusion: DiffusionSettings
     train: TrainSettings = TrainSettings()
     sampling: SamplingSettings = SamplingSettings()
@@ -147,16 +148,11 @@ class Experiment:
         if not self.tracks:
             raise ValueError("tracks: found none, expected at least one, such as protein: {kind: protein}")
         mixture = TaskMixture(self.diffusion.tasks, tuple(self.tracks))
-        apart = [name for name, task in mixture.tasks.items() if task.apart and mixture.weights[name] > 0]
-        if apart and self.model.kind != "encoder":
-            raise ValueError(
-                f"diffusion.tasks.{apart[0]}: found tracks that must not see each other with model.kind '{self.model.kind}', expected encoder"
-            )
-        if isinstance(self.model, CausalSettings):
-            self.model.check(set(self.tracks), {n for n, w in mixture.weights.items() if w > 0}, self.train.distributed)
+        check_model(self.model, mixture, set(self.tracks), self.train.distributed)
         generated = self.evaluation.generate
         is_default = generated == EvaluationSettings().generate  # nobody named it; a command that needs it says so
-        is_needed = self.evaluation.after_training or (self.evaluation.preview_every and self.model.kind != "causal")
+        previewed = self.evaluation.preview_every and sampled_track(self.model, generated) == generated
+        is_needed = self.evaluation.after_training or previewed
         if generated not in self.tracks and (is_needed or not is_default):
             raise ValueError(f"evaluation.generate: found '{generated}', expected one of {', '.join(self.tracks)}")
 
@@ -230,35 +226,17 @@ class Parts:
         Raises:
             ConfigError: if the config states another number of parameters.
         """
-        build = self.config.model.build
-        if where == "meta" and isinstance(self.config.model, CausalSettings):
-            build = partial(self.config.model.build, empty=True)
-        with torch.random.fork_rng(devices=[]), torch.device("meta" if where == "meta" else "cpu"):
-            torch.manual_seed(rng.key(self.config.seed, "weights"))
-            model = build(self.tracks, self.backend(choice).name)
-        expected, found = self.config.model.parameters, count_parameters(model)
-        if expected is not None and expected != found:
-            raise ConfigError(
-                f"model.parameters: found {expected:,} in the config, the model has {found:,}; correct or remove the number"
-            )
+        backend = self.backend(choice).name
+        host: Literal["cpu", "meta"] = "meta" if where == "meta" else "cpu"
+        model = build_model(self.config.model, self.tracks, backend, seed=self.config.seed, where=host)
         return model.to(choice.device) if where == "device" else model
-
-    @cached_property
-    def causal_vocabulary(self) -> CausalVocabulary:
-        """The ids of a causal model's sequences."""
-        assert isinstance(self.config.model, CausalSettings)
-        return self.config.model.vocabulary(self.tracks)
-
-    @property
-    def is_causal(self) -> bool:
-        """Whether the model writes one token after another, in the place of denoising."""
-        return isinstance(self.config.model, CausalSettings)
 
     def objective(self, choice: DeviceChoice) -> Objective:
         """Return the training objective."""
-        if self.is_causal:
-            return CausalObjective(self.causal_vocabulary, device=choice.device)
         settings = self.config.diffusion
+        own = likelihood_objective(self.config.model, self.tracks, choice)
+        if own is not None:
+            return own
         return DiffusionObjective(
             diffusion=self.diffusion,
             tasks=self.tasks,

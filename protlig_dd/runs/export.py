@@ -77,22 +77,21 @@ def export_run(run: Run, folder: Path, *, licence: str, source: str) -> dict[str
 def _export_causal(run: Run, model: Causal, folder: Path, *, licence: str, source: str) -> dict[str, Any]:
     settings = run.config.model
     assert isinstance(settings, CausalSettings)
+    vocabulary = settings.vocabulary(run.tracks)
     passport = {
         "made_by": f"protlig_dd {__version__}",
         "source": source,
         "source_hash": f"step {run.step}",
         "licence": licence or "not stated",
         "vocabularies": run.parts.fingerprints,
-        "prompt": run.parts.causal_vocabulary.text(
-            run.parts.causal_vocabulary.prompt(_probe(run, _PROBE[2:])[0]["protein"])
-        ),
+        "prompt": vocabulary.text(vocabulary.prompt(_probe(run, _PROBE[2:])[0]["protein"])),
         "parity": "not measured: its base would have to be read again",
     }
     model.to("cpu")
     with tempfile.TemporaryDirectory() as first:
         if settings.lora is None:
             save_causal(Path(first), settings, model, run.parts.tracks, passport=passport)
-            batch = pack_sequences(pack(_probe(run, _PROBE), run.parts.tracks), run.parts.causal_vocabulary)
+            batch = pack_sequences(pack(_probe(run, _PROBE), run.parts.tracks), vocabulary)
             found = difference_from_stock(Path(first), model, batch)
             passport["parity"] = f"largest difference of logits in stock transformers: {found:.1e}"
     save_causal(folder, settings, model, run.parts.tracks, passport=passport)

@@ -23,12 +23,10 @@ from protlig_dd.evaluation.prostt5 import find_prostt5
 from protlig_dd.evaluation.sections import Section, read_evaluation, write_evaluation
 from protlig_dd.evaluation.structure_tokens import Nulls
 from protlig_dd.evaluation.traces import Trace, write_traces
-from protlig_dd.kanzi.experiment import open_tokenizer
-from protlig_dd.kanzi.tokenizer import KanziTokenizer
 from protlig_dd.runs.experiment import Parts
-from protlig_dd.runs.generate import example_requests
-from protlig_dd.runs.generate_causal import generator_for
-from protlig_dd.runs.held_out import chains_of, emitted, spread
+from protlig_dd.runs.families.tokenizers import StructureTokenizer, alphabet_of, has_tokenizer, open_structure_tokenizer
+from protlig_dd.runs.families.tokens import generator_for
+from protlig_dd.runs.held_out import HeldOut, chains_of, emitted
 from protlig_dd.runs.run import Run
 from protlig_dd.tokens.tracks import Track
 
@@ -52,7 +50,7 @@ class TrueChains:
     names: tuple[str, ...]
     coords: tuple[Coords, ...]
     tokens: tuple[tuple[int, ...], ...]
-    tokenizer: KanziTokenizer
+    tokenizer: StructureTokenizer
     track: Track
     seed: int
 
@@ -99,7 +97,8 @@ def open_true_chains(
         FormatError: for a database without C-alphas, a name that it lacks, or a chain of another length.
     """
     track = parts.tracks.get(TRACK)
-    if track is None or not track.vocabulary.name.startswith("kanzi"):
+    alphabet = alphabet_of(track)
+    if track is None or not has_tokenizer(alphabet):
         found = "none" if track is None else track.vocabulary.name
         raise ConfigError(
             f"{where[0]} '{database}': this run's structure tokens are {found}, expected Kanzi's: only they are decoded here"
@@ -110,7 +109,7 @@ def open_true_chains(
             f"names stand in the database; train on a Foldseek database or a FASTA file"
         )
     try:
-        opened = open_tokenizer(tokenizer, device=device)
+        opened = open_structure_tokenizer(alphabet, tokenizer, device=device)
     except (ConfigError, CheckpointError, FormatError) as error:
         raise ConfigError(f"{where[1]} '{tokenizer}': {error}") from error
     expected = len(track.vocabulary.emittable_ids)
@@ -154,64 +153,53 @@ def _codes(track: Track, text: str, where: str) -> list[int]:
     return [int(code) for code in track.split(text, where=where)]
 
 
-def open_held_out(
-    run: Run, database: str = "", tokenizer: str = "", *, split: str = "test", num: int = 0
-) -> TrueChains:
-    """Return the true chains of a run's part, with what decodes its tokens: what `assess_folding` compares with.
+def open_held_out(held: HeldOut, database: str = "", tokenizer: str = "") -> TrueChains:
+    """Return the true chains of the sampled examples, for `assess_folding`.
 
     Args:
-        run: an opened run whose structure track is Kanzi's.
-        database: where the proteins have their true C-alphas, under the same names; "" takes the config's.
-        tokenizer: the autoencoder that the tokens are of: a run folder, or a published file; "" takes the config's.
-        split: the part of the run's data.
-        num: chains at most; 0 takes the config's.
+        held: a part of a run whose structure tokens an autoencoder made.
+        database: Foldseek database with the true C-alphas under the same names; "" takes the config's.
+        tokenizer: the autoencoder that made the tokens: a run folder, or a published file; "" takes the config's.
 
     Raises:
-        ConfigError: for a run of other tokens, an autoencoder of others, or a part without examples or names.
+        ConfigError: for a run of other tokens, another autoencoder, or a part without examples or names.
         FormatError: for a name that the database lacks, or chains of other lengths.
     """
-    settings = run.config.evaluation
+    run, settings = held.run, held.run.config.evaluation
     where = ("--coordinates", "--tokenizer") if database else ("evaluation.coordinates", "evaluation.tokenizer")
     names = (database or settings.coordinates, tokenizer or settings.tokenizer)
-    table = spread(run.data.part(split), num or settings.num_samples)
-    if not len(table):
-        raise ConfigError(f"--split {split}: this run has no {split} data to compare; use another split")
-    return open_true_chains(run.parts, table, *names, device=run.choice.device.type, where=where)
+    if not len(held.sampled):
+        raise ConfigError(f"--split {held.split}: this run has no {held.split} data to compare; use another split")
+    return open_true_chains(run.parts, held.sampled, *names, device=run.choice.device.type, where=where)
 
 
-def assess_folding(run: Run, chains: TrueChains, *, split: str = "test", num: int = 0) -> Iterator[str]:
-    """Fold held-out proteins and compare with the truth; yield lines, add a section to evaluation.json, and leave traces.json.
+def assess_folding(held: HeldOut, chains: TrueChains) -> Iterator[str]:
+    """Compare the folded held-out proteins with the truth; yield lines, add a section to evaluation.json, and write traces.json.
 
-    Args:
-        run: an opened run.
-        chains: of `open_held_out`, with the same split and num.
-        split: the part of the run's data.
-        num: chains at most; 0 takes the config's.
+    The samples are those of the run's own sampler, drawn here if `held` does not have them yet.
     """
-    table = spread(run.data.part(split), num or run.config.evaluation.num_samples)
-    requests = example_requests(run.parts, table, "structure", range(len(table)))
-    samples = generator_for(run, seed=run.config.seed, with_likelihood=False).generate(requests, 1)
-    predicted = chains.decode([sample.texts.get("structure", "") for sample in samples])
+    run = held.run
+    generator = generator_for(run, seed=run.config.seed, with_likelihood=False)
+    predicted = chains.decode([sample.texts.get(TRACK, "") for sample in held.samples(TRACK, generator)])
     scores = chains.scores(predicted)
-    title = f"Coordinates, {split} split"
+    title = f"Coordinates, {held.split} split"
     _add_section(run, Section(title=title, scores=tuple(scores)))
     write_traces(run.folder / "traces.json", chains.traces(predicted))
     yield from (f"{title}:", *format_scores(scores).splitlines())
 
 
-def assess_prostt5(run: Run, source: str, *, split: str = "test", num: int = 0) -> Iterator[str]:
-    """Say what ProstT5 reaches on the proteins of a run's part; one line where its weights are absent.
+def assess_prostt5(held: HeldOut, source: str) -> Iterator[str]:
+    """Score ProstT5 on the held-out proteins of a run; yield one line where its weights are absent.
 
     Args:
-        run: an opened run whose structure track is 3Di.
+        held: a part of a run whose structure track is 3Di.
         source: a folder or Hub id of ProstT5.
-        split: the part of the run's data.
-        num: chains at most; 0 takes the config's.
 
     Raises:
         ConfigError: for a run of other tokens.
     """
-    track = run.parts.tracks.get("structure")
+    run = held.run
+    track = run.tracks.get(TRACK)
     if track is None or not track.vocabulary.name.startswith("3di"):
         raise ConfigError(
             "--prostt5: ProstT5 writes 3Di letters; expected a run with a structure track of alphabet 3di"
@@ -220,11 +208,11 @@ def assess_prostt5(run: Run, source: str, *, split: str = "test", num: int = 0) 
     if translate is None:
         yield reason
         return
-    chains = chains_of(run, spread(run.data.part(split), num or run.config.evaluation.num_samples), track)
+    chains = chains_of(run, held.sampled, track)
     nulls = Nulls(chains_of(run, run.data.train, track))
     predicted = translate([one.sequence for one in chains])
     scores = structure_tokens.summary(predicted, chains, nulls, known=emitted(track), seed=run.config.seed)
-    title = f"ProstT5, {split} split"
+    title = f"ProstT5, {held.split} split"
     _add_section(run, Section(title=title, scores=tuple(scores)))
     yield from (f"{title}:", *format_scores(scores).splitlines())
 

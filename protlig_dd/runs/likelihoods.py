@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 
 from protlig_dd.data.table import TokenTable
 from protlig_dd.evaluation.conditioning import condition_dependence
-from protlig_dd.evaluation.intervals import Score, format_scores, ratio_bootstrap
+from protlig_dd.evaluation.intervals import Score, format_scores
 from protlig_dd.evaluation.likelihood import Unigrams, bound, summarise, table_batches
 from protlig_dd.evaluation.sections import Section
 from protlig_dd.runs.held_out import _COUNTED, spread
 from protlig_dd.runs.run import Run
-from protlig_dd.runs.train import validation_objective
 
 Told = tuple[Section, list[str]]
 """A section of the report, and its lines on the screen."""
@@ -93,26 +91,3 @@ def _negatives(run: Run, split: str, task: str) -> list[str]:
     )
     (summary,) = summarise(result)
     return [f"pairs labelled as not binding: {summary.nats_per_token} nats per token (n={len(some)})"]
-
-
-def causal_likelihood(run: Run, table: TokenTable, split: str) -> Told:
-    """Minus the log-likelihood of true structures given their proteins, their ends included."""
-    objective = validation_objective(run.parts, run.choice, "evaluation")
-    nats, counts, hits = [], [], []
-    with torch.no_grad():
-        for batch in table_batches(table, run.parts.tracks, batch_size=1):
-            terms = objective.loss(run.model, objective.prepare(batch, 0))
-            found = {name.partition("/")[0]: float(value) for name, value in terms.sums.items()}
-            nats.append(found["nll"])
-            hits.append(found["accuracy"])
-            counts.append(next(iter(terms.counts.values())))
-    title = f"Likelihood, {split} split"
-    scores = (
-        Score(name="nats per structure token", value=ratio_bootstrap(np.array(nats), np.array(counts))),
-        Score(
-            name="next-token accuracy",
-            value=ratio_bootstrap(np.array(hits), np.array(counts)),
-            note="given the true tokens before it: no prediction of a structure",
-        ),
-    )
-    return Section(title=title, scores=scores), [f"{title}:", format_scores(scores)]

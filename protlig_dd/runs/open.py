@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import nn
 
-from protlig_dd.checkpoints.run_folder import Which, read_checkpoint, read_config_file
+from protlig_dd.checkpoints.run_folder import Which, kind_of, read_checkpoint, read_config_file
 from protlig_dd.config import build, to_mapping
 from protlig_dd.data.settings import SequenceData
 from protlig_dd.device import choose_device
@@ -16,10 +16,10 @@ from protlig_dd.diffusion.schedules import LogLinear
 from protlig_dd.diffusion.times import Task
 from protlig_dd.diffusion.variants import Variant
 from protlig_dd.errors import CheckpointError, ConfigError
-from protlig_dd.kanzi.experiment import is_autoencoder
 from protlig_dd.models.published.pretrained import is_pretrained, read_pretrained
 from protlig_dd.models.published.sedd_layout import read_sedd
 from protlig_dd.runs.experiment import DiffusionSettings, Experiment, Parts, SamplingSettings, experiment_from
+from protlig_dd.runs.families.models import AUTOENCODERS
 from protlig_dd.runs.run import Run
 from protlig_dd.sampling import DPLMUnmasking
 from protlig_dd.tokens.settings import ProteinTrack
@@ -125,7 +125,7 @@ def open_run(
         raise ConfigError(f"--emits {emits}: {folder} is a run of yours; its config decides (tracks.protein.emits)")
     folder = Path(folder)
     values = read_config_file(folder / "config.yaml")
-    if is_autoencoder(values):
+    if kind_of(values) in AUTOENCODERS:
         raise ConfigError(
             f"{folder}: is the run of a structure autoencoder, which only makes tokens of coordinates and coordinates of tokens; expected "
             f"a model of tokens. Its uses: --tokenizer {folder}, protlig tokenize --track kanzi, protlig evaluate {folder}"

@@ -6,14 +6,12 @@ Structures are compared token by token beside the commonest token, and in Angstr
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
 
-from protlig_dd.causal.decoding import CausalDecoding
 from protlig_dd.data.bundle import DataBundle
 from protlig_dd.data.table import TokenTable
 from protlig_dd.device import DeviceChoice
@@ -21,13 +19,14 @@ from protlig_dd.errors import ConfigError, MissingDependencyError, require
 from protlig_dd.evaluation.ligands import parse_molecule, silent_rdkit
 from protlig_dd.evaluation.traces import best_median_worst, trace_pdb
 from protlig_dd.runs.experiment import Parts
+from protlig_dd.runs.families.models import sampled_track
+from protlig_dd.runs.families.tokens import family_of
 from protlig_dd.runs.folding import TrueChains, open_true_chains
-from protlig_dd.runs.generate import Generator, example_requests
-from protlig_dd.runs.generate_causal import CausalGenerator, agreement
+from protlig_dd.runs.generate import example_requests
 from protlig_dd.runs.held_out import spread
 from protlig_dd.runs.run import Run
 from protlig_dd.tokens.tracks import Track
-from protlig_dd.training.distributed import largest_over_ranks, launched
+from protlig_dd.training.distributed import launched
 from protlig_dd.training.tracking import Tracking
 from protlig_dd.training.trainer import Every, Hook, every
 
@@ -44,7 +43,7 @@ def preview_hooks(folder: Path, parts: Parts, choice: DeviceChoice, bundle: Data
     if not (settings.preview_every or settings.coordinates):
         return []
     table = bundle.validation if len(bundle.validation) else bundle.train
-    track = parts.tracks.get("structure" if parts.is_causal else settings.generate)
+    track = parts.tracks.get(sampled_track(parts.config.model, settings.generate))
     if track is not None and track.aligned_to in parts.tracks:
         hook = _structure_hook(folder, parts, choice, table, track, bundle)
     elif settings.coordinates:
@@ -64,7 +63,7 @@ def _sample_hook(folder: Path, parts: Parts, choice: DeviceChoice, table: TokenT
 
     def draw(step: int, model: nn.Module, tracking: Tracking) -> None:
         run = Run(folder=folder, parts=parts, choice=choice, step=step, model=model)
-        generator = Generator(run, seed=parts.config.seed, with_likelihood=False)
+        generator = family_of(run).preview_generator(run)
         texts = [sample.texts.get(settings.generate, "") for sample in generator.generate(requests, 1)]
         tracking.log_text(step, "samples", "\n".join(texts))
         if settings.generate == "ligand":
@@ -94,7 +93,9 @@ def _structure_hook(
 
     def draw(step: int, model: nn.Module, tracking: Tracking) -> None:
         run = Run(folder=folder, parts=parts, choice=choice, step=step, model=model)
-        texts = [sample.texts.get(track.name, "") for sample in _generator(run).generate(requests, 1)]
+        texts = [
+            sample.texts.get(track.name, "") for sample in family_of(run).preview_generator(run).generate(requests, 1)
+        ]
         if not is_first:
             return
         found = agreement(texts, truths, track) | null
@@ -123,14 +124,6 @@ def _true_chains(parts: Parts, table: TokenTable, bundle: DataBundle, device: st
     return open_true_chains(parts, table, *names, device=device, where=where)
 
 
-def _generator(run: Run) -> Generator | CausalGenerator:
-    """What draws structures during training: all processes together."""
-    if not run.parts.is_causal:
-        return Generator(run, seed=run.config.seed, with_likelihood=False)
-    together = partial(largest_over_ranks, device=run.choice.device)
-    return CausalGenerator(run, decoding=CausalDecoding(length="learned"), with_likelihood=False, together=together)
-
-
 def _commonest(training: TokenTable, track: Track) -> str:
     """The commonest token of training, of at most so many examples."""
     column = spread(training, _COUNTED).tracks[track.name]
@@ -149,3 +142,24 @@ def _log_molecules(step: int, smiles: Sequence[str], tracking: Tracking) -> None
         tracking.log(step, {"samples/valid": len(molecules) / max(len(smiles), 1)})
         if molecules:
             tracking.log_image(step, "molecules", draw.MolsToGridImage(molecules, molsPerRow=4, returnPNG=True))
+
+
+def agreement(predicted: Sequence[str], true: Sequence[str], track: Track) -> dict[str, float]:
+    """Return how far structures agree with the true ones.
+
+    `token_accuracy` counts over the true length, so what is missing is wrong; `length_match` is the share of structures as long as the
+    true ones, `length_ratio` the tokens written over the true ones, `valid_tokens` the share of the alphabet among them.
+    """
+    known = set(track.vocabulary.ids)
+    pairs = [
+        (track.split(a, where="prediction") if a else [], track.split(b, where="truth"))
+        for a, b in zip(predicted, true, strict=True)
+    ]
+    tokens = sum(len(b) for _, b in pairs)
+    written = sum(len(a) for a, _ in pairs)
+    return {
+        "token_accuracy": sum(x == y for a, b in pairs for x, y in zip(a, b, strict=False)) / max(tokens, 1),
+        "length_match": sum(len(a) == len(b) for a, b in pairs) / max(len(pairs), 1),
+        "length_ratio": written / max(tokens, 1),
+        "valid_tokens": sum(x in known for a, _ in pairs for x in a) / max(written, 1),
+    }

@@ -16,6 +16,7 @@ from protlig_dd.data.lengths import LengthDistribution
 from protlig_dd.device import DeviceChoice
 from protlig_dd.errors import ConfigError
 from protlig_dd.runs.experiment import Experiment, Parts
+from protlig_dd.tokens.tracks import Track
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,11 @@ class Run:
     def config(self) -> Experiment:
         """The experiment."""
         return self.parts.config
+
+    @property
+    def tracks(self) -> dict[str, Track]:
+        """The tracks by name."""
+        return self.parts.tracks
 
     @cached_property
     def lengths(self) -> LengthDistribution:

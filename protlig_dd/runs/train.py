@@ -14,36 +14,35 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import yaml
 from torch import nn
 
 from protlig_dd.checkpoints.checkpoint import count_parameters
-from protlig_dd.checkpoints.run_folder import read_config_file, require_same_experiment
 from protlig_dd.config import to_mapping
 from protlig_dd.data.bundle import DataBundle, load
 from protlig_dd.data.lengths import LengthDistribution
 from protlig_dd.data.loader import Loader
-from protlig_dd.device import DeviceChoice, choose_device
+from protlig_dd.device import DeviceChoice
 from protlig_dd.diffusion.objective import DiffusionObjective
 from protlig_dd.diffusion.times import StratifiedTimes
 from protlig_dd.models.transfer import freeze_parameters, initialise_from
 from protlig_dd.nn.flops import training_flops
 from protlig_dd.objective import Objective
 from protlig_dd.runs.experiment import Experiment, Parts
+from protlig_dd.runs.families.models import likelihood_objective, reads_on_rank0
 from protlig_dd.runs.open import open_run
 from protlig_dd.tokens.tracks import TrackBatch
-from protlig_dd.training import distributed
 from protlig_dd.training.out_of_memory import smallest_accumulation
 from protlig_dd.training.resume import on_rank0
+from protlig_dd.training.session import begin
 from protlig_dd.training.settings import Resume, TrainSettings
 from protlig_dd.training.strategies import Single
-from protlig_dd.training.trainer import Every, FitResult, fit
+from protlig_dd.training.trainer import Every, FitResult
 
 log = logging.getLogger(__name__)
 MakeHooks = Callable[[Path, Parts, DeviceChoice, DataBundle], list[Every]]
 
 
-def train(
+def train_experiment(
     config: Experiment,
     folder: Path,
     *,
@@ -51,55 +50,47 @@ def train(
     resume: Resume | Literal[""] = "",
     make_hooks: MakeHooks | None = None,
 ) -> FitResult:
-    """Train an experiment in a folder, going on from its last checkpoint if there is one.
+    """Train an experiment of a token model in a folder, going on from its last checkpoint if there is one.
 
     Args:
         config: the experiment.
-        folder: the run folder; made if it is not there.
+        folder: the run folder; made if it is absent.
         device: "auto", "cpu", "cuda", "mps" or "xpu".
-        resume: overrides `train.resume` ("last-good" passes damaged checkpoints over).
+        resume: overrides `train.resume`; "last-good" skips damaged checkpoints.
         make_hooks: returns what is done at intervals, from the run folder, the parts, the device and the data.
 
     Raises:
         ConfigError: if the folder holds another experiment, or the settings do not fit together.
         CheckpointError, DeviceError: as in `training.trainer.fit`.
     """
-    processes = distributed.launched()
-    choice = choose_device(
-        device, precision=config.train.precision, local_rank=processes.local_rank, processes=processes.world
-    )
-    strategy = distributed.start(config.train.distributed, choice, overrides=config.train.deepspeed)
-    settings = replace(config.train, resume=resume) if resume else config.train
-    parts = Parts(config)
-    bundle = _on_every_rank(strategy, partial(load, config.data, parts.tracks, config.seed))
-    if strategy.rank == 0:
-        _write_description(config, folder, bundle)
-    model = _starting_model(parts, settings, choice, strategy)
-    if strategy.rank == 0:
+    session, parts = begin(config.train, device=device, resume=resume), Parts(config)
+    choice, strategy = session.choice, session.strategy
+    bundle = session.first_on_rank0(partial(load, config.data, parts.tracks, config.seed))
+    session.describe(folder, to_mapping(config), bundle.report.lines())
+    if session.is_first:
+        LengthDistribution.of(bundle.train).save(folder / "lengths.json")
+    model = _starting_model(parts, session.settings, choice, strategy)
+    if session.is_first:
         _announce(parts, model, choice, bundle)
     make_loader = partial(_loader, config, parts, bundle, strategy)
-    if settings.tokens_per_batch == "auto":
-        settings = replace(settings, accumulation=_fitting_accumulation(model, parts, choice, make_loader, strategy))
-    loader = make_loader(settings.accumulation)
+    if session.settings.tokens_per_batch == "auto":
+        accumulation = _fitting_accumulation(model, parts, choice, make_loader, strategy)
+        session = replace(session, settings=replace(session.settings, accumulation=accumulation))
+    loader = make_loader(session.settings.accumulation)
     made_of = effective_batch(loader, strategy)
-    if strategy.rank == 0:
+    if session.is_first:
         log.info("%s", made_of)
-    result = fit(
+    return session.fit(
         model,
         parts.objective(choice),
         loader,
-        settings,
-        strategy=strategy,
-        run_folder=folder,
-        seed=config.seed,
+        folder=folder,
         config=to_mapping(config),
         fingerprints=parts.fingerprints,
         hooks=make_hooks(folder, parts, choice, bundle) if make_hooks else (),
         validate=_validator(parts, bundle, choice) if len(bundle.validation) else None,
         flops_per_token=partial(_flops_per_token, model),
     )
-    strategy.close()
-    return result
 
 
 def _loader(config: Experiment, parts: Parts, bundle: DataBundle, strategy: Single, accumulation: int) -> Loader:
@@ -133,7 +124,7 @@ def _starting_model(parts: Parts, settings: TrainSettings, choice: DeviceChoice,
 
     if not strategy.takes_empty or settings.tokens_per_batch == "auto":  # which tries batches on the whole model
         build("device")
-    elif parts.is_causal:
+    elif reads_on_rank0(parts.config.model):
         on_rank0(strategy, partial(build, "host"))
     else:
         build("host")
@@ -172,26 +163,6 @@ def _fitting_accumulation(
             model.zero_grad(set_to_none=True)
 
     return smallest_accumulation(attempt, strategy)
-
-
-def _on_every_rank(strategy: Single, work: Any) -> Any:
-    """Do something on rank 0 first, so that files it makes are there for the others."""
-    if strategy.rank == 0:
-        result = work()
-        strategy.barrier()
-        return result
-    strategy.barrier()
-    return work()
-
-
-def _write_description(config: Experiment, folder: Path, bundle: DataBundle) -> None:
-    path = folder / "config.yaml"
-    if path.is_file():
-        require_same_experiment(read_config_file(path), to_mapping(config), folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    path.write_text(yaml.safe_dump(to_mapping(config), sort_keys=False), encoding="utf-8")
-    (folder / "data.txt").write_text("\n".join(bundle.report.lines()) + "\n", encoding="utf-8")
-    LengthDistribution.of(bundle.train).save(folder / "lengths.json")
 
 
 def _announce(parts: Parts, model: nn.Module, choice: DeviceChoice, bundle: DataBundle) -> None:
@@ -239,8 +210,9 @@ def _validator(parts: Parts, bundle: DataBundle, choice: DeviceChoice) -> Any:
 
 def validation_objective(parts: Parts, choice: DeviceChoice, purpose: str) -> Objective:
     """Return the objective whose value is the bound: elbo weights, uniform times, no curriculum, no dropped conditions."""
-    if parts.is_causal:
-        return parts.objective(choice)
+    own = likelihood_objective(parts.config.model, parts.tracks, choice)
+    if own is not None:
+        return own
     bound = {name: replace(p, weighting="elbo") for name, p in parts.diffusion.parameterizations.items()}  # type: ignore[type-var]
     return DiffusionObjective(
         diffusion=replace(parts.diffusion, parameterizations=bound),

@@ -11,14 +11,14 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from protlig_dd.causal.generate import CausalGenerator
 from protlig_dd.errors import ConfigError
 from protlig_dd.runs.experiment import load_experiment
 from protlig_dd.runs.export import export_run
 from protlig_dd.runs.generate import example_requests
-from protlig_dd.runs.generate_causal import CausalGenerator
 from protlig_dd.runs.open import open_run
 from protlig_dd.runs.run import Run
-from protlig_dd.runs.train import train
+from protlig_dd.runs.train import train_experiment
 from tests.support.causal_runs import QUICK, write_pairs
 from tests.support.small_bases import SHAPE, write_base
 
@@ -46,7 +46,7 @@ def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     if request.param in ("adapters", "tied"):
         more = (*more, "model.lora={rank: 2, alpha: 8, dropout: 0}")
     config = load_experiment("structure/3di_tiny", [*write_pairs(folder), *QUICK, *SIZES, *STEPS, *more])
-    train(config, folder / "run", device="cpu")
+    train_experiment(config, folder / "run", device="cpu")
     run = open_run(folder / "run", device="cpu")
     passport = export_run(run, folder / "out", licence="none", source="the run")
     assert passport["prompt"].startswith(("<AA> L A G V S E R <SEP> <3Di>", "<0> <AA> L A G"))
@@ -62,7 +62,7 @@ def test_stock_software_generates_the_same_tokens(exported: tuple[str, Run, Path
     """From the prompt as text, by greedy `generate` among the structure tokens."""
     kind, run, folder = exported
     stock, tokenizer = stock_model(kind, folder), transformers.AutoTokenizer.from_pretrained(folder)
-    vocabulary = run.parts.causal_vocabulary
+    vocabulary = run.config.model.vocabulary(run.tracks)
     requests = example_requests(run.parts, run.data.train, "structure", range(2))
     for sample, request in zip(CausalGenerator(run).generate(requests, 1), requests, strict=True):
         residues = " ".join(request.given["protein"])
@@ -83,7 +83,7 @@ def test_stock_software_generates_the_same_tokens(exported: tuple[str, Run, Path
 
 def test_stock_software_gives_the_same_logits(exported: tuple[str, Run, Path]) -> None:
     kind, run, folder = exported
-    stock, vocabulary = stock_model(kind, folder), run.parts.causal_vocabulary
+    stock, vocabulary = stock_model(kind, folder), run.config.model.vocabulary(run.tracks)
     ids = torch.tensor([*vocabulary.prompt(run.parts.tracks["protein"].encode("MKTAYW")), *vocabulary.code_ids[:5]])
     with torch.no_grad():
         theirs = stock(input_ids=ids[None]).logits[0]
@@ -107,7 +107,7 @@ def test_the_folder_names_nothing_of_ours(exported: tuple[str, Run, Path]) -> No
         assert names == own | rows and len(own) == 2 * 7 * 2 and len(rows) == {"adapters": 2, "tied": 1}[kind]
     else:
         config = json.loads((folder / "config.json").read_text())
-        assert (config["eos_token_id"], config["vocab_size"]) == (1, run.parts.causal_vocabulary.num_rows)
+        assert (config["eos_token_id"], config["vocab_size"]) == (1, run.config.model.vocabulary(run.tracks).num_rows)
         assert "e-0" in json.loads((folder / "passport.json").read_text())["parity"]
 
 

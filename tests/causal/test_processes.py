@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from protlig_dd.runs.experiment import Experiment, load_experiment
 from protlig_dd.runs.open import open_run
-from protlig_dd.runs.train import train
+from protlig_dd.runs.train import train_experiment
 from tests.support.causal_child import drawn, train_child
 from tests.support.causal_runs import QUICK, write_pairs
 from tests.support.processes import free_port, require_deepspeed
@@ -38,7 +38,7 @@ def overrides(folder: Path, kind: str) -> list[str]:
         return given
     if kind == "continued":
         given += ["model.tied_head=true"]
-        train(load(given, "train.steps=1", "seed=7"), folder / "source", device="cpu")
+        train_experiment(load(given, "train.steps=1", "seed=7"), folder / "source", device="cpu")
         return [*given, f"train.init_from={folder / 'source'}", "train.freeze=[embed_tokens, layers.0]"]
     given += [f"model.base={write_base(folder / 'base', tied=kind == 'tied')}"]
     return given if kind == "tied" else [*given, LORA, f"model.base_dtype={kind}"]
@@ -74,8 +74,8 @@ def test_two_processes_do_what_one_does(tmp_path: Path, strategy: str, kind: str
     if goes_on == 2:
         run_on(2, folder, [*given, f"distributed={strategy}", f"train.steps={STEPS}"])
     else:
-        train(load(given, "train.accumulation=2"), folder, device="cpu")
-    train(load(given, "train.accumulation=2"), tmp_path / "one", device="cpu")
+        train_experiment(load(given, "train.accumulation=2"), folder, device="cpu")
+    train_experiment(load(given, "train.accumulation=2"), tmp_path / "one", device="cpu")
     # DeepSpeed's hooks add up the gradients of bfloat16 activations in another order; on one process it gives the same figures as on two
     rough = 1e-3 if (strategy, kind) == ("zero3", "bf16") else 1e-5
     for name in ("train/loss", "train/grad_norm", "validation/nll"):

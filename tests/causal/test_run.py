@@ -13,21 +13,22 @@ import pytest
 import torch
 
 from protlig_dd.causal.decoding import CausalDecoding
+from protlig_dd.causal.generate import CausalGenerator
 from protlig_dd.causal.model import Causal
 from protlig_dd.checkpoints.checkpoint import count_parameters
 from protlig_dd.cli.entry import main
 from protlig_dd.errors import ConfigError, FormatError
 from protlig_dd.evaluation.sections import read_evaluation
 from protlig_dd.runs import folding
-from protlig_dd.runs.evaluate import assess
+from protlig_dd.runs.evaluate import evaluate_run
 from protlig_dd.runs.experiment import EvaluationSettings, Parts, load_experiment
-from protlig_dd.runs.generate import Request, example_requests
-from protlig_dd.runs.generate_causal import CausalGenerator, agreement
+from protlig_dd.runs.generate import example_requests
 from protlig_dd.runs.held_out import texts_of
 from protlig_dd.runs.open import open_run
-from protlig_dd.runs.preview import preview_hooks
+from protlig_dd.runs.preview import agreement, preview_hooks
 from protlig_dd.runs.run import Run
-from protlig_dd.runs.train import train
+from protlig_dd.runs.train import train_experiment
+from protlig_dd.sampling.requests import Request
 from protlig_dd.tokens.structure import Alphabet
 from tests.support.causal_runs import QUICK, write_pairs
 
@@ -41,7 +42,7 @@ def learned(tmp_path_factory: pytest.TempPathFactory) -> Run:
     more = ("train.steps=120", "train.validate_every=60", "train.checkpoint_every=60", "train.optim.lr=0.01")
     previews = ("eval.rmsd_interval=60", "eval.rmsd_samples=2")
     config = load_experiment("structure/3di_tiny", [*write_pairs(folder), *QUICK, *more, *previews])
-    train(config, folder / "run", device="cpu", make_hooks=preview_hooks)
+    train_experiment(config, folder / "run", device="cpu", make_hooks=preview_hooks)
     return open_run(folder / "run", device="cpu")
 
 
@@ -91,7 +92,7 @@ def test_the_effective_batch_is_said(tmp_path: Path, caplog: pytest.LogCaptureFi
     more = ("train.steps=1", "train.validate_every=0", "train.accumulation=4")
     config = load_experiment("structure/3di_tiny", [*write_pairs(tmp_path), *QUICK, *more])
     with caplog.at_level("INFO", "protlig_dd.runs.train"):
-        train(config, tmp_path / "run", device="cpu")
+        train_experiment(config, tmp_path / "run", device="cpu")
     assert "batch: 8 examples in the first step = micro-batches of 2 x 1 processes x 4 accumulated" in caplog.text
 
 
@@ -186,7 +187,7 @@ def test_a_diffusion_model_trains_on_the_same_data(tmp_path: Path, capsys: pytes
     assert (causal.tracks, causal.data, causal.train) == (diffusion.tracks, diffusion.data, diffusion.train)
     shape = ("model.hidden_size=16", "model.num_heads=2", "model.num_blocks=1", "train.steps=2", "train.batch_size=4")
     overrides = [*write_pairs(tmp_path), *shape, *QUICK[4:]]
-    train(load_experiment("structure/3di_diffusion_tiny", overrides), tmp_path / "run", device="cpu")
+    train_experiment(load_experiment("structure/3di_diffusion_tiny", overrides), tmp_path / "run", device="cpu")
     assert open_run(tmp_path / "run", device="cpu").step == 2
     assert main(["export", str(tmp_path / "run"), "--out", str(tmp_path / "exported")]) == 1
     told = capsys.readouterr().err.strip().splitlines()[-1]
@@ -216,7 +217,7 @@ def test_a_track_to_generate_that_is_not_there_is_told(learned: Run) -> None:
     with pytest.raises(
         ConfigError, match=r"config\.yaml: evaluation\.generate: found 'ligand', the run has the tracks"
     ):
-        list(assess(dataclasses.replace(learned, parts=parts), split="train"))
+        list(evaluate_run(dataclasses.replace(learned, parts=parts), split="train"))
 
 
 def test_a_causal_run_is_evaluated_beside_its_nulls_and_prostt5(

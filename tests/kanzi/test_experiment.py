@@ -12,8 +12,9 @@ import torch
 from protlig_dd.cli.entry import main
 from protlig_dd.config import read_config
 from protlig_dd.errors import CheckpointError, ConfigError
-from protlig_dd.kanzi.experiment import autoencoder_from, is_autoencoder, open_autoencoder, open_tokenizer
+from protlig_dd.kanzi.experiment import autoencoder_from, open_autoencoder, open_tokenizer
 from protlig_dd.kanzi.published import to_published
+from protlig_dd.runs.families.table import AUTOENCODER, TOKENS, family_of
 from protlig_dd.structures.structure_io import Chain, write_pdb
 
 pytest.importorskip("gemmi")
@@ -117,7 +118,7 @@ def test_check_says_what_it_costs(folder: Path, capsys: pytest.CaptureFixture[st
 
 
 def test_configs_are_told_apart_and_mistakes_have_a_path() -> None:
-    assert is_autoencoder(read_config("kanzi/tiny")) and not is_autoencoder(read_config("dual_track/demo"))
+    assert family_of(read_config("kanzi/tiny")) is AUTOENCODER and family_of(read_config("dual_track/demo")) is TOKENS
     for change, words in (
         ("model.windw=3", r"model\.windw: unknown setting \(did you mean 'window'\?\)"),
         ("train.batch_size=7", r"train.batch_size: found 7, expected a multiple of data.copies \(4\)"),

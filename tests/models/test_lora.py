@@ -15,7 +15,7 @@ from protlig_dd.runs.experiment import load_experiment
 from protlig_dd.runs.export import export_run
 from protlig_dd.runs.open import open_run
 from protlig_dd.runs.run import Run
-from protlig_dd.runs.train import train
+from protlig_dd.runs.train import train_experiment
 from tests.support.encoders import PROTEINS, TRACKS, batch_of, random_model
 
 pytest.importorskip("peft", reason="adapters come with protlig_dd[hf]")
@@ -82,9 +82,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Run]:
     rows = ["".join(letters[int(i)] for i in torch.randint(20, (30,), generator=source)) for _ in range(40)]
     (folder / "some.fasta").write_text("".join(f">{i}\n{row}\n" for i, row in enumerate(rows)))
     common = (f"data.path={folder / 'some.fasta'}", *SHAPE, *STEPS)
-    train(load_experiment("dplm/tiny", common), folder / "plain", device="cpu")
+    train_experiment(load_experiment("dplm/tiny", common), folder / "plain", device="cpu")
     more = (f"init_from={folder / 'plain'}", "model.lora={rank: 2}", "train.optim.lr=0.01")
-    train(load_experiment("dplm/tiny", (*common, *more)), folder / "adapted", device="cpu")
+    train_experiment(load_experiment("dplm/tiny", (*common, *more)), folder / "adapted", device="cpu")
     return open_run(folder / "plain", device="cpu"), open_run(folder / "adapted", device="cpu")
 
 

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from protlig_dd.errors import ConfigError, FormatError
-from protlig_dd.runs.generate import Generator, Request, Sample, open_tokens
+from protlig_dd.runs.generate import Generator, open_tokens
 from protlig_dd.runs.open import open_run
 from protlig_dd.runs.run import Run
 from protlig_dd.sampling import FirstHitting, Guidance
+from protlig_dd.sampling.requests import Request, Sample
 from protlig_dd.tokens.settings import LigandTrack, ProteinTrack
 
 pytestmark = pytest.mark.xdist_group("run")

@@ -17,7 +17,7 @@ from protlig_dd.evaluation.traces import Trace
 from protlig_dd.runs.experiment import Parts, load_experiment
 from protlig_dd.runs.folding import open_true_chains
 from protlig_dd.runs.preview import preview_hooks
-from protlig_dd.runs.train import train
+from protlig_dd.runs.train import train_experiment
 from protlig_dd.structures.structure_io import read_structure
 from protlig_dd.tokens.structure import split_codes
 from tests.support.folding_world import MODEL, files_of, train_kanzi, write_truth, write_world
@@ -50,7 +50,7 @@ def run(world: Path, name: str, *overrides: str, kind: str = "causal") -> dict[i
     """Train with previews and return what was logged of samples, by step."""
     shape = MODEL if kind == "causal" else DIFFUSION
     config = load_experiment("structure/kanzi_tiny", [*files_of(world), *shape, *QUICK, *overrides])
-    train(config, world / name, device="cpu", make_hooks=preview_hooks)
+    train_experiment(config, world / name, device="cpu", make_hooks=preview_hooks)
     return logged(world / name)
 
 

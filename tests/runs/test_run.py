@@ -12,7 +12,7 @@ import torch
 from protlig_dd.errors import CheckpointError, ConfigError
 from protlig_dd.runs.experiment import Parts, load_experiment
 from protlig_dd.runs.open import open_run
-from protlig_dd.runs.train import train
+from protlig_dd.runs.train import train_experiment
 from tests.support.smoke import SMOKE
 
 pytestmark = pytest.mark.xdist_group("run")
@@ -41,7 +41,7 @@ def test_training_again_goes_on_after_the_last_step_and_more_steps_are_the_same_
 ) -> None:
     folder = tmp_path / "smoke"
     shutil.copytree(smoke_run, folder)
-    result = train(load_experiment("demo/smoke", [*SMOKE, "train.steps=6"]), folder, device="cpu")
+    result = train_experiment(load_experiment("demo/smoke", [*SMOKE, "train.steps=6"]), folder, device="cpu")
     assert result.steps == 6
     steps = [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert steps == sorted(steps) and steps[-1] == 6
@@ -51,13 +51,13 @@ def test_a_folder_of_another_experiment_is_refused_with_the_setting_that_differs
     with pytest.raises(
         ConfigError, match=r"holds another experiment \(model: found num_blocks '2' there and '3' now\).*name=\.\.\."
     ):
-        train(load_experiment("demo/smoke", [*SMOKE, "model.num_blocks=3"]), smoke_run, device="cpu")
+        train_experiment(load_experiment("demo/smoke", [*SMOKE, "model.num_blocks=3"]), smoke_run, device="cpu")
 
 
 def test_a_folder_that_was_never_trained_in_is_taken_over(smoke_run: Path, tmp_path: Path) -> None:
     shutil.copy(smoke_run / "config.yaml", tmp_path)
     again = [*SMOKE, "model.num_blocks=1", "train.steps=1"]
-    assert train(load_experiment("demo/smoke", again), tmp_path, device="cpu").steps == 1
+    assert train_experiment(load_experiment("demo/smoke", again), tmp_path, device="cpu").steps == 1
     assert open_run(tmp_path, device="cpu").config.model.num_blocks == 1
 
 
@@ -91,7 +91,7 @@ def test_a_damaged_checkpoint_is_named_and_refused(smoke_run: Path, tmp_path: Pa
 
 def test_a_model_starts_from_a_run_and_frozen_parameters_stay(smoke_run: Path, tmp_path: Path) -> None:
     overrides = [*SMOKE, "name=tuned", f"init_from={smoke_run}", "train.freeze=[protein]", "train.optim.ema_decay=0"]
-    result = train(load_experiment("demo/smoke", overrides), tmp_path / "tuned", device="cpu")
+    result = train_experiment(load_experiment("demo/smoke", overrides), tmp_path / "tuned", device="cpu")
     assert result.steps == 4
     before, after = open_run(smoke_run, device="cpu").model, open_run(tmp_path / "tuned", device="cpu").model
     for (name, a), (_, b) in zip(before.named_parameters(), after.named_parameters(), strict=True):
@@ -131,7 +131,7 @@ def test_previews_are_drawn_at_intervals(tmp_path: Path) -> None:
     from protlig_dd.runs.preview import preview_hooks
 
     overrides = [*SMOKE, "name=preview", "evaluation.preview_every=2", "evaluation.preview_samples=2"]
-    train(load_experiment("demo/smoke", overrides), tmp_path / "run", device="cpu", make_hooks=preview_hooks)
+    train_experiment(load_experiment("demo/smoke", overrides), tmp_path / "run", device="cpu", make_hooks=preview_hooks)
     shown = sorted(p.name for p in (tmp_path / "run" / "samples").glob("*.txt"))
     assert shown == ["samples_00000002.txt", "samples_00000004.txt"]
     metrics = (tmp_path / "run" / "metrics.jsonl").read_text()
@@ -140,4 +140,4 @@ def test_previews_are_drawn_at_intervals(tmp_path: Path) -> None:
 
 def test_the_micro_batch_that_fits_is_found(tmp_path: Path) -> None:
     overrides = [*SMOKE, "name=auto", "train.tokens_per_batch=auto"]
-    assert train(load_experiment("demo/smoke", overrides), tmp_path / "auto", device="cpu").steps == 4
+    assert train_experiment(load_experiment("demo/smoke", overrides), tmp_path / "auto", device="cpu").steps == 4

@@ -11,13 +11,13 @@ from torch import nn
 
 from protlig_dd.causal import model as causal
 from protlig_dd.causal.decoding import CausalDecoding
+from protlig_dd.causal.generate import CausalGenerator
 from protlig_dd.data.bundle import DataBundle
 from protlig_dd.device import DeviceChoice
 from protlig_dd.runs.experiment import Parts, load_experiment
-from protlig_dd.runs.generate import Request
-from protlig_dd.runs.generate_causal import CausalGenerator
 from protlig_dd.runs.run import Run
-from protlig_dd.runs.train import train
+from protlig_dd.runs.train import train_experiment
+from protlig_dd.sampling.requests import Request
 from protlig_dd.training.distributed import largest_over_ranks, launched
 from protlig_dd.training.tracking import Tracking
 from protlig_dd.training.trainer import Every, every
@@ -53,5 +53,5 @@ def hooks(folder: Path, parts: Parts, choice: DeviceChoice, bundle: DataBundle) 
 def train_child(folder: Path, overrides: list[str]) -> None:
     """Train with the hook, as rank and world of the environment say, and leave how often this process read a base's weights."""
     with mock.patch.object(causal, "load_base", wraps=causal.load_base) as read:
-        train(load_experiment("structure/3di_tiny", overrides), folder, device="cpu", make_hooks=hooks)
+        train_experiment(load_experiment("structure/3di_tiny", overrides), folder, device="cpu", make_hooks=hooks)
     (folder / f"bases_read_{launched().rank}.json").write_text(json.dumps(read.call_count))

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from protlig_dd.runs.experiment import load_experiment
 from protlig_dd.runs.preview import preview_hooks
-from protlig_dd.runs.train import train
+from protlig_dd.runs.train import train_experiment
 
 
 def train_with_previews(folder: Path, overrides: list[str]) -> None:
     """Train on structure tokens, drawing structures on the way, as rank and world of the environment say."""
-    train(load_experiment("structure/kanzi_tiny", overrides), folder, device="cpu", make_hooks=preview_hooks)
+    train_experiment(load_experiment("structure/kanzi_tiny", overrides), folder, device="cpu", make_hooks=preview_hooks)

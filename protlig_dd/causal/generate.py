@@ -1,20 +1,42 @@
-"""Structures from a causal run: requests in, samples out, as from any other run (`runs/generate.py`)."""
+"""Sampling structures from a causal model: requests in, samples out, with the interface of `runs.generate.Generator`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 import torch
+from torch import nn
 
 from protlig_dd.causal.decoding import CausalDecoding, Decoded, Together, alone, decode
 from protlig_dd.causal.objective import CausalObjective
+from protlig_dd.causal.sequences import CausalVocabulary
 from protlig_dd.config import to_mapping
+from protlig_dd.device import DeviceChoice
 from protlig_dd.errors import ConfigError, FormatError
-from protlig_dd.runs.generate import Generator, Request, Sample
-from protlig_dd.runs.run import Run
-from protlig_dd.tokens.tracks import Track, pack
+from protlig_dd.sampling.requests import Request, Sample
+from protlig_dd.tokens.tracks import Track, TrackSet, pack
+
+
+@runtime_checkable
+class CausalRun(Protocol):
+    """The attributes of an opened run (`runs.run.Run`) that sampling from it needs."""
+
+    @property
+    def folder(self) -> Path: ...
+    @property
+    def step(self) -> int: ...
+    @property
+    def model(self) -> nn.Module: ...
+    @property
+    def choice(self) -> DeviceChoice: ...
+    @property
+    def config(self) -> Any: ...
+    @property
+    def tracks(self) -> TrackSet: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +63,7 @@ class CausalGenerator:
 
     def __init__(
         self,
-        run: Run,
+        run: CausalRun,
         *,
         seed: int = 0,
         decoding: CausalDecoding | None = None,
@@ -54,6 +76,11 @@ class CausalGenerator:
         self.decoding = decoding or settings.decoding
         self.batch_size = batch_size or settings.batch_size
         self.with_likelihood = with_likelihood
+
+    @cached_property
+    def vocabulary(self) -> CausalVocabulary:
+        """The ids of the model's sequences."""
+        return self.run.config.model.vocabulary(self.run.tracks)  # type: ignore[no-any-return]
 
     def settings(self) -> dict[str, Any]:
         """Return everything that decides the samples, to be kept beside them."""
@@ -90,10 +117,10 @@ class CausalGenerator:
             raise ConfigError(
                 f"{request.name}: found gaps `_` in the protein, which a causal run cannot fill; give every residue, or X for one unknown"
             )
-        tracks = self.run.parts.tracks
+        tracks = self.run.tracks
         protein = tracks["protein"].encode(request.given["protein"], where=request.name)
         _require_fitting(tracks["protein"], len(protein), request.name)
-        kept = [i for i in protein if self.run.parts.causal_vocabulary.residues[i] >= 0]
+        kept = [i for i in protein if self.vocabulary.residues[i] >= 0]
         asked, most = request.generate["structure"], tracks["structure"].max_length - 2 * tracks["structure"].add_ends
         if self.decoding.length == "learned":
             return _Item(id=sample_id, request=request, protein=protein, length=asked or most)
@@ -105,8 +132,7 @@ class CausalGenerator:
         return _Item(id=sample_id, request=request, protein=protein, length=len(kept))
 
     def _draw(self, chunk: Sequence[_Item]) -> Iterator[Sample]:
-        parts, choice = self.run.parts, self.run.choice
-        vocabulary = parts.causal_vocabulary
+        choice, vocabulary = self.run.choice, self.vocabulary
         with torch.autocast(choice.device.type, choice.dtype, enabled=choice.autocast):
             found = decode(
                 self.run.model,
@@ -121,48 +147,20 @@ class CausalGenerator:
             )
             scores = self._scores(chunk, found) if self.with_likelihood else [None] * len(chunk)
         for item, one, score in zip(chunk, found, scores, strict=True):
-            text = parts.tracks["structure"].decode(vocabulary.structure(one.tokens))
+            text = self.run.tracks["structure"].decode(vocabulary.structure(one.tokens))
             measured = {"ended": float(one.ended)} if self.decoding.length == "learned" else {}
             yield Sample(
                 id=item.id, request=item.request.name, texts={"structure": text}, nll_per_token=score, measured=measured
             )
 
     def _scores(self, chunk: Sequence[_Item], found: Sequence[Decoded]) -> list[float | None]:
-        """Nats per structure token, the end among them."""
-        parts = self.run.parts
+        """Return the nats per structure token of each sample, its end included."""
         examples = [
-            {"protein": item.protein, "structure": parts.causal_vocabulary.structure(one.tokens)}
+            {"protein": item.protein, "structure": self.vocabulary.structure(one.tokens)}
             for item, one in zip(chunk, found, strict=True)
         ]
-        objective = parts.objective(self.run.choice)
-        assert isinstance(objective, CausalObjective)
-        return [float(x) for x in objective.nll(self.run.model, pack(examples, parts.tracks))]
-
-
-def generator_for(run: Run, **settings: Any) -> Generator | CausalGenerator:
-    """Return what draws samples from a run, whatever its model; each kind takes its own settings."""
-    return CausalGenerator(run, **settings) if run.parts.is_causal else Generator(run, **settings)
-
-
-def agreement(predicted: Sequence[str], true: Sequence[str], track: Track) -> dict[str, float]:
-    """Return how far structures agree with the true ones.
-
-    `token_accuracy` counts over the true length, so what is missing is wrong; `length_match` is the share of structures as long as the
-    true ones, `length_ratio` the tokens written over the true ones, `valid_tokens` the share of the alphabet among them.
-    """
-    known = set(track.vocabulary.ids)
-    pairs = [
-        (track.split(a, where="prediction") if a else [], track.split(b, where="truth"))
-        for a, b in zip(predicted, true, strict=True)
-    ]
-    tokens = sum(len(b) for _, b in pairs)
-    written = sum(len(a) for a, _ in pairs)
-    return {
-        "token_accuracy": sum(x == y for a, b in pairs for x, y in zip(a, b, strict=False)) / max(tokens, 1),
-        "length_match": sum(len(a) == len(b) for a, b in pairs) / max(len(pairs), 1),
-        "length_ratio": written / max(tokens, 1),
-        "valid_tokens": sum(x in known for a, _ in pairs for x in a) / max(written, 1),
-    }
+        objective = CausalObjective(self.vocabulary, device=self.run.choice.device)
+        return [float(x) for x in objective.nll(self.run.model, pack(examples, self.run.tracks))]
 
 
 def _require_fitting(track: Track, length: int, where: str) -> None:

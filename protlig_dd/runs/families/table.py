@@ -1,0 +1,183 @@
+"""The family table: from an experiment's `model.kind` to how it is read, trained, checked, opened and evaluated."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from protlig_dd.checkpoints.run_folder import Which, kind_of, read_config_file
+from protlig_dd.config import read_config
+from protlig_dd.device import choose_device
+from protlig_dd.errors import ConfigError
+from protlig_dd.kanzi.evaluate import assess_autoencoder
+from protlig_dd.kanzi.experiment import (
+    AutoencoderExperiment,
+    AutoencoderRun,
+    autoencoder_from,
+    describe_autoencoder,
+    open_autoencoder,
+    train_autoencoder,
+)
+from protlig_dd.report.page import write_report
+from protlig_dd.report.tracked import track_evaluation
+from protlig_dd.runs.check import check_experiment
+from protlig_dd.runs.evaluate import evaluate_run, summarise_evaluation
+from protlig_dd.runs.experiment import Experiment, experiment_from
+from protlig_dd.runs.open import open_run
+from protlig_dd.runs.preview import preview_hooks
+from protlig_dd.runs.run import Run
+from protlig_dd.runs.spellings import native_overrides
+from protlig_dd.runs.train import train_experiment
+from protlig_dd.training.settings import Resume
+from protlig_dd.training.trainer import FitResult
+
+log = logging.getLogger(__name__)
+AnyExperiment = Experiment | AutoencoderExperiment
+AnyRun = Run | AutoencoderRun
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """What the commands ask of a family.
+
+    Attributes:
+        read: returns the experiment that plain values describe.
+        train: trains an experiment in a folder: (config, folder, *, device, resume).
+        finish: yields the lines printed after training: (config, folder, result, *, device).
+        check: yields what a config costs: (config, *, device, devices).
+        open: returns a trained run: (folder, *, device, which).
+        evaluate: yields the scores of a run and writes evaluation.json: (folder, *, device, which, split, num, fold, prostt5,
+            coordinates, tokenizer).
+    """
+
+    read: Callable[[Mapping[str, Any]], Any]
+    train: Callable[..., FitResult]
+    finish: Callable[..., Iterator[str]]
+    check: Callable[..., Iterator[str]]
+    open: Callable[..., Any]
+    evaluate: Callable[..., Iterator[str]]
+
+
+def _train_tokens(config: Experiment, folder: Path, **how: Any) -> FitResult:
+    return train_experiment(config, folder, make_hooks=preview_hooks, **how)
+
+
+def _finish_tokens(config: Experiment, folder: Path, result: FitResult, *, device: str) -> Iterator[str]:
+    """Evaluate the run and write its report, if the config says so."""
+    if not config.evaluation.after_training:
+        return
+    run = open_run(folder, device=device)
+    for line in evaluate_run(run, split="test" if len(run.data.test) else "validation"):
+        log.info("%s", line)
+    page = write_report(run.folder)
+    yield from summarise_evaluation(run)
+    yield f"report: {page}"
+
+
+def _evaluate_tokens(
+    folder: Path, *, device: str, which: Which, coordinates: str, tokenizer: str, **how: Any
+) -> Iterator[str]:
+    if bool(coordinates) != bool(tokenizer):
+        raise ConfigError(
+            f"--coordinates '{coordinates}' --tokenizer '{tokenizer}': expected both, a Foldseek database with the true "
+            "C-alphas and the autoencoder of the tokens, or neither"
+        )
+    run = open_run(folder, device=device, which=which)
+    yield from evaluate_run(run, coordinates=coordinates, tokenizer=tokenizer, **how)
+
+
+def _finish_autoencoder(
+    config: AutoencoderExperiment, folder: Path, result: FitResult, *, device: str
+) -> Iterator[str]:
+    yield ", ".join(f"{name} {value:.3f}" for name, value in result.validation.items())
+
+
+def _check_autoencoder(config: AutoencoderExperiment, *, device: str, devices: str) -> Iterator[str]:
+    if devices:
+        raise ConfigError(
+            f"--devices {devices}: is for models of tokens; an autoencoder's memory is told without it, leave it out"
+        )
+    yield from describe_autoencoder(config, choose_device(device, precision=config.train.precision))
+
+
+def _evaluate_autoencoder(folder: Path, *, device: str, which: Which, num: int, **others: Any) -> Iterator[str]:
+    run = open_autoencoder(folder, device=device, which=which)
+    yield from assess_autoencoder(run, num=num)
+    assert run.config is not None, "a run folder has a config"
+    track_evaluation(folder, run.config.train.tracking, step=run.step, with_traces=True)
+
+
+TOKENS = Family(
+    read=experiment_from,
+    train=_train_tokens,
+    finish=_finish_tokens,
+    check=check_experiment,
+    open=open_run,
+    evaluate=_evaluate_tokens,
+)
+AUTOENCODER = Family(
+    read=autoencoder_from,
+    train=train_autoencoder,
+    finish=_finish_autoencoder,
+    check=_check_autoencoder,
+    open=open_autoencoder,
+    evaluate=_evaluate_autoencoder,
+)
+FAMILIES: Mapping[str, Family] = {
+    "causal": TOKENS,
+    "dit": TOKENS,
+    "dual_track": TOKENS,
+    "encoder": TOKENS,
+    "kanzi": AUTOENCODER,
+}
+"""From `model.kind` to its family. An unknown kind is read as a token model, whose settings name the kinds there are."""
+
+
+def family_of(values: Mapping[str, Any]) -> Family:
+    """Return the family of an experiment's plain values."""
+    return FAMILIES.get(kind_of(values), TOKENS)
+
+
+def family_of_run(folder: Path) -> Family:
+    """Return the family of a run folder; of anything else that of token models, which published checkpoints are."""
+    path = folder / "config.yaml"
+    return family_of(read_config_file(path)) if path.is_file() else TOKENS
+
+
+def load(name: str | Path, overrides: tuple[str, ...] | list[str] = ()) -> AnyExperiment:
+    """Return the experiment of any family that a config file or packaged name holds, with overrides.
+
+    Raises:
+        ConfigError: for anything that does not fit, with its dotted path.
+    """
+    named, native = native_overrides(overrides)
+    values = read_config(named or name, native)
+    experiment: AnyExperiment = family_of(values).read(values)
+    return experiment
+
+
+def train(
+    config: AnyExperiment | str,
+    folder: Path | str | None = None,
+    *,
+    device: str = "auto",
+    resume: Resume | Literal[""] = "",
+) -> FitResult:
+    """Train an experiment of any family in a run folder, going on from its last checkpoint if there is one.
+
+    Args:
+        config: the experiment, or the name of a packaged config or a YAML file.
+        folder: the run folder; runs/NAME by default.
+        device: "auto", "cpu", "cuda", "mps" or "xpu".
+        resume: overrides `train.resume`; "last-good" skips damaged checkpoints, "never" refuses to go on.
+
+    Raises:
+        ConfigError: if the folder holds another experiment, or the settings do not fit together.
+        CheckpointError, DeviceError: as in `training.trainer.fit`.
+    """
+    experiment = load(config) if isinstance(config, str) else config
+    place = Path(folder) if folder is not None else Path("runs") / experiment.name
+    return FAMILIES[experiment.model.kind].train(experiment, place, device=device, resume=resume)
