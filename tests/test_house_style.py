@@ -228,6 +228,61 @@ def test_files_and_functions_keep_their_size() -> None:
     assert not wrong, "\n".join(wrong)
 
 
+def test_a_folder_holds_at_most_25_files() -> None:
+    """Folders of the package and of its tests; more than that and nobody finds a file by its folder's name."""
+    folders = {path.parent for path in (*package_files(), *(ROOT / "tests").rglob("*.py"))}
+    counts = {folder: len(list(folder.glob("*.py"))) for folder in folders}
+    wrong = [f"{name_of(folder)}: {count} files" for folder, count in counts.items() if count > 25]
+    assert not wrong, "at most 25 files: " + ", ".join(sorted(wrong))
+
+
+FAMILIES = ("causal", "kanzi")
+FAMILY_TABLE = "runs/families/"
+
+
+def outside_families(path: Path) -> bool:
+    place = in_package(path)
+    return not place.startswith((*(f"{family}/" for family in FAMILIES), FAMILY_TABLE))
+
+
+def family_names(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """Yield (line, name) of every definition, argument and imported module that carries the name of a family.
+
+    `causal` alone is the mask of attention, which every model may use.
+    """
+    pattern = re.compile("|".join(FAMILIES), re.IGNORECASE)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names = [node.name]
+        elif isinstance(node, ast.arg):
+            names = [node.arg]
+        elif isinstance(node, ast.Name):
+            names = [node.id]
+        elif isinstance(node, ast.Attribute):
+            names = [node.attr]
+        elif isinstance(node, ast.ImportFrom):
+            names = [node.module or "", *(alias.name for alias in node.names)]
+        else:
+            continue
+        line = getattr(node, "lineno", 0)
+        yield from ((line, name) for name in names if pattern.search(name) and name not in ("causal", "is_causal"))
+
+
+def test_a_familys_name_stands_in_its_folder_and_in_the_family_table_only() -> None:
+    """What only one family needs is in its folder; everything else asks the table."""
+    outside = [path for path in package_files() if outside_families(path) and in_package(path) != "nn/attention.py"]
+    wrong = [f"{name_of(p)}: the file's name" for p in outside if any(family in p.stem for family in FAMILIES)]
+    wrong += [f"{name_of(p)}:{line}: {name}" for p in outside for line, name in family_names(parse(p))]
+    assert not wrong, f"only a family's folder and {FAMILY_TABLE} may name it:\n" + "\n".join(wrong)
+
+
+def test_the_family_rule_sees_what_it_should() -> None:
+    found = family_names(
+        ast.parse("from protlig_dd.kanzi import flow\nis_causal = 1\nCausalThing(open_kanzi, causal=1)")
+    )
+    assert [name for _, name in found] == ["protlig_dd.kanzi", "CausalThing", "open_kanzi"]
+
+
 def test_everything_public_has_a_docstring() -> None:
     """Modules, and the public functions and classes at their top."""
     wrong = []
