@@ -41,7 +41,7 @@ class CausalRun(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class _Item:
-    """A structure about to be written: the protein's ids, and how many tokens there shall be, or may be at most."""
+    """A structure to generate: the ids of its protein, and its number of tokens, or the maximum where the model decides."""
 
     id: int
     request: Request
@@ -50,15 +50,15 @@ class _Item:
 
 
 class CausalGenerator:
-    """Draws structures from a causal run; the interface is that of `generation.Generator`.
+    """Draws structures from a causal run; the interface is that of `runs.generate.Generator`.
 
     Args:
         run: an opened run of a causal model.
-        seed: with the sample ids the root of all draws.
-        decoding: by default that of the run's config.
-        batch_size: sequences a network call.
-        with_likelihood: also compute each structure's nats per token, its end included.
-        together: how processes agree where several share a sharded model; each of them must then make the same calls.
+        seed: root seed; a draw depends on the seed and the id of its sample.
+        decoding: temperature, top-p and length; None for the run's.
+        batch_size: sequences per network call; None for the run's.
+        with_likelihood: also compute the nats per token of each structure, its end included.
+        together: returns the largest of a number over the processes that share a sharded model; they must all make the same calls.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class CausalGenerator:
         return self.run.config.model.vocabulary(self.run.tracks)  # type: ignore[no-any-return]
 
     def settings(self) -> dict[str, Any]:
-        """Return everything that decides the samples, to be kept beside them."""
+        """Return all settings that decide the samples, to be stored with them."""
         return {
             "run": str(self.run.folder),
             "step": self.run.step,
@@ -95,13 +95,13 @@ class CausalGenerator:
         """Yield `num` samples of each request, in order of their ids.
 
         Args:
-            requests: each gives a protein and asks for its structure; sample ids run through them: id = request x num + copy.
+            requests: each gives a protein and asks for its structure; id = request x num + copy.
             num: samples a request.
-            ids: only these (a shard, or what is left of a stopped run).
+            ids: draw only these samples (a shard, or the rest of a stopped command); None for all.
 
         Raises:
-            FormatError: for proteins that do not fit their track, or are too long.
-            ConfigError: for anything else than a structure of a whole protein.
+            FormatError: for proteins with unknown symbols, or too long for the run.
+            ConfigError: for a request other than the structure of a whole protein.
         """
         items = [self._item(requests[i // num], i) for i in (range(len(requests) * num) if ids is None else ids)]
         for chunk in range(self.together(-(-len(items) // self.batch_size))):

@@ -62,9 +62,9 @@ def write_description(folder: Path, config: Mapping[str, Any], lines: Sequence[s
 
 
 def require_same_experiment(before: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> None:
-    """Refuse to go on in a folder with another experiment. How long to train, and what is logged and evaluated, may change.
+    """Check that a folder holds the same experiment. The length of training, and what is logged and evaluated, may change.
 
-    A folder without a checkpoint has nothing to go on from, and is taken over.
+    A folder without a checkpoint may be used by any experiment.
 
     Raises:
         ConfigError: naming the first setting that differs.

@@ -39,18 +39,18 @@ log = logging.getLogger(__name__)
 
 @settings
 class AutoencoderExperiment:
-    """A structure autoencoder's training, as it stands in a YAML file.
+    """The experiment of a structure autoencoder, as in its YAML file.
 
     Args:
-        name: of the run; its folder is runs/NAME unless told otherwise.
-        seed: the root of weights, order, rotations, noise and samples.
+        name: name of the run; its folder is runs/NAME by default.
+        seed: root seed of weights, order, rotations, noise and samples.
         data: the chains.
-        model: the shape.
-        train: as for other models; `batch_size` counts chains, copies included.
-        sampling: how coordinates are made from tokens.
-        validation: the same during training, where fewer steps do.
-        condition_dropout: how often the codes of an example are hidden in training; needed for guidance.
-        attention: a back-end's name, or "auto".
+        model: shape of the network.
+        train: training settings; `batch_size` counts chains, copies included.
+        sampling: how coordinates are decoded from tokens.
+        validation: the same during training, with fewer steps.
+        condition_dropout: probability of hiding the codes of an example in training; needed for guidance.
+        attention: name of an attention back-end, or "auto".
     """
 
     name: str
@@ -90,7 +90,7 @@ def autoencoder_from(values: Mapping[str, Any]) -> AutoencoderExperiment:
     """Return the experiment that plain values describe.
 
     Raises:
-        ConfigError: for anything that does not fit, with its dotted path.
+        ConfigError: for an invalid setting, with its dotted path.
     """
     return build(AutoencoderExperiment, values)
 
@@ -98,7 +98,7 @@ def autoencoder_from(values: Mapping[str, Any]) -> AutoencoderExperiment:
 def train_autoencoder(
     config: AutoencoderExperiment, folder: Path, *, device: str = "auto", resume: Resume | Literal[""] = ""
 ) -> FitResult:
-    """Train an autoencoder in a folder, going on from its last checkpoint if there is one.
+    """Train an autoencoder in a folder, from its last checkpoint if there is one.
 
     Raises:
         ConfigError: if the folder holds another experiment, or the settings do not fit together.
@@ -169,10 +169,10 @@ class AutoencoderRun:
 
     Args:
         folder: the run folder, or the published file.
-        model: in evaluation mode, with averaged weights where the run keeps them.
-        step: of the weights.
+        model: the network in evaluation mode, with averaged weights if the run has them.
+        step: training step of the weights.
         config: the experiment; None for a published file.
-        choice: the device in use.
+        choice: device and precision.
     """
 
     folder: Path
@@ -182,7 +182,7 @@ class AutoencoderRun:
     choice: DeviceChoice
 
     def tokenizer(self, sampler: FlowSampler | None = None) -> KanziTokenizer:
-        """Return what turns chains into tokens and back, sampling as the run (a published file: as the original) unless told otherwise."""
+        """Return the tokenizer of the run; its sampler is by default the run's, or the original one for a published file."""
         own = self.config.sampling if self.config else PUBLISHED_SAMPLER
         return KanziTokenizer(self.model, sampler=sampler or own)
 
@@ -226,7 +226,7 @@ def open_tokenizer(
 
 
 def describe_autoencoder(config: AutoencoderExperiment, choice: DeviceChoice) -> Sequence[str]:
-    """Return what a config costs, in words: parameters, memory, chains, operations."""
+    """Return the cost of training in lines: parameters, memory, chains and FLOPs."""
     with torch.device("meta"):
         model = config.model.build("reference")
     number = count_parameters(model)

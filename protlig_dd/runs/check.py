@@ -1,8 +1,7 @@
-"""What a config of a token model costs: parameters, operations, memory and steps, without training."""
+"""The cost of training a token model: parameters, FLOPs, memory and steps, from its config and data, without training."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,23 +9,25 @@ import torch
 
 from protlig_dd.checkpoints.checkpoint import count_parameters
 from protlig_dd.data.bundle import load
-from protlig_dd.data.loader import Loader
 from protlig_dd.device import DeviceChoice, choose_device
+from protlig_dd.errors import ConfigError
 from protlig_dd.nn.flops import training_flops
 from protlig_dd.runs.experiment import Experiment, Parts
+from protlig_dd.runs.train import training_loader
 from protlig_dd.training.footprint import Fleet, States, describe_footprint, parse_devices
 
 
 def check_experiment(config: Experiment, *, device: str = "auto", devices: str = "") -> Iterator[str]:
-    """Yield what a config describes and costs.
+    """Yield a description of the config and its cost, in lines.
 
     Args:
         config: the experiment.
-        device: "auto", "cpu", "cuda", "mps" or "xpu": decides the precision and the attention.
-        devices: such as "8xH100": also the memory on each by ZeRO stage, and hours.
+        device: "auto", "cpu", "cuda", "mps" or "xpu"; decides precision and attention.
+        devices: such as "8xH100": adds the memory of each device by ZeRO stage, and the hours.
 
     Raises:
-        ConfigError, FormatError: for data that cannot be read.
+        ConfigError: for a wrong `model.parameters`, or data that cannot be read.
+        FormatError: for damaged data.
     """
     choice = choose_device(device, precision=config.train.precision)
     parts = Parts(config)
@@ -49,24 +50,16 @@ def check_experiment(config: Experiment, *, device: str = "auto", devices: str =
 def _costs(config: Experiment, parts: Parts, model: Any, choice: DeviceChoice, fleet: Fleet | None) -> Iterator[str]:
     number = count_parameters(model)
     if config.model.parameters not in (None, number):
-        yield f"model: {number:,} parameters, but model.parameters says {config.model.parameters:,}: correct it"
-        sys.exit(1)
+        raise ConfigError(
+            f"model.parameters: found {config.model.parameters:,} in the config, the model has {number:,}; correct or remove the number"
+        )
     yield f"model: {config.model.kind}, {number:,} parameters"
     averaged = bool(config.train.optim.ema_decay)
     states = States.of(model, averaged=averaged)
     whole = states.per_device(0, 1) / 2**20
     yield f"memory for weights, gradients, AdamW{' and EMA' if averaged else ''}: {whole:,.0f} MiB a process"
     bundle = load(config.data, parts.tracks, config.seed)
-    budget = config.train.tokens_per_batch
-    tokens_per_batch = None if budget == "auto" else budget
-    loader = Loader(
-        bundle.train,
-        parts.tracks,
-        batch_size=config.train.batch_size,
-        tokens_per_batch=tokens_per_batch,
-        seed=config.seed,
-        accumulation=config.train.accumulation,
-    )
+    loader = training_loader(config, parts, bundle)
     batches = [b for step in range(4) for b in loader.micro_batches(step)]
     tokens = sum(b.num_tokens for b in batches)
     flops = sum(training_flops(model, b) for b in batches) / max(tokens, 1)
@@ -77,7 +70,7 @@ def _costs(config: Experiment, parts: Parts, model: Any, choice: DeviceChoice, f
     largest = max(b.num_tokens for b in batches)
     size = getattr(config.model, "hidden_size", 0) * getattr(config.model, "num_blocks", 0)
     width = 2 if choice.autocast else 4
-    # about 30 activations of the hidden size a block and token are kept for the backward pass (2 with checkpointing)
+    # the backward pass keeps about 30 activations of the hidden size per block and token (2 with checkpointing)
     kept = 2 if getattr(config.model, "activation_checkpointing", False) else 30
     activations = largest * size * kept * width
     yield f"activations of a micro-batch, estimated: {activations / 2**20:,.0f} MiB"

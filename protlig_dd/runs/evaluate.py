@@ -1,6 +1,6 @@
-"""What a run is worth: bounds, condition dependence, sample quality, each beside its null, printed and written for the report.
+"""Evaluation of a run: likelihood bounds, condition dependence and sample quality, each with its null, printed and written for the report.
 
-For the textbook world also the motif-group table. Every number comes with the part of the data it was measured on.
+For the textbook world also the motif-group table. Every number names the part of the data it was measured on.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ SYNTHETIC = "A SYNTHETIC world: proteins, ligands and rules are made up from tex
 def evaluate_run(
     run: Run, *, split: str, num: int = 0, fold: str = "", prostt5: str = "", coordinates: str = "", tokenizer: str = ""
 ) -> Iterator[str]:
-    """Evaluate a run of tokens, in Angstrom too where the arguments or its config name the true chains, and log to its wandb run.
+    """Evaluate a run, in Angstrom too if the arguments or its config name the true chains, and log the scores to its wandb run.
 
     Args:
         run: an opened run.
         split: "train", "validation" or "test".
         num: examples and samples at most; 0 takes the config's.
-        fold: the folding model for generated proteins; "" takes the config's.
-        prostt5: a folder or Hub id of ProstT5, as a baseline for 3Di letters; "" leaves it out.
+        fold: folding model for generated proteins; "" takes the config's.
+        prostt5: folder or Hub id of ProstT5, as a baseline for 3Di letters; "" for no baseline.
         coordinates, tokenizer: as in `folding.open_held_out`.
 
     Raises:
@@ -51,7 +51,7 @@ def evaluate_run(
     """
     held = HeldOut(run=run, split=split, num=num)
     in_angstrom = bool(coordinates or run.config.evaluation.coordinates)
-    # What cannot be compared is refused before the hour that the rest may take.
+    # Errors about the true chains come before the rest, which may take an hour.
     chains = open_held_out(held, coordinates, tokenizer) if in_angstrom else None
     yield from assess(held, fold=fold)
     if prostt5:
@@ -66,7 +66,7 @@ def assess(held: HeldOut, *, fold: str = "") -> Iterator[str]:
 
     Args:
         held: the part.
-        fold: the folding model for generated proteins; "" takes the config's. Where its weights are absent one line says so.
+        fold: folding model for generated proteins; "" takes the config's. If its weights are absent, a line says so.
 
     Raises:
         ConfigError: if the part is empty, or the config names a track to generate that the run lacks.
@@ -90,7 +90,9 @@ def assess(held: HeldOut, *, fold: str = "") -> Iterator[str]:
         yield from lines
         sections.append(section)
     path = run.folder / "evaluation.json"
-    sections.sort(key=lambda section: not section.title.startswith("Motif"))  # what the world was made for comes first
+    sections.sort(
+        key=lambda section: not section.title.startswith("Motif")
+    )  # the textbook world's main result comes first
     write_evaluation(path, sections)
     yield f"evaluation: {path}"
 
@@ -106,7 +108,7 @@ _HEADLINES = ("validity", "uniqueness", "novelty", "exact copies", "condition ga
 
 
 def summarise_evaluation(run: Run) -> list[str]:
-    """Return what evaluation.json holds in a few lines: for each sampler the scores that matter, each beside its null."""
+    """Return a summary of evaluation.json in a few lines: the main scores of each sampler, each with its null."""
     lines = [SYNTHETIC] if isinstance(run.config.data, DemoWorld) else []
     for section in read_evaluation(run.folder / "evaluation.json"):
         shown = [s for s in section.scores if s.name.startswith(_HEADLINES)]
@@ -117,7 +119,7 @@ def summarise_evaluation(run: Run) -> list[str]:
 
 
 def _samples(held: HeldOut) -> Iterator[Told]:
-    """Samples of one track for the held-out examples, in each way, with their nulls."""
+    """Yield the scores of samples for the held-out examples, with their nulls, for each way to sample."""
     run, track = held.run, held.run.config.evaluation.generate
     texts = [request.given.get("protein", "") for request in held.requests(track)]
     judge = _judge(run, held.sampled)
@@ -141,7 +143,7 @@ def _samples(held: HeldOut) -> Iterator[Told]:
 
 
 def _judge(run: Run, table: TokenTable) -> Callable[[Sequence[str]], list[Score]]:
-    """Return what scores generated texts, by what they are; training data are looked at once for all ways of generating."""
+    """Return the function that scores generated texts of the run's track; the training data are read once for all ways to sample."""
     track, seed = run.parts.tracks[run.config.evaluation.generate], run.config.seed
     if track.aligned_to is not None and track.aligned_to in run.parts.tracks:
         nulls, true = structure_tokens.Nulls(chains_of(run, run.data.train, track)), chains_of(run, table, track)
@@ -157,7 +159,7 @@ def _judge(run: Run, table: TokenTable) -> Callable[[Sequence[str]], list[Score]
 
 
 def _folded(run: Run, source: str) -> Told:
-    """What folding says about the samples of the run's own sampler."""
+    """Return the section about folding the samples of the run's own sampler."""
     with (run.folder / "samples.csv").open(newline="", encoding="utf-8") as file:
         texts = [row["protein"] for row in csv.DictReader(file)]
     fold, reason = find_fold(source, device=run.choice.device)
@@ -179,7 +181,7 @@ def _rows(samples: Sequence[Sample], *, is_demo: bool) -> list[dict[str, Any]]:
 
 
 def _keep(run: Run, rows: list[dict[str, Any]], settings: dict[str, Any], name: str, *, is_shown: bool) -> None:
-    """Write the samples under samples/, and those that the report shows as samples.csv too."""
+    """Write the samples into samples/, and those that the report shows also as samples.csv."""
     folder = run.folder / "samples"
     folder.mkdir(exist_ok=True)
     write_rows(folder / f"{name}.csv", rank(rows), settings)
@@ -188,6 +190,6 @@ def _keep(run: Run, rows: list[dict[str, Any]], settings: dict[str, Any], name: 
 
 
 def _matches(protein: str, smiles: str) -> bool:
-    """Whether a ligand of the textbook world carries the group of its protein's rule."""
+    """Whether a ligand of the textbook world has the group of its protein's rule."""
     groups = {rule.group for rule in RULES if rule.name in motif_of(protein)}
     return groups == {column_of(smiles)}

@@ -1,7 +1,6 @@
-"""The composition root: one config becomes tracks, data, model, objective, trainer and sampler; a run folder becomes them again.
+"""The experiment of a token model: its settings, and the parts that are built from them (tracks, diffusion, model, objective).
 
-What lives here: the settings of a whole experiment and the building of its parts. What is done with a trained run (samples, scores,
-reports) stands in `runs/run.py`, `runs/generate.py` and `runs/evaluate.py`.
+Training is in `runs/train.py`; opening and using a trained run in `runs/open.py`, `runs/generate.py` and `runs/evaluate.py`.
 """
 
 from __future__ import annotations
@@ -46,18 +45,20 @@ from protlig_dd.training.settings import TrainSettings
 
 @settings
 class DiffusionSettings:
-    """The forward process, what the network's logits mean, and what it is trained on.
+    """The forward process, the meaning of the network's logits, and the training tasks.
 
     Args:
-        process: how tokens are destroyed.
+        process: forward process, absorbing (masks) or uniform.
         parameterization: "score" (SEDD) or "subs" (MDLM, DPLM; absorbing only).
-        weighting: of the loss; "elbo" is the bound.
-        scale_by_sigma: SEDD's normalisation of the scores (absorbing only).
-        schedule, times, curriculum: see `diffusion.schedules` and `diffusion.times`.
-        tasks: for each task its weight, or a pattern of its own. At least a tenth of single-track tasks makes guidance possible.
-        condition_dropout: how often a per-example condition (an affinity bin) is hidden in training.
-        normalise: over which rows the probabilities of a "subs" loss sum to one; "all" is DPLM's.
-        variant: what DPLM's and ESM's trainings do differently: integer times, coupled times, self-mixup, masked language modelling.
+        weighting: weight of the loss over t; "elbo" gives the likelihood bound.
+        scale_by_sigma: normalise the scores as SEDD does (absorbing only).
+        schedule: alpha(t), see `diffusion.schedules`.
+        times: how t is drawn, see `diffusion.times`.
+        curriculum: ramps sigma up over the first steps; None for no curriculum.
+        tasks: weight of each task, or a pattern of its own. Guidance needs about a tenth of single-track tasks.
+        condition_dropout: probability of hiding a per-example condition (an affinity bin) in training.
+        normalise: rows over which the probabilities of a "subs" loss sum to one; DPLM uses "all".
+        variant: options of DPLM's and ESM's training: integer times, coupled times, self-mixup, masked language modelling.
     """
 
     process: Literal["absorbing", "uniform"] = "absorbing"
@@ -91,7 +92,7 @@ class DiffusionSettings:
             raise ValueError(f"condition_dropout: found {self.condition_dropout}, expected 0 to below 1")
 
     def parameterize(self, track: Track) -> Parameterization:
-        """Return what a network's logits mean on a track."""
+        """Return the parameterization of a track."""
         if self.parameterization == "subs":
             return Subs(
                 process=Absorbing.of(track.vocabulary),
@@ -105,14 +106,14 @@ class DiffusionSettings:
 
 @settings
 class SamplingSettings:
-    """How samples are drawn when nothing else is said.
+    """Default sampling settings of a run.
 
     Args:
-        sampler: the method.
+        sampler: sampling method.
         guidance: temperature, top-p, forbidden symbols, classifier-free weight.
-        decoding: of a causal model, in the place of sampler and guidance.
-        batch_size: samples a network call.
-        property: what `protlig sample` draws towards, and how; none by default.
+        decoding: decoding of a causal model, which has no sampler and no guidance.
+        batch_size: samples per network call.
+        property: property that `protlig sample` draws towards, and how; None for none.
     """
 
     sampler: SamplerSettings = Ancestral()
@@ -124,13 +125,13 @@ class SamplingSettings:
 
 @settings
 class Experiment:
-    """A whole experiment, as it stands in a YAML file.
+    """The experiment of a token model, as in its YAML file.
 
     Args:
-        name: of the run; its folder is runs/NAME unless told otherwise.
-        seed: the root of weights, data order, noise and samples.
-        tracks, data, model, diffusion, train, sampling, evaluation: the parts.
-        attention: a back-end's name, or "auto".
+        name: name of the run; its folder is runs/NAME by default.
+        seed: root seed of weights, data order, noise and samples.
+        tracks, data, model, diffusion, train, sampling, evaluation: settings of the parts.
+        attention: name of an attention back-end, or "auto".
     """
 
     name: str
@@ -160,11 +161,15 @@ class Experiment:
 def load_experiment(name: str | Path, overrides: Sequence[str] = ()) -> Experiment:
     """Return the experiment of a config file or packaged name, with overrides.
 
-    A few settings have short names: `distributed` for `train.distributed`, and `init_from` for `train.init_from`; those of other
-    projects are understood too (`runs/spellings.py`), and `experiment=` among them names the config.
+    Some settings have short names: `distributed` for `train.distributed`, `init_from` for `train.init_from`. Names that other projects
+    use are understood too (`runs/spellings.py`); `experiment=` names the config.
 
     Raises:
-        ConfigError: for anything that does not fit, with its dotted path.
+        ConfigError: for an invalid setting, with its dotted path.
+
+    >>> config = load_experiment("demo/smoke", ["model.hidden_size=8"])
+    >>> config.name, config.model.hidden_size, list(config.tracks)
+    ('demo_smoke', 8, ['protein', 'ligand'])
     """
     named, native = native_overrides(overrides)
     return experiment_from(read_config(named or name, native))
@@ -177,7 +182,7 @@ def experiment_from(values: Mapping[str, Any]) -> Experiment:
 
 @dataclass(frozen=True)
 class Parts:
-    """The parts of an experiment that need no data: built once, used by training, sampling and evaluation alike."""
+    """The parts of an experiment that need no data, shared by training, sampling and evaluation."""
 
     config: Experiment
 
@@ -188,7 +193,7 @@ class Parts:
 
     @cached_property
     def diffusion(self) -> Diffusion:
-        """What the logits of each track mean, and the schedule."""
+        """The parameterization of each track, and the schedule."""
         settings = self.config.diffusion
         return Diffusion(
             parameterizations={name: settings.parameterize(track) for name, track in self.tracks.items()},
@@ -202,11 +207,11 @@ class Parts:
 
     @property
     def fingerprints(self) -> dict[str, str]:
-        """The vocabulary fingerprint of each track, as checkpoints carry it."""
+        """The vocabulary fingerprint of each track, as stored in checkpoints."""
         return {name: track.vocabulary.fingerprint for name, track in self.tracks.items()}
 
     def complete(self, batch: TrackBatch) -> TrackBatch:
-        """Return a batch that has every track of the model; those that it lacks are empty for all examples."""
+        """Return the batch with all tracks of the model; a track that was missing is empty for all examples."""
         nothing = Layout((0,) * batch.num_examples, batch.device)
         none = torch.zeros(0, dtype=torch.int64, device=batch.device)
         empty = TrackTokens(tokens=none, maskable=none.bool(), layout=nothing)
@@ -221,7 +226,7 @@ class Parts:
 
         Args:
             choice: the device.
-            where: on the device; left on the host; or on the meta device, without weights, but else what other processes build.
+            where: "device"; "host" leaves the model on the host; "meta" builds it without weights, otherwise as other processes do.
 
         Raises:
             ConfigError: if the config states another number of parameters.
@@ -249,10 +254,10 @@ class Parts:
         )
 
     def require_guidance(self, guidance: Guidance, generate: tuple[str, ...]) -> None:
-        """Refuse classifier-free guidance of a model that never saw the generated tracks alone.
+        """Check that classifier-free guidance is possible: the model must have been trained on the generated tracks alone.
 
         Raises:
-            ConfigError: with the share of such tasks in training.
+            ConfigError: if it was not.
         """
         if guidance.weight == 1:
             return

@@ -1,6 +1,6 @@
-"""True chains beside predicted structure tokens: the tokens decoded by the autoencoder that made them, the C-alphas of a Foldseek database.
+"""Predicted structures against true ones: structure tokens decoded by their autoencoder, compared with C-alphas of a Foldseek database.
 
-What is checked here is checked once, before anything is predicted; what the comparison is worth stands in `evaluation/coordinates.py`.
+Inputs are checked before anything is predicted. The scores are in `evaluation/coordinates.py`. ProstT5 is the baseline for 3Di letters.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ TRACK = "structure"
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TrueChains:
-    """Some examples with their true C-alphas, and what decodes tokens that are predicted for them.
+    """Examples with their true C-alphas, and the tokenizer that decodes predicted tokens.
 
     Args:
-        names: of the chains, in the database.
-        coords: true C-alphas of each, in Angstrom.
-        tokens: the true tokens of each, one a residue.
-        tokenizer: the autoencoder that the tokens are of.
-        track: how tokens stand in a text.
-        seed: of the decoder's noise and the intervals.
+        names: name of each chain in the database.
+        coords: true C-alphas of each chain, [l, 3] in Angstrom.
+        tokens: true tokens of each chain, one per residue.
+        tokenizer: the autoencoder that made the tokens.
+        track: the structure track, which converts tokens to text and back.
+        seed: seed of the decoder's noise and of the intervals.
     """
 
     names: tuple[str, ...]
@@ -56,25 +56,25 @@ class TrueChains:
 
     @cached_property
     def floor(self) -> list[Coords]:
-        """The true tokens, decoded: no prediction of tokens can be expected to come nearer."""
+        """The decoded true tokens: the error that remains if every token is predicted correctly."""
         return self.tokenizer.decode(self.tokens, seed=self.seed)
 
     def decode(self, texts: Sequence[str]) -> list[Coords | None]:
-        """Return coordinates in Angstrom for the predicted tokens of each chain; None for an empty answer."""
+        """Return C-alphas in Angstrom for the predicted tokens of each chain; None for an empty prediction."""
         tokens = [_codes(self.track, text, name) if text else [] for text, name in zip(texts, self.names, strict=True)]
         found = iter(self.tokenizer.decode([row for row in tokens if row], seed=self.seed))
         return [next(found) if row else None for row in tokens]
 
     def scores(self, predicted: Sequence[Coords | None]) -> list[Score]:
-        """Return the scores of decoded predictions beside their nulls and the floor."""
+        """Return the scores of decoded predictions, with their nulls and the floor."""
         return coordinate_scores(predicted, self.coords, floor=self.floor, seed=self.seed)
 
     def figures(self, predicted: Sequence[Coords | None]) -> dict[str, float]:
-        """Return the same as a few plain numbers, for curves."""
+        """Return the same scores as plain numbers, for training curves."""
         return coordinate_figures(predicted, self.coords, floor=self.floor)
 
     def traces(self, predicted: Sequence[Coords | None]) -> list[Trace]:
-        """Return the predictions of true length over the true chains."""
+        """Return the predictions that have the true length, with the true chains."""
         chains = zip(self.names, predicted, self.coords, strict=True)
         return [Trace(name=n, predicted=p, true=t) for n, p, t in chains if p is not None and len(p) == len(t)]
 
@@ -85,12 +85,12 @@ def open_true_chains(
     """Return the true chains of a table's examples.
 
     Args:
-        parts: of a run whose structure track is Kanzi's.
-        table: the examples; all of them must stand in the database under the same names.
-        database: a Foldseek database with C-alphas.
-        tokenizer: the autoencoder of the run's tokens: a run folder, or a published file.
-        device: where tokens are decoded.
-        where: what the user set the database and the tokenizer by, for messages.
+        parts: parts of a run whose structure tokens an autoencoder made.
+        table: the examples; the database must have all of them under the same names.
+        database: path of a Foldseek database with C-alphas.
+        tokenizer: the autoencoder that made the tokens: a run folder, or a published file.
+        device: device that decodes the tokens.
+        where: names of the options or settings that gave the database and the tokenizer, for messages.
 
     Raises:
         ConfigError: for a run of other tokens, examples without names, or an autoencoder of another alphabet.
@@ -132,7 +132,7 @@ def open_true_chains(
 
 
 def _read_coords(database: str, names: Sequence[str], lengths: Sequence[int], where: str) -> tuple[Coords, ...]:
-    """The true C-alphas by name, each as long as its tokens."""
+    """Return the true C-alphas of each name; their number must equal that of the tokens."""
     try:
         with FoldseekDB(Path(database)) as letters:
             if not letters.has_calpha:
@@ -218,7 +218,7 @@ def assess_prostt5(held: HeldOut, source: str) -> Iterator[str]:
 
 
 def _add_section(run: Run, section: Section) -> None:
-    """Put a section into evaluation.json, in the place of an earlier one of its title."""
+    """Add a section to evaluation.json, replacing an earlier one with the same title."""
     path = run.folder / "evaluation.json"
     others = [s for s in read_evaluation(path) if s.title != section.title] if path.is_file() else []
     write_evaluation(path, [*others, section])

@@ -1,7 +1,6 @@
-"""Samples from a run: requests, lengths, likelihood, ranking, and rows that can be written down.
+"""Sampling from a denoising run: requests become packed batches, batches become samples with their likelihood bounds.
 
-A request is a template for each track: a text with `_` for every token to generate, a whole text that is given, or nothing but a length.
-Sample i of a request depends on (seed, i) only, so shards and resumed runs together give the same samples as one run.
+Sample i of a request depends on (seed, i) only, so shards and resumed commands give the same samples as one command.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ _GAP = "_"
 
 @dataclass(frozen=True, kw_only=True)
 class _Item:
-    """A sample about to be drawn: token ids with masks at the open positions, and which positions those are."""
+    """A sample to draw: token ids with masks at the open positions, and which positions are open."""
 
     id: int
     request: Request
@@ -42,10 +41,10 @@ class _Item:
 
 
 def open_tokens(track: Track, text: str) -> tuple[list[int], list[bool]]:
-    """Return the ids of a text with gaps, and which of them are gaps: "MKT__V" has two.
+    """Return the token ids of a text with gaps `_`, and which of them are gaps: "MKT__V" has two.
 
     Raises:
-        FormatError: if the rest of the text is not of the track's symbols.
+        FormatError: if the text has other symbols than those of the track.
     """
     ids, is_open = list[int](), list[bool]()
     for piece in re.findall(f"{_GAP}+|[^{_GAP}]+", text):
@@ -67,15 +66,16 @@ def _ends(track: Track) -> list[int]:
 
 
 class Generator:
-    """Draws samples from a run.
+    """Draws samples from a denoising run.
 
     Args:
         run: an opened run.
-        seed: with the sample ids the root of all draws.
-        sampler, guidance: by default those of the run's config.
-        batch_size: samples a network call.
-        with_likelihood: also compute each sample's bound (8 noise levels).
-        tilting: draw towards this property; each sample also gets its value, and that of the same sample without guidance.
+        seed: root seed; a draw depends on the seed and the id of its sample.
+        sampler: sampling method; None for the run's.
+        guidance: temperature, top-p, forbidden symbols and classifier-free weight; None for the run's.
+        batch_size: samples per network call; None for the run's.
+        with_likelihood: also compute the likelihood bound of each sample (8 noise levels).
+        tilting: draw towards a property. Each sample then has its value, and the value of the same sample without guidance.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class Generator:
         self.tilting = tilting
 
     def settings(self) -> dict[str, Any]:
-        """Return everything that decides the samples, to be kept beside them."""
+        """Return all settings that decide the samples, to be stored with them."""
         towards = {} if self.tilting is None else {"property": to_mapping(self.tilting)}
         return {
             "run": str(self.run.folder),
@@ -115,11 +115,11 @@ class Generator:
         Args:
             requests: sample ids run through the requests: id = request x num + copy.
             num: samples a request.
-            ids: only these (a shard, or what is left of a stopped run).
+            ids: draw only these samples (a shard, or the rest of a stopped command); None for all.
 
         Raises:
-            FormatError: for texts that do not fit their tracks, or are too long.
-            ConfigError: for a request that the run cannot serve.
+            FormatError: for texts with symbols that their track lacks, or too long for it.
+            ConfigError: for tracks or conditions that the run lacks.
         """
         for request in requests:
             self._check(request)
@@ -136,7 +136,7 @@ class Generator:
 
     @property
     def _chunk_size(self) -> int:
-        """Samples drawn at once: each of a property's particles counts as one."""
+        """Samples per batch; each particle of a property's SMC counts as one."""
         many = self.tilting.particles if self.tilting and self.tilting.method != "classifier" else 1
         return max(1, self.batch_size // many)
 
@@ -168,7 +168,7 @@ class Generator:
         return _Item(id=sample_id, request=request, ids=ids, open=is_open)
 
     def _length(self, request: Request, name: str, known: Mapping[str, int], sample_id: int) -> int:
-        """Tokens of a track that is generated whole: that of a track it is aligned to, or as asked for, or drawn."""
+        """Return the tokens of a track to generate whole: as many as the track it is aligned to, or as requested, or drawn."""
         tracks, length = self.run.parts.tracks, request.generate[name]
         extra = len(_ends(tracks[name]))
         partners = [n for n in known if tracks[name].aligned_to == n or tracks[n].aligned_to == name]
@@ -198,17 +198,17 @@ class Generator:
         return replace(batch, tracks=maskable).to(self.run.choice.device)
 
     def denoiser(self, generate: tuple[str, ...]) -> Denoiser:
-        """Return the run's model with the guidance.
+        """Return the run's model with guidance applied.
 
         Raises:
-            ConfigError: for guidance that the run was not trained for.
+            ConfigError: for classifier-free guidance that the run was not trained for.
         """
         parts = self.run.parts
         parts.require_guidance(self.guidance, generate)
         return self.guidance.apply(self.run.model, parts.diffusion, parts.tracks, generate=generate)
 
     def lead(self, request: Request, track: str) -> TrackBatch:
-        """Return a batch of one example in which every token of a track may change.
+        """Return a batch of one example in which every emittable token of a track may change.
 
         Raises:
             FormatError, ConfigError: as in `generate`.
@@ -249,7 +249,7 @@ class Generator:
             )
 
     def _likelihood(self, done: TrackBatch, generate: tuple[str, ...]) -> list[float]:
-        """The bound of the generated tokens, in nats each, given everything else that is there."""
+        """Return the bound of the generated tokens of each sample, in nats per token, given all other tokens."""
         given = tuple(n for n, t in done.tracks.items() if t.layout.num_tokens and n not in generate)
         task = Task(noised=(generate,), clean=given)
         host = done.to(torch.device("cpu"))
@@ -259,7 +259,7 @@ class Generator:
 
 
 def example_requests(parts: Parts, table: TokenTable, generated: str, rows: Iterable[int]) -> list[Request]:
-    """Return a request for each of some examples, under its name: every other track is given, the length is drawn from the training lengths."""
+    """Return a request named after each of these examples: all other tracks are given, the length is drawn from the training lengths."""
     requests = []
     for i in rows:
         example = table.example(i)

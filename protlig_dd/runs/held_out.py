@@ -17,23 +17,23 @@ from protlig_dd.runs.run import Run
 from protlig_dd.sampling.requests import Request, Sample
 from protlig_dd.tokens.tracks import Track
 
-_TRAINING_TEXTS = 20_000  # training examples that novelty and neighbours are looked up in
-_COUNTED = 1_000_000  # training examples whose tokens are counted for the unigram null; of more, so many evenly spread
+_TRAINING_TEXTS = 20_000  # training examples searched for novelty and nearest neighbours
+_COUNTED = 1_000_000  # training examples counted for the unigram null, evenly spread over larger data
 
 
 def spread(table: TokenTable, num: int) -> TokenTable:
-    """At most `num` examples, evenly spread over the table."""
+    """Return at most `num` examples, evenly spread over the table."""
     return table if len(table) <= num else table.select(np.linspace(0, len(table) - 1, num).astype(np.int64))
 
 
 def texts_of(run: Run, table: TokenTable, track: str) -> list[str]:
-    """Return a track's texts of at most 20,000 examples."""
+    """Return the texts of a track, of at most 20,000 examples."""
     rows = spread(table, _TRAINING_TEXTS)
     return [run.parts.tracks[track].decode(rows.example(i)[track].tolist()) for i in range(len(rows))]
 
 
 def chains_of(run: Run, table: TokenTable, track: Track) -> list[Folded]:
-    """Return proteins with the tokens of a track that is aligned to them, of at most 20,000 examples."""
+    """Return proteins with the tokens of a track aligned to them, of at most 20,000 examples."""
     assert track.aligned_to is not None
     rows = spread(table, _TRAINING_TEXTS)
     texts = zip(texts_of(run, rows, track.aligned_to), texts_of(run, rows, track.name), strict=True)

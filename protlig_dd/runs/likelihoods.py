@@ -1,4 +1,4 @@
-"""What a run says about true examples: bounds or likelihoods beside the unigram null, and whether the output depends on the condition."""
+"""Evaluation on true examples: likelihood bounds with the unigram null, and whether the output depends on the condition."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from protlig_dd.runs.held_out import _COUNTED, spread
 from protlig_dd.runs.run import Run
 
 Told = tuple[Section, list[str]]
-"""A section of the report, and its lines on the screen."""
+"""A section of the report, and the lines printed for it."""
 
 
 def bounds(run: Run, table: TokenTable, split: str) -> Told:
-    """The bound of each task and track beside the unigram null."""
+    """Return the likelihood bound of each task and track, with the unigram null."""
     parts, settings = run.parts, run.config.evaluation
     unigrams = Unigrams.of(spread(run.data.train, _COUNTED), parts.tracks)
     scores: list[Score] = []
@@ -47,13 +47,13 @@ def _renamed(score: Score, old: str, new: str) -> Score:
 
 
 def _with_absent(run: Run, batches):  # type: ignore[no-untyped-def]
-    """Give every track of the model a place in each batch; those a task does not use are empty."""
+    """Yield the batches with all tracks of the model; tracks that the task does not use are empty."""
     for batch in batches:
         yield run.parts.complete(batch)
 
 
 def dependence(run: Run, table: TokenTable, split: str, task: str) -> Told:
-    """Does the output depend on the condition?"""
+    """Return how much the bound of a task depends on its condition."""
     parts, settings = run.parts, run.config.evaluation
     needed = parts.tasks.tasks[task].tracks
     complete = table.select(np.all([table.tracks[t].lengths > 0 for t in needed], axis=0))
@@ -75,7 +75,7 @@ def dependence(run: Run, table: TokenTable, split: str, task: str) -> Told:
 
 
 def _negatives(run: Run, split: str, task: str) -> list[str]:
-    """The bound of pairs that are labelled as not binding, where the data has them: beside the true pairs, not in training."""
+    """Return the bound of pairs labelled as not binding, if the data has them; they are never trained on."""
     negatives = run.data.negatives.get(split)
     if negatives is None or not len(negatives):
         return []

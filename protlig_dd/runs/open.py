@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor, nn
 
 from protlig_dd.checkpoints.run_folder import Which, kind_of, read_checkpoint, read_config_file
 from protlig_dd.config import build, to_mapping
@@ -28,8 +28,6 @@ _TASKS: Mapping[bool, dict[str, float | Task]] = {
     False: {"protein_only": 1.0},
     True: {"apart": 0.25, "structure_given_protein": 0.25, "protein_given_structure": 0.25, "joint": 0.25},
 }
-
-
 _SAMPLERS = {
     "esm2": DPLMUnmasking(),
     "dplm": DPLMUnmasking(),
@@ -44,16 +42,16 @@ _SAMPLERS = {
         strategy="annealing", annealing=(1.1, 0.1), randomness=1.0, top_p={"protein": 0.95}, confidence="kept"
     ),
 }
-"""How each family's authors sample by default."""
+"""Default samplers of the published models, by the layout of the checkpoint."""
 
 
 def open_published(source: Path | str, *, device: str = "auto", emits: str = "") -> Run:
-    """Return a published checkpoint (a Hub id, a folder in Hugging Face's layout, a Lightning .ckpt) as a run without training data.
+    """Return a published checkpoint as a run without training data.
 
     Args:
-        source: where it is.
-        device: as in `train`.
-        emits: what may be generated, as in `tokens.settings.ProteinTrack`; by default the twenty amino acids.
+        source: a Hub id, a folder in Hugging Face's layout, a Lightning .ckpt, or a SEDD .pth.
+        device: "auto", "cpu", "cuda", "mps" or "xpu".
+        emits: letters that may be generated, as in `tokens.settings.ProteinTrack`; "" for the twenty amino acids.
 
     Raises:
         CheckpointError: as in `models.published.pretrained.read_pretrained`.
@@ -80,15 +78,11 @@ def open_published(source: Path | str, *, device: str = "auto", emits: str = "")
         ),
         sampling=SamplingSettings(sampler=_SAMPLERS[found.family]),
     )
-    parts = Parts(config)
-    choice = choose_device(device, precision="fp32" if device == "cpu" else "auto")
-    model = parts.build_model(choice)
-    model.load_state_dict(found.weights)
-    return Run(folder=Path(source), parts=parts, choice=choice, step=0, model=model.eval().requires_grad_(False))
+    return _opened(config, found.weights, folder=Path(source), device=device)
 
 
 def _open_sedd(path: Path, device: str) -> Run:
-    """A SEDD checkpoint on proteins as a run without training data."""
+    """Return a SEDD checkpoint on proteins as a run without training data."""
     model_settings, track, weights = read_sedd(path)
     config = Experiment(
         name=path.stem,
@@ -97,23 +91,29 @@ def _open_sedd(path: Path, device: str) -> Run:
         model=model_settings,
         diffusion=DiffusionSettings(tasks={"protein_only": 1.0}),
     )
-    parts, choice = Parts(config), choose_device(device, precision="fp32" if device == "cpu" else "auto")
+    return _opened(config, weights, folder=path, device=device)
+
+
+def _opened(config: Experiment, weights: Mapping[str, Tensor], *, folder: Path, device: str, step: int = 0) -> Run:
+    """Return a run with these weights, in evaluation mode; in float32 on a CPU."""
+    parts = Parts(config)
+    choice = choose_device(device, precision="fp32" if device == "cpu" else config.train.precision)
     model = parts.build_model(choice)
     model.load_state_dict(weights)
-    return Run(folder=path, parts=parts, choice=choice, step=0, model=model.eval().requires_grad_(False))
+    return Run(folder=folder, parts=parts, choice=choice, step=step, model=model.eval().requires_grad_(False))
 
 
 def open_run(
     folder: Path | str, *, device: str = "auto", which: Which = "last", averaged: bool = True, emits: str = ""
 ) -> Run:
-    """Return a trained run, ready to sample and to be evaluated.
+    """Return a trained run, ready for sampling and evaluation.
 
     Args:
-        folder: the run folder; or a published checkpoint, as `open_published` takes it.
-        device: as in `train`.
-        which: the last checkpoint, or the best by validation.
-        averaged: use the moving average of the weights, where there is one.
-        emits: of a published checkpoint; a run's config says what it emits.
+        folder: the run folder; or a published checkpoint, as in `open_published`.
+        device: "auto", "cpu", "cuda", "mps" or "xpu".
+        which: "last" or "best" (by validation) checkpoint.
+        averaged: use the moving average of the weights, if the run has one.
+        emits: letters that a published checkpoint may generate; not for run folders, whose config says it.
 
     Raises:
         ConfigError: if it is not a run folder.
@@ -131,20 +131,16 @@ def open_run(
             f"a model of tokens. Its uses: --tokenizer {folder}, protlig tokenize --track kanzi, protlig evaluate {folder}"
         )
     config = experiment_from(values)
-    parts = Parts(config)
-    choice = choose_device(device, precision="fp32" if device == "cpu" else config.train.precision)
     path, loaded = read_checkpoint(folder, which)
-    for name, fingerprint in parts.fingerprints.items():
+    for name, fingerprint in Parts(config).fingerprints.items():
         found = loaded.state.get("fingerprints", {}).get(name)
         if found != fingerprint:
             raise CheckpointError(
                 f"{path}: the vocabulary of track '{name}' was {found} in training and is {fingerprint} now; "
                 f"restore the vocabulary file of the run, or train anew"
             )
-    model = parts.build_model(choice)
-    weights = loaded.ema if averaged and loaded.ema else loaded.weights
-    model.load_state_dict({**loaded.weights, **weights})
-    return Run(folder=folder, parts=parts, choice=choice, step=loaded.step, model=model.eval().requires_grad_(False))
+    weights = {**loaded.weights, **(loaded.ema if averaged else {})}
+    return _opened(config, weights, folder=folder, device=device, step=loaded.step)
 
 
 def load_model(source: Path | str, *, device: str = "auto", which: Which = "last") -> nn.Module:

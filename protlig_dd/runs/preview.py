@@ -1,6 +1,6 @@
-"""Samples drawn while a model trains: their text, their molecules, how many of them are valid and how near they are, at intervals.
+"""Samples drawn at intervals during training: texts, molecules, validity, and agreement of structures with the truth.
 
-Structures are compared token by token beside the commonest token, and in Angstrom where `evaluation.coordinates` is set.
+Structures are compared token by token, with the most common token as the null, and in Angstrom if `evaluation.coordinates` is set.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from protlig_dd.training.distributed import launched
 from protlig_dd.training.tracking import Tracking
 from protlig_dd.training.trainer import Every, Hook, every
 
-_COUNTED = 20_000  # training examples that the commonest token is counted in
+_COUNTED = 20_000  # training examples in which tokens are counted for the null
 
 
 def preview_hooks(folder: Path, parts: Parts, choice: DeviceChoice, bundle: DataBundle) -> list[Every]:
-    """Return the hook that samples for a few validation examples, if the config wants previews.
+    """Return the hook that samples for a few validation examples, if the config asks for previews.
 
     Raises:
-        ConfigError, FormatError: where structures are to be compared in Angstrom and cannot be; as in `true_chains.open_true_chains`.
+        ConfigError, FormatError: if structures cannot be compared in Angstrom, as in `folding.open_true_chains`.
     """
     settings = parts.config.evaluation
     if not (settings.preview_every or settings.coordinates):
@@ -57,7 +57,7 @@ def preview_hooks(folder: Path, parts: Parts, choice: DeviceChoice, bundle: Data
 
 
 def _sample_hook(folder: Path, parts: Parts, choice: DeviceChoice, table: TokenTable) -> Hook:
-    """Write samples of a track, and draw the molecules among them."""
+    """Return a hook that logs samples of a track, with drawings of the molecules."""
     settings = parts.config.evaluation
     requests = example_requests(parts, table, settings.generate, range(min(settings.preview_samples, len(table))))
 
@@ -75,21 +75,20 @@ def _sample_hook(folder: Path, parts: Parts, choice: DeviceChoice, table: TokenT
 def _structure_hook(
     folder: Path, parts: Parts, choice: DeviceChoice, table: TokenTable, track: Track, bundle: DataBundle
 ) -> Hook:
-    """Write structures for some proteins and say how they agree with the true ones: token by token, and in Angstrom if that is set.
+    """Return a hook that predicts structures of some proteins and logs their agreement with the true ones.
 
-    A causal model takes the likeliest token each, and decides the length. All processes write all of them, since a sharded model answers
-    none alone; rank 0 decodes and logs.
+    All processes predict together, since a sharded model needs all of them; rank 0 decodes and logs.
     """
     settings = parts.config.evaluation
     whole = np.all([table.tracks[name].lengths > 0 for name in (track.name, str(track.aligned_to))], axis=0)
     table = table.select(np.flatnonzero(whole)[: settings.preview_samples])
     truths = [track.decode(table.example(i)[track.name].tolist()) for i in range(len(table))]
     requests = example_requests(parts, table, track.name, range(len(table)))
-    guess = _commonest(bundle.train, track)
+    guess = _most_common(bundle.train, track)
     guesses = [track.separator.join([guess] * len(track.split(true, where="data"))) for true in truths]
     null = {"null_token_accuracy": agreement(guesses, truths, track)["token_accuracy"]}
     is_first = launched().rank == 0
-    chains = _true_chains(parts, table, bundle, choice.device.type if is_first else "cpu")  # the others only check
+    chains = _true_chains(parts, table, bundle, choice.device.type if is_first else "cpu")  # other ranks only check
 
     def draw(step: int, model: nn.Module, tracking: Tracking) -> None:
         run = Run(folder=folder, parts=parts, choice=choice, step=step, model=model)
@@ -100,7 +99,7 @@ def _structure_hook(
             return
         found = agreement(texts, truths, track) | null
         if chains is not None:
-            with torch.autocast(choice.device.type, enabled=False):  # the trainer's precision is not the autoencoder's
+            with torch.autocast(choice.device.type, enabled=False):  # the autoencoder decodes in float32
                 predicted = chains.decode(texts)
                 found |= chains.figures(predicted)
             for word, trace in best_median_worst(chains.traces(predicted)):
@@ -113,7 +112,7 @@ def _structure_hook(
 
 
 def _true_chains(parts: Parts, table: TokenTable, bundle: DataBundle, device: str) -> TrueChains | None:
-    """The true chains of a table, if they are to be compared; those that are evaluated after training are looked for as well."""
+    """Return the true chains of a table if they are compared; also check those of the evaluation after training."""
     settings = parts.config.evaluation
     if not settings.coordinates:
         return None
@@ -124,8 +123,8 @@ def _true_chains(parts: Parts, table: TokenTable, bundle: DataBundle, device: st
     return open_true_chains(parts, table, *names, device=device, where=where)
 
 
-def _commonest(training: TokenTable, track: Track) -> str:
-    """The commonest token of training, of at most so many examples."""
+def _most_common(training: TokenTable, track: Track) -> str:
+    """Return the most common token of the training data (at most 20,000 examples)."""
     column = spread(training, _COUNTED).tracks[track.name]
     counts = np.bincount(column.gather(np.arange(len(column))), minlength=track.vocabulary.num_rows)
     emittable = np.asarray(track.vocabulary.emittable_ids)
@@ -136,7 +135,7 @@ def _log_molecules(step: int, smiles: Sequence[str], tracking: Tracking) -> None
     try:
         draw = require("rdkit.Chem.Draw", "drawing molecules", extra="ligand")
     except MissingDependencyError:
-        return  # the texts are logged; pictures are an extra
+        return  # pictures are optional; the texts are logged
     with silent_rdkit():
         molecules = [m for m in (parse_molecule(s)[0] for s in smiles) if m is not None]
         tracking.log(step, {"samples/valid": len(molecules) / max(len(smiles), 1)})

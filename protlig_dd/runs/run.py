@@ -1,4 +1,4 @@
-"""A trained run: the folder that training leaves, opened again for use.
+"""A trained run, opened for use. Its folder:
 
 RUN/config.yaml  data.txt  lengths.json  metrics.jsonl  checkpoints/  tensorboard/  samples/  evaluation.json  report.html
 """
@@ -26,8 +26,8 @@ class Run:
     Args:
         folder: the run folder.
         parts: tracks, diffusion, tasks.
-        choice: the device in use.
-        step: the step of the weights.
+        choice: device and precision.
+        step: training step of the weights.
         model: the model in evaluation mode, with averaged weights where the run keeps them.
     """
 
@@ -56,5 +56,5 @@ class Run:
 
     @cached_property
     def data(self) -> DataBundle:
-        """The data, read again from where the config says."""
+        """The data of the config, read again."""
         return load(self.config.data, self.parts.tracks, self.config.seed)

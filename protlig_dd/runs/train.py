@@ -1,6 +1,6 @@
-"""Training an experiment in a run folder, and going on where the folder stands.
+"""Training the experiment of a token model in a run folder.
 
-Starting the same command again goes on after the last checkpoint; a folder that holds another experiment is refused.
+Starting the same command again continues from the last checkpoint; a folder of another experiment is refused.
 """
 
 from __future__ import annotations
@@ -50,14 +50,14 @@ def train_experiment(
     resume: Resume | Literal[""] = "",
     make_hooks: MakeHooks | None = None,
 ) -> FitResult:
-    """Train an experiment of a token model in a folder, going on from its last checkpoint if there is one.
+    """Train an experiment of a token model in a folder, from its last checkpoint if there is one.
 
     Args:
         config: the experiment.
         folder: the run folder; made if it is absent.
         device: "auto", "cpu", "cuda", "mps" or "xpu".
         resume: overrides `train.resume`; "last-good" skips damaged checkpoints.
-        make_hooks: returns what is done at intervals, from the run folder, the parts, the device and the data.
+        make_hooks: returns the hooks that run at intervals, given the run folder, the parts, the device and the data.
 
     Raises:
         ConfigError: if the folder holds another experiment, or the settings do not fit together.
@@ -72,11 +72,11 @@ def train_experiment(
     model = _starting_model(parts, session.settings, choice, strategy)
     if session.is_first:
         _announce(parts, model, choice, bundle)
-    make_loader = partial(_loader, config, parts, bundle, strategy)
+    make_loader = partial(training_loader, config, parts, bundle, rank=strategy.rank, world=strategy.world)
     if session.settings.tokens_per_batch == "auto":
         accumulation = _fitting_accumulation(model, parts, choice, make_loader, strategy)
         session = replace(session, settings=replace(session.settings, accumulation=accumulation))
-    loader = make_loader(session.settings.accumulation)
+    loader = make_loader(accumulation=session.settings.accumulation)
     made_of = effective_batch(loader, strategy)
     if session.is_first:
         log.info("%s", made_of)
@@ -93,8 +93,16 @@ def train_experiment(
     )
 
 
-def _loader(config: Experiment, parts: Parts, bundle: DataBundle, strategy: Single, accumulation: int) -> Loader:
-    """The training batches of this process."""
+def training_loader(
+    config: Experiment, parts: Parts, bundle: DataBundle, *, rank: int = 0, world: int = 1, accumulation: int = 0
+) -> Loader:
+    """Return the training batches of one process.
+
+    Args:
+        config, parts, bundle: the experiment, its parts and its data.
+        rank, world: this process, and how many there are.
+        accumulation: micro-batches per step and process; 0 takes the config's.
+    """
     tokens = config.train.tokens_per_batch
     return Loader(
         bundle.train,
@@ -102,17 +110,17 @@ def _loader(config: Experiment, parts: Parts, bundle: DataBundle, strategy: Sing
         batch_size=config.train.batch_size,
         tokens_per_batch=None if tokens == "auto" else tokens,
         seed=config.seed,
-        rank=strategy.rank,
-        world=strategy.world,
-        accumulation=accumulation,
+        rank=rank,
+        world=world,
+        accumulation=accumulation or config.train.accumulation,
         ahead=config.train.prefetch,
     )
 
 
 def _starting_model(parts: Parts, settings: TrainSettings, choice: DeviceChoice, strategy: Single) -> nn.Module:
-    """The model that training starts from: built, with the weights of other runs, and frozen where the config says so.
+    """Return the model at step 0: built, initialised from other runs (`train.init_from`) and frozen (`train.freeze`).
 
-    A strategy that shards takes weights from rank 0's host. The other processes then build a causal model without any, and read none.
+    A strategy that shards takes the weights from rank 0's host; for a model whose base may be large the other processes build no weights.
     """
     made: list[nn.Module] = []
 
@@ -122,7 +130,7 @@ def _starting_model(parts: Parts, settings: TrainSettings, choice: DeviceChoice,
             for line in initialise_from(made[0], parts.tracks, *_source_of(source)):
                 log.info("%s", line)
 
-    if not strategy.takes_empty or settings.tokens_per_batch == "auto":  # which tries batches on the whole model
+    if not strategy.takes_empty or settings.tokens_per_batch == "auto":  # "auto" tries batches on the whole model
         build("device")
     elif reads_on_rank0(parts.config.model):
         on_rank0(strategy, partial(build, "host"))
@@ -135,7 +143,7 @@ def _starting_model(parts: Parts, settings: TrainSettings, choice: DeviceChoice,
 
 
 def effective_batch(loader: Loader, strategy: Single) -> str:
-    """Return what a step's batch is made of, in words; the first one is counted over all processes and must be whole."""
+    """Return the composition of a step's batch in words. The first batch is counted over all processes and must be complete."""
     own = [batch.num_examples for batch in loader.micro_batches(0)]
     (found,) = strategy.sum_over_ranks([sum(own)])
     expected = len(loader.global_batch(0))
@@ -148,13 +156,13 @@ def effective_batch(loader: Loader, strategy: Single) -> str:
 
 
 def _fitting_accumulation(
-    model: nn.Module, parts: Parts, choice: DeviceChoice, make_loader: Callable[[int], Loader], strategy: Single
+    model: nn.Module, parts: Parts, choice: DeviceChoice, make_loader: Callable[..., Loader], strategy: Single
 ) -> int:
-    """The fewest micro-batches that fit the memory: tried on the longest of the first steps' micro-batches."""
+    """Return the smallest accumulation that fits the memory, tried on the largest micro-batch of the first eight steps."""
     objective = parts.objective(choice)
 
     def attempt(accumulation: int) -> None:
-        loader = make_loader(accumulation)
+        loader = make_loader(accumulation=accumulation)
         batches = [batch for step in range(8) for batch in loader.micro_batches(step)]
         largest = max(batches, key=lambda batch: batch.num_tokens)
         try:
@@ -175,15 +183,12 @@ def _announce(parts: Parts, model: nn.Module, choice: DeviceChoice, bundle: Data
 
 
 def _flops_per_token(model: Any, batch: TrackBatch) -> float:
-    """Training operations of a batch, a token."""
+    """Return the training FLOPs per token of a batch."""
     return training_flops(model, batch) / max(batch.num_tokens, 1)
 
 
 def _validator(parts: Parts, bundle: DataBundle, choice: DeviceChoice) -> Any:
-    """Return a function that gives the bound on validation data: same noise every time, no curriculum, elbo weights.
-
-    Of a causal model it is the likelihood itself.
-    """
+    """Return a function from a model to its validation metrics: the bound with fixed noise, or the likelihood of a causal model."""
     objective = validation_objective(parts, choice, "validation")
     rows = min(len(bundle.validation), parts.config.evaluation.num_examples)
     table = bundle.validation.select(list(range(rows)))
@@ -209,7 +214,7 @@ def _validator(parts: Parts, bundle: DataBundle, choice: DeviceChoice) -> Any:
 
 
 def validation_objective(parts: Parts, choice: DeviceChoice, purpose: str) -> Objective:
-    """Return the objective whose value is the bound: elbo weights, uniform times, no curriculum, no dropped conditions."""
+    """Return the objective whose value is the likelihood bound: elbo weights, uniform times, no curriculum, no dropped conditions."""
     own = likelihood_objective(parts.config.model, parts.tracks, choice)
     if own is not None:
         return own
@@ -226,6 +231,6 @@ def validation_objective(parts: Parts, choice: DeviceChoice, purpose: str) -> Ob
 
 
 def _source_of(folder: str) -> tuple[Mapping[str, torch.Tensor], Mapping[str, Any], str]:
-    """Return the weights, the tracks and the name of a run to start from."""
+    """Return the weights, the tracks and the folder of a run to initialise from."""
     run = open_run(folder, device="cpu")
     return run.model.state_dict(), run.parts.tracks, str(run.folder)

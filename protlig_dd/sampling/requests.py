@@ -1,4 +1,7 @@
-"""Requests and samples as plain values: what to generate, and what came of it."""
+"""Requests and samples: plain values that every generator takes and returns.
+
+A request is a template for each track: a text with `_` for every token to generate, a whole text that is given, or a length only.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +15,14 @@ class Request:
     """What to generate.
 
     Args:
-        name: what the samples are called.
-        given: for each track a text; tokens written `_` are generated, a text without any is a condition.
-        generate: tracks that are generated whole, with a length each; None draws one from the training lengths.
+        name: name of the samples.
+        given: text of each given track; tokens written `_` are generated, a text without `_` is a condition.
+        generate: tracks to generate whole, with the length of each in tokens; None draws it from the training lengths.
         conditions: class labels, such as {"affinity_bin": 2}.
-        about: words kept beside each sample, such as {"motif": "11-15"}.
+        about: remarks stored with each sample, such as {"motif": "11-15"}.
+
+    >>> Request(name="design", given={"protein": "MKTAYIAK"}, generate={"ligand": None}).generate
+    {'ligand': None}
     """
 
     name: str
@@ -28,8 +34,16 @@ class Request:
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """One sample: its id, the request it answers, the text of every track, its bound in nats per generated token, what else
-    was measured (the property it was drawn towards), and what its request says about it."""
+    """One sample.
+
+    Attributes:
+        id: number of the sample among all samples of a call.
+        request: name of its request.
+        texts: text of every track.
+        nll_per_token: likelihood bound in nats per generated token; None if it was not computed.
+        measured: other values, such as the property that it was drawn towards.
+        about: the remarks of its request.
+    """
 
     id: int
     request: str
@@ -39,6 +53,6 @@ class Sample:
     about: Mapping[str, str] = field(default_factory=dict)
 
     def row(self) -> dict[str, Any]:
-        """Return the sample as one flat row."""
+        """Return the sample as one flat row of a table."""
         row: dict[str, Any] = {"id": self.id, "name": self.request, **self.texts, **self.about, **self.measured}
         return row if self.nll_per_token is None else {**row, "nll_per_token": round(self.nll_per_token, 5)}
