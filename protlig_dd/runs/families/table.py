@@ -104,6 +104,11 @@ def _check_autoencoder(config: AutoencoderExperiment, *, device: str, devices: s
 
 
 def _evaluate_autoencoder(folder: Path, *, device: str, which: Which, num: int, **others: Any) -> Iterator[str]:
+    for name in ("coordinates", "tokenizer", "fold", "prostt5"):
+        if others.get(name):
+            raise ConfigError(
+                f"--{name} '{others[name]}': is for runs of structure tokens or proteins, {folder} is an autoencoder's; leave it out"
+            )
     run = open_autoencoder(folder, device=device, which=which)
     yield from assess_autoencoder(run, num=num)
     assert run.config is not None, "a run folder has a config"
