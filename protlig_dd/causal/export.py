@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,17 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from protlig_dd import __version__
 from protlig_dd.causal.bases import extended_tokenizer, minimal_tokenizer
+from protlig_dd.causal.generate import CausalRun
 from protlig_dd.causal.model import Causal, CausalSettings
-from protlig_dd.causal.sequences import CausalBatch, new_symbols
+from protlig_dd.causal.sequences import CausalBatch, new_symbols, pack_sequences
 from protlig_dd.checkpoints.checkpoint import hash_tensors
 from protlig_dd.errors import require
-from protlig_dd.tokens.tracks import TrackSet
+from protlig_dd.tokens.protein import AMINO_ACIDS
+from protlig_dd.tokens.tracks import TrackSet, pack
+
+_PROBE = (AMINO_ACIDS, AMINO_ACIDS[::-1] * 2, AMINO_ACIDS[:7])
 
 
 def save_causal(
@@ -86,3 +92,43 @@ def difference_from_stock(folder: Path, model: Causal, probe: CausalBatch) -> fl
     pieces = probe.tokens.split(list(probe.layout.lengths))
     theirs = torch.cat([stock(input_ids=ids[None]).logits[0] for ids in pieces])
     return float((ours - theirs).abs().max())
+
+
+def export_causal(run: CausalRun, folder: Path, *, licence: str, source: str) -> dict[str, Any]:
+    """Write a causal run as a folder that stock transformers loads, compare its logits with ours, and return its passport.
+
+    Args:
+        run: an opened run of a causal model.
+        folder: the folder to write; made if it is absent.
+        licence: licence of the weights, for the passport.
+        source: where the weights come from, for the passport.
+    """
+    settings, model = run.config.model, run.model
+    assert isinstance(settings, CausalSettings) and isinstance(model, Causal)
+    vocabulary = settings.vocabulary(run.tracks)
+    passport = {
+        "made_by": f"protlig_dd {__version__}",
+        "source": source,
+        "source_hash": f"step {run.step}",
+        "licence": licence or "not stated",
+        "vocabularies": {name: track.vocabulary.fingerprint for name, track in run.tracks.items()},
+        "prompt": vocabulary.text(vocabulary.prompt(_probe(run, _PROBE[2:])[0]["protein"])),
+        "parity": "not measured: its base would have to be read again",
+    }
+    model.to("cpu")
+    with tempfile.TemporaryDirectory() as first:
+        if settings.lora is None:
+            save_causal(Path(first), settings, model, run.tracks, passport=passport)
+            batch = pack_sequences(pack(_probe(run, _PROBE), run.tracks), vocabulary)
+            found = difference_from_stock(Path(first), model, batch)
+            passport["parity"] = f"largest difference of logits in stock transformers: {found:.1e}"
+    save_causal(folder, settings, model, run.tracks, passport=passport)
+    model.to(run.choice.device)
+    return passport
+
+
+def _probe(run: CausalRun, texts: Sequence[str]) -> list[dict[str, list[int]]]:
+    """Return proteins, each with as many structure tokens: the alphabet, repeated."""
+    codes = sorted(run.tracks["structure"].vocabulary.emittable_ids)
+    protein = run.tracks["protein"]
+    return [{"protein": protein.encode(t), "structure": [codes[i % len(codes)] for i in range(len(t))]} for t in texts]

@@ -1,4 +1,7 @@
-"""The command line: one file a command, with its options, its parser and its action side by side."""
+"""The command line: one file for each command or group of commands, with its options, parser and action.
+
+A command's file is imported by `protlig --help`, so it imports torch, numpy and the models inside its functions.
+"""
 
 from protlig_dd.cli.entry import main
 

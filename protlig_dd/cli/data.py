@@ -1,26 +1,162 @@
-"""`protlig inspect`, `protlig prepare` and `protlig download`."""
+"""`protlig inspect`, `protlig prepare` and `protlig download`: data files before training."""
 
 from __future__ import annotations
 
-from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
-from protlig_dd.data import inspect as inspection
-from protlig_dd.data.downloads import catalogue as downloads
-from protlig_dd.data.prepare import prepare_shards, prepare_vocab
-from protlig_dd.data.readers.complexes import Columns
-from protlig_dd.data.subsets import SubsetPlan, prepare_subsets
+from protlig_dd.cli.common import Commands, add_command
 from protlig_dd.errors import ConfigError, nearest
-from protlig_dd.runs.experiment import Parts, load_experiment
-from protlig_dd.tokens.tracks import Track
+
+if TYPE_CHECKING:
+    from protlig_dd.data.readers.complexes import Columns
+
+_STRUCTURES = "a FASTA file of structure tokens, with the names of the proteins"
+_INSPECT = """Nothing is written.
+  protlig inspect pairs.csv
+  protlig inspect pairs.csv --column ligand=molecule --config recipe/pairs
+  protlig inspect proteins.fasta --structures proteins_3di.fasta"""
+_PREPARE = """vocab writes a ligand vocabulary, for tracks.ligand.vocabulary. shards writes a folder of token shards, for training with
+data.kind=shards. subsets writes nested training sets of a FASTA file and one validation set for all of them.
+  protlig prepare vocab molecules.smi --out vocab.json --min-count 10
+  protlig prepare shards pairs.csv --config recipe/pairs --out shards
+  protlig prepare subsets uniref50.fasta.gz --out subsets --sizes 1000 10000"""
+_DOWNLOAD = """The files come from their publisher, and their checksums are compared where the publisher gives them. The same command
+started again continues an interrupted download.
+  protlig download davis
+  protlig download uniref50 --out data --limit 100000
+  protlig download 3dmol --out viewer"""
 
 
-def _tracks(config: str) -> dict[str, Track]:
-    return Parts(load_experiment(config)).tracks if config else inspection.usual_tracks()
+@dataclass(frozen=True, kw_only=True)
+class InspectOptions:
+    """Options of `protlig inspect`."""
+
+    file: str
+    config: str = ""
+    column: tuple[str, ...] = ()
+    structures: str = ""
 
 
-def _columns(pairs: list[str]) -> Columns:
+@dataclass(frozen=True, kw_only=True)
+class PrepareOptions:
+    """Options of `protlig prepare`."""
+
+    what: Literal["vocab", "shards", "subsets"]
+    files: tuple[str, ...]
+    out: str
+    min_count: int = 1
+    config: str = ""
+    structures: str = ""
+    sizes: tuple[int, ...] = (1_000, 10_000, 100_000, 500_000, 1_000_000)
+    validation: int = 1000
+    seed: int = 42
+    name: str = "uniref50"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DownloadOptions:
+    """Options of `protlig download`."""
+
+    name: str
+    out: str = "data"
+    limit: int = 0
+    base_url: str = ""
+
+
+def add_data(commands: Commands) -> None:
+    """Add `inspect`, `prepare` and `download`."""
+    text = "show what a data file contains, and what training would drop and why"
+    sub = add_command(commands, "inspect", inspect, InspectOptions, text, _INSPECT)
+    sub.add_argument("file", help="CSV, TSV, Parquet, Arrow, JSONL, FASTA, SMILES (also .gz, .zst), or a folder")
+    sub.add_argument("--config", help="use the tracks of this config")
+    sub.add_argument(
+        "--column",
+        action="append",
+        metavar="ROLE=NAME",
+        help="the name of a column that is not recognized; may be repeated",
+    )
+    sub.add_argument("--structures", help=_STRUCTURES)
+    text = "make a ligand vocabulary, memory-mapped token shards, or nested subsets"
+    sub = add_command(commands, "prepare", prepare, PrepareOptions, text, _PREPARE)
+    sub.add_argument("what", choices=["vocab", "shards", "subsets"])
+    sub.add_argument("files", nargs="+", help="data files; a folder that is one data set counts as one")
+    sub.add_argument("--out", required=True, help="the vocabulary file, or the folder of shards or subsets")
+    sub.add_argument("--min-count", type=int, help="vocab: leave out tokens seen fewer times (%(default)s)")
+    sub.add_argument("--config", help="shards: use the tracks and data policies of this config")
+    sub.add_argument("--structures", help=f"shards: {_STRUCTURES}")
+    sub.add_argument("--sizes", type=int, nargs="+", help="subsets: training sequences of each (%(default)s)")
+    sub.add_argument("--validation", type=int, help="subsets: sequences of the common validation set (%(default)s)")
+    sub.add_argument("--seed", type=int, help="subsets: decides which sequences are taken (%(default)s)")
+    sub.add_argument("--name", help="subsets: first part of the folder names (%(default)s)")
+    text = "fetch a public data set, or 3Dmol.js for reports, from its publisher"
+    sub = add_command(commands, "download", download, DownloadOptions, text, _DOWNLOAD)
+    sub.add_argument(
+        "name",
+        help="uniref50, bindingdb, plinder, davis, kiba, zinc250k or pubchem; 3dmol for 'protlig report --viewer'",
+    )
+    sub.add_argument("--out", help="the folder (%(default)s)")
+    sub.add_argument("--limit", type=int, help="convert at most this number of records; 0: all (%(default)s)")
+    sub.add_argument("--base-url", help="the address of a mirror")
+
+
+def inspect(options: InspectOptions) -> Iterator[str]:
+    """Describe a data file."""
+    from protlig_dd.data.inspect import inspect as inspect_file
+    from protlig_dd.runs.experiment import Parts, load_experiment
+
+    columns = _columns(options.column)
+    tracks = Parts(load_experiment(options.config)).tracks if options.config else None
+    yield from inspect_file(Path(options.file), tracks, columns=columns, structures=_path(options.structures)).lines()
+
+
+def prepare(options: PrepareOptions) -> Iterator[str]:
+    """Make a vocabulary, shards or subsets."""
+    from protlig_dd.data.prepare import prepare_vocab
+    from protlig_dd.data.subsets import SubsetPlan, prepare_subsets
+
+    files, out = [Path(file) for file in options.files], Path(options.out)
+    if options.what == "vocab":
+        yield from prepare_vocab(files, out, min_count=options.min_count).lines()
+        return
+    if len(files) != 1:
+        raise ConfigError(
+            f"prepare {options.what}: found {len(files)} files, expected one; concatenate them, or make a folder for each"
+        )
+    if options.what == "shards":
+        yield from _shards(options, files[0])
+        return
+    plan = SubsetPlan(sizes=options.sizes, validation=options.validation, seed=options.seed, name=options.name)
+    yield from prepare_subsets(files[0], out, plan).lines()
+
+
+def _shards(options: PrepareOptions, file: Path) -> Iterator[str]:
+    from protlig_dd.data.inspect import usual_tracks
+    from protlig_dd.data.prepare import prepare_shards
+    from protlig_dd.runs.experiment import Parts, load_experiment
+
+    config = load_experiment(options.config) if options.config else None
+    data = config.data if config else None
+    names = ("too_long", "unknown", "columns", "molecules", "limit")
+    policies = {name: getattr(data, name) for name in names if hasattr(data, name)}
+    structures = _path(options.structures or getattr(data, "structure_path", ""))
+    tracks = Parts(config).tracks if config else usual_tracks()
+    yield from prepare_shards(file, tracks, Path(options.out), structures=structures, **policies).lines()
+
+
+def download(options: DownloadOptions) -> Iterator[str]:
+    """Fetch a public data set, or the viewer of reports."""
+    from protlig_dd.data.downloads import catalogue
+
+    result = catalogue.download(options.name, Path(options.out), limit=options.limit, base=options.base_url)
+    yield from result.lines()
+
+
+def _columns(pairs: Sequence[str]) -> Columns:
+    from protlig_dd.data.readers.complexes import Columns
+
     known = set(Columns.__dataclass_fields__)
     values = {}
     for pair in pairs:
@@ -35,47 +171,3 @@ def _columns(pairs: list[str]) -> Columns:
 
 def _path(name: str) -> Path | None:
     return Path(name) if name else None
-
-
-def inspect(options: Namespace) -> Iterator[str]:
-    """Say what a file holds."""
-    report = inspection.inspect(
-        Path(options.file),
-        _tracks(options.config) if options.config else None,
-        columns=_columns(options.column),
-        structures=_path(options.structures),
-    )
-    yield from report.lines()
-
-
-def prepare(options: Namespace) -> Iterator[str]:
-    """Make a vocabulary, shards or subsets."""
-    files = [Path(f) for f in options.files]
-    if options.what == "vocab":
-        yield from prepare_vocab(files, Path(options.out), min_count=options.min_count).lines()
-        return
-    if len(files) != 1:
-        raise ConfigError(
-            f"prepare {options.what}: found {len(files)} files, expected one; concatenate them, or make a folder for each"
-        )
-    if options.what == "subsets":
-        plan = SubsetPlan(
-            sizes=tuple(options.sizes), validation=options.validation, seed=options.seed, name=options.name
-        )
-        yield from prepare_subsets(files[0], Path(options.out), plan).lines()
-        return
-    data = load_experiment(options.config).data if options.config else None
-    policies = {
-        name: getattr(data, name)
-        for name in ("too_long", "unknown", "columns", "molecules", "limit")
-        if hasattr(data, name)
-    }
-    structures = _path(options.structures or getattr(data, "structure_path", ""))
-    out = Path(options.out)
-    yield from prepare_shards(files[0], _tracks(options.config), out, structures=structures, **policies).lines()
-
-
-def download(options: Namespace) -> Iterator[str]:
-    """Fetch a public data set, or the report's viewer."""
-    result = downloads.download(options.name, Path(options.out), limit=options.limit, base=options.base_url)
-    yield from result.lines()

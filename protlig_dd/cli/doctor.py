@@ -1,17 +1,16 @@
-"""`protlig doctor`."""
+"""`protlig doctor`: what this machine offers, and what is missing."""
 
 from __future__ import annotations
 
 import importlib.util
-from argparse import Namespace
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
+from protlig_dd.cli.common import Commands, add_command
 
-from protlig_dd.device import choose_device, describe
-from protlig_dd.nn.attention import attention, choose_backend
-from protlig_dd.rng import generator
-from protlig_dd.tokens.tracks import Layout
+if TYPE_CHECKING:
+    import torch
 
 _PACKAGES = {
     "rdkit": ("ligand", "molecules"),
@@ -24,10 +23,28 @@ _PACKAGES = {
     "deepspeed": ("deepspeed", "ZeRO-3"),
     "transformers": ("hf", "Hugging Face models"),
 }
+_DOCTOR = """It also compares the attention back-end of this device with the float32 reference, and gives the command that installs a missing
+optional package. Nothing is written.
+  protlig doctor"""
 
 
-def doctor(options: Namespace) -> Iterator[str]:
-    """Show what was found here, check attention against the float32 reference, and say what would mend what is missing."""
+@dataclass(frozen=True, kw_only=True)
+class DoctorOptions:
+    """Options of `protlig doctor`: none."""
+
+
+def add_doctor(commands: Commands) -> None:
+    """Add `doctor`."""
+    add_command(
+        commands, "doctor", doctor, DoctorOptions, "show devices, precision, attention and optional packages", _DOCTOR
+    )
+
+
+def doctor(options: DoctorOptions) -> Iterator[str]:
+    """Show the devices, check attention against the float32 reference, and say how to install what is missing."""
+    from protlig_dd.device import choose_device, describe
+    from protlig_dd.nn.attention import choose_backend
+
     for what, value in describe():
         yield f"{what:<12} {value}"
     choice = choose_device()
@@ -40,7 +57,13 @@ def doctor(options: Namespace) -> Iterator[str]:
 
 
 def _self_check(device: torch.device, dtype: torch.dtype, backend: str) -> str:
-    """Compare a back-end with the reference on ragged random sequences."""
+    """Compare a back-end with the reference on random sequences of different lengths."""
+    import torch
+
+    from protlig_dd.nn.attention import attention
+    from protlig_dd.rng import generator
+    from protlig_dd.tokens.tracks import Layout
+
     layout = Layout((1, 5, 33, 64), device)
     draw = generator(0, "doctor")
     q, k, v = (torch.randn(layout.num_tokens, 4, 32, generator=draw).to(device, dtype) for _ in range(3))

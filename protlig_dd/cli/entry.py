@@ -1,107 +1,109 @@
-"""The command line: parses, calls `commands`, prints. Importing it, and `--help`, load neither torch nor any model."""
+"""The entry point: parse the arguments, call the command, print its lines. Neither importing it nor `--help` loads torch."""
 
 from __future__ import annotations
 
 import argparse
-import importlib
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from protlig_dd import __version__
-from protlig_dd.arguments.foldseek import add_foldseek
-from protlig_dd.arguments.generating import add_optimize, add_sampling
-from protlig_dd.arguments.judging import add_judging, add_scoring
-from protlig_dd.arguments.preparing import add_data
-from protlig_dd.arguments.scaling import add_scaling
-from protlig_dd.arguments.tokenize import add_tokenize
-from protlig_dd.arguments.training import add_training
-from protlig_dd.cli.common import add_command
+from protlig_dd.cli.common import options_from
+from protlig_dd.cli.data import add_data
+from protlig_dd.cli.doctor import add_doctor
+from protlig_dd.cli.evaluate import add_evaluation
+from protlig_dd.cli.foldseek import add_foldseek
+from protlig_dd.cli.optimize import add_optimize
+from protlig_dd.cli.sample import add_sample
+from protlig_dd.cli.scaling import add_scaling
+from protlig_dd.cli.score import add_scoring
+from protlig_dd.cli.tokenize import add_tokenize
+from protlig_dd.cli.train import add_training
 from protlig_dd.errors import ProtligError
 from protlig_dd.runs.spellings import native_flags
 
-EXAMPLES = """examples:
-  protlig train                                   train, sample and evaluate the embedded demo (a synthetic world)
+_EXAMPLES = """examples:
+  protlig train                  # train, sample and evaluate the built-in demo (a synthetic world)
   protlig train sedd/protein_66m data.path=my.fasta
   protlig sample runs/dual_track_demo --protein MKTAYIAKQRHEAVHWF --num 10 --out ligands.csv
   protlig evaluate runs/dual_track_demo && protlig report runs/dual_track_demo
-  protlig inspect pairs.csv                       what would be understood, and dropped, before any training
+  protlig inspect pairs.csv      # what is read from a data file, and what training would drop
 """
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Return the parser of all subcommands."""
+    """Return the parser of all commands."""
     parser = argparse.ArgumentParser(
         prog="protlig",
         description="Discrete diffusion on proteins, ligands and structure tokens.",
-        epilog=EXAMPLES,
+        epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"protlig_dd {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     add_training(commands)
-    add_sampling(commands)
+    add_sample(commands)
     add_optimize(commands)
-    add_judging(commands)
+    add_evaluation(commands)
     add_scoring(commands)
     add_data(commands)
     add_foldseek(commands)
     add_tokenize(commands)
     add_scaling(commands)
-    add_command(
-        commands,
-        "doctor",
-        "doctor.doctor",
-        "show devices, precision and attention, and what would mend what is missing",
-    )
+    add_doctor(commands)
     return parser
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; return 0, 1 for a failure that the user can mend (one line on stderr), or the command's own code."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+def parse(arguments: Sequence[str]) -> tuple[str, Callable[[Any], Iterator[str | int]], type[Any], dict[str, Any]]:
+    """Return a command's name, its function, the class of its options and their values; ends the process with code 2 if it cannot."""
     parser = build_parser()
-    parsed, rest = parser.parse_known_args(native_flags(sys.argv[1:] if arguments is None else arguments))
+    parsed, rest = parser.parse_known_args(native_flags(arguments))
+    values = vars(parsed)
     if rest:
         # overrides may follow options: argparse leaves them over
-        if hasattr(parsed, "overrides") and all("=" in r and not r.startswith("-") for r in rest):
-            parsed.overrides += rest
-        else:
+        if "overrides" not in values or not all("=" in word and not word.startswith("-") for word in rest):
             parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    module, _, name = parsed.function.partition(".")
+        values["overrides"] = [*values["overrides"], *rest]
+    name, action, options = (values.pop(key) for key in ("command", "action", "options"))
+    return name, action, options, values
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; return 0, 1 for a failure that the user can correct (one line on stderr), or the command's own code."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    name, action, options, values = parse(sys.argv[1:] if arguments is None else arguments)
     try:
-        command = getattr(importlib.import_module(f"protlig_dd.cli.{module}"), name)
-        for line in command(parsed):
+        for line in action(options_from(options, values)):
             if isinstance(line, int):
                 return line
             print(_as_text(line), flush=True)
     except ProtligError as error:
-        print(f"protlig {parsed.command}: {error}", file=sys.stderr)
+        print(f"protlig {name}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        going_on = "; start the same command again to go on" if _is_resumed(parsed) else ""
-        print(f"protlig {parsed.command}: interrupted{going_on}", file=sys.stderr)
+        # `train` says so itself
+        resumes = name in ("sample", "embed", "download") and values["out"]
+        print(
+            f"protlig {name}: interrupted{'; start the same command again to go on' if resumes else ''}",
+            file=sys.stderr,
+        )
         return 130
     except BrokenPipeError:
         return 0
     except OSError as error:
-        print(f"protlig {parsed.command}: {_about_file(error)}", file=sys.stderr)
+        print(f"protlig {name}: {_about_file(error)}", file=sys.stderr)
         return 1
     return 0
 
 
-def _is_resumed(parsed: argparse.Namespace) -> bool:
-    """Whether a command that was stopped finds what it has done when it is started again (train says so itself)."""
-    return parsed.command in ("sample", "embed", "download") and bool(parsed.out)
-
-
 def _as_text(line: str) -> str:
-    """A line that any terminal takes: a file's name may hold bytes that are no UTF-8."""
+    """Return a line that any terminal can show: a file name may contain bytes that are not UTF-8."""
     return line.encode(errors="surrogateescape").decode(errors="replace")
 
 
 def _about_file(error: OSError) -> str:
-    """What the system says about a file, and what to look at."""
+    """Return the system's message about a file, and what to check."""
     if error.filename is None:
         return f"{error.strerror or error}"
     return f"{error.filename}: {error.strerror or error}; check the path, its permissions and the space on the disk"

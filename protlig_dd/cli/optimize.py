@@ -1,27 +1,66 @@
-"""`protlig optimize`: a lead, an objective, constraints; the best molecules found beside what drawing as many without selection gives."""
+"""`protlig optimize`: improve a lead molecule towards an objective, with the result of drawing as many without selection as the null."""
 
 from __future__ import annotations
 
 import csv
-from argparse import Namespace
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from protlig_dd.cli.sample import guidance_from, sampler_from
-from protlig_dd.data.readers.conditions import read_proteins
+from protlig_dd.cli.common import Commands, add_command, add_device
+from protlig_dd.cli.sampler_options import add_sampler_options
 from protlig_dd.errors import ConfigError, nearest, require
-from protlig_dd.evaluation.ligands import parse_molecule, silent_rdkit
-from protlig_dd.evaluation.objectives import SHORT_NAMES, molecule_scores, user_function
-from protlig_dd.evaluation.properties import PROPERTIES
-from protlig_dd.runs.generate import Generator
-from protlig_dd.runs.open import open_run
-from protlig_dd.runs.output import check_output
-from protlig_dd.sampling.optimize import Candidate, optimize
-from protlig_dd.sampling.requests import Request
+from protlig_dd.files import written_whole
+from protlig_dd.runs.options import DrawOptions
 
+if TYPE_CHECKING:
+    import numpy as np
+
+    from protlig_dd.sampling.optimize import Candidate
+
+_OPTIMIZE = """A function as the objective is written module:function; it takes a list of SMILES and returns their scores.
+  protlig optimize runs/dual_track_demo --ligand CCO --objective qed --rounds 5
+  protlig optimize runs/dual_track_demo --ligand c1ccccc1O --protein MKTAYIAKQR --keep c1ccccc1 --out best.csv"""
 _LOWER_IS_BETTER = {"SA score", "Lipinski violations"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizeOptions(DrawOptions):
+    """Options of `protlig optimize`."""
+
+    run: str
+    ligand: str
+    protein: str = ""
+    objective: str = "qed"
+    keep: str = ""
+    rounds: int = 10
+    population: int = 16
+    out: str = ""
+
+
+def add_optimize(commands: Commands) -> None:
+    """Add `optimize`."""
+    sub = add_command(
+        commands,
+        "optimize",
+        optimize_lead,
+        OptimizeOptions,
+        "improve a lead by partial re-noising and selection",
+        _OPTIMIZE,
+    )
+    sub.add_argument("run", help="the run folder")
+    sub.add_argument("--ligand", required=True, help="the SMILES of the lead")
+    sub.add_argument("--protein", help="its protein, as in `protlig sample`")
+    sub.add_argument(
+        "--objective", help="qed, logp, sa, a property's name, or module:function; higher is better (%(default)s)"
+    )
+    sub.add_argument("--keep", metavar="SMARTS", help="a substructure that every result must have")
+    sub.add_argument("--rounds", type=int, help="rounds of re-noising and selection (%(default)s)")
+    sub.add_argument("--population", type=int, help="molecules kept in each round (%(default)s)")
+    sub.add_argument("--out", help="the CSV file to write (default: print)")
+    add_sampler_options(sub)
+    add_device(sub)
 
 
 def objective_from(name: str) -> Callable[[list[str]], np.ndarray]:
@@ -30,6 +69,9 @@ def objective_from(name: str) -> Callable[[list[str]], np.ndarray]:
     Raises:
         ConfigError: for an unknown property, or a module:function that cannot be had.
     """
+    from protlig_dd.evaluation.objectives import SHORT_NAMES, molecule_scores, user_function
+    from protlig_dd.evaluation.properties import PROPERTIES
+
     if ":" in name:
         return user_function(name, "--objective")
     known = SHORT_NAMES.get(name.lower(), name)
@@ -42,6 +84,8 @@ def objective_from(name: str) -> Callable[[list[str]], np.ndarray]:
 
 
 def _keeps(smarts: str) -> Callable[[str], bool] | None:
+    from protlig_dd.evaluation.ligands import parse_molecule, silent_rdkit
+
     if not smarts:
         return None
     chem = require("rdkit.Chem", "matching substructures", extra="ligand")
@@ -58,8 +102,16 @@ def _keeps(smarts: str) -> Callable[[str], bool] | None:
     return holds
 
 
-def optimize_lead(options: Namespace) -> Iterator[str]:
-    """Improve a lead, and show the null."""
+def optimize_lead(options: OptimizeOptions) -> Iterator[str]:
+    """Improve a lead, and print the null."""
+    from protlig_dd.data.readers.conditions import read_proteins
+    from protlig_dd.runs.generate import Generator
+    from protlig_dd.runs.open import open_run
+    from protlig_dd.runs.output import check_output
+    from protlig_dd.runs.sampler_settings import guidance_from, sampler_from
+    from protlig_dd.sampling.optimize import optimize
+    from protlig_dd.sampling.requests import Request
+
     if options.out:
         check_output(Path(options.out))
     score = objective_from(options.objective)
@@ -94,8 +146,8 @@ def optimize_lead(options: Namespace) -> Iterator[str]:
         yield from (f"{c.score:.4f}  {c.text}" for c in result.best)
 
 
-def _write(path: Path, candidates: tuple[Candidate, ...]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
+def _write(path: Path, candidates: Sequence[Candidate]) -> None:
+    with written_whole(path) as growing, growing.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["rank", "ligand", "score"])
         writer.writerows([i, c.text, f"{c.score:.6f}"] for i, c in enumerate(candidates, start=1))

@@ -1,136 +1,140 @@
-"""`protlig sample`: conditions from texts and files, samples to a file or the screen."""
+"""`protlig sample`: generate from a run or a published model."""
 
 from __future__ import annotations
 
-import logging
+import argparse
 import math
-from argparse import Namespace
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tqdm import tqdm
+from protlig_dd.cli.common import Commands, add_command, add_device, add_shard
+from protlig_dd.cli.sampler_options import add_sampler_options
+from protlig_dd.runs.options import TASKS, SampleOptions
 
-from protlig_dd.causal.decoding import CausalDecoding
-from protlig_dd.causal.model import CausalSettings
-from protlig_dd.cli.coordinates import decoder_for, write_coordinates
-from protlig_dd.cli.tasks import check_inputs, task_requests
-from protlig_dd.config import build, parse_shard, to_mapping
-from protlig_dd.data.readers.conditions import read_ligands, read_proteins
-from protlig_dd.errors import ConfigError
-from protlig_dd.evaluation.objectives import property_from
-from protlig_dd.runs.experiment import Experiment
-from protlig_dd.runs.families.tokens import generator_for
-from protlig_dd.runs.open import open_run
-from protlig_dd.runs.output import PartialFile, check_output, rank, structures_beside, write_rows
-from protlig_dd.runs.run import Run
-from protlig_dd.sampling import Guidance, SamplerSettings, Tilting
-from protlig_dd.sampling.requests import Request
+if TYPE_CHECKING:
+    from protlig_dd.runs.plan import SamplingPlan
+    from protlig_dd.sampling import Tilting
 
-log = logging.getLogger(__name__)
+_SAMPLE = """A `_` in a text is a token to generate: --infill 'MKT___LV', --ligand 'c1cc____cc1'.
+  protlig sample runs/dual_track_demo --protein MKTAYIAKQRHEAVHWF --num 10 --out ligands.csv
+  protlig sample --model airkingbd/dplm_150m --task sequence --length 100 200 --num 10 --out designs.fasta
+  protlig sample --model runs/dplm_tiny --task inpainting --length 60 --fix 1-4=ALVE 20-22=EME
+  protlig sample --model runs/dplm_tiny --task scaffold --motif '10-40,A15-34,10-40' --protein motif.pdb
+  protlig sample --model runs/dplm2_tiny --task folding --protein sequences.fasta --out codes.fasta
+  protlig sample runs/structure_kanzi_tiny --task folding --protein x.fasta --tokenizer runs/kanzi_tiny --out x.pdb
+--model takes a run, a folder in Hugging Face layout, a Lightning .ckpt file or a Hub id such as airkingbd/dplm_150m. The ending of --out
+decides the format: .csv .fasta .smi .sdf .jsonl .pdb; OUT.json gets all settings. A stopped command started again continues."""
 
 
-def sampler_from(options: Namespace, config: Experiment) -> SamplerSettings:
-    """Return the sampler that `--sampler kind[:steps]`, `--strategy`, `--unmasking` and `--steps` mean, or the run's own."""
-    values = _named_sampler(options) or to_mapping(config.sampling.sampler)
-    if options.strategy or options.unmasking:
-        values = (values if values["kind"] == "dplm" else {"kind": "dplm"}) | _published_words(options)
-    if options.steps:
-        values["num_steps"] = options.steps
-    return build(SamplerSettings, values, "--sampler")
+def add_sample(commands: Commands) -> None:
+    """Add `sample`."""
+    sub = add_command(commands, "sample", sample, SampleOptions, "generate from a trained run", _SAMPLE)
+    sub.add_argument("run", nargs="?", help="the run folder")
+    sub.add_argument("--model", help="instead of RUN: a run folder, or a published checkpoint")
+    sub.add_argument("--task", choices=TASKS, help="what to generate, in DPLM's terms")
+    _add_inputs(sub)
+    sub.add_argument(
+        "--unconditional", action="store_true", help="generate all tracks, or those of --generate, without any input"
+    )
+    sub.add_argument("--generate", help="the tracks to generate, separated by commas (default: those not given)")
+    sub.add_argument(
+        "--num", type=int, help="samples for each input (10; 1 if a causal model takes the most likely tokens)"
+    )
+    sub.add_argument(
+        "--length",
+        type=int,
+        nargs="+",
+        help="tokens of each generated track; several for --num samples of each (default: drawn from the training lengths)",
+    )
+    sub.add_argument("--condition", action="append", metavar="NAME=CLASS", help="a class label, such as affinity_bin=2")
+    sub.add_argument("--emits", choices=["", "amino_acids", "dplm", "dplm2"], help="letters that may be generated")
+    sub.add_argument("--out", help="the file to write (default: print)")
+    add_sampler_options(sub)
+    _add_property_options(sub)
+    add_shard(sub, "samples")
+    sub.add_argument(
+        "--no-likelihood", action="store_true", help="leave out the likelihood bounds, and the ranking by them"
+    )
+    add_device(sub)
 
 
-def _published_words(options: Namespace) -> dict[str, Any]:
-    """The settings of DPLM's sampler that `annealing@2.0:0.1` and `stochastic1.0` stand for."""
-    changes: dict[str, Any] = {}
-    name, _, numbers = options.strategy.partition("@")
-    try:
-        if name:
-            changes["strategy"] = name
-        if name == "annealing" and numbers:
-            first, last = numbers.split(":")
-            changes["annealing"] = [float(first), float(last)]
-        elif numbers:
-            changes["temperature"] = float(numbers)
-        if options.unmasking:
-            word = options.unmasking.removeprefix("stochastic")
-            changes["randomness"] = 0.0 if word == "deterministic" else float(word or 1.0)
-    except ValueError:
-        raise ConfigError(
-            f"--strategy '{options.strategy}' --unmasking '{options.unmasking}': expected argmax, gumbel_argmax, vanilla@1.0 or "
-            f"annealing@2.0:0.1, and deterministic or stochastic1.0"
-        ) from None
-    return changes
+def _add_inputs(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--protein", help="a sequence, a FASTA file, or a PDB/mmCIF file (file.pdb:A for one chain)")
+    sub.add_argument("--ligand", help="a SMILES, or a file of them")
+    sub.add_argument("--infill", help="a protein or SMILES with gaps `_`")
+    sub.add_argument("--structure", help="structure tokens, or a FASTA file of them (inverse_folding)")
+    sub.add_argument("--fix", nargs="+", metavar="1-4=ALVE", help="given residues (inpainting)")
+    sub.add_argument("--motif", help="10-40,A15-34,10-40: linkers, and residues of --protein (scaffold)")
+    sub.add_argument("--total-length", metavar="60-90", help="permitted lengths of the scaffold")
+    sub.add_argument(
+        "--tokenizer",
+        metavar="RUN_OR_FILE",
+        help="decodes structure tokens, for --out x.pdb: a run, or a published file (.pt)",
+    )
 
 
-def _named_sampler(options: Namespace) -> dict[str, Any]:
-    """The settings that `--sampler kind[:steps]` stands for."""
-    if not options.sampler:
-        return {}
-    kind, _, steps = options.sampler.partition(":")
-    values: dict[str, Any] = {"kind": kind}
-    if steps:
-        if not steps.isdigit():
-            raise ConfigError(
-                f"--sampler '{options.sampler}': found '{steps}' steps, expected a number, such as ancestral:100"
-            )
-        values["num_steps"] = int(steps)
-    return values
+def _add_property_options(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--property", help="draw towards a property: charge, hydropathy, qed, ..., or module:function")
+    sub.add_argument("--property-weight", type=float, help="samples from p(x) exp(weight * property(x)) (1)")
+    sub.add_argument(
+        "--property-method",
+        choices=["classifier", "smc", "best_of"],
+        help="how (smc: the law itself, in the limit of many particles)",
+    )
+    sub.add_argument("--particles", type=int, help="particles of smc, or the n of best_of; multiplies the cost (16)")
+    sub.add_argument(
+        "--property-is-probability", action="store_true", help="module:function returns a class probability"
+    )
 
 
-def decoding_from(options: Namespace, config: Experiment) -> CausalDecoding:
-    """Return the run's decoding with the command line's changes.
+def sample(options: SampleOptions) -> Iterator[str]:
+    """Generate samples; a stopped command started again continues."""
+    from protlig_dd.evaluation.objectives import property_from
+    from protlig_dd.runs.open import open_run
+    from protlig_dd.runs.output import check_output, rank
+    from protlig_dd.runs.plan import SamplingPlan
 
-    Raises:
-        ConfigError: for an option that a causal model has no use for.
-    """
-    others = ("sampler", "strategy", "unmasking", "steps", "forbid", "guidance", "property")
-    if useless := [name for name in others if getattr(options, name)]:
-        raise ConfigError(
-            f"--{useless[0]}: a causal model writes one token after another; expected --temperature, --top-p or --learned-length"
-        )
-    changes = {name: getattr(options, name) for name in ("temperature", "top_p") if getattr(options, name) is not None}
-    if options.learned_length:
-        changes["length"] = "learned"
-    return build(CausalDecoding, {**to_mapping(config.sampling.decoding), **changes}, "sampling.decoding")
-
-
-def guidance_from(options: Namespace, config: Experiment) -> Guidance:
-    """Return the run's guidance with the command line's changes."""
-    forbidden: dict[str, tuple[str, ...]] = dict(config.sampling.guidance.forbidden or {})
-    for one in options.forbid:
-        track, sep, symbol = one.partition(":")
-        if not sep or track not in config.tracks:
-            raise ConfigError(f"--forbid '{one}': expected TRACK:SYMBOL with a track among {', '.join(config.tracks)}")
-        forbidden[track] = (*forbidden.get(track, ()), symbol)
-    changes: dict[str, Any] = {"temperature": options.temperature, "top_p": options.top_p, "weight": options.guidance}
-    given = {name: value for name, value in changes.items() if value is not None}
-    values = {**to_mapping(config.sampling.guidance), **given, "forbidden": forbidden or None}
-    return build(Guidance, values, "guidance")
+    if options.table is not None:
+        check_output(options.table)
+    if options.property:  # refused before a model is opened
+        property_from(options.property, ("protein",), is_probability=options.property_is_probability)
+    run = open_run(options.source, device=options.device, emits=options.emits)
+    plan = SamplingPlan.of(options, run)
+    if options.table is not None:
+        yield from _write(options, plan, options.table)
+        return
+    rows = [one.row() for one in plan.draw()]
+    for row in rank(rows):
+        yield "  ".join(f"{k}={v}" for k, v in row.items())
+    yield from _about_property(rows, plan.tilting)
 
 
-def tilting_from(options: Namespace, config: Experiment) -> Tilting | None:
-    """Return the run's property with what `--property` and its companions change, or None where neither names one."""
-    own = config.sampling.property
-    changes = {
-        "name": options.property or None,
-        "weight": options.property_weight,
-        "method": options.property_method,
-        "particles": options.particles,
-        "is_probability": options.property_is_probability or None,
-    }
-    given = {name: value for name, value in changes.items() if value is not None}
-    if own is None and not options.property:
-        if given:
-            raise ConfigError("--property: found none beside options about it; expected a name or module:function")
-        return None
-    tilting: Tilting = build(Tilting, {**(to_mapping(own) if own else {}), **given}, "property")
-    return tilting
+def _write(options: SampleOptions, plan: SamplingPlan, out: Path) -> Iterator[str]:
+    """Draw what a stopped command has not drawn yet, and write the table, the coordinates and the settings."""
+    from tqdm import tqdm
+
+    from protlig_dd.runs.coordinates import write_coordinates
+    from protlig_dd.runs.output import PartialFile, rank, structures_beside, write_rows
+
+    partial = PartialFile(out, plan.settings)
+    done = {row["id"] for row in partial.rows}
+    fresh = (one.row() for one in plan.draw(done))
+    for _ in tqdm(partial.append(fresh), total=len(plan.ids), initial=len(done), unit="sample", disable=None):
+        pass
+    write_rows(out, rank(partial.rows), plan.settings)
+    partial.remove()
+    if plan.decoder is not None:
+        files = write_coordinates(Path(options.out), partial.rows, plan.requests, plan.num, plan.decoder, options.seed)
+        yield f"coordinates: {files[0]}" + (f" and {len(files) - 1} more" if len(files) > 1 else "")
+    yield from _about_property(partial.rows, plan.tilting)
+    structures = structures_beside(out, partial.rows)
+    beside = f", their structure tokens: {structures}" if structures is not None else ""
+    yield f"{len(partial.rows)} samples: {out}{beside} (settings: {out}.json)"
 
 
-def _about_property(rows: list[dict[str, Any]], tilting: Tilting | None) -> Iterator[str]:
-    """What the guidance did, beside the same samples without it."""
+def _about_property(rows: Sequence[Mapping[str, Any]], tilting: Tilting | None) -> Iterator[str]:
+    """Yield the mean of the property with and without guidance."""
     if tilting is None or not rows:
         return
     means, left_out = [], 0
@@ -143,144 +147,3 @@ def _about_property(rows: list[dict[str, Any]], tilting: Tilting | None) -> Iter
         sizes = [row["ess"] for row in rows]
         line += f"; effective sample size {sum(sizes) / len(sizes):.3g} of {tilting.particles}, least {min(sizes):.3g}"
     yield line + (f"; {left_out} excluded texts not counted" if left_out else "")
-
-
-def _requests(options: Namespace, run: Run) -> list[Request]:
-    """Turn the options into requests: each protein with each ligand, if both are files of many."""
-    tracks = run.parts.tracks
-    proteins = read_proteins(options.protein) if options.protein else [("", "")]
-    ligands = read_ligands(options.ligand) if options.ligand else [("", "")]
-    infill_track = _infill_track(options.infill, run) if options.infill else ""
-    labels = _labels(options.condition)
-    requests = []
-    for protein_name, protein in proteins:
-        for ligand_name, ligand in ligands:
-            given = {n: t for n, t in (("protein", protein), ("ligand", ligand)) if t}
-            if infill_track:
-                given[infill_track] = options.infill
-            wanted = [n for n in options.generate.split(",") if n] or [n for n in tracks if n not in given]
-            if infill_track or any("_" in t for t in given.values()):
-                wanted = [n for n in options.generate.split(",") if n]
-            name = "_".join(n for n in (protein_name, ligand_name) if n) or (
-                "infill" if infill_track else "unconditional"
-            )
-            for length in options.length or [None]:
-                named = name if len(options.length) < 2 else f"{name}_{length}"
-                generate = {n: length for n in wanted if n not in given}
-                requests.append(Request(name=named, given=given, generate=generate, conditions=labels))
-    return requests
-
-
-def _tell_replaced(requests: Sequence[Request], run: Run) -> None:
-    """Say which letters of the given proteins the run reads as another one (tracks.protein.unknown)."""
-    letters = run.parts.tracks.get("protein")
-    replaced: Counter[str] = Counter()
-    for text in {request.given.get("protein", "").replace("_", "") for request in requests if letters is not None}:
-        given = "".join(text.split()).upper().removesuffix("*")
-        read = letters.split(given, where="--protein") if given and letters is not None else []
-        replaced.update(f"{a} as {b}" for a, b in zip(given, read, strict=True) if a != b)
-    if replaced:
-        found = ", ".join(f"{how} ({count})" for how, count in replaced.most_common())
-        log.warning("letters that are no amino acid are read as another one, as tracks.protein.unknown says: %s", found)
-
-
-def _infill_track(text: str, run: Run) -> str:
-    """Tell which track a text with gaps belongs to: capital letters of amino acids are a protein where there is such a track."""
-    names = list(run.parts.tracks)
-    looks_like_protein = text.replace("_", "").isalpha() and text.replace("_", "").isupper() and len(set(text)) > 4
-    preferred = "protein" if looks_like_protein else "ligand"
-    return preferred if preferred in names else names[0]
-
-
-def _labels(options: list[str]) -> dict[str, int]:
-    labels = {}
-    for one in options:
-        name, sep, value = one.partition("=")
-        if not sep or not value.isdigit():
-            raise ConfigError(f"--condition '{one}': expected NAME=CLASS with a whole number, such as affinity_bin=2")
-        labels[name] = int(value)
-    return labels
-
-
-def _check_options(options: Namespace) -> None:
-    """Refuse what cannot be meant, before a model is opened."""
-    if not (options.task or options.protein or options.ligand or options.infill or options.unconditional):
-        raise ConfigError(
-            "nothing to condition on: give --protein, --ligand, --infill or --task, or say --unconditional"
-        )
-    if bool(options.run) == bool(options.model):
-        raise ConfigError(
-            f"found RUN '{options.run}' and --model '{options.model}': give one of them, a run folder or a model"
-        )
-    if options.num is not None and options.num < 1:
-        raise ConfigError(f"--num: found {options.num}, expected 1 or more")
-    if options.batch_size < 0:
-        raise ConfigError(f"--batch-size: found {options.batch_size}, expected 1 or more; or leave it out")
-    check_inputs(options)
-    if options.tokenizer and Path(options.out).suffix != ".pdb":
-        raise ConfigError(
-            f"--tokenizer {options.tokenizer}: makes coordinates of structure tokens, found --out '{options.out}'; give --out x.pdb, "
-            "or leave it out"
-        )
-
-
-def sample(options: Namespace) -> Iterator[str]:
-    """Generate samples; a stopped command started again goes on."""
-    _check_options(options)
-    asked = Path(options.out) if options.out else None
-    with_coordinates = asked is not None and asked.suffix == ".pdb"
-    out = asked.with_suffix(".csv") if asked is not None and with_coordinates else asked  # the tokens stand beside them
-    if out is not None:
-        check_output(out)
-    if options.property:  # refused before a model is opened
-        property_from(options.property, ("protein",), is_probability=options.property_is_probability)
-    run = open_run(options.run or options.model, device=options.device, emits=options.emits)
-    decoder = decoder_for(options, run) if with_coordinates else None
-    if options.num is None:
-        is_greedy = isinstance(run.config.model, CausalSettings) and decoding_from(options, run.config).temperature == 0
-        options.num = 1 if is_greedy else 10
-    tilting = tilting_from(options, run.config)
-    requests = task_requests(options, run) if options.task else _requests(options, run)
-    _tell_replaced(requests, run)
-    num = 1 if options.task == "scaffold" else options.num  # each scaffold has linkers of its own
-    if isinstance(run.config.model, CausalSettings):
-        how: dict[str, Any] = {"decoding": decoding_from(options, run.config)}
-    elif options.learned_length:
-        raise ConfigError(
-            "--learned-length: this run denoises tokens of a given number; expected a run of a causal model"
-        )
-    else:
-        sampler, guidance = sampler_from(options, run.config), guidance_from(options, run.config)
-        how = {"sampler": sampler, "guidance": guidance, "tilting": tilting}
-    generator = generator_for(
-        run,
-        seed=options.seed,
-        batch_size=options.batch_size or None,
-        with_likelihood=not options.no_likelihood,
-        **how,
-    )
-    first, jobs = parse_shard(options.shard)
-    ids = range(first, len(requests) * num, jobs)
-    settings = generator.settings() | {"num": num, "shard": options.shard}
-    settings |= {"requests": [to_mapping(r) for r in requests], "likelihood": not options.no_likelihood}
-    if out is None:
-        rows = [s.row() for s in generator.generate(requests, num, ids=ids)]
-        for row in rank(rows):
-            yield "  ".join(f"{k}={v}" for k, v in row.items())
-        yield from _about_property(rows, tilting)
-        return
-    partial = PartialFile(out, settings)
-    done = {row["id"] for row in partial.rows}
-    left = [i for i in ids if i not in done]
-    fresh = (s.row() for s in generator.generate(requests, num, ids=left))
-    for _ in tqdm(partial.append(fresh), total=len(ids), initial=len(done), unit="sample", disable=None):
-        pass
-    write_rows(out, rank(partial.rows), settings)
-    partial.remove()
-    if decoder is not None and asked is not None:
-        files = write_coordinates(asked, partial.rows, requests, num, decoder, options.seed)
-        yield f"coordinates: {files[0]}" + (f" and {len(files) - 1} more" if len(files) > 1 else "")
-    yield from _about_property(partial.rows, tilting)
-    structures = structures_beside(out, partial.rows)
-    beside = f", their structure tokens: {structures}" if structures is not None else ""
-    yield f"{len(partial.rows)} samples: {out}{beside} (settings: {out}.json)"

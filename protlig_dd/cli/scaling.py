@@ -1,35 +1,107 @@
-"""`protlig scaling plan`, `protlig scaling run` and `protlig scaling fit`."""
+"""`protlig scaling plan` and `protlig scaling run`; `fit` is in `scaling_fit.py`."""
 
 from __future__ import annotations
 
-import json
 import logging
-import os
-from argparse import Namespace
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from protlig_dd.cli.train import train
+from protlig_dd.cli.common import OVERRIDES, Commands, add_command, add_device, add_group, add_shard
+from protlig_dd.cli.scaling_fit import add_fit
+from protlig_dd.cli.train import TrainOptions, train
 from protlig_dd.config import read_config
-from protlig_dd.device import choose_device
-from protlig_dd.errors import ConfigError, MissingDependencyError, ProtligError
-from protlig_dd.runs.experiment import experiment_from
-from protlig_dd.scaling import plots
-from protlig_dd.scaling.analysis import Analysis, analyse, write_runs
-from protlig_dd.scaling.folders import DEFAULT_METRIC, RunFacts, find_runs, read_run, table_rows, to_runs
-from protlig_dd.scaling.page import render
-from protlig_dd.scaling.plan import numbers, read_plan, shard_of, write_launcher, write_plan
-from protlig_dd.scaling.planning import Grid, make_plan
-from protlig_dd.scaling.runs import ALIASES, Runs, join, orient, read_csv
-from protlig_dd.scaling.sizes import explicit_size, nearest_size, require_different
-from protlig_dd.scaling.truth import truth_of
+from protlig_dd.errors import ConfigError, ProtligError
 
 log = logging.getLogger(__name__)
 
+_SCALING = """A study has three steps:
+  protlig scaling plan scaling/markov --sizes 100k,300k,1M,3M --tokens 0.5M,1M,2M --out studies/markov
+  protlig scaling run studies/markov            # can be repeated: finished runs are skipped
+  protlig scaling fit studies/markov            # L = E + A/N^alpha + B/D^beta, intervals, verdicts, plots, a page
+Any folders of runs, or a CSV file with columns N, D and loss, can also be fitted:
+  protlig scaling fit runs.csv
+"""
+_PLAN = """Give sizes with --sizes (the config's shape, wider and deeper) or --size, and training lengths with one of --tokens, --epochs
+and --budgets. --examples cuts the training data to nested, seeded subsets; all runs validate on the same examples.
+The folder gets plan.json, plan.csv, configs/ and a launch script.
+  protlig scaling plan scaling/markov --sizes 100k,300k,1M --tokens 1M,4M
+  protlig scaling plan scaling/proteins data.path=my.fasta --size hidden_size=64,num_blocks=2 --epochs 1 --examples 1k,4k
+  protlig scaling plan scaling/markov --sizes 100k,1M --budgets 1e13,1e14 --slurm"""
+_RUN = """Ctrl-C saves a checkpoint; the same command continues from it.
+  protlig scaling run studies/markov
+  protlig scaling run studies/markov --shard 0/4 --device cuda"""
 
-def plan(options: Namespace) -> Iterator[str]:
-    """Write the configs, the plan and the launch script of a study, and print what it will cost."""
+
+@dataclass(frozen=True, kw_only=True)
+class PlanOptions:
+    """Options of `protlig scaling plan`."""
+
+    config: str
+    overrides: tuple[str, ...] = ()
+    sizes: str = ""
+    size: tuple[str, ...] = ()
+    examples: str = ""
+    tokens: str = ""
+    epochs: str = ""
+    budgets: str = ""
+    probe_steps: int = 3
+    slurm: bool = False
+    out: str = ""
+    replace: bool = False
+    device: str = "auto"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """Options of `protlig scaling run`."""
+
+    study: str
+    shard: str = "0/1"
+    device: str = "auto"
+
+
+def add_scaling(commands: Commands) -> None:
+    """Add `scaling` with its steps."""
+    text = "plan, run and fit studies of how the loss falls with size, data and compute"
+    steps = add_group(commands, "scaling", text, _SCALING, metavar="STEP")
+    text = "write the configs of a grid of runs, their cost, and a launch script"
+    sub = add_command(steps, "plan", plan, PlanOptions, text, _PLAN)
+    sub.add_argument("config", help="the base: a packaged config or a YAML file")
+    sub.add_argument("overrides", nargs="*", metavar="key.sub=value", help=f"{OVERRIDES}, in all runs")
+    sub.add_argument("--sizes", help="approximate parameter counts, such as 100k,300k,1M,3M")
+    sub.add_argument(
+        "--size", action="append", metavar="key=value,...", help="a size by its model settings; may be repeated"
+    )
+    sub.add_argument("--examples", help="training examples, such as 1k,4k,16k (default: all)")
+    sub.add_argument("--tokens", help="training tokens seen, such as 1M,4M")
+    sub.add_argument("--epochs", help="instead: passes over the training examples")
+    sub.add_argument("--budgets", help="instead: training FLOPs C, so that D = C / (6 N), as IsoFLOP curves need")
+    sub.add_argument(
+        "--probe-steps", type=int, help="steps timed for each size; 0: hours are not estimated (%(default)s)"
+    )
+    sub.add_argument(
+        "--slurm", action="store_true", help="write a SLURM array job, one task for each run, instead of run.sh"
+    )
+    sub.add_argument("--out", help="the study's folder (default: studies/NAME)")
+    sub.add_argument("--replace", action="store_true", help="replace the plan of a study that already has runs")
+    add_device(sub)
+    text = "train the runs that are not finished; a failed run is reported and the others continue"
+    sub = add_command(steps, "run", run, RunOptions, text, _RUN)
+    sub.add_argument("study", help="the folder made by plan")
+    add_shard(sub, "runs")
+    add_device(sub)
+    add_fit(steps)
+
+
+def plan(options: PlanOptions) -> Iterator[str]:
+    """Write the configs, the plan and the launch script of a study, and print its cost."""
+    from protlig_dd.device import choose_device
+    from protlig_dd.runs.experiment import experiment_from
+    from protlig_dd.scaling.plan import numbers, write_launcher, write_plan
+    from protlig_dd.scaling.planning import Grid, make_plan
+    from protlig_dd.scaling.sizes import explicit_size, nearest_size, require_different
+
     base = read_config(options.config, options.overrides)
     config = experiment_from(base)
     folder = Path(options.out or f"studies/{config.name}")
@@ -60,8 +132,10 @@ def plan(options: Namespace) -> Iterator[str]:
     yield f"start: {'sbatch' if options.slurm else 'bash'} {launcher}"
 
 
-def run(options: Namespace) -> Iterator[str | int]:
-    """Train the runs of a study that are not finished; a failed one is told and the rest go on."""
+def run(options: RunOptions) -> Iterator[str | int]:
+    """Train the runs of a study that are not finished; a failed run is reported and the others continue."""
+    from protlig_dd.scaling.plan import read_plan, shard_of
+
     study = Path(options.study)
     chosen = shard_of(read_plan(study), options.shard)
     failed = []
@@ -72,9 +146,8 @@ def run(options: Namespace) -> Iterator[str | int]:
             continue
         yield f"{place}/{len(chosen)} {planned.name}: {planned.steps} steps"
         config = study / "configs" / f"{planned.name}.yaml"
-        words = Namespace(config=str(config), overrides=[], device=options.device, out=str(folder), resume="")
         try:
-            for line in train(words):
+            for line in train(TrainOptions(config=str(config), device=options.device, out=str(folder))):
                 if isinstance(line, int):
                     yield f"stopped; go on with: protlig scaling run {study}"
                     yield line
@@ -92,98 +165,10 @@ def run(options: Namespace) -> Iterator[str | int]:
 
 
 def _is_done(folder: Path) -> bool:
-    """Whether a run has spent its budget, and has been evaluated if its config says so."""
+    """Return whether a run has used its budget, and has been evaluated if its config says so."""
+    from protlig_dd.scaling.folders import read_run
+
     if not (folder / "config.yaml").is_file():
         return False
     facts = read_run(folder)
     return facts.is_finished and (not facts.config.evaluation.after_training or (folder / "evaluation.json").is_file())
-
-
-def fit(options: Namespace) -> Iterator[str]:
-    """Fit the laws to finished runs and CSVs, print them with their verdicts, and write fit.json, runs.csv, plots and scaling.html."""
-    sources = [Path(source) for source in options.sources]
-    out = Path(options.out) if options.out else _beside(sources)
-    facts, tables = [], []
-    for source in sources:
-        if source.suffix.lower() == ".csv":
-            tables.append(read_csv(source, _columns(options.columns), options.metric))
-            continue
-        for folder in find_runs(source):
-            one = read_run(folder)
-            if one.is_finished:
-                facts.append(one)
-            else:
-                yield f"left out: {folder}, stopped at step {one.steps}"
-    metric = options.metric or DEFAULT_METRIC
-    if facts or not tables:
-        tables.append(to_runs(facts, metric=metric, counted=options.params, data=options.data))
-    runs = orient(join(tables), options.direction, options.ceiling)
-    analysis = analyse(
-        runs, budgets=numbers(options.budgets, "--budgets"), seed=options.seed, num_resamples=options.resamples
-    )
-    notes = [_counted(options), *_truth(facts, runs)]
-    yield from notes
-    yield from analysis.lines()
-    rows = table_rows(facts, metric) if facts and len(tables) == 1 else _rows(runs)
-    yield from _write(out, analysis, rows, notes)
-
-
-def _beside(sources: list[Path]) -> Path:
-    first = sources[0]
-    return first if first.is_dir() else first.with_name(first.stem + "_scaling")
-
-
-def _columns(given: list[str]) -> dict[str, str]:
-    found = {}
-    for one in given:
-        role, sep, name = one.partition("=")
-        if not sep or role not in ALIASES or not name:
-            raise ConfigError(f"--columns '{one}': expected ROLE=COLUMN with a role among {', '.join(ALIASES)}")
-        found[role] = name
-    return found
-
-
-def _counted(options: Namespace) -> str:
-    n = "all parameters" if options.params == "total" else "parameters outside embedding tables"
-    d = "training tokens seen" if options.data == "seen" else "distinct training tokens"
-    return f"in run folders N is {n}, D is {d}"
-
-
-def _truth(facts: list[RunFacts], runs: Runs) -> list[str]:
-    """The exact floor, where all runs are of one synthetic source and the metric is the bound."""
-    if not facts or runs.metric != DEFAULT_METRIC:
-        return []
-    known = {truth_of(one.config) for one in facts}
-    (first, *rest) = known
-    return [first.line()] if first is not None and not rest else []
-
-
-def _rows(runs: Runs) -> list[dict[str, Any]]:
-    columns = zip(runs.names, runs.params, runs.tokens, runs.compute, runs.values, strict=True)
-    return [
-        {"name": name, "params": int(n), "tokens": int(d), "6ND": float(c), runs.metric: float(v)}
-        for name, n, d, c, v in columns
-    ]
-
-
-def _write(out: Path, analysis: Analysis, rows: list[dict[str, Any]], notes: list[str]) -> Iterator[str]:
-    out.mkdir(parents=True, exist_ok=True)
-    pictures: Mapping[str, bytes] = {}
-    try:
-        pictures = plots.draw(analysis)
-        plots.write(out, dict(pictures))
-    except MissingDependencyError as error:
-        yield f"no pictures: {error}"
-    write_runs(out / "runs.csv", analysis)
-    plain = analysis.to_json() | {"notes": notes}
-    _replace(out / "fit.json", json.dumps(plain, indent=1, allow_nan=False) + "\n")
-    title = f"Scaling: {out.resolve().name}"
-    _replace(out / "scaling.html", render(title, analysis, rows=rows, pictures=pictures, notes=notes))
-    files = ["fit.json", "runs.csv", *(f"{name}.png" for name in pictures), "scaling.html"]
-    yield f"written to {out}: {', '.join(files)}"
-
-
-def _replace(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.writing")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)

@@ -2,33 +2,102 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
 import os
 import subprocess
 import sys
-from argparse import Namespace
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from protlig_dd.cli.common import OVERRIDES, Commands, add_command, add_device
 from protlig_dd.config import read_config
-from protlig_dd.report.reproduction import write_reproduction
-from protlig_dd.runs.families.table import family_of
 from protlig_dd.runs.spellings import native_overrides
-from protlig_dd.training import distributed
+
+_TRAIN = """The run folder gets the config, checkpoints, metrics, samples, scores and a report. The same command started again continues from
+the last checkpoint; Ctrl-C and SIGTERM save a checkpoint first.
+  protlig train structure/3di_tiny data.path=db                     # a Foldseek database: proteins and their 3Di letters
+  protlig train structure/kanzi_tiny data.path=train.fasta data.structure_path=train_kanzi.fasta
+  protlig train kanzi/tiny data.path=pdbs/ --out runs/mine          # an autoencoder of C-alpha traces
+  protlig train my_pairs.yaml train.steps=1000 name=longer"""
+_CHECK = """Nothing is written.
+  protlig check structure/3di_tinyllama data.path=db --devices 8xH100
+  protlig check my_pairs.yaml train.batch_size=64"""
 
 
-def _values(options: Namespace) -> dict[str, Any]:
-    name, overrides = options.config, list(options.overrides)
-    if "=" in name:  # `protlig train train.steps=5`: the demo, changed
-        name, overrides = "dual_track/demo", [name, *overrides]
-    named, native = native_overrides(overrides)
-    return read_config(named or name, native)
+@dataclass(frozen=True, kw_only=True)
+class ConfigOptions:
+    """A config with its overrides, and the device."""
+
+    config: str = "dual_track/demo"
+    overrides: tuple[str, ...] = ()
+    device: str = "auto"
+
+    def values(self) -> dict[str, Any]:
+        """Return the config with its overrides as plain values.
+
+        Raises:
+            ConfigError: as in `config.read_config`.
+        """
+        name, overrides = self.config, list(self.overrides)
+        if "=" in name:  # `protlig train train.steps=5`: the demo, changed
+            name, overrides = "dual_track/demo", [name, *overrides]
+        named, native = native_overrides(overrides)
+        return read_config(named or name, native)
 
 
-def train(options: Namespace) -> Iterator[str | int]:
-    """Train, and afterwards evaluate and report if the config says so; the exit code is 128 + signal when stopped by one."""
-    values = _values(options)
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions(ConfigOptions):
+    """Options of `protlig train`."""
+
+    out: str = ""
+    resume: Literal["", "auto", "never", "last-good"] = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckOptions(ConfigOptions):
+    """Options of `protlig check`."""
+
+    devices: str = ""
+
+
+def add_training(commands: Commands) -> None:
+    """Add `train` and `check`."""
+    text = "train an experiment; without CONFIG the built-in demo"
+    sub = _with_config(add_command(commands, "train", train, TrainOptions, text, _TRAIN))
+    sub.add_argument("--out", help="the run folder (default: runs/NAME)")
+    sub.add_argument(
+        "--resume",
+        choices=["", "auto", "never", "last-good"],
+        help="how an existing run folder is continued (default: train.resume of the config)",
+    )
+    text = "validate a config; estimate parameters, FLOPs and memory"
+    sub = _with_config(add_command(commands, "check", check, CheckOptions, text, _CHECK))
+    sub.add_argument(
+        "--devices", metavar="8xH100", help="also print the memory by ZeRO stage and the hours on these devices"
+    )
+
+
+def _with_config(sub: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    sub.add_argument(
+        "config",
+        nargs="?",
+        help="a packaged config, such as structure/3di_tiny (an unknown name lists them all), or a YAML file",
+    )
+    sub.add_argument("overrides", nargs="*", metavar="key.sub=value", help=OVERRIDES)
+    add_device(sub)
+    return sub
+
+
+def train(options: TrainOptions) -> Iterator[str | int]:
+    """Train, then evaluate and report if the config says so; the exit code is 128 + signal if a signal stopped it."""
+    from protlig_dd.report.reproduction import write_reproduction
+    from protlig_dd.runs.families.table import family_of
+    from protlig_dd.training.distributed import launched
+
+    values = options.values()
     family = family_of(values)
     config = family.read(values)
     if config.train.devices > 1 and "RANK" not in os.environ:
@@ -36,7 +105,7 @@ def train(options: Namespace) -> Iterator[str | int]:
         return
     folder = Path(options.out or f"runs/{config.name}")
     result = family.train(config, folder, device=options.device, resume=options.resume)
-    if distributed.launched().rank != 0:
+    if launched().rank != 0:
         return
     command = " ".join(["protlig train", options.config, *options.overrides])
     write_reproduction(folder, command=command, seed=config.seed)
@@ -48,14 +117,16 @@ def train(options: Namespace) -> Iterator[str | int]:
 
 
 def _start_processes(number: int) -> int:
-    """Run this command again in so many processes of this machine, and return their exit code."""
+    """Run this command again in `number` processes on this machine, and return their exit code."""
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(number)]
     return subprocess.run([*launcher, "-m", "protlig_dd.cli", *sys.argv[1:]], check=False).returncode
 
 
-def check(options: Namespace) -> Iterator[str]:
-    """Validate a config and say what it will cost."""
+def check(options: CheckOptions) -> Iterator[str]:
+    """Validate a config and estimate its cost."""
+    from protlig_dd.runs.families.table import family_of
+
     logging.getLogger().setLevel(logging.WARNING)
-    values = _values(options)
+    values = options.values()
     family = family_of(values)
     yield from family.check(family.read(values), device=options.device, devices=options.devices)

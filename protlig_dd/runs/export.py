@@ -1,18 +1,14 @@
-"""A run or a published model as a folder that stock `transformers` loads, with a passport."""
+"""An encoder as a folder that stock `transformers` loads, with a passport; and uploading such folders."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from protlig_dd import __version__
-from protlig_dd.causal.export import difference_from_stock, save_causal
-from protlig_dd.causal.model import Causal, CausalSettings
-from protlig_dd.causal.sequences import pack_sequences
 from protlig_dd.config import to_mapping
 from protlig_dd.errors import CheckpointError, ConfigError, require
 from protlig_dd.models.encoder import Encoder, EncoderSettings
@@ -26,23 +22,29 @@ from protlig_dd.tokens.tracks import pack
 _PROBE = (AMINO_ACIDS, AMINO_ACIDS[::-1] * 2, AMINO_ACIDS[:7])
 
 
-def export_run(run: Run, folder: Path, *, licence: str, source: str) -> dict[str, Any]:
-    """Write a run's encoder or causal model as a folder in Hugging Face's layout, read it back, and return its passport.
-
-    Args:
-        run: an opened run.
-        folder: where to; made if it is not there.
-        licence: of the weights, as the passport says it.
-        source: what the weights come from.
+def require_free(folder: Path) -> None:
+    """Refuse to export into a folder that holds anything but an earlier export.
 
     Raises:
-        ConfigError: if the model is neither of them, or the folder holds something else.
-        CheckpointError: if its vocabulary is none that was published.
+        ConfigError: naming the folder.
     """
     if folder.exists() and any(folder.iterdir()) and not (folder / "passport.json").is_file():
         raise ConfigError(f"{folder}: is not empty and no earlier export; give a new folder")
-    if isinstance(run.model, Causal):
-        return _export_causal(run, run.model, folder, licence=licence, source=source)
+
+
+def export_encoder(run: Run, folder: Path, *, licence: str, source: str) -> dict[str, Any]:
+    """Write a run's encoder as a folder in Hugging Face's layout, read it back, and return its passport.
+
+    Args:
+        run: an opened run.
+        folder: the folder to write; made if it is absent.
+        licence: licence of the weights, for the passport.
+        source: where the weights come from, for the passport.
+
+    Raises:
+        ConfigError: if the model is no encoder.
+        CheckpointError: if no published model has its vocabulary.
+    """
     if not isinstance(run.model, Encoder) or not isinstance(run.config.model, EncoderSettings):
         raise ConfigError(
             f"{source}: found model.kind '{run.config.model.kind}', expected encoder or causal: only they have a published layout"
@@ -67,43 +69,11 @@ def export_run(run: Run, folder: Path, *, licence: str, source: str) -> dict[str
             passport["parity"] = (
                 f"largest difference of logits after reading it back: {_difference(run, Path(first)):.1e}"
             )
-        except CheckpointError as error:  # as for an encoder of 3Di letters, whose vocabulary nobody published
+        except CheckpointError as error:  # such as an encoder of 3Di letters: no published model has this vocabulary
             reason = str(error).replace(first, source)
             raise CheckpointError(f"{reason}; nothing is exported, use the run folder itself") from error
     save_pretrained(folder, run.config.model, run.model.state_dict(), passport=passport, **arguments)
     return passport
-
-
-def _export_causal(run: Run, model: Causal, folder: Path, *, licence: str, source: str) -> dict[str, Any]:
-    settings = run.config.model
-    assert isinstance(settings, CausalSettings)
-    vocabulary = settings.vocabulary(run.tracks)
-    passport = {
-        "made_by": f"protlig_dd {__version__}",
-        "source": source,
-        "source_hash": f"step {run.step}",
-        "licence": licence or "not stated",
-        "vocabularies": run.parts.fingerprints,
-        "prompt": vocabulary.text(vocabulary.prompt(_probe(run, _PROBE[2:])[0]["protein"])),
-        "parity": "not measured: its base would have to be read again",
-    }
-    model.to("cpu")
-    with tempfile.TemporaryDirectory() as first:
-        if settings.lora is None:
-            save_causal(Path(first), settings, model, run.parts.tracks, passport=passport)
-            batch = pack_sequences(pack(_probe(run, _PROBE), run.parts.tracks), vocabulary)
-            found = difference_from_stock(Path(first), model, batch)
-            passport["parity"] = f"largest difference of logits in stock transformers: {found:.1e}"
-    save_causal(folder, settings, model, run.parts.tracks, passport=passport)
-    model.to(run.choice.device)
-    return passport
-
-
-def _probe(run: Run, texts: Sequence[str]) -> list[dict[str, list[int]]]:
-    """Proteins, each with as many structure tokens: the alphabet over and over."""
-    codes = sorted(run.parts.tracks["structure"].vocabulary.emittable_ids)
-    protein = run.parts.tracks["protein"]
-    return [{"protein": protein.encode(t), "structure": [codes[i % len(codes)] for i in range(len(t))]} for t in texts]
 
 
 def _is_published(run: Run) -> bool:
@@ -112,7 +82,7 @@ def _is_published(run: Run) -> bool:
 
 @torch.no_grad()
 def _difference(run: Run, folder: Path) -> float:
-    """The largest difference between the logits of a run and of what its export is read back as."""
+    """Return the largest difference between the logits of a run and those of its export, read back."""
     again = open_published(folder, device="cpu")
     protein = run.parts.tracks["protein"]
     batch = run.parts.complete(pack([{"protein": protein.encode(text)} for text in _PROBE], {"protein": protein}))
@@ -121,7 +91,7 @@ def _difference(run: Run, folder: Path) -> float:
 
 
 def push_folder(folder: Path, name: str) -> None:
-    """Upload an exported folder to the Hub under a name, as a private repository.
+    """Upload an exported folder to the Hub as a private repository.
 
     Raises:
         ConfigError: if the Hub refuses.

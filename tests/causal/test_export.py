@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from protlig_dd.causal.generate import CausalGenerator
 from protlig_dd.errors import ConfigError
 from protlig_dd.runs.experiment import load_experiment
-from protlig_dd.runs.export import export_run
+from protlig_dd.runs.families.tokens import export_run
 from protlig_dd.runs.generate import example_requests
 from protlig_dd.runs.open import open_run
 from protlig_dd.runs.run import Run

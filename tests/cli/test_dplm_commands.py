@@ -11,12 +11,12 @@ import torch
 from safetensors.torch import load_file
 
 from protlig_dd.cli.entry import main
-from protlig_dd.cli.tasks import fixed_template
 from protlig_dd.errors import ConfigError
 from protlig_dd.models.encoder import Encoder
 from protlig_dd.rng import Draws
 from protlig_dd.runs.embed import numbered
 from protlig_dd.runs.open import open_run
+from protlig_dd.runs.tasks import fixed_template
 from protlig_dd.tokens.tracks import pack
 
 pytestmark = pytest.mark.xdist_group("dplm")

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from protlig_dd.cli.entry import build_parser, main
-from protlig_dd.cli.sample import tilting_from
+from protlig_dd.cli.entry import main
 from protlig_dd.evaluation.proteins import net_charge
 from protlig_dd.runs.experiment import load_experiment
+from protlig_dd.runs.options import SampleOptions
+from protlig_dd.runs.sampler_settings import tilting_from
 from protlig_dd.sampling import Tilting
 
 pytestmark = pytest.mark.xdist_group("run")
@@ -69,12 +70,11 @@ def test_weight_zero_is_the_plain_command(arguments: list[str]) -> None:
 
 def test_a_config_may_name_the_property_and_the_command_change_it() -> None:
     config = load_experiment("demo/smoke", ("sampling.property.name=hydropathy", "sampling.property.weight=3"))
-    parse = build_parser().parse_args
-    own = tilting_from(parse(["sample", "x"]), config)
+    own = tilting_from(SampleOptions(run="x", unconditional=True), config)
     assert own == Tilting(name="hydropathy", weight=3.0)
-    changed = tilting_from(parse(["sample", "x", "--particles", "4", "--property-method", "best_of"]), config)
-    assert changed == Tilting(name="hydropathy", weight=3.0, particles=4, method="best_of")
-    assert tilting_from(parse(["sample", "x"]), load_experiment("demo/smoke", ())) is None
+    changed = SampleOptions(run="x", unconditional=True, particles=4, property_method="best_of")
+    assert tilting_from(changed, config) == Tilting(name="hydropathy", weight=3.0, particles=4, method="best_of")
+    assert tilting_from(SampleOptions(run="x", unconditional=True), load_experiment("demo/smoke", ())) is None
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from protlig_dd.models.encoder import Encoder, EncoderSettings
 from protlig_dd.models.lora import LoraSettings
 from protlig_dd.models.transfer import initialise_from
 from protlig_dd.runs.experiment import load_experiment
-from protlig_dd.runs.export import export_run
+from protlig_dd.runs.families.tokens import export_run
 from protlig_dd.runs.open import open_run
 from protlig_dd.runs.run import Run
 from protlig_dd.runs.train import train_experiment

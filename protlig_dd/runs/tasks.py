@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import re
-from argparse import Namespace
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from protlig_dd.data.readers.conditions import read_proteins, read_structures
 from protlig_dd.errors import ConfigError
+from protlig_dd.runs.options import SampleOptions
 from protlig_dd.runs.run import Run
 from protlig_dd.sampling.requests import Request
 from protlig_dd.structures.scaffolds import read_motif
 
 
-def task_requests(options: Namespace, run: Run) -> list[Request]:
-    """Return the requests of `--task`; one for each length or input.
+def task_requests(options: SampleOptions, run: Run, num: int) -> list[Request]:
+    """Return the requests of `options.task`: one for each length or input, or `num` scaffolds with linkers of their own.
 
     Raises:
-        ConfigError: for a task that the model's tracks do not allow, or an option that the task needs.
+        ConfigError: for a task that the model's tracks do not allow, or an option that the task lacks.
     """
     make, tracks = _TASKS[options.task]
     missing = [name for name in tracks if name not in run.parts.tracks]
@@ -27,42 +27,21 @@ def task_requests(options: Namespace, run: Run) -> list[Request]:
             f"--task {options.task}: needs a model with the tracks {' and '.join(tracks)}, this one has {', '.join(run.parts.tracks)}; "
             f"use a DPLM-2 model"
         )
-    return make(options)
+    return make(options, num)
 
 
-_INPUTS = ("protein", "structure", "fix", "motif", "total_length", "ligand", "infill", "length", "generate", "unconditional", "condition")  # fmt: skip
-
-
-def check_inputs(options: Namespace) -> None:
-    """Refuse what a task has no use for, so that nothing given is passed over in silence.
-
-    Raises:
-        ConfigError: naming the first such option, and those that the task takes.
-    """
-    useful = _TAKES.get(options.task, set(_INPUTS) - {"structure", "fix", "motif", "total_length"})
-    useless = [name for name in _INPUTS if getattr(options, name) and name not in useful]
-    if useless:
-        found = f"--task {options.task}" if options.task else "no --task"
-        takes = ", ".join(_option(name) for name in _INPUTS if name in useful)
-        raise ConfigError(f"{_option(useless[0])}: is of no use with {found}, which takes {takes}; leave it out")
-
-
-def _option(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
-
-
-def _sequence(options: Namespace) -> list[Request]:
+def _sequence(options: SampleOptions, num: int) -> list[Request]:
     return [Request(name=f"length_{n or 'drawn'}", generate={"protein": n}) for n in options.length or [None]]
 
 
-def _co_generation(options: Namespace) -> list[Request]:
+def _co_generation(options: SampleOptions, num: int) -> list[Request]:
     return [
         Request(name=f"length_{n or 'drawn'}", generate={"protein": n, "structure": n})
         for n in options.length or [None]
     ]
 
 
-def _inpainting(options: Namespace) -> list[Request]:
+def _inpainting(options: SampleOptions, num: int) -> list[Request]:
     if options.infill:
         return [Request(name="inpainting", given={"protein": options.infill})]
     if not options.fix or len(options.length) != 1:
@@ -70,13 +49,13 @@ def _inpainting(options: Namespace) -> list[Request]:
     return [Request(name="inpainting", given={"protein": fixed_template(options.length[0], options.fix)})]
 
 
-def _scaffold(options: Namespace) -> list[Request]:
+def _scaffold(options: SampleOptions, num: int) -> list[Request]:
     if not options.motif or not options.protein:
         raise ConfigError(
             "--task scaffold: give --motif '10-40,A15-34,10-40' and the structure it comes from, --protein file.pdb"
         )
     motif = read_motif(options.motif, options.protein, total=options.total_length)
-    templates = [motif.template(i, seed=options.seed) for i in range(options.num)]
+    templates = [motif.template(i, seed=options.seed) for i in range(num)]
     name = Path(options.protein).stem
     return [
         Request(name=f"{name}_{i}", given={"protein": one.text}, about={"motif": _places(one.segments)})
@@ -85,25 +64,25 @@ def _scaffold(options: Namespace) -> list[Request]:
 
 
 def _places(segments: Iterable[Sequence[int]]) -> str:
-    """Where the motif's segments stand in the new sequence, counted from 1: "11-15 40-52"."""
+    """Return the residues of the motif's segments in the new sequence, counted from 1: "11-15 40-52"."""
     return " ".join(f"{segment[0] + 1}-{segment[-1] + 1}" for segment in segments)
 
 
-def _folding(options: Namespace) -> list[Request]:
+def _folding(options: SampleOptions, num: int) -> list[Request]:
     if not options.protein:
         raise ConfigError("--task folding: give the sequences, --protein SEQUENCE or FASTA")
     proteins = read_proteins(options.protein)
     return [Request(name=name, given={"protein": text}, generate={"structure": None}) for name, text in proteins]
 
 
-def _inverse_folding(options: Namespace) -> list[Request]:
+def _inverse_folding(options: SampleOptions, num: int) -> list[Request]:
     if not options.structure:
         raise ConfigError("--task inverse_folding: give structure tokens, --structure CODES or a FASTA of them")
     structures = read_structures(options.structure)
     return [Request(name=name, given={"structure": text}, generate={"protein": None}) for name, text in structures]
 
 
-_TASKS: dict[str, tuple[Callable[[Namespace], list[Request]], tuple[str, ...]]] = {
+_TASKS: dict[str, tuple[Callable[[SampleOptions, int], list[Request]], tuple[str, ...]]] = {
     "sequence": (_sequence, ("protein",)),
     "inpainting": (_inpainting, ("protein",)),
     "scaffold": (_scaffold, ("protein",)),
@@ -113,21 +92,11 @@ _TASKS: dict[str, tuple[Callable[[Namespace], list[Request]], tuple[str, ...]]] 
 }
 
 
-_TAKES: dict[str, set[str]] = {
-    "sequence": {"length"},
-    "inpainting": {"infill", "length", "fix"},
-    "scaffold": {"motif", "protein", "total_length"},
-    "co_generation": {"length"},
-    "folding": {"protein"},
-    "inverse_folding": {"structure"},
-}
-
-
-def fixed_template(length: int, fixed: list[str]) -> str:
-    """Return a template of some length in which the residues of `--fix 1-4=ALVE` stand and the rest is `_`.
+def fixed_template(length: int, fixed: Sequence[str]) -> str:
+    """Return a template of `length` residues with those of `--fix 1-4=ALVE`; all others are gaps `_`.
 
     Raises:
-        ConfigError: for a range that is not there, does not fit its letters, or overlaps another.
+        ConfigError: for a range outside the sequence, of another length than its letters, or overlapping another.
     """
     template = ["_"] * length
     for one in fixed:

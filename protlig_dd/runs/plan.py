@@ -1,0 +1,149 @@
+"""What a sampling command will draw: options and an opened run become requests, a generator, and the settings stored with the samples."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from protlig_dd.config import parse_shard, to_mapping
+from protlig_dd.data.readers.conditions import read_ligands, read_proteins
+from protlig_dd.errors import ConfigError
+from protlig_dd.runs.coordinates import decoder_for
+from protlig_dd.runs.families.tokenizers import StructureTokenizer
+from protlig_dd.runs.families.tokens import AnyGenerator, family_of
+from protlig_dd.runs.options import SampleOptions
+from protlig_dd.runs.run import Run
+from protlig_dd.runs.tasks import task_requests
+from protlig_dd.sampling import Tilting
+from protlig_dd.sampling.requests import Request, Sample
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SamplingPlan:
+    """The samples of a command before they are drawn.
+
+    Attributes:
+        requests: what to generate; sample i answers request i // num.
+        num: samples per request.
+        ids: the samples of this shard.
+        generator: draws them.
+        settings: all settings that decide the samples, to be stored with them.
+        tilting: the property that samples are drawn towards, or None.
+        decoder: the tokenizer that decodes structure tokens, or None.
+    """
+
+    requests: tuple[Request, ...]
+    num: int
+    ids: range
+    generator: AnyGenerator
+    settings: dict[str, Any]
+    tilting: Tilting | None
+    decoder: StructureTokenizer | None
+
+    @classmethod
+    def of(cls, options: SampleOptions, run: Run) -> SamplingPlan:
+        """Return the plan of options for an opened run.
+
+        Raises:
+            ConfigError, FormatError: for options or inputs that the run cannot serve.
+        """
+        decoder = decoder_for(options, run) if options.wants_coordinates else None
+        drawing = family_of(run).drawing(options, run.config)
+        decoding = drawing.get("decoding")
+        always_same = decoding is not None and decoding.temperature == 0
+        num = options.num or (1 if always_same else 10)
+        requests = task_requests(options, run, num) if options.task else _requests(options, run)
+        _warn_of_replaced(requests, run)
+        num = 1 if options.task == "scaffold" else num  # each scaffold is a request with linkers of its own
+        generator = family_of(run).generator(
+            run,
+            seed=options.seed,
+            batch_size=options.batch_size or None,
+            with_likelihood=not options.no_likelihood,
+            **drawing,
+        )
+        first, jobs = parse_shard(options.shard)
+        settings = generator.settings() | {"num": num, "shard": options.shard}
+        settings |= {"requests": [to_mapping(r) for r in requests], "likelihood": not options.no_likelihood}
+        return cls(
+            requests=tuple(requests),
+            num=num,
+            ids=range(first, len(requests) * num, jobs),
+            generator=generator,
+            settings=settings,
+            tilting=drawing.get("tilting"),
+            decoder=decoder,
+        )
+
+    def draw(self, done: Collection[int] = ()) -> Iterator[Sample]:
+        """Yield the samples whose ids are not in `done`, in order of their ids."""
+        left = [i for i in self.ids if i not in done]
+        yield from self.generator.generate(self.requests, self.num, ids=left)
+
+
+def _requests(options: SampleOptions, run: Run) -> list[Request]:
+    """Return a request for each protein with each ligand."""
+    proteins = read_proteins(options.protein) if options.protein else [("", "")]
+    ligands = read_ligands(options.ligand) if options.ligand else [("", "")]
+    infill_track = _infill_track(options.infill, run) if options.infill else ""
+    named = [n for n in options.generate.split(",") if n]
+    labels = _labels(options.condition)
+    requests = []
+    for protein_name, protein in proteins:
+        for ligand_name, ligand in ligands:
+            given = {n: t for n, t in (("protein", protein), ("ligand", ligand)) if t}
+            if infill_track:
+                given[infill_track] = options.infill
+            has_gaps = infill_track or any("_" in t for t in given.values())
+            wanted = named if has_gaps else named or [n for n in run.tracks if n not in given]
+            plain = "infill" if infill_track else "unconditional"
+            name = "_".join(n for n in (protein_name, ligand_name) if n) or plain
+            for length in options.length or [None]:
+                requests.append(
+                    Request(
+                        name=name if len(options.length) < 2 else f"{name}_{length}",
+                        given=given,
+                        generate={n: length for n in wanted if n not in given},
+                        conditions=labels,
+                    )
+                )
+    return requests
+
+
+def _warn_of_replaced(requests: Sequence[Request], run: Run) -> None:
+    """Log which letters of the given proteins are read as another one (tracks.protein.unknown)."""
+    letters = run.tracks.get("protein")
+    if letters is None:
+        return
+    replaced: Counter[str] = Counter()
+    for text in {request.given.get("protein", "").replace("_", "") for request in requests}:
+        given = "".join(text.split()).upper().removesuffix("*")
+        read = letters.split(given, where="--protein") if given else []
+        replaced.update(f"{a} as {b}" for a, b in zip(given, read, strict=True) if a != b)
+    if replaced:
+        found = ", ".join(f"{how} ({count})" for how, count in replaced.most_common())
+        log.warning("letters that are no amino acid are read as another one, as tracks.protein.unknown says: %s", found)
+
+
+def _infill_track(text: str, run: Run) -> str:
+    """Return the track of a text with gaps: capital letters are a protein, if the run has that track."""
+    names = list(run.tracks)
+    looks_like_protein = text.replace("_", "").isalpha() and text.replace("_", "").isupper() and len(set(text)) > 4
+    preferred = "protein" if looks_like_protein else "ligand"
+    return preferred if preferred in names else names[0]
+
+
+def _labels(conditions: Sequence[str]) -> dict[str, int]:
+    """Return the class labels of `--condition NAME=CLASS`."""
+    labels = {}
+    for one in conditions:
+        name, sep, value = one.partition("=")
+        if not sep or not value.isdigit():
+            raise ConfigError(f"--condition '{one}': expected NAME=CLASS with a whole number, such as affinity_bin=2")
+        labels[name] = int(value)
+    return labels
