@@ -23,7 +23,7 @@ protein-ligand model on a synthetic world, sampled, evaluated and reported, in a
 
 Examples
   ./run_train.sh --cpu
-  ./run_train.sh --cuda --nproc 4 sedd/uniref50_stable train.max_steps=1000
+  ./run_train.sh --cuda --nproc 4 sedd/uniref50_stable train.steps=1000
   ./run_train.sh --dry-run my_pairs.yaml
   ./run_train.sh --cpu dual_track/demo -- --resume=last-good
 

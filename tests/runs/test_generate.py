@@ -136,3 +136,32 @@ def test_gaps_stand_for_single_tokens_between_the_ends() -> None:
     assert open_tokens(plain, "C_")[1] == [False, True]
     with pytest.raises(FormatError, match=r"^protein 'M{40}\.\.\.': '!' at residue 301 is"):
         open_tokens(track, "M" * 300 + "!")
+
+
+def test_options_from_python_draw_what_the_command_writes(smoke_run: Path, tmp_path: Path) -> None:
+    """One way to sample: the same options give the same bytes from Python and from the command line."""
+    from protlig_dd.cli.entry import main
+    from protlig_dd.runs.options import SampleOptions
+    from protlig_dd.runs.output import rank, write_rows
+    from protlig_dd.runs.plan import SamplingPlan
+
+    common = ["--protein", "MKTAYIAKQR", "--num", "3", "--seed", "4", "--device", "cpu", "--forbid", "ligand:Br"]
+    assert main(["sample", str(smoke_run), *common, "--out", str(tmp_path / "command.csv")]) == 0
+    options = SampleOptions(
+        run=str(smoke_run), protein="MKTAYIAKQR", num=3, seed=4, device="cpu", forbid=("ligand:Br",)
+    )
+    plan = SamplingPlan.of(options, open_run(options.source, device=options.device))
+    write_rows(tmp_path / "python.csv", rank([sample.row() for sample in plan.draw()]), plan.settings)
+    for ending in ("csv", "csv.json"):
+        assert (tmp_path / f"python.{ending}").read_bytes() == (tmp_path / f"command.{ending}").read_bytes()
+
+
+def test_options_that_contradict_each_other_are_refused_when_they_are_made() -> None:
+    from protlig_dd.runs.options import SampleOptions
+
+    with pytest.raises(ConfigError, match="nothing to condition on"):
+        SampleOptions(run="x")
+    with pytest.raises(ConfigError, match="give one of them"):
+        SampleOptions(run="x", model="y", unconditional=True)
+    with pytest.raises(ConfigError, match="--length: is of no use with --task folding"):
+        SampleOptions(run="x", task="folding", protein="MKT", length=(3,))
