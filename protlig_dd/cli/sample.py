@@ -32,7 +32,7 @@ def add_sample(commands: Commands) -> None:
     sub = add_command(commands, "sample", sample, SampleOptions, "generate from a trained run", _SAMPLE)
     sub.add_argument("run", nargs="?", help="the run folder")
     sub.add_argument("--model", help="instead of RUN: a run folder, or a published checkpoint")
-    sub.add_argument("--task", choices=TASKS, help="what to generate, in DPLM's terms")
+    sub.add_argument("--task", choices=TASKS, metavar="|".join(TASKS[1:]), help="what to generate, in DPLM's terms")
     _add_inputs(sub)
     sub.add_argument(
         "--unconditional", action="store_true", help="generate all tracks, or those of --generate, without any input"
@@ -48,7 +48,12 @@ def add_sample(commands: Commands) -> None:
         help="tokens of each generated track; several for --num samples of each (default: drawn from the training lengths)",
     )
     sub.add_argument("--condition", action="append", metavar="NAME=CLASS", help="a class label, such as affinity_bin=2")
-    sub.add_argument("--emits", choices=["", "amino_acids", "dplm", "dplm2"], help="letters that may be generated")
+    sub.add_argument(
+        "--emits",
+        choices=["", "amino_acids", "dplm", "dplm2"],
+        metavar="amino_acids|dplm|dplm2",
+        help="letters that may be generated",
+    )
     sub.add_argument("--out", help="the file to write (default: print)")
     add_sampler_options(sub)
     _add_property_options(sub)

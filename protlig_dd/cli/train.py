@@ -71,6 +71,7 @@ def add_training(commands: Commands) -> None:
     sub.add_argument(
         "--resume",
         choices=["", "auto", "never", "last-good"],
+        metavar="auto|never|last-good",
         help="how an existing run folder is continued (default: train.resume of the config)",
     )
     text = "validate a config; estimate parameters, FLOPs and memory"
