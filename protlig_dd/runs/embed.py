@@ -1,6 +1,6 @@
 """Representations of proteins from an encoder: the last hidden states, per residue or pooled, to safetensors or Parquet.
 
-Proteins are batched by tokens, longest first, and written in parts; a stopped run started again goes on with what is missing.
+Proteins are batched by tokens, longest first, and written in parts; a command started again continues with the missing ones.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from protlig_dd.config import parse_shard
 from protlig_dd.errors import ConfigError, FormatError, require
+from protlig_dd.files import written_whole
 from protlig_dd.models.encoder import Encoder
 from protlig_dd.runs.run import Run
 from protlig_dd.tokens.tracks import pack
@@ -40,13 +41,13 @@ def embed_proteins(
         run: an opened run whose model is an encoder.
         proteins: (name, sequence); names must differ.
         out: NAME.safetensors, a tensor [e] or [l, e] (float32) by name; or NAME.parquet, with columns name and embedding.
-        pool: "residues" (one vector a residue, begin and end left out), "mean" over residues, or "begin" (the first token's).
-        tokens_per_call: tokens of one network call, at most (one longer protein goes alone).
-        shard: "i/n": only every n-th protein, from i.
+        pool: "residues" (one vector per residue, without begin and end), "mean" over residues, or "begin" (the first token).
+        tokens_per_call: maximum tokens per network call (a longer protein is a call of its own).
+        shard: "i/n" takes every n-th protein, from the i-th.
 
     Raises:
-        ConfigError: for another model, form, pool or shard.
-        FormatError: for a sequence that the track cannot hold, or two proteins of one name.
+        ConfigError: for a model that is no encoder, or an unknown ending, pool or shard.
+        FormatError: for a sequence too long for the track, or two proteins with the same name.
     """
     if not isinstance(run.model, Encoder):
         raise ConfigError(
@@ -74,7 +75,7 @@ def embed_proteins(
 
 
 def numbered(proteins: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Return proteins with names of their own: the second one called X is X.2, if none of the others is called so."""
+    """Return proteins with unique names: the second X becomes X.2, if no other protein has that name."""
     given, counts = {name for name, _ in proteins}, Counter[str]()
     result = []
     for name, text in proteins:
@@ -86,7 +87,7 @@ def numbered(proteins: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
 
 
 def fitting(run: Run, proteins: Sequence[tuple[str, str]]) -> tuple[list[tuple[str, str]], list[str]]:
-    """Return the proteins that a run's track can hold, and the names of the others."""
+    """Return the proteins that fit the run's maximum length, and the names of those that do not."""
     track = run.parts.tracks["protein"]
     sizes = [len(track.encode(text, where=name)) for name, text in proteins]
     kept = [item for item, size in zip(proteins, sizes, strict=True) if size <= track.max_length]
@@ -98,7 +99,7 @@ def _settings(run: Run, pool: str, shard: str) -> dict[str, Any]:
 
 
 def _resume(partial: Path, settings: dict[str, Any]) -> set[str]:
-    """The names that earlier parts hold; parts of other settings are refused."""
+    """Return the names in the parts that a stopped command has written; parts with other settings are refused."""
     told = partial / "settings.json"
     if told.is_file() and json.loads(told.read_text(encoding="utf-8")) != settings:
         raise ConfigError(f"{partial}: was begun with other settings; remove it, or give another --out")
@@ -110,7 +111,7 @@ def _resume(partial: Path, settings: dict[str, Any]) -> set[str]:
 def _vectors(
     run: Run, model: Encoder, proteins: Sequence[tuple[str, str]], pool: str, tokens_per_call: int
 ) -> Iterator[dict[str, Tensor]]:
-    """The representations of batches of proteins of similar length."""
+    """Yield the representations of batches of proteins of similar length."""
     track = run.parts.tracks["protein"]
     encoded = sorted(
         ((name, track.encode(text, where=name)) for name, text in proteins), key=lambda item: -len(item[1])
@@ -146,17 +147,17 @@ def _pooled(rows: Tensor, pool: str, has_ends: bool) -> Tensor:
 
 
 def _join(partial: Path, out: Path, names: list[str], settings: dict[str, Any]) -> None:
-    """Write the parts as one file, in the order of the input, and remove them."""
+    """Join the parts into one file, in the order of the input, and remove them."""
     found = {name: v for part in sorted(partial.glob("part_*.safetensors")) for name, v in load_file(part).items()}
-    temporary = out.with_name(f".{out.name}.writing")
-    if out.suffix == ".parquet":
-        arrow = require("pyarrow", "writing Parquet", extra="data")
-        parquet = require("pyarrow.parquet", "writing Parquet", extra="data")
-        table = arrow.table({"name": names, "embedding": [found[name].tolist() for name in names]})
-        parquet.write_table(table, temporary)
-    else:
-        save_file({name: found[name] for name in names}, temporary, metadata={k: str(v) for k, v in settings.items()})
-    temporary.replace(out)
+    with written_whole(out) as growing:
+        if out.suffix == ".parquet":
+            arrow = require("pyarrow", "writing Parquet", extra="data")
+            parquet = require("pyarrow.parquet", "writing Parquet", extra="data")
+            table = arrow.table({"name": names, "embedding": [found[name].tolist() for name in names]})
+            parquet.write_table(table, growing)
+        else:
+            about = {k: str(v) for k, v in settings.items()}
+            save_file({name: found[name] for name in names}, growing, metadata=about)
     for file in partial.iterdir():
         file.unlink()
     partial.rmdir()

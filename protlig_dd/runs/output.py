@@ -1,25 +1,25 @@
-"""Samples as files: CSV, FASTA, SMILES, SDF and JSON lines, ranked, with the settings beside them; and the partial file that survives a stop."""
+"""Samples as files: CSV, FASTA, SMILES, SDF and JSON lines, ranked, with the settings in OUT.json; and the partial file of a stopped command."""
 
 from __future__ import annotations
 
 import csv
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from protlig_dd.errors import ConfigError, FormatError, nearest, require
+from protlig_dd.files import write_json, write_text, written_whole
 
 SUFFIXES = (".csv", ".jsonl", ".fasta", ".smi", ".sdf")
 Row = Mapping[str, Any]
 
 
 def check_output(path: Path) -> None:
-    """Refuse a file name that says no known form, before anything is generated.
+    """Check the ending and the folder of an output file, before anything is generated.
 
     Raises:
-        ConfigError: naming the known ones.
+        ConfigError: for an unknown ending, or a folder that does not exist.
     """
     if path.suffix == ".cif":
         raise ConfigError(f"--out {path}: coordinates are written as .pdb; give that ending")
@@ -33,9 +33,9 @@ def check_output(path: Path) -> None:
 
 
 class PartialFile:
-    """Rows as they come, one JSON line each, beside the file they are for; a stopped run finds here what it has done.
+    """Rows as they are drawn, one JSON line each, in OUT.partial; a command started again continues from there.
 
-    The first line holds the settings; a partial file of other settings is refused, not mixed in.
+    The first line holds the settings; a partial file with other settings is refused.
     """
 
     def __init__(self, out: Path, settings: Mapping[str, Any]) -> None:
@@ -49,7 +49,7 @@ class PartialFile:
 
     def _read(self) -> None:
         whole = self.path.read_bytes()
-        kept = whole[: whole.rfind(b"\n") + 1]  # a line cut off by the stop is drawn again
+        kept = whole[: whole.rfind(b"\n") + 1]  # an incomplete last line is drawn again
         lines = kept.decode("utf-8").splitlines()
         if not lines or json.loads(lines[0]) != json.loads(json.dumps(self.settings)):
             raise FormatError(
@@ -59,7 +59,7 @@ class PartialFile:
         self.path.write_bytes(kept)
 
     def append(self, rows: Iterable[Row]) -> Iterator[Row]:
-        """Write rows as they are taken, each on the disk before the next is made."""
+        """Write each row when it is taken, before the next one is drawn."""
         with self.path.open("a", encoding="utf-8") as file:
             for row in rows:
                 file.write(json.dumps(row) + "\n")
@@ -68,12 +68,12 @@ class PartialFile:
                 yield row
 
     def remove(self) -> None:
-        """Remove the partial file; the finished one is there."""
+        """Remove the partial file, once the output is written."""
         self.path.unlink(missing_ok=True)
 
 
 def rank(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """Return rows by request in the order given, the likeliest first within each, with their rank from 1."""
+    """Return rows grouped by request, the most likely first, with their rank from 1."""
     names = list(dict.fromkeys(row["name"] for row in rows))
     ranked = []
     for name in names:
@@ -84,28 +84,26 @@ def rank(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 
 def write_rows(path: Path, rows: Sequence[Row], settings: Mapping[str, Any]) -> None:
-    """Write samples in the form that the file's name says, and OUT.json with every setting.
+    """Write samples in the format of the file's ending, and all settings to OUT.json.
 
-    FASTA holds the proteins; structure tokens, where there are any, stand beside it in NAME.structure.fasta.
+    A FASTA file gets the proteins; their structure tokens, if any, go to NAME.structure.fasta.
 
     Raises:
-        ConfigError: for an unknown form.
-        FormatError: where a form cannot hold the rows (FASTA of molecules, SDF of invalid SMILES).
+        ConfigError: for an unknown ending.
+        FormatError: if the format cannot hold the rows (FASTA of molecules, SDF of invalid SMILES).
     """
     check_output(path)
     writers = {".csv": _csv, ".jsonl": _jsonl, ".fasta": _fasta, ".smi": _smiles, ".sdf": _sdf}
-    temporary = path.with_name(f".{path.name}.writing")
-    writers[path.suffix](temporary, rows)
-    os.replace(temporary, path)
+    with written_whole(path) as growing:
+        writers[path.suffix](growing, rows)
     beside = structures_beside(path, rows)
     if beside is not None:
-        structures = "".join(f">{_title(row)}\n{row['structure']}\n" for row in rows)
-        beside.write_text(structures, encoding="utf-8")
-    path.with_name(path.name + ".json").write_text(json.dumps(dict(settings), indent=1) + "\n", encoding="utf-8")
+        write_text(beside, "".join(f">{_title(row)}\n{row['structure']}\n" for row in rows))
+    write_json(path.with_name(path.name + ".json"), dict(settings))
 
 
 def structures_beside(path: Path, rows: Sequence[Row]) -> Path | None:
-    """Return the FASTA file that takes the structure tokens of proteins that a FASTA file holds; None where there is none."""
+    """Return the FASTA file of structure tokens that goes with a FASTA file of proteins; None if there are no tokens."""
     if path.suffix == ".fasta" and any("structure" in row and "protein" in row for row in rows):
         return path.with_name(f"{path.stem}.structure.fasta")
     return None
@@ -145,7 +143,7 @@ def _require(rows: Sequence[Row], track: str, path: Path) -> None:
 
 
 def _sdf(path: Path, rows: Sequence[Row]) -> None:
-    """Molecules with their rows as properties; SDF cannot hold a string that is no molecule, so such samples are an error."""
+    """Write molecules with their rows as properties. SDF cannot hold an invalid SMILES, so one is an error."""
     _require(rows, "ligand", path)
     chem = require("rdkit.Chem", "writing SDF", extra="ligand")
     molecules = [chem.MolFromSmiles(row["ligand"]) for row in rows]
@@ -158,7 +156,6 @@ def _sdf(path: Path, rows: Sequence[Row]) -> None:
             writer.write(molecule)
     writer.close()
     if invalid:
-        path.unlink()
         raise FormatError(
             f".sdf: {len(invalid)} samples are no valid molecules (ids {', '.join(invalid[:8])}); write .csv, which holds all"
         )

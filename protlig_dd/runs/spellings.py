@@ -1,6 +1,6 @@
-"""Other projects' names for our settings and options: DPLM's users keep their commands, and are told the native name.
+"""Names that other projects use for our settings and options, so that users of DPLM keep their commands; the native name is logged.
 
-Each translation is one line in a table; nothing else in the package knows of them.
+Each translation is a line in a table here and nowhere else.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _PRECISIONS = {
     **dict.fromkeys(("32", "32-true", "fp32"), "fp32"),
 }
 _SHORT = ("init_from", "distributed")
-"""Short names of our own: nothing is said about them."""
+"""Our own short names, which are not logged."""
 
 FLAGS = {
     "--model_name": "--model",
@@ -53,14 +53,14 @@ FLAGS = {
     "--input_fasta_path": "--protein",
     "--output_dir": "--out",
 }
-"""Options of other projects' commands, and ours."""
+"""Options of other projects' commands, and our names for them."""
 
 
 def native_overrides(overrides: Sequence[str]) -> tuple[str | None, list[str]]:
-    """Return the config that `experiment=` names, if it is among the overrides, and all others under their native names.
+    """Return the config named by `experiment=`, or None, and all other overrides under their native names.
 
     Raises:
-        ConfigError: for a precision that no name stands for.
+        ConfigError: for an unknown precision.
     """
     config, native = None, list[str]()
     for override in overrides:
@@ -90,7 +90,7 @@ def _translated(key: str, value: str) -> list[str]:
 
 
 def _experiment(name: str) -> str:
-    """dplm/dplm_150m is dplm/150m here, dplm2/dplm2_650m is dplm2/650m."""
+    """Return our name of an experiment: dplm/dplm_150m is dplm/150m here, dplm2/dplm2_650m is dplm2/650m."""
     family, _, size = name.rpartition("/")
     return f"{family}/{size.removeprefix(f'{family}_')}" if family else name
 
@@ -111,7 +111,7 @@ _told: set[str] = set()
 
 
 def _tell(found: str, native: str) -> None:
-    """Say the native name of something, once."""
+    """Log the native name of a setting or option, once."""
     if found not in _told:
         _told.add(found)
         log.info("%s is understood as %s", found, native)
