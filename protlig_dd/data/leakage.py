@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from protlig_dd.data.permutation import keyed_order, permuted
-from protlig_dd.data.similarity import KmerIndex, align_identity
+from protlig_dd.data.similarity import KmerIndex, identity, nearest_identities, per_root_length
 from protlig_dd.data.table import Column, TokenTable
 
 _ROWS_AT_ONCE = 4096
@@ -90,13 +90,9 @@ def measure_leakage(
         for i in keyed_order(seed, "leakage", "validation", size=len(asked))[:compared]
     ]
     index = KmerIndex(known)
-    near = [index.nearest(protein, 3) for protein in picked]
-    pairs = [(query, known[i]) for query, found in zip(picked, near, strict=True) for i in found]
-    owner = np.repeat(np.arange(len(picked)), [len(found) for found in near])
-    best = np.zeros(len(picked))
-    np.maximum.at(best, owner, align_identity([q for q, _ in pairs], [t for _, t in pairs]))
+    best, _ = nearest_identities(picked, index, over="shorter", num_candidates=3, by=per_root_length)
     chance = keyed_order(seed, "leakage", "null", size=len(known))
-    null = align_identity(picked, [known[chance[i % len(chance)]] for i in range(len(picked))])
+    null = identity(picked, [known[chance[i % len(chance)]] for i in range(len(picked))], over="shorter")
     low, middle, high, top = (float(q) for q in np.quantile(best, [0.1, 0.5, 0.9, 1.0]))
     return Leakage(
         identity=(low, middle, high, top),

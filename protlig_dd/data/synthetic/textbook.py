@@ -21,6 +21,7 @@ import numpy as np
 
 from protlig_dd import rng
 from protlig_dd.config import settings
+from protlig_dd.data.similarity import KmerIndex, jaccard
 from protlig_dd.data.synthetic.rules import RULES, Rule, assemble, count_motifs, group_of, ligand_parts, motif_of
 from protlig_dd.errors import ConfigError
 from protlig_dd.tokens.ligand import tokenize_smiles
@@ -290,20 +291,5 @@ def knn_null(train_pairs: Sequence[Pair], test_proteins: Sequence[str], *, kmer:
         kmer: residues in a k-mer.
     """
     assert train_pairs and kmer >= 1, f"{len(train_pairs)} pairs, kmer {kmer}"
-    vocabularies = [_kmers(pair.protein, kmer) for pair in train_pairs]
-    sizes = np.array([len(words) for words in vocabularies])
-    holders: dict[str, list[int]] = {}
-    for i, words in enumerate(vocabularies):
-        for word in words:
-            holders.setdefault(word, []).append(i)
-    index = {word: np.array(ids) for word, ids in holders.items()}
-    nearest = []
-    for words in (_kmers(protein, kmer) for protein in test_proteins):
-        found = [index[word] for word in words if word in index]
-        shared = np.bincount(np.concatenate(found), minlength=len(train_pairs)) if found else np.zeros(len(train_pairs))
-        nearest.append(train_pairs[int(np.argmax(shared / np.maximum(len(words) + sizes - shared, 1)))].ligand)
-    return nearest
-
-
-def _kmers(protein: str, length: int) -> set[str]:
-    return {protein[i : i + length] for i in range(len(protein) - length + 1)}
+    index = KmerIndex([pair.protein for pair in train_pairs], size=kmer)
+    return [train_pairs[int(index.nearest(protein, 1, by=jaccard)[0])].ligand for protein in test_proteins]
