@@ -90,7 +90,7 @@ def measure_leakage(
         for i in keyed_order(seed, "leakage", "validation", size=len(asked))[:compared]
     ]
     index = KmerIndex(known)
-    best, _ = nearest_identities(picked, index, over="shorter", num_candidates=3, by=per_root_length)
+    best, _ = nearest_identities(picked, index, over="shorter", num_candidates=3, by=per_root_length, ordered=False)
     chance = keyed_order(seed, "leakage", "null", size=len(known))
     null = identity(picked, [known[chance[i % len(chance)]] for i in range(len(picked))], over="shorter")
     low, middle, high, top = (float(q) for q in np.quantile(best, [0.1, 0.5, 0.9, 1.0]))

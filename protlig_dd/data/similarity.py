@@ -63,23 +63,24 @@ def kmers(protein: Protein, size: int = 3) -> Numbers:
     codes = _codes(protein)
     if len(codes) < size:
         return np.zeros(0, np.int64)
-    return np.lib.stride_tricks.sliding_window_view(codes, size) @ (_BASE ** np.arange(size, dtype=np.int64))
+    windows = np.lib.stride_tricks.sliding_window_view(codes, size)
+    return np.asarray(windows @ (_BASE ** np.arange(size, dtype=np.int64)))
 
 
 def per_root_length(shared: Numbers, own: int, sizes: Numbers, k: int) -> Float[np.ndarray, " N"]:
     """Return shared k-mers over the square root of the indexed protein's number of k-mers."""
-    return shared * (1 / np.sqrt(np.maximum(sizes, 1)))
+    return np.asarray(shared * (1 / np.sqrt(np.maximum(sizes, 1))))
 
 
 def beyond_chance(shared: Numbers, own: int, sizes: Numbers, k: int) -> Float[np.ndarray, " N"]:
     """Return (shared - e) / sqrt(e + 1), where e is the number of k-mers of twenty letters that the two share by chance."""
     by_chance = own * sizes / 20**k
-    return (shared - by_chance) / np.sqrt(by_chance + 1)
+    return np.asarray((shared - by_chance) / np.sqrt(by_chance + 1))
 
 
 def jaccard(shared: Numbers, own: int, sizes: Numbers, k: int) -> Float[np.ndarray, " N"]:
     """Return the Jaccard index of the two sets of k-mers."""
-    return shared / np.maximum(own + sizes - shared, 1)
+    return np.asarray(shared / np.maximum(own + sizes - shared, 1))
 
 
 class KmerIndex:
@@ -100,14 +101,25 @@ class KmerIndex:
         self._kmers, self._starts = np.unique(every[order], return_index=True)
         self._stops = np.append(self._starts[1:], len(every))
 
-    def nearest(self, protein: Protein, count: int, *, by: Likeness = per_root_length) -> Numbers:
-        """Return the indices of up to `count` indexed proteins, the most similar first, equal ones in the order of the collection."""
+    def nearest(self, protein: Protein, count: int, *, by: Likeness, ordered: bool = True) -> Numbers:
+        """Return the indices of the `count` most similar indexed proteins, or of all if there are fewer.
+
+        Args:
+            protein: the query.
+            count: how many are wanted.
+            by: the score that they are ranked by.
+            ordered: the most similar first, equal ones in the order of the collection; False is faster, returns them in no particular
+                order, and decides a tie at the cut arbitrarily (but always in the same way).
+        """
         own = np.unique(kmers(protein, self.size))
         places = np.searchsorted(self._kmers, own)
         places = places[(places < len(self._kmers)) & (self._kmers[np.minimum(places, len(self._kmers) - 1)] == own)]
         ranges = [self._owners[self._starts[p] : self._stops[p]] for p in places.tolist()]
         shared = np.bincount(np.concatenate([np.zeros(0, np.int32), *ranges]), minlength=len(self.proteins))
-        return np.argsort(-by(shared, len(own), self._sizes, self.size), kind="stable")[:count]
+        scores, count = by(shared, len(own), self._sizes, self.size), min(count, len(self.proteins))
+        if ordered:
+            return np.argsort(-scores, kind="stable")[:count]
+        return np.asarray(np.argpartition(-scores, count - 1)[:count])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,6 +214,7 @@ def nearest_identities(
     over: Denominator,
     num_candidates: int = 8,
     by: Likeness = beyond_chance,
+    ordered: bool = True,
 ) -> tuple[Float[np.ndarray, " n"], Int[np.ndarray, " n"]]:
     """Return each query's identity to its nearest indexed protein, and the index of that protein.
 
@@ -213,7 +226,7 @@ def nearest_identities(
         index: the collection to search.
         over: the denominator of the identity.
         num_candidates: proteins aligned with each query.
-        by: how candidates are ranked.
+        by, ordered: how candidates are chosen, as in `KmerIndex.nearest`.
 
     Raises:
         ValueError: if the index is empty.
@@ -222,7 +235,7 @@ def nearest_identities(
         raise ValueError("nearest_identities: the index holds no sequence, expected at least one training sequence")
     if not len(queries):
         return np.zeros(0), np.zeros(0, dtype=np.int64)
-    chosen = np.stack([index.nearest(query, num_candidates, by=by) for query in queries])
+    chosen = np.stack([index.nearest(query, num_candidates, by=by, ordered=ordered) for query in queries])
     pairs = [(query, index.proteins[c]) for query, row in zip(queries, chosen, strict=True) for c in row]
     table = identity([q for q, _ in pairs], [t for _, t in pairs], over=over).reshape(chosen.shape)
     winner, rows = table.argmax(1), np.arange(len(queries))

@@ -8,7 +8,7 @@ import pytest
 from protlig_dd.data.encode import Encoder, encode_records
 from protlig_dd.data.leakage import _some, measure_leakage
 from protlig_dd.data.readers.records import Record
-from protlig_dd.data.similarity import KmerIndex, cluster_proteins, identity
+from protlig_dd.data.similarity import KmerIndex, cluster_proteins, identity, per_root_length
 from protlig_dd.data.splits import (
     ClusterSplit,
     GivenSplit,
@@ -124,8 +124,8 @@ def test_clusters_are_the_families(families):
 
 def test_the_nearest_of_an_index_is_of_the_family(families):
     index = KmerIndex(families[8:])
-    assert index.nearest(families[9], 1).tolist() == [1]
-    assert set(index.nearest(families[20], 3).tolist()) <= set(range(8, 16))
+    assert index.nearest(families[9], 1, by=per_root_length).tolist() == [1]
+    assert set(index.nearest(families[20], 3, by=per_root_length).tolist()) <= set(range(8, 16))
 
 
 def test_identity_survives_insertions():
