@@ -9,10 +9,10 @@ from pathlib import Path
 
 from protlig_dd.cli.foldseek_build import check_workers
 from protlig_dd.config import parse_shard
-from protlig_dd.data.foldseek.skipped import SkippedList
 from protlig_dd.data.foldseek.structure_files import THREEDI, Tokenizer
-from protlig_dd.data.foldseek.structure_tokens import tokenize_files, write_tokens
 from protlig_dd.data.foldseek.table import is_database
+from protlig_dd.data.foldseek.token_files import tokenize_files, write_tokens
+from protlig_dd.data.skipped import SkippedList
 from protlig_dd.errors import ConfigError, FormatError, nearest
 from protlig_dd.kanzi.experiment import open_tokenizer
 from protlig_dd.kanzi.tokenizer import KanziTokenizer

@@ -1,6 +1,7 @@
 """C-alpha traces to train on, from a folder of PDB and mmCIF files or a Foldseek database, and batches of them.
 
-A batch is a pure function of the step: which chains it holds depends on (seed, step), and how many processes share it changes nothing.
+Folders are read as `protlig tokenize` reads them, so a run trains on the chains that it will tokenize. A batch is a pure function of the
+step: its chains depend on (seed, step) only, not on the number of processes that share it.
 """
 
 from __future__ import annotations
@@ -17,14 +18,18 @@ from jaxtyping import Float, Int64
 
 from protlig_dd.config import settings
 from protlig_dd.data.foldseek.pairs import FoldseekDB
+from protlig_dd.data.foldseek.structure_files import read_chains, structure_files
 from protlig_dd.data.foldseek.table import is_database
 from protlig_dd.data.permutation import keyed_order
+from protlig_dd.data.skipped import LOST_RESIDUES, UNREADABLE
 from protlig_dd.errors import ConfigError, FormatError
 from protlig_dd.kanzi.batches import TraceBatch, pack_traces
-from protlig_dd.structures.structure_io import is_structure_name, read_structure
+from protlig_dd.structures.foldseek_chains import MIN_RESIDUES
+from protlig_dd.structures.structure_io import is_structure_name
 
 _logger = logging.getLogger(__name__)
 _TOO_SHORT, _TOO_LONG = "chains below {} residues", "chains above {} residues"
+_KINDS = {"no protein": "chains without protein", "all residues unknown": "chains of unknown residues only"}
 
 
 @settings
@@ -114,15 +119,15 @@ class Traces:
 
 
 def load_traces(data: TraceData) -> Traces:
-    """Return the chains that the settings ask for.
+    """Return the chains that the settings describe.
 
     Raises:
-        FormatError: if there is nothing there, a file is no structure, or no chain is left.
+        FormatError: if the path does not exist, or no chain is left.
     """
     path = Path(data.path)
-    if path.is_dir() or is_structure_name(path):
+    if data.path and (path.is_dir() or (path.is_file() and not is_database(path))):
         found = _from_files(path, data)
-    elif is_database(path):
+    elif data.path and is_database(path):
         found = _from_database(path, data)
     else:
         raise FormatError(
@@ -135,41 +140,38 @@ def load_traces(data: TraceData) -> Traces:
 
 
 def _from_files(path: Path, data: TraceData) -> Traces:
-    files = sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]
+    """The chains of a folder and its subfolders, or of one file, named "file:chain" (and the model of a file of several)."""
     names: list[str] = []
     chains: list[np.ndarray] = []
     seen: set[str] = set()
     dropped = Counter[str]()
-    for file in files:
-        if not is_structure_name(file) and not _looks_like_pdb(file):
-            dropped["files that are no PDB or mmCIF"] += 1
-            continue
-        try:
-            structure = read_structure(file)
-        except FormatError as error:
-            _logger.warning("left out: %s", error)
-            dropped["files that cannot be read"] += 1
-            continue
-        for chain in structure.chains:
-            coords, sequence = chain.ca[chain.has_ca], chain.sequence
-            reason = _reason(len(coords), data)
-            if not reason and data.distinct and sequence in seen:
+    for file in map(read_chains, structure_files(path)):
+        for left_out in file.skipped:
+            if left_out.kind == UNREADABLE and is_structure_name(file.path):
+                _logger.warning("left out: %s: %s", left_out.what, left_out.reason)
+            if left_out.kind != LOST_RESIDUES:  # the chain itself is there
+                dropped[_words(left_out.kind, file.path, data)] += 1
+        place = file.path.name if file.path == path else str(file.path.relative_to(path))
+        for chain in file.chains:
+            reason = _reason(len(chain.sequence), data)
+            if not reason and data.distinct and chain.sequence in seen:
                 reason = "chains whose sequence was met before"
             if not reason and data.num_chains and len(names) >= data.num_chains:
                 reason = f"chains beyond the first {data.num_chains}"
             if reason:
                 dropped[reason] += 1
                 continue
-            seen.add(sequence)
-            names.append(f"{file.name}:{chain.name}")
-            chains.append(coords)
+            seen.add(chain.sequence)
+            names.append(f"{place}:{chain.name}" + (f" model {chain.model}" if file.num_models > 1 else ""))
+            chains.append(chain.ca.astype(np.float32))
     return Traces(number=len(names), name=names.__getitem__, read=chains.__getitem__, dropped=dict(dropped))
 
 
-def _looks_like_pdb(file: Path) -> bool:
-    """SCOPe's files have no suffix; they begin with a record of the PDB format."""
-    with file.open("rb") as opened:
-        return opened.read(6) in (b"HEADER", b"ATOM  ", b"REMARK", b"CRYST1", b"MODEL ")
+def _words(kind: str, file: Path, data: TraceData) -> str:
+    """What the report calls a kind of `Skipped`."""
+    if kind == UNREADABLE:
+        return "files that cannot be read" if is_structure_name(file) else "files that are no PDB or mmCIF"
+    return _TOO_SHORT.format(max(data.min_length, MIN_RESIDUES)) if kind == "too short" else _KINDS[kind]
 
 
 def _reason(length: int, data: TraceData) -> str:

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from protlig_dd.data.foldseek.skipped import SKIPPED_SUFFIX, Skipped, SkippedList
 from protlig_dd.data.foldseek.structure_files import Reading, choose_workers, read_all, structure_files
 from protlig_dd.data.foldseek.writer import CoordStore, DatabaseWriter
+from protlig_dd.data.skipped import SKIPPED_SUFFIX, Skipped, SkippedList
 from protlig_dd.errors import FormatError
 
 

@@ -1,29 +1,28 @@
-"""Structure files as sequences and structure tokens: two FASTA files with equal names, or one of JSON lines.
+"""Structure files written as sequences and structure tokens: two FASTA files with equal names, or one file of JSON lines.
 
-These are what `data.path` and `data.structure_path` of a config read.
+`data.path` and `data.structure_path` of a config read them.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from types import TracebackType
 
 from tqdm import tqdm
 
-from protlig_dd.data.foldseek.skipped import SKIPPED_SUFFIX, Skipped, SkippedList
 from protlig_dd.data.foldseek.structure_files import Reading, Tokenizer, choose_workers, read_all, structure_files
 from protlig_dd.data.foldseek.writer import Entry
+from protlig_dd.data.skipped import SKIPPED_SUFFIX, Skipped, SkippedList
 from protlig_dd.errors import ConfigError, FormatError
+from protlig_dd.files import written_whole
 
 TOKEN_SUFFIXES = (".fasta", ".jsonl")
-"""The forms that tokens are written in."""
+"""The formats that tokens are written in."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,11 +30,11 @@ class TokenReport:
     """What was written, and what was left out.
 
     Attributes:
-        paths: the files that were made.
-        num_files: how many structure files were read.
-        num_chains: how many chains have tokens.
-        num_residues: of these chains.
-        skipped: how many files, chains and residues were left out, by kind.
+        paths: the files written.
+        num_files: structure files read.
+        num_chains: chains written.
+        num_residues: residues of these chains.
+        skipped: files, chains and residues left out, by kind.
         details: a line for each kind.
     """
 
@@ -56,7 +55,7 @@ class TokenReport:
 
 
 def token_paths(out: Path, track: str) -> tuple[Path, ...]:
-    """Return the files that stand for one name: X.fasta with the amino acids and X_TRACK.fasta with the tokens, or X.jsonl.
+    """Return the files to write for one name: X.fasta with the amino acids and X_TRACK.fasta with the tokens, or X.jsonl.
 
     Raises:
         ConfigError: for another suffix, or a folder that does not exist.
@@ -71,17 +70,17 @@ def token_paths(out: Path, track: str) -> tuple[Path, ...]:
 def tokenize_files(
     source: Path, tokenizer: Tokenizer, skipped: SkippedList, *, workers: int = 0, shard: tuple[int, int] = (0, 1)
 ) -> Iterator[Entry]:
-    """Yield the chains of structure files with their tokens in `Entry.structure`; names are one word each, and none comes twice.
+    """Yield the chains of structure files with their tokens in `Entry.structure`; names are single words, each used once.
 
     Args:
         source: a folder, with its subfolders, of PDB and mmCIF files, also .gz; or one such file.
-        tokenizer: what makes tokens of a chain.
-        skipped: gets what is left out.
-        workers: processes, 0 for one a core.
-        shard: (i, n) takes only every n-th file, from the i-th.
+        tokenizer: makes the tokens of a chain.
+        skipped: collects what is left out.
+        workers: number of processes, 0 for one a core.
+        shard: (i, n) reads only every n-th file, from the i-th.
 
     Raises:
-        ConfigError: if there is no such folder.
+        ConfigError: if the folder does not exist.
     """
 
     def mine() -> Iterator[Path]:
@@ -89,7 +88,7 @@ def tokenize_files(
 
     total = sum(1 for _ in mine())
     found = read_all(mine(), Reading(tokenizer=tokenizer, with_ca=False), workers=choose_workers(workers, total))
-    names = set[bytes]()  # 8 bytes of each, not the names themselves
+    names = set[bytes]()  # 8-byte digests, not the names themselves
     for one in tqdm(found, total=total, unit="file", disable=None):
         for left_out in one.skipped:
             skipped.add(left_out)
@@ -110,21 +109,29 @@ def write_tokens(
 ) -> TokenReport:
     """Write the tokens of structure files to OUT (FASTA or JSON lines); OUT.skipped.tsv lists what was left out.
 
-    The files get their names when they are whole. Arguments as in `tokenize_files`; `track` is what the tokens are called.
+    The files get their names together, when all of them are complete.
+
+    Args:
+        source, tokenizer, workers, shard: as in `tokenize_files`.
+        out: the file to write, ending in .fasta or .jsonl.
+        track: the name of the tokens, such as "3di".
 
     Raises:
-        ConfigError: for a suffix that is not known, or folders that do not exist.
+        ConfigError: for another suffix, or folders that do not exist.
         FormatError: if no file gives tokens; nothing is written then.
     """
     paths = token_paths(out, track)
     chains = residues = 0
-    with SkippedList(out.with_name(out.name + SKIPPED_SUFFIX)) as skipped, _Files(paths) as files:
+    with SkippedList(out.with_name(out.name + SKIPPED_SUFFIX)) as skipped, ExitStack() as stack:
+        growing = [stack.enter_context(written_whole(path)) for path in paths]
+        files = [stack.enter_context(path.open("w", encoding="utf-8", errors="surrogateescape")) for path in growing]
         for entry in tokenize_files(source, tokenizer, skipped, workers=workers, shard=shard):
-            if len(paths) == 2:
-                files.write(f">{entry.name}\n{entry.sequence}\n", f">{entry.name}\n{entry.structure}\n")
+            if len(files) == 2:
+                for file, text in zip(files, (entry.sequence, entry.structure), strict=True):
+                    file.write(f">{entry.name}\n{text}\n")
             else:
                 row = {"name": entry.name, "sequence": entry.sequence, "structure": entry.structure}
-                files.write(json.dumps(row) + "\n")
+                files[0].write(json.dumps(row) + "\n")
             chains, residues = chains + 1, residues + len(entry.sequence)
         if not chains:
             reasons = "; ".join(line.strip() for line in skipped.lines()) or "there is no file"
@@ -137,35 +144,3 @@ def write_tokens(
         skipped=dict(skipped.counts),
         details=tuple(skipped.lines()),
     )
-
-
-class _Files:
-    """Text files that grow beside their places and get their names together, when all went well."""
-
-    def __init__(self, paths: tuple[Path, ...]) -> None:
-        self._paths = paths
-        self._growing = [path.with_name(f".{path.name}.writing") for path in paths]
-
-    def __enter__(self) -> _Files:
-        self._open = ExitStack()
-        self._files = [
-            self._open.enter_context(path.open("w", encoding="utf-8", errors="surrogateescape"))
-            for path in self._growing
-        ]
-        return self
-
-    def write(self, *texts: str) -> None:
-        for file, text in zip(self._files, texts, strict=True):
-            file.write(text)
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            self._open.close()
-            if kind is None:
-                for growing, path in zip(self._growing, self._paths, strict=True):
-                    os.replace(growing, path)
-        finally:
-            for growing in self._growing:
-                growing.unlink(missing_ok=True)
