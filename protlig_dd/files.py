@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,7 +19,8 @@ from typing import Any
 def written_whole(path: Path, *, durable: bool = False) -> Iterator[Path]:
     """Yield a temporary path beside `path`; what was written there takes the place of `path` if the block ends without an error.
 
-    The temporary file is removed otherwise. Its name holds the process id, so two writers do not share it.
+    The temporary file is removed otherwise. Its name is random, so two writers do not share it, also not two threads of one process or
+    two hosts with one file system.
 
     Args:
         path: the file to write. Its folder must exist.
@@ -31,7 +33,7 @@ def written_whole(path: Path, *, durable: bool = False) -> Iterator[Path]:
     >>> place.read_text()
     'id,score'
     """
-    growing = path.with_name(f".{path.name}.{os.getpid()}.writing")
+    growing = path.with_name(f".{path.name}.{secrets.token_hex(4)}.writing")
     try:
         yield growing
         if durable:

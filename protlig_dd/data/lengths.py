@@ -13,6 +13,7 @@ from jaxtyping import Int
 
 from protlig_dd.data.table import TokenTable
 from protlig_dd.errors import FormatError
+from protlig_dd.files import write_text
 from protlig_dd.rng import Draws
 
 _NEIGHBOURS = 0.05
@@ -60,7 +61,7 @@ class LengthDistribution:
 
     def save(self, path: Path) -> None:
         """Write the lengths as JSON."""
-        path.write_text(json.dumps({name: values.tolist() for name, values in self.lengths.items()}))
+        write_text(path, json.dumps({name: values.tolist() for name, values in self.lengths.items()}))
 
     @staticmethod
     def load(path: Path) -> LengthDistribution:

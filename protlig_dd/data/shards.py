@@ -7,7 +7,6 @@ writer holds one shard at a time, so memory does not grow with the data; opening
 from __future__ import annotations
 
 import json
-import os
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from jaxtyping import Int64
 
 from protlig_dd.data.table import TokenColumn, TokenTable
 from protlig_dd.errors import FormatError, ProtligError, require
+from protlig_dd.files import write_json, written_whole
 from protlig_dd.tokens.tracks import TrackSet
 
 MANIFEST = "shards.json"
@@ -146,14 +146,16 @@ class ShardWriter:
         columns["name"] = pa.array(self._names, pa.large_string())
         batch = pa.record_batch(columns)
         file = f"shard-{len(self._shards):05d}.arrow"
-        part = self.folder / f"{file}.part"
         try:
-            with pa.OSFile(str(part), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
+            with (
+                written_whole(self.folder / file) as growing,
+                pa.OSFile(str(growing), "wb") as sink,
+                pa.ipc.new_file(sink, batch.schema) as writer,
+            ):
                 writer.write_batch(batch)
-            os.replace(part, self.folder / file)
         except OSError as error:
             raise ProtligError(
-                f"{part}: cannot be written ({error}); free space or choose another folder, and prepare again"
+                f"{self.folder / file}: cannot be written ({error}); free space or choose another folder, and prepare again"
             ) from error
         count = sum(map(len, self._tokens.values()))
         self._shards.append({"file": file, "examples": len(self._names), "tokens": count})
@@ -174,9 +176,7 @@ class ShardWriter:
             "shards": self._shards,
             "about": self.about,
         }
-        part = self.folder / f"{MANIFEST}.part"
-        part.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
-        os.replace(part, self.folder / MANIFEST)
+        write_json(self.folder / MANIFEST, manifest)
 
     def __enter__(self) -> ShardWriter:
         return self

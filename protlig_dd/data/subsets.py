@@ -8,7 +8,6 @@ of 1,000 is the beginning of that of 10,000. The source is read twice as a strea
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 import tempfile
 from array import array
@@ -25,6 +24,7 @@ from protlig_dd.data.readers.complexes import Columns
 from protlig_dd.data.readers.sources import find_sources
 from protlig_dd.data.settings import SequenceData
 from protlig_dd.errors import ConfigError
+from protlig_dd.files import write_json
 from protlig_dd.rng import key
 
 METADATA = "metadata.json"
@@ -212,7 +212,7 @@ def _assemble(place: Path, folder: Path, tier: int, lengths: list[array[int]], a
                 shutil.copyfileobj(piece, train)
     trained = np.concatenate([np.array(lengths[i], np.int64) for i in range(1, tier + 2)])
     told = about | {"train": _statistics(trained), "valid": _statistics(np.array(lengths[0], np.int64))}
-    (part / METADATA).write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+    write_json(part / METADATA, told)
     part.rename(folder)
     return told
 

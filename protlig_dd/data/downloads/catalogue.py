@@ -20,6 +20,7 @@ from protlig_dd.data.downloads.converters import (
 )
 from protlig_dd.data.downloads.fetch import Checksum, fetch, open_url, read_small
 from protlig_dd.errors import DownloadError, nearest
+from protlig_dd.files import written_whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,15 +175,13 @@ def _head(url: str, path: Path, limit: int, *, starts: bytes = b"") -> Path:
 
     A record is a line, or what begins with a line that `starts` so. The checksum of the whole cannot be checked on a part.
     """
-    part = path.with_name(path.name + ".part")
     count = 0
-    with part.open("wb") as out:
+    with written_whole(path) as growing, growing.open("wb") as out:
         for line in _gzip_lines(url):
             count += line.startswith(starts) if starts else 1
             if count > limit:
                 break
             out.write(line)
-    part.replace(path)
     return path
 
 

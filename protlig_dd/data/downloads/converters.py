@@ -11,13 +11,14 @@ import math
 import zipfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from protlig_dd.data.readers.complexes import Columns, open_pairs
 from protlig_dd.data.readers.tables import narrowed, open_table
 from protlig_dd.errors import FormatError, require
+from protlig_dd.files import written_whole
 
 log = logging.getLogger(__name__)
 
@@ -25,21 +26,17 @@ _AFFINITIES = ("Kd (nM)", "Ki (nM)", "IC50 (nM)", "EC50 (nM)")  # the closest to
 _CHAINS = "Number of Protein Chains in Target (>1 implies a multichain complex)"
 
 
-def _opened(part: Path, *, packed: bool) -> Any:
-    if packed:
-        return gzip.open(part, "wt", encoding="utf-8", newline="", compresslevel=4)  # noqa: SIM115  the caller's `with` closes it
-    return part.open("w", encoding="utf-8", newline="")
-
-
 @contextmanager
 def _table_writer(path: Path, header: Sequence[str]) -> Iterator[Any]:
-    """Write a table under a provisional name; it gets its own when all is well."""
-    part = path.with_name(path.name + ".part")
-    with _opened(part, packed=path.suffix == ".gz") as out:
-        writer = csv.writer(out, delimiter="\t" if ".tsv" in path.suffixes else ",", lineterminator="\n")
+    """Write a table, whole or not at all; gzipped if the name ends in .gz."""
+    with written_whole(path) as growing, ExitStack() as stack:
+        out: Any = stack.enter_context(growing.open("wb"))
+        if path.suffix == ".gz":  # the name that the archive remembers is the final one
+            out = stack.enter_context(gzip.GzipFile(path.stem, "wb", compresslevel=4, fileobj=out))
+        text = stack.enter_context(io.TextIOWrapper(out, encoding="utf-8", newline=""))
+        writer = csv.writer(text, delimiter="\t" if ".tsv" in path.suffixes else ",", lineterminator="\n")
         writer.writerow(header)
         yield writer
-    part.replace(path)
 
 
 def convert_affinities(raw: Path, path: Path, *, nanomolar: bool = False, limit: int = 0) -> Path:

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from protlig_dd.errors import DownloadError, FormatError
+from protlig_dd.files import sha256_of, write_json
 
 log = logging.getLogger(__name__)
 
@@ -149,9 +150,7 @@ def _receive_once(url: str, part: Path) -> Checksum | None:
         length = response.headers.get("Content-Length")
         total = have + int(length) if length else None
         tag = response.headers.get("ETag") or response.headers.get("Last-Modified") or ""
-        note.write_text(
-            json.dumps({"url": url, "tag": "" if tag.startswith("W/") else tag, "total": total}), encoding="utf-8"
-        )
+        write_json(note, {"url": url, "tag": "" if tag.startswith("W/") else tag, "total": total})
         with part.open("ab" if resumed else "wb") as out:
             _copy(response, out, have=have, total=total, name=part.name.removesuffix(".part"))
         return _checksum_of(response.headers)
@@ -171,10 +170,11 @@ def _copy(response: http.client.HTTPResponse, out: IO[bytes], *, have: int, tota
 
 def _finish(url: str, part: Path, path: Path, checksum: Checksum | None, *, recorded: str | None) -> Path:
     """Check a whole file, put it in its place and write its record."""
-    sha256 = file_digest(part, "sha256")
+    sha256 = sha256_of(part)
     wrong = None
     if checksum is not None:
-        found = sha256 if checksum.algorithm == "sha256" else file_digest(part, checksum.algorithm)
+        with part.open("rb") as file:
+            found = hashlib.file_digest(file, checksum.algorithm).hexdigest()
         if found != checksum.digest.lower():
             wrong = f"found {checksum.algorithm} {found}, expected {checksum.digest.lower()} ({checksum.origin})"
     elif recorded is not None and recorded != sha256:
@@ -192,15 +192,9 @@ def _finish(url: str, part: Path, path: Path, checksum: Checksum | None, *, reco
         "downloaded": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     os.replace(part, path)
-    path.with_name(path.name + ".json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+    write_json(path.with_name(path.name + ".json"), about)
     note.unlink(missing_ok=True)
     return path
-
-
-def file_digest(path: Path, algorithm: str) -> str:
-    """Return the digest of a file in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, algorithm).hexdigest()
 
 
 def read_record(path: Path) -> dict[str, Any]:

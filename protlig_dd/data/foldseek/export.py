@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +14,7 @@ from protlig_dd.data.foldseek.files import base_of, find_file, sibling
 from protlig_dd.data.foldseek.index import UnknownKeyError
 from protlig_dd.data.foldseek.pairs import FoldseekDB
 from protlig_dd.errors import FormatError
+from protlig_dd.files import written_whole
 from protlig_dd.structures.structure_io import Chain, write_pdb
 
 _NO_FILE_NAME = re.compile(r"[^\w.+-]")
@@ -29,18 +28,12 @@ def header_of(db: FoldseekDB, row: int) -> str:
 
 
 def export_fasta(db: FoldseekDB, rows: Iterable[int], path: Path) -> int:
-    """Write the letters of rows as FASTA, one line each, under their headers; return how many.
-
-    The file is complete or not there: it is written under another name first.
-    """
-    part, count = path.with_name(f".{path.name}.part"), 0
-    with ExitStack() as undo:
-        undo.callback(part.unlink, missing_ok=True)
-        with part.open("w", encoding="utf-8") as file:
-            for row in rows:
-                file.write(f">{header_of(db, row)}\n{db.get_sequence(row)}\n")
-                count += 1
-        os.replace(part, path)
+    """Write the letters of rows as FASTA, one line each, under their headers, whole or not at all; return the number of rows."""
+    count = 0
+    with written_whole(path) as growing, growing.open("w", encoding="utf-8") as file:
+        for row in rows:
+            file.write(f">{header_of(db, row)}\n{db.get_sequence(row)}\n")
+            count += 1
     return count
 
 

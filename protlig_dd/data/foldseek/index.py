@@ -28,11 +28,11 @@ from protlig_dd.data.foldseek.sidecar import (
     SidecarBuilder,
     digest,
     keep_beside,
-    replacing,
     sidecar_size,
     stamp_of,
 )
 from protlig_dd.errors import FormatError
+from protlig_dd.files import written_whole
 
 SIDECAR_FROM = 1 << 20
 """Bytes of index text from which on a sidecar is kept; less is parsed in a few milliseconds."""
@@ -156,7 +156,7 @@ def _in_memory(path: Path, source: Path, stamp: bytes) -> Index:
 
 def _write(source: Path, stamp: bytes, place: Path) -> None:
     count = count_rows(source)
-    with replacing(place) as file:
+    with written_whole(place) as growing, growing.open("w+b") as file:
         for key_bytes in (4, 8):
             file.truncate(sidecar_size(count, key_bytes))
             if SidecarBuilder(source, stamp, file, count, key_bytes).build():

@@ -20,8 +20,9 @@ from protlig_dd.data.foldseek.entries import Entries
 from protlig_dd.data.foldseek.files import base_of, find_file, sibling
 from protlig_dd.data.foldseek.index import SIDECAR_FROM, UnknownKeyError
 from protlig_dd.data.foldseek.rows import text_chunks
-from protlig_dd.data.foldseek.sidecar import DIGEST, digest, keep_beside, replacing, stamp_of
+from protlig_dd.data.foldseek.sidecar import DIGEST, digest, keep_beside, stamp_of
 from protlig_dd.errors import FormatError
+from protlig_dd.files import written_whole
 
 
 class Names:
@@ -261,7 +262,7 @@ def _powers(factor: int, number: int) -> UInt64[np.ndarray, " n1"]:
 
 
 def _write(lookup: Path, stamp: bytes, place: Path) -> None:
-    with replacing(place) as file:
+    with written_whole(place) as growing, growing.open("wb") as file:
         index = _parse(lookup)
         header = _HEADER.pack(_MAGIC, stamp, len(index.hashes))
         file.write((header + digest(header)).ljust(_ARRAYS_AT, b"\0"))

@@ -6,9 +6,7 @@ import hashlib
 import logging
 import os
 import struct
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -93,19 +91,6 @@ def _cache_place(source: Path) -> Path:
     folder = Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "protlig_dd"
     name = hashlib.blake2b(str(source.resolve()).encode(), digest_size=8).hexdigest()
     return folder / f"{name}-{source.name}{SIDECAR_ENDING}"
-
-
-@contextmanager
-def replacing(place: Path) -> Iterator[Any]:
-    """Open a file under another name and move it into its place at the end: another process sees it whole or not at all."""
-    with tempfile.NamedTemporaryFile(dir=place.parent, prefix=f".{place.name}-", suffix=".part", delete=False) as file:
-        try:
-            yield file
-            file.flush()
-            os.chmod(file.name, 0o644)
-            os.replace(file.name, place)
-        finally:
-            Path(file.name).unlink(missing_ok=True)  # it is in its place by now, or was no use
 
 
 class SidecarBuilder:
