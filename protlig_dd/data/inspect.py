@@ -32,10 +32,7 @@ from protlig_dd.tokens.tracks import Track, TrackSet
 
 _QUANTILES = (0.0, 0.1, 0.5, 0.9, 0.99, 1.0)
 _UNBOUNDED = 1 << 30
-_ADVICE = {
-    "ligand": "make a vocabulary with: protlig prepare vocab",
-    "structure": "check tracks.structure.alphabet",
-}
+_ADVICE = {"ligand": "make a vocabulary with: protlig prepare vocab", "structure": "check tracks.structure.alphabet"}
 
 
 @dataclass(frozen=True, kw_only=True)

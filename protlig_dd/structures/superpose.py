@@ -58,9 +58,7 @@ def kabsch_batch(
 
 
 def superpose(
-    mobile: Float[np.ndarray, "l 3"],
-    target: Float[np.ndarray, "m 3"],
-    weights: Float[np.ndarray, " l"] | None = None,
+    mobile: Float[np.ndarray, "l 3"], target: Float[np.ndarray, "m 3"], weights: Float[np.ndarray, " l"] | None = None
 ) -> Superposition:
     """Return the rigid motion of `mobile` with the least (weighted) squared distance to `target`.
 

@@ -125,14 +125,7 @@ class SidecarBuilder:
             self._sort()
         least, greatest = (self.least, self.greatest) if self.count else (0, 0)
         digests = [one.digest() for one in self.digests]
-        fields = (
-            self.stamp,
-            self.count,
-            self.flags,
-            self.key_bytes,
-            self.end,
-            self.start,
-        )
+        fields = (self.stamp, self.count, self.flags, self.key_bytes, self.end, self.start)
         header = HEADER.pack(MAGIC, *fields, least, greatest, *digests)
         self.sink.seek(0)
         self.sink.write(header + digest(header))
