@@ -1,8 +1,9 @@
-"""What is left out of an output: counted by kind, and listed with reasons in a file next to it."""
+"""What is left out of an output: counted by kind, and listed with reasons in a file next to it; and the report of what was written."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,3 +79,34 @@ class SkippedList:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._open.__exit__(kind, error, trace)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChainReport:
+    """The chains of structure files that were written, and what was left out.
+
+    Attributes:
+        paths: the files written, or the database.
+        num_files: structure files read.
+        num_chains: chains written.
+        num_residues: residues of these chains.
+        skipped: files, chains and residues left out, by kind.
+        skipped_path: the file that lists them; None if there is none besides `paths`.
+        details: a line for each kind.
+    """
+
+    paths: tuple[Path, ...]
+    num_files: int
+    num_chains: int
+    num_residues: int
+    skipped: dict[str, int]
+    skipped_path: Path | None = None
+    details: tuple[str, ...] = ()
+
+    def lines(self) -> Iterator[str]:
+        """Yield the report in words."""
+        names = " and ".join(str(path) for path in self.paths)
+        yield f"{names}: {self.num_chains} chains, {self.num_residues} residues, of {self.num_files} files"
+        if self.skipped:
+            yield f"left out ({self.skipped_path} lists all):" if self.skipped_path else "left out:"
+            yield from self.details

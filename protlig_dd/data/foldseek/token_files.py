@@ -9,7 +9,6 @@ import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -17,41 +16,12 @@ from tqdm import tqdm
 
 from protlig_dd.data.foldseek.structure_files import Reading, Tokenizer, choose_workers, read_all, structure_files
 from protlig_dd.data.foldseek.writer import Entry
-from protlig_dd.data.skipped import SKIPPED_SUFFIX, Skipped, SkippedList
+from protlig_dd.data.skipped import SKIPPED_SUFFIX, ChainReport, Skipped, SkippedList
 from protlig_dd.errors import ConfigError, FormatError
 from protlig_dd.files import written_whole
 
 TOKEN_SUFFIXES = (".fasta", ".jsonl")
 """The formats that tokens are written in."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TokenReport:
-    """What was written, and what was left out.
-
-    Attributes:
-        paths: the files written.
-        num_files: structure files read.
-        num_chains: chains written.
-        num_residues: residues of these chains.
-        skipped: files, chains and residues left out, by kind.
-        details: a line for each kind.
-    """
-
-    paths: tuple[Path, ...]
-    num_files: int
-    num_chains: int
-    num_residues: int
-    skipped: dict[str, int]
-    details: tuple[str, ...]
-
-    def lines(self) -> Iterator[str]:
-        """Yield the report in words."""
-        names = " and ".join(str(path) for path in self.paths)
-        yield f"{names}: {self.num_chains} chains, {self.num_residues} residues, of {self.num_files} files"
-        if self.skipped:
-            yield "left out:"
-            yield from self.details
 
 
 def token_paths(out: Path, track: str) -> tuple[Path, ...]:
@@ -106,7 +76,7 @@ def tokenize_files(
 
 def write_tokens(
     source: Path, out: Path, track: str, tokenizer: Tokenizer, *, workers: int = 0, shard: tuple[int, int] = (0, 1)
-) -> TokenReport:
+) -> ChainReport:
     """Write the tokens of structure files to OUT (FASTA or JSON lines); OUT.skipped.tsv lists what was left out.
 
     The files get their names together, when all of them are complete.
@@ -136,7 +106,7 @@ def write_tokens(
         if not chains:
             reasons = "; ".join(line.strip() for line in skipped.lines()) or "there is no file"
             raise FormatError(f"{source}: found no chain to tokenize among {skipped.num_files} files ({reasons})")
-    return TokenReport(
+    return ChainReport(
         paths=paths + ((skipped.path,) if skipped.path and skipped.counts else ()),
         num_files=skipped.num_files,
         num_chains=chains,
