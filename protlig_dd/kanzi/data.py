@@ -34,17 +34,17 @@ _KINDS = {"no protein": "chains without protein", "all residues unknown": "chain
 
 @settings
 class TraceData:
-    """Which chains an autoencoder is trained on.
+    """The chains that an autoencoder is trained on.
 
     Args:
-        path: a folder of PDB and mmCIF files (.gz too), one such file, or a Foldseek database with C-alphas.
-        min_length, max_length: in residues; other chains are left out, and counted. 0 is no limit.
-        num_chains: take the first so many; 0 takes all.
-        distinct: leave out chains whose sequence was met before (not asked of databases: cluster those).
-        validation_fraction: part of the chains that is kept for validation; 0 validates on the training chains.
-        num_validation: validate on so many chains, at most.
-        copies: how often a chain stands in a batch, each time turned otherwise.
-        rotate: turn chains at random.
+        path: a folder, with its subfolders, of PDB and mmCIF files (.gz too), one such file, or a Foldseek database with C-alphas.
+        min_length, max_length: residues; other chains are left out and counted. 0 is no limit. Files never give chains below 4.
+        num_chains: use only the first this many chains; 0 for all.
+        distinct: leave out chains with the sequence of an earlier chain (ignored for databases: cluster those).
+        validation_fraction: fraction of the chains kept for validation; 0 validates on the training chains.
+        num_validation: most validation chains.
+        copies: copies of each chain in a batch, each in another orientation.
+        rotate: rotate chains at random.
     """
 
     path: str
@@ -76,10 +76,10 @@ class Traces:
     """Chains that can be read one by one.
 
     Args:
-        number: how many there are.
-        name: returns the name of a chain by its place.
-        read: returns its C-alphas in Angstrom.
-        dropped: how many chains were left out, by reason.
+        number: number of chains.
+        name: returns the name of chain i.
+        read: returns the C-alphas of chain i in Angstrom.
+        dropped: files and chains left out, by reason.
     """
 
     number: int
@@ -92,17 +92,16 @@ class Traces:
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        """All names."""
+        """The names of all chains."""
         return tuple(self.name(i) for i in range(self.number))
 
     def select(self, indices: Int64[np.ndarray, " _"]) -> Traces:
-        """Return some of the chains."""
-        return Traces(
-            number=len(indices), name=lambda i: self.name(int(indices[i])), read=lambda i: self.read(int(indices[i]))
-        )
+        """Return the chains at the given indices."""
+        name, read = (lambda i, get=get: get(int(indices[i])) for get in (self.name, self.read))
+        return Traces(number=len(indices), name=name, read=read)
 
     def split(self, fraction: float, seed: int) -> tuple[Traces, Traces]:
-        """Return the chains to train on and those to validate on; with fraction 0 both are all chains."""
+        """Return the training and the validation chains; with fraction 0 both are all chains."""
         if not fraction:
             return self, self
         order = keyed_order(seed, "validation chains", size=len(self))
@@ -112,7 +111,7 @@ class Traces:
         return self.select(np.sort(order[number:])), self.select(np.sort(order[:number]))
 
     def lines(self) -> Iterator[str]:
-        """Yield what was read and left out, in words."""
+        """Yield the numbers of chains read and left out, in words."""
         yield f"chains: {len(self):,}"
         for reason, number in self.dropped.items():
             yield f"left out: {number:,} {reason}"
@@ -182,7 +181,7 @@ def _reason(length: int, data: TraceData) -> str:
 
 
 def _from_database(path: Path, data: TraceData) -> Traces:
-    """Chains of a database are read when they are asked for; only their lengths are looked at before."""
+    """Chains of a database are read on access; only their lengths are read in advance."""
     database = FoldseekDB(path)
     lengths = np.asarray(database.lengths)
     short = lengths < data.min_length
@@ -203,19 +202,19 @@ def _from_database(path: Path, data: TraceData) -> Traces:
 
 
 class TraceLoader:
-    """Batches of chains for one rank: `batch_size` examples a step, `copies` of each chain behind one another.
+    """Batches of chains for one rank: `batch_size` examples a step, with `copies` consecutive copies of each chain.
 
     Args:
         traces: the chains.
         batch_size: examples in the global batch of a step.
-        copies: how often a chain stands in it.
-        seed: the root of the order.
+        copies: copies of each chain in it.
+        seed: seed of the order.
         rank: this process, from 0.
-        world: the number of processes.
-        accumulation: micro-batches a step and process.
+        world: number of processes.
+        accumulation: micro-batches for each step and process.
 
     Raises:
-        ConfigError: if the batch cannot be dealt to chains, ranks and micro-batches.
+        ConfigError: if the batch cannot be divided into chains, ranks and micro-batches.
     """
 
     def __init__(
@@ -240,7 +239,7 @@ class TraceLoader:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Steps in which every chain is met once (rounded up)."""
+        """Steps in which every chain is used once (rounded up)."""
         return -(-len(self.traces) * self.copies // self.batch_size)
 
     def global_batch(self, step: int) -> Int64[np.ndarray, " b"]:
@@ -261,7 +260,7 @@ class TraceLoader:
         return pack_traces([read[row] for row in rows], example_ids=ids.tolist(), where=f"chains {rows}: number")
 
     def _order(self, epoch: int) -> Int64[np.ndarray, " _"]:
-        """The order of an epoch; those of the last batch are kept."""
+        """The order of an epoch; the orders used by the last batch are cached."""
         found = self._orders.get(epoch)
         return keyed_order(self.seed, "epoch", epoch, size=len(self.traces)) if found is None else found
 

@@ -13,17 +13,9 @@ from protlig_dd.config import build, to_mapping
 from protlig_dd.data.bundle import load
 from protlig_dd.data.inspect import inspect
 from protlig_dd.data.prepare import prepare_shards, prepare_vocab
-from protlig_dd.data.settings import (
-    DataSettings,
-    DemoWorld,
-    GivenSplit,
-    MoleculeData,
-    PairData,
-    RandomSplit,
-    SequenceData,
-    ShardData,
-)
+from protlig_dd.data.settings import DataSettings, DemoWorld, MoleculeData, PairData, SequenceData, ShardData
 from protlig_dd.data.shards import open_shards, read_manifest
+from protlig_dd.data.splits import GivenSplit, RandomSplit
 from protlig_dd.errors import ConfigError, FormatError
 from protlig_dd.tokens.settings import LigandTrack, ProteinTrack
 
