@@ -1,4 +1,4 @@
-"""Files that are whole or absent: written under a temporary name beside their place, then renamed.
+"""Files that are complete or absent: written under a temporary name in the same folder, then renamed.
 
 A reader, or a process that starts after a kill, finds the old file or the new one, never half of one.
 """
@@ -17,7 +17,7 @@ from typing import Any
 
 @contextmanager
 def written_whole(path: Path, *, durable: bool = False) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; what was written there takes the place of `path` if the block ends without an error.
+    """Yield a temporary path in the folder of `path`; the file written there replaces `path` if the block ends without an error.
 
     The temporary file is removed otherwise. Its name is random, so two writers do not share it, also not two threads of one process or
     two hosts with one file system.
@@ -40,7 +40,7 @@ def written_whole(path: Path, *, durable: bool = False) -> Iterator[Path]:
             flush(growing)
         os.replace(growing, path)
     finally:
-        with suppress(FileNotFoundError):  # it has its place by now
+        with suppress(FileNotFoundError):  # it was renamed
             growing.unlink()
 
 

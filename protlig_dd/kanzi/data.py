@@ -97,8 +97,8 @@ class Traces:
 
     def select(self, indices: Int64[np.ndarray, " _"]) -> Traces:
         """Return the chains at the given indices."""
-        name, read = (lambda i, get=get: get(int(indices[i])) for get in (self.name, self.read))
-        return Traces(number=len(indices), name=name, read=read)
+        name, read = self.name, self.read
+        return Traces(number=len(indices), name=lambda i: name(int(indices[i])), read=lambda i: read(int(indices[i])))
 
     def split(self, fraction: float, seed: int) -> tuple[Traces, Traces]:
         """Return the training and the validation chains; with fraction 0 both are all chains."""

@@ -78,7 +78,8 @@ def cache_tokens(
     else:
         records = read_rows(database, rows)
     with ShardWriter(folder, tracks) as writer:
-        for record, example in encoded(tqdm(records, total=len(rows), unit="chain", disable=None), encoder):
+        progress = iter(tqdm(records, total=len(rows), unit="chain", disable=None))
+        for record, example in encoded(progress, encoder):
             writer.add(example, labels=record_labels(record), name=record.name)
         report = encoder.report()
         if not report.kept and count == 1:  # of several jobs one may have nothing to do

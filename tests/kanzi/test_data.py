@@ -61,7 +61,7 @@ def test_chains_are_chosen_by_length_number_and_sequence_and_the_rest_is_counted
     ]
 
 
-def test_nothing_to_train_on_is_said(tmp_path: Path) -> None:
+def test_nothing_to_train_on_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(
         FormatError, match="found neither a folder of structures nor a Foldseek database; set data.path"
     ):
@@ -107,12 +107,12 @@ def seven() -> Traces:
     return Traces(number=7, name="abcdefg".__getitem__, read=lambda i: coords(10 + i, seed=i))
 
 
-def test_an_epoch_meets_every_chain_so_often_as_there_are_copies() -> None:
+def test_an_epoch_has_every_chain_once_for_each_copy() -> None:
     loader = TraceLoader(seven(), batch_size=6, copies=3, seed=0)
     lengths = [n for step in range(7) for n in loader.micro_batches(step)[0].layout.lengths]
     assert sorted(lengths) == sorted([10 + i for i in range(7)] * 6)
     assert lengths[:21] != lengths[21:], "each epoch has its own order"
-    assert all(len(set(lengths[i : i + 3])) == 1 for i in range(0, 42, 3)), "copies stand behind one another"
+    assert all(len(set(lengths[i : i + 3])) == 1 for i in range(0, 42, 3)), "copies follow one another"
     assert loader.steps_per_epoch == 4
 
 
@@ -155,7 +155,7 @@ def test_chains_held_out_are_not_trained_on() -> None:
         seven().split(0.99, seed=0)
 
 
-def test_a_file_that_cannot_be_read_is_told_and_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_file_that_cannot_be_read_is_logged_and_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = folder_of(tmp_path / "pdb", {"a.pdb": "ACDEFGHIKL"})
     (path / "broken.pdb.gz").write_bytes(b"no gzip")
     found = load_traces(TraceData(path=str(path)))
@@ -190,7 +190,7 @@ def test_training_and_tokenizing_find_the_same_files_in_subfolders(tmp_path: Pat
 
 
 def test_training_and_tokenizing_take_the_same_alternative_atom(tmp_path: Path) -> None:
-    """Foldseek's choice: the last one listed, whatever its occupancy; and of two residues under one number the first."""
+    """Foldseek's choice: the last one listed, at any occupancy; and of two residues with one number the first."""
     places = backbone(6)
     lines = [
         atom_line(name, "ALA", i + 1, place + shift, altloc=altloc, occupancy=occupancy)

@@ -1,4 +1,4 @@
-"""The structure files of a folder, the chains that createdb takes from each, and the database entries made of them.
+"""The structure files of a folder, the chains that createdb uses of each, and the database entries made of them.
 
 All that reads folders of structures goes through `structure_files` and `read_chains`: building databases, tokenizing, and training on
 C-alpha traces. Chains and files that are left out are returned with the reason (`skipped.py` counts and lists them).
@@ -45,7 +45,7 @@ THREEDI = Tokenizer(tokens=threedi_of, needs_backbone=True)
 
 @dataclass(frozen=True, kw_only=True)
 class FileChains:
-    """The chains of one structure file as createdb takes them.
+    """The chains of one structure file, as createdb reads them.
 
     Attributes:
         path: the file.
@@ -109,10 +109,10 @@ def structure_files(source: Path) -> Iterator[Path]:
 
 
 def read_chains(path: Path, *, needs_backbone: bool = False) -> FileChains:
-    """Return the chains of one structure file that createdb takes, and what is left out; an unreadable file is left out as a whole.
+    """Return the chains of one structure file that createdb uses, and what is left out; an unreadable file is left out as a whole.
 
     Args:
-        path: a PDB or mmCIF file, whatever its suffix.
+        path: a PDB or mmCIF file, with any suffix.
         needs_backbone: whether chains with C-alpha atoms only are left out too.
     """
     try:

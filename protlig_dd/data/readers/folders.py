@@ -233,7 +233,7 @@ def _is_data(path: Path) -> bool:
 
 
 def _files_of_one_part(folder: Path) -> list[Path]:
-    """Return the data files of a folder named after a part, whatever their names."""
+    """Return the data files of a folder named after a part; their own names do not matter."""
     if (folder / "state.json").is_file():
         return _dataset_files(folder)
     for place in (folder, *(folder / name for name in _INSIDE)):

@@ -1,4 +1,4 @@
-"""Tests of making Foldseek databases of structure files: byte for byte Foldseek's own, and everything left out is told."""
+"""Tests of making Foldseek databases of structure files: byte for byte Foldseek's own, and everything left out is reported."""
 
 from __future__ import annotations
 
