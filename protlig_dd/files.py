@@ -1,4 +1,4 @@
-"""Files that are whole or absent: written under a temporary name beside their place, then renamed.
+"""Files that are complete or absent: written under a temporary name in the same folder, then renamed.
 
 A reader, or a process that starts after a kill, finds the old file or the new one, never half of one.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,9 +17,10 @@ from typing import Any
 
 @contextmanager
 def written_whole(path: Path, *, durable: bool = False) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; what was written there takes the place of `path` if the block ends without an error.
+    """Yield a temporary path in the folder of `path`; the file written there replaces `path` if the block ends without an error.
 
-    The temporary file is removed otherwise. Its name holds the process id, so two writers do not share it.
+    The temporary file is removed otherwise. Its name is random, so two writers do not share it, also not two threads of one process or
+    two hosts with one file system.
 
     Args:
         path: the file to write. Its folder must exist.
@@ -31,14 +33,14 @@ def written_whole(path: Path, *, durable: bool = False) -> Iterator[Path]:
     >>> place.read_text()
     'id,score'
     """
-    growing = path.with_name(f".{path.name}.{os.getpid()}.writing")
+    growing = path.with_name(f".{path.name}.{secrets.token_hex(4)}.writing")
     try:
         yield growing
         if durable:
             flush(growing)
         os.replace(growing, path)
     finally:
-        with suppress(FileNotFoundError):  # it has its place by now
+        with suppress(FileNotFoundError):  # it was renamed
             growing.unlink()
 
 

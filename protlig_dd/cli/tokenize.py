@@ -94,8 +94,8 @@ def tokenize(options: TokenizeOptions) -> Iterator[str]:
 
 def _files(options: TokenizeOptions, source: Path, shard: tuple[int, int]) -> Iterator[str]:
     """Write or print the tokens of structure files."""
-    from protlig_dd.data.foldseek.skipped import SkippedList
-    from protlig_dd.data.foldseek.structure_tokens import tokenize_files, write_tokens
+    from protlig_dd.data.foldseek.token_files import tokenize_files, write_tokens
+    from protlig_dd.data.skipped import SkippedList
 
     tokenizer = _tokenizer(options)
     workers = 1 if options.track != "3di" else options.workers  # a network stays in one process

@@ -1,9 +1,9 @@
-"""From the `data:` settings to token tables: read, encode, split, and say what happened."""
+"""From the `data:` settings to token tables: read, encode, split, and report what happened."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -38,16 +38,16 @@ PARTS = ("train", "validation", "test")
 
 @dataclass(frozen=True, kw_only=True)
 class DataReport:
-    """What was read and how it was divided, to print and to keep with the run.
+    """What was read and how it was split; printed, and kept with the run.
 
     Args:
         source: the kind and the path.
-        encoded: what became of the records, by file.
-        split: how the parts were found.
-        examples: positives and unlabelled examples of each part; these train and validate.
-        negatives: examples labelled as not binding, of each part; they never train.
+        encoded: counts of kept and dropped records, by file.
+        split: how the parts were made, in words.
+        examples: positive and unlabelled examples of each part; these are used for training and validation.
+        negatives: examples of each part labelled as not binding; never used for training.
         tokens: training tokens of each track.
-        leakage: how well validation is known from training, or None.
+        leakage: similarity of validation to training, or None.
     """
 
     source: str
@@ -60,18 +60,19 @@ class DataReport:
 
     def lines(self) -> list[str]:
         """Return the report in words."""
-        told = [f"data: {self.source}"]
+
+        def listed(counts: Mapping[str, int]) -> str:
+            return ", ".join(f"{count} {name}" for name, count in counts.items())
+
+        lines = [f"data: {self.source}"]
         for file, report in self.encoded.items():
             first, *rest = report.lines()
-            told += [f"{file}: {first}", *rest]
-        told.append(f"split: {self.split}: " + ", ".join(f"{count} {part}" for part, count in self.examples.items()))
+            lines += [f"{file}: {first}", *rest]
+        lines.append(f"split: {self.split}: {listed(self.examples)}")
         if any(self.negatives.values()):
-            told.append(
-                "negatives, kept for evaluation: "
-                + ", ".join(f"{count} {part}" for part, count in self.negatives.items())
-            )
-        told.append("training tokens: " + ", ".join(f"{count} {track}" for track, count in self.tokens.items()))
-        return [*told, self.leakage.line()] if self.leakage is not None else told
+            lines.append(f"negatives, kept for evaluation: {listed(self.negatives)}")
+        lines.append(f"training tokens: {listed(self.tokens)}")
+        return [*lines, self.leakage.line()] if self.leakage is not None else lines
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -81,7 +82,7 @@ class DataBundle:
     Args:
         train, validation, test: positive and unlabelled examples; validation and test may be empty.
         negatives: examples labelled as not binding, by part.
-        report: what was read and how it was divided.
+        report: what was read and how it was split.
     """
 
     train: TokenTable
@@ -102,11 +103,11 @@ def load(data: DataSettings, tracks: TrackSet, seed: int = 0) -> DataBundle:
 
     Args:
         data: the `data:` part of a config.
-        tracks: the tracks to fill; one that the source does not have stays empty.
-        seed: decides random splits and crops.
+        tracks: the tracks to fill; one that the source lacks stays empty.
+        seed: seed of random splits and crops.
 
     Raises:
-        FormatError: for files that do not hold what is expected, with file and line.
+        FormatError: for files with unexpected content, with file and line.
         ConfigError: if the split is impossible or nothing is left to train on.
     """
     if isinstance(data, DemoWorld):
@@ -138,7 +139,7 @@ def load(data: DataSettings, tracks: TrackSet, seed: int = 0) -> DataBundle:
 
 
 def _fitting_shards(path: Path, data: ShardData, tracks: TrackSet) -> tuple[TokenTable, EncodeReport]:
-    """The examples of shards that fit the tracks: they may have been written for longer ones."""
+    """The examples of shards that fit the tracks; the shards may have been written for longer ones."""
     table = open_shards(path, tracks)
     lengths = {name: column.lengths for name, column in table.tracks.items()}
     rows, report = fitting_rows(
@@ -171,14 +172,14 @@ def make_encoder(data: FileSettings, tracks: TrackSet, *, seed: int = 0) -> Enco
 
 
 def read_table(data: FileSettings, path: Path, tracks: TrackSet, *, seed: int = 0) -> tuple[TokenTable, EncodeReport]:
-    """Return the table of one file (or a folder's training part) under the settings' policies, and what became of its records."""
+    """Return the table of one file (or of a folder's training part) under the settings' policies, and the report of its records."""
     data = dataclasses.replace(data, path=str(path))
     source = find_sources(data, tracks).parts["train"]
     return _table_of(source, data, tracks, seed)
 
 
 def _table_of(source: Source, data: FileSettings, tracks: TrackSet, seed: int) -> tuple[TokenTable, EncodeReport]:
-    """The table of a source: laid over a database where that is possible, else of its records."""
+    """The table of a source: a lazy table over a database if possible, else its encoded records."""
     encoder = make_encoder(data, tracks, seed=seed)
     database, by_letters = source.database, data.unknown == "refuse" and data.too_long != "crop"
     if database is not None and by_letters and foldseek_table.fits(database, tracks):
@@ -189,7 +190,7 @@ def _table_of(source: Source, data: FileSettings, tracks: TrackSet, seed: int) -
 def _divide(
     tables: dict[str, TokenTable], tracks: TrackSet, data: FileSettings | ShardData, seed: int
 ) -> tuple[dict[str, TokenTable], str]:
-    """Divide the main file into the parts that have no file of their own."""
+    """Split the main file into the parts that have no file of their own."""
     main = tables["train"]
     if len(main) == 0:
         raise ConfigError(
@@ -210,7 +211,7 @@ def _divide(
 
 
 def _first_of(table: TokenTable, limit: int, seed: int) -> tuple[TokenTable, str]:
-    """The first so many examples that train, in a seeded order, so that limits are nested; and how that reads in the report."""
+    """The first `limit` training examples in a seeded order, so that limits are nested, and the words for the report."""
     trains = np.flatnonzero(table.labels.get("label", np.full(len(table), -1)) != 0)
     if limit > len(trains):
         raise ConfigError(
@@ -248,32 +249,42 @@ def _bundle(parts: Mapping[str, TokenTable], report: DataReport, leakage_seed: i
 
 
 def _load_demo(world: DemoWorld, tracks: TrackSet) -> DataBundle:
-    def records(part: str, pairs: Iterable[object]) -> Iterator[Record]:
-        for i, pair in enumerate(pairs):
-            texts = {name: getattr(pair, name) for name in ("protein", "ligand") if name in tracks}
-            yield Record(where=f"demo {part}:{i + 1}", texts=texts, label=1, name=f"{part}{i}")
-
     needed = [name for name in ("protein", "ligand") if name in tracks]
-    tables, reports = {}, {}
-    for part, pairs in generate(world).items():
-        tables[part], reports[part] = encode_records(
-            records(part, pairs), Encoder(tracks, too_long="refuse", needed=needed)
-        )
-    how = "validation and test proteins from families unseen in training"
-    return _bundle(
-        tables, DataReport(source=f"demo, a SYNTHETIC world of seed {world.seed}", encoded=reports, split=how), None
+    texts = {
+        part: [{name: getattr(pair, name) for name in needed} for pair in pairs]
+        for part, pairs in generate(world).items()
+    }
+    source, how = (
+        f"demo, a SYNTHETIC world of seed {world.seed}",
+        "validation and test proteins from families unseen in training",
     )
+    return _synthetic(texts, tracks, needed, label=1, report=DataReport(source=source, split=how))
 
 
 def _load_markov(chain: MarkovChain, tracks: TrackSet) -> DataBundle:
-    tables, reports = {}, {}
-    for part, texts in sequences(chain).items():
-        records = (
-            Record(where=f"markov {part}:{i + 1}", texts={"protein": text}, name=f"{part}{i}")
-            for i, text in enumerate(texts)
-        )
-        tables[part], reports[part] = encode_records(records, Encoder(tracks, too_long="refuse", needed=["protein"]))
+    texts = {part: [{"protein": text} for text in found] for part, found in sequences(chain).items()}
     source = (
         f"markov, a SYNTHETIC chain of order {chain.order} and seed {chain.seed}, {chain.entropy:.4f} nats a residue"
     )
-    return _bundle(tables, DataReport(source=source, encoded=reports, split="streams of their own"), None)
+    return _synthetic(
+        texts, tracks, ["protein"], label=None, report=DataReport(source=source, split="streams of their own")
+    )
+
+
+def _synthetic(
+    texts: Mapping[str, list[dict[str, str]]],
+    tracks: TrackSet,
+    needed: list[str],
+    *,
+    label: int | None,
+    report: DataReport,
+) -> DataBundle:
+    """The bundle of a synthetic source from the texts of each part's examples by track."""
+    kind, tables, reports = report.source.split(",")[0], {}, {}
+    for part, examples in texts.items():
+        records = (
+            Record(where=f"{kind} {part}:{i + 1}", texts=example, label=label, name=f"{part}{i}")
+            for i, example in enumerate(examples)
+        )
+        tables[part], reports[part] = encode_records(records, Encoder(tracks, too_long="refuse", needed=needed))
+    return _bundle(tables, dataclasses.replace(report, encoded=reports), None)

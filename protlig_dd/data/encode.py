@@ -1,4 +1,4 @@
-"""Records to token tables: lengths, unknown symbols and missing parts are counted with their reasons, never passed over in silence."""
+"""Records to token tables: records that are too long, incomplete or have unknown symbols are counted with the reason, never dropped silently."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from protlig_dd.data.readers.molecules import MoleculePolicy
 from protlig_dd.data.readers.records import Record
-from protlig_dd.data.table import TokenColumn, TokenTable
+from protlig_dd.data.table import Column, TokenColumn, TokenTable
 from protlig_dd.errors import FormatError
 from protlig_dd.rng import key
 from protlig_dd.tokens.tracks import Track, TrackSet
@@ -20,21 +20,21 @@ from protlig_dd.tokens.tracks import Track, TrackSet
 TooLong = Literal["refuse", "drop", "crop"]
 OnUnknown = Literal["refuse", "drop"]
 SPLIT_CODES: Mapping[str, int] = {"train": 0, "validation": 1, "test": 2}
-"""What the label column "split" holds; -1 where the file says nothing, 3 for any other word."""
+"""The values of the label column "split"; -1 if the file gives no split, 3 for any other word."""
 
 _SHOWN = 3
 
 
 @dataclass(frozen=True, kw_only=True)
 class EncodeReport:
-    """What became of the records.
+    """Counts of kept and dropped records.
 
     Args:
         seen: records read.
         kept: records that became examples.
-        dropped: how many were left out, by reason.
-        first: the first few messages of each reason, with file and line.
-        cropped: examples of which a window was taken.
+        dropped: records left out, by reason.
+        first: the first few messages for each reason, with file and line.
+        cropped: examples cut to a window.
     """
 
     seen: int
@@ -44,17 +44,17 @@ class EncodeReport:
     cropped: int = 0
 
     def lines(self) -> list[str]:
-        """Return the report in words: one line in all, and for each reason its count and first cases."""
+        """Return the report in words: a summary line, and for each reason its count and first cases."""
         cropped = f", {self.cropped} of them cropped" if self.cropped else ""
-        told = [f"{self.seen} records read, {self.kept} kept{cropped}, {self.seen - self.kept} dropped"]
+        lines = [f"{self.seen} records read, {self.kept} kept{cropped}, {self.seen - self.kept} dropped"]
         for reason, count in sorted(self.dropped.items(), key=lambda item: -item[1]):
-            told.append(f"  {count} dropped: {reason}")
-            told += [f"    {message}" for message in self.first[reason]]
-        return told
+            lines.append(f"  {count} dropped: {reason}")
+            lines += [f"    {message}" for message in self.first[reason]]
+        return lines
 
 
 def letter_ids(track: Track) -> np.ndarray | None:
-    """Return the id of each of 128 ASCII letters (-1: ask the track), if the track reads letter by letter."""
+    """Return the token id of each ASCII character (-1 if `track.encode` has to decide); None if tokens are not single letters."""
     if any(len(track.vocabulary.symbols[i]) != 1 for i in track.vocabulary.emittable_ids):
         return None
     ids = np.full(128, -1, np.int32)
@@ -68,7 +68,7 @@ def letter_ids(track: Track) -> np.ndarray | None:
 
 
 def encode_text(track: Track, text: str, *, where: str, letters: np.ndarray | None = None) -> np.ndarray:
-    """Return the token ids of a text as int32, as `track.encode` would; with the track's `letter_ids` without a loop over letters."""
+    """Return the token ids of a text as int32, equal to those of `track.encode`; faster with the track's `letter_ids`."""
     if letters is not None and text.isascii():
         ids: np.ndarray = letters[np.frombuffer(text.encode("ascii"), dtype=np.uint8)]
         if len(ids) and ids.min() >= 0:
@@ -78,7 +78,7 @@ def encode_text(track: Track, text: str, *, where: str, letters: np.ndarray | No
 
 
 class _LeftOut(Exception):
-    """A record is left out, for a reason that is counted and a message that may be shown."""
+    """A record is left out, with a reason to count and a message to show."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
@@ -86,18 +86,18 @@ class _LeftOut(Exception):
 
 
 class Encoder:
-    """Turns records into token ids one by one and counts what it leaves out.
+    """Encodes records one by one and counts those left out.
 
     Args:
         tracks: the tracks to fill.
-        too_long: what to do with a text of more than `max_length` tokens: "refuse" is an error, "drop" counts and leaves the record
-            out, "crop" takes a window of a protein chosen by (seed, record), and the same one of the tracks aligned to it; a part of
-            a SMILES is no molecule, so those are dropped.
+        too_long: what to do with a text of more than `max_length` tokens. "refuse" raises an error, "drop" leaves the record out and
+            counts it, "crop" cuts a window of a protein, chosen by (seed, record), and the same window of the tracks aligned to it. Part
+            of a SMILES string is not a molecule, so "crop" drops those.
         unknown: what to do with symbols outside the vocabulary, invalid molecules, aligned tracks of different lengths, and records
-            with a `problem`: "refuse" is an error, "drop" counts.
-        needed: the tracks without which a record is left out; all of them by default.
+            with a `problem`. "refuse" raises an error, "drop" leaves the record out and counts it.
+        needed: tracks that a record must have; all of them by default.
         molecules: the policy for SMILES.
-        seed: decides the windows of "crop".
+        seed: seed of the windows of "crop".
     """
 
     def __init__(
@@ -122,7 +122,7 @@ class Encoder:
         """Return the token ids of a record by track, or None if it was left out and counted.
 
         Raises:
-            FormatError: for what is to be refused, with file and line.
+            FormatError: for a record that the policies refuse, with file and line.
         """
         self._seen += 1
         try:
@@ -166,7 +166,7 @@ class Encoder:
             raise _LeftOut(f"{name} with unknown symbols", str(error)) from error
 
     def _check_aligned(self, ids: Mapping[str, np.ndarray], where: str) -> None:
-        """Leave out a record whose aligned tracks differ in length: nobody knows which residue a token belongs to."""
+        """Leave out a record whose aligned tracks differ in length, since tokens cannot be assigned to residues."""
         for name in ids:
             root = self.tracks[name].aligned_to
             if root is None or root not in ids:
@@ -179,7 +179,7 @@ class Encoder:
                 raise _LeftOut(f"{name} and {root} of different lengths", message)
 
     def _fitted(self, ids: dict[str, np.ndarray], record: Record) -> dict[str, np.ndarray]:
-        """Return tracks within their lengths: long ones are refused, dropped or cropped, aligned ones with one window."""
+        """Return the tracks within their maximum lengths: long ones are refused, dropped or cropped, aligned tracks with one window."""
         long = [name for name in ids if len(ids[name]) > self.tracks[name].max_length]
         if not long:
             return ids
@@ -204,7 +204,7 @@ class Encoder:
         return 2 * self.tracks[name].add_ends
 
     def _crop(self, ids: dict[str, np.ndarray], names: Sequence[str], record: Record) -> None:
-        """Cut the same window, chosen by (seed, record), out of tracks that are aligned; the end tokens stay."""
+        """Cut the same window, chosen by (seed, record), out of aligned tracks; the end tokens are kept."""
         body = len(ids[names[0]]) - self._num_ends(names[0])
         size = min(self.tracks[name].max_length - self._num_ends(name) for name in names)
         start = key(self.seed, "crop", self._seen, record.name) % (body - size + 1)
@@ -215,7 +215,7 @@ class Encoder:
             ids[name] = np.concatenate([whole[:ends], inner, whole[len(whole) - ends :]])
 
     def report(self) -> EncodeReport:
-        """Return what has become of the records so far."""
+        """Return the counts of the records so far."""
         return EncodeReport(
             seen=self._seen,
             kept=self._seen - sum(self._dropped.values()),
@@ -226,7 +226,7 @@ class Encoder:
 
 
 def record_labels(record: Record) -> dict[str, float | int]:
-    """Return the numbers that stand beside a record's tokens: label, affinity and split."""
+    """Return the numeric labels of a record: label, affinity and split."""
     return {
         "label": -1 if record.label is None else record.label,
         "affinity": float("nan") if record.affinity is None else record.affinity,
@@ -235,21 +235,21 @@ def record_labels(record: Record) -> dict[str, float | int]:
 
 
 def encode_records(records: Iterable[Record], encoder: Encoder, *, limit: int = 0) -> tuple[TokenTable, EncodeReport]:
-    """Return the table of all records that can be kept, and what became of the rest.
+    """Return the table of all kept records, and the counts of the rest.
 
     Args:
         records: as a reader yields them.
         encoder: the tracks and the policies.
-        limit: stop after so many kept records; 0 for all.
+        limit: stop after this many kept records; 0 for all.
 
     Raises:
-        FormatError: for what the encoder refuses.
+        FormatError: for records that the encoder refuses.
     """
     values = {name: array("i") for name in encoder.tracks}
     offsets = {name: array("q", [0]) for name in encoder.tracks}
     labels: dict[str, list[float | int]] = {"label": [], "affinity": [], "split": []}
     names: list[str] = []
-    for record, example in _encoded(records, encoder):
+    for record, example in encoded(records, encoder, limit=limit):
         for name in encoder.tracks:
             if name in example:
                 values[name].frombytes(example[name].tobytes())
@@ -257,28 +257,24 @@ def encode_records(records: Iterable[Record], encoder: Encoder, *, limit: int = 
         for name, value in record_labels(record).items():
             labels[name].append(value)
         names.append(record.name)
-        if limit and len(names) >= limit:
-            break
-    table = TokenTable(
-        tracks={
-            n: TokenColumn.of(
-                np.frombuffer(values[n], np.int32) if values[n] else np.zeros(0, np.int32),
-                np.frombuffer(offsets[n], np.int64),
-            )
-            for n in values
-        },
-        labels={
-            "label": np.array(labels["label"], np.int64),
-            "affinity": np.array(labels["affinity"], np.float64),
-            "split": np.array(labels["split"], np.int64),
-        },
-        names=np.array(names, dtype=object),
-    )
-    return table, encoder.report()
+    tracks: dict[str, Column] = {}
+    for name, ids in values.items():
+        pool = np.frombuffer(ids, np.int32) if ids else np.zeros(0, np.int32)
+        tracks[name] = TokenColumn.of(pool, np.frombuffer(offsets[name], np.int64))
+    kinds = {"label": np.int64, "affinity": np.float64, "split": np.int64}
+    columns = {name: np.array(labels[name], kind) for name, kind in kinds.items()}
+    return TokenTable(tracks=tracks, labels=columns, names=np.array(names, dtype=object)), encoder.report()
 
 
-def _encoded(records: Iterable[Record], encoder: Encoder) -> Iterator[tuple[Record, dict[str, np.ndarray]]]:
+def encoded(
+    records: Iterable[Record], encoder: Encoder, *, limit: int = 0
+) -> Iterator[tuple[Record, dict[str, np.ndarray]]]:
+    """Yield the records that are kept with their token ids by track, at most `limit` of them unless it is 0."""
+    kept = 0
     for record in records:
         example = encoder.encode(record)
         if example is not None:
             yield record, example
+            kept += 1
+            if kept == limit:
+                return

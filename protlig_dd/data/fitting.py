@@ -1,4 +1,4 @@
-"""Which examples of a table fit their tracks, told from their lengths alone; those that do not are counted, as `encode.Encoder` counts them."""
+"""Which examples of a table fit their tracks, by their lengths alone; the others are counted as `encode.Encoder` counts them."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ def fitting_rows(
     drop_long: bool,
     needed: str = "",
 ) -> tuple[Integer[np.ndarray, " _"], EncodeReport]:
-    """Return the rows whose tracks are no longer than they may be, and the counts of the others.
+    """Return the rows whose tracks are within their maximum lengths, and the counts of the others.
 
     Args:
-        lengths: tokens of each example by track, ends included.
-        tracks: what they may be.
-        where: the place of a row, for messages.
-        drop_long: whether long ones are left out; else they are an error.
-        needed: a track without which an example is left out; "" for none.
+        lengths: tokens of each example by track, including begin and end.
+        tracks: the tracks with their maximum lengths.
+        where: returns the place of a row for messages.
+        drop_long: leave out long examples; otherwise they are an error.
+        needed: a track that every example must have; "" for none.
 
     Raises:
-        FormatError: for long ones that may not be left out.
+        FormatError: for long examples without `drop_long`.
     """
     unfit = []
     if needed:
@@ -40,15 +40,15 @@ def fitting_rows(
         unfit.append((f"no {needed}", absent, f"found no {needed}, expected one", lengths[needed]))
     for name, own in lengths.items():
         most = tracks[name].max_length
-        told = f"the {name} has {{}} tokens, the track takes {most}"
-        unfit.append((f"{name} longer than {most} tokens", own > most, told, own))
+        message = f"the {name} has {{}} tokens, the track takes {most}"
+        unfit.append((f"{name} longer than {most} tokens", own > most, message, own))
     count = len(next(iter(lengths.values())))
     left, dropped, first = np.ones(count, bool), dict[str, int](), dict[str, tuple[str, ...]]()
-    for reason, is_out, told, numbers in unfit:
+    for reason, is_out, message, numbers in unfit:
         out = np.flatnonzero(left & is_out)
         if len(out):
             dropped[reason] = len(out)
-            first[reason] = tuple(f"{where(i)}: {told.format(numbers[i])}" for i in out[:_SHOWN].tolist())
+            first[reason] = tuple(f"{where(i)}: {message.format(numbers[i])}" for i in out[:_SHOWN].tolist())
         left &= ~is_out
     long = [messages[0] for reason, messages in first.items() if reason != f"no {needed}"]
     if long and not drop_long:

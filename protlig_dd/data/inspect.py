@@ -1,4 +1,4 @@
-"""What a data file holds, before any training: how it was understood, what would be dropped and why, what the vocabulary misses."""
+"""Inspection of a data file before training: how it is interpreted, what would be dropped and why, symbols outside the vocabulary."""
 
 from __future__ import annotations
 
@@ -32,30 +32,27 @@ from protlig_dd.tokens.tracks import Track, TrackSet
 
 _QUANTILES = (0.0, 0.1, 0.5, 0.9, 0.99, 1.0)
 _UNBOUNDED = 1 << 30
-_ADVICE = {
-    "ligand": "make a vocabulary with: protlig prepare vocab",
-    "structure": "check tracks.structure.alphabet",
-}
+_ADVICE = {"ligand": "make a vocabulary with: protlig prepare vocab", "structure": "check tracks.structure.alphabet"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Inspection:
-    """How a data file was understood.
+    """How a data file is interpreted.
 
     Args:
         path: the file.
-        kind: "pairs", "sequences" or "molecules", as `data.kind` wants it.
+        kind: "pairs", "sequences" or "molecules", the value for `data.kind`.
         roles: the column of each role, for tables.
-        unused: columns that are not used.
+        unused: unused columns.
         complete: whether all records were read, or only the first ones.
-        encoded: what would become of the records.
-        lengths: tokens of each track at the quantiles 0, 0.1, 0.5, 0.9, 0.99 and 1, too long ones included.
+        encoded: counts of records that would be kept and dropped.
+        lengths: tokens of each track at the quantiles 0, 0.1, 0.5, 0.9, 0.99 and 1, including too long ones.
         distinct: distinct texts of each track.
-        labels: records labelled 1, 0 and not at all, dropped ones included.
+        labels: records labelled 1, 0 and unlabelled, including dropped ones.
         splits: examples by the file's own split.
-        affinity: smallest, median and largest affinity, and how many have one; or None.
+        affinity: smallest, median and largest affinity, and the number of examples with one; or None.
         misses: symbols outside the vocabulary, by track, with their counts.
-        leakage: identity between the parts of the file's own split, or of a random one.
+        leakage: identity between the parts of the file's own split, or of a random split.
     """
 
     path: Path
@@ -74,44 +71,36 @@ class Inspection:
 
     def lines(self) -> list[str]:
         """Return what `protlig inspect` prints."""
-        told = [f"{self.path}: {self.kind} (data.kind={self.kind})"]
+        lines = [f"{self.path}: {self.kind} (data.kind={self.kind})"]
         if self.roles:
-            told.append("columns: " + ", ".join(f"{role} = '{column}'" for role, column in self.roles.items()))
+            lines.append("columns: " + ", ".join(f"{role} = '{column}'" for role, column in self.roles.items()))
         if self.unused:
             shown = ", ".join(f"'{c}'" for c in self.unused[:8])
-            told.append(
-                f"unused columns: {shown}" + (f" and {len(self.unused) - 8} more" if len(self.unused) > 8 else "")
-            )
+            more = f" and {len(self.unused) - 8} more" if len(self.unused) > 8 else ""
+            lines.append(f"unused columns: {shown}{more}")
         first, *rest = self.encoded.lines()
-        told += [first if self.complete else f"{first} (the file goes on)", *rest]
+        lines += [first if self.complete else f"{first} (the file goes on)", *rest]
         for track, numbers in self.lengths.items():
-            told.append(
+            lines.append(
                 f"{track} tokens: shortest {numbers[0]}, 10 % up to {numbers[1]}, half up to {numbers[2]}, 90 % up to {numbers[3]}, "
                 f"99 % up to {numbers[4]}, longest {numbers[5]}; {self.distinct[track]} distinct"
             )
         if self.labels.get("1") or self.labels.get("0"):
-            told.append(
-                "labels: "
-                + ", ".join(
-                    f"{count} {'unlabelled' if label == 'none' else 'of ' + label}"
-                    for label, count in self.labels.items()
-                )
-            )
+            words = {label: "unlabelled" if label == "none" else f"of {label}" for label in self.labels}
+            lines.append("labels: " + ", ".join(f"{count} {words[label]}" for label, count in self.labels.items()))
         if self.affinity:
-            told.append(
-                f"affinity: {self.affinity[0]:.4g} to {self.affinity[2]:.4g}, median {self.affinity[1]:.4g}, in {self.affinity[3]} rows"
-            )
+            low, middle, high, count = self.affinity
+            lines.append(f"affinity: {low:.4g} to {high:.4g}, median {middle:.4g}, in {count} rows")
         if self.splits:
-            told.append("own split: " + ", ".join(f"{count} {name}" for name, count in self.splits.items()))
+            lines.append("own split: " + ", ".join(f"{count} {name}" for name, count in self.splits.items()))
         for track, counts in self.misses.items():
             shown = ", ".join(f"'{symbol}' x {count}" for symbol, count in list(counts.items())[:12])
             advice = _ADVICE.get(track, f"map them with tracks.{track}.unknown=X")
-            told.append(
-                f"{track} symbols outside the vocabulary: {shown}{' ...' if len(counts) > 12 else ''}; {advice}"
-            )
+            shown += " ..." if len(counts) > 12 else ""
+            lines.append(f"{track} symbols outside the vocabulary: {shown}; {advice}")
         if self.leakage:
-            told.append(f"{'own split' if self.splits else 'a random tenth as validation'}: {self.leakage.line()}")
-        return told
+            lines.append(f"{'own split' if self.splits else 'a random tenth as validation'}: {self.leakage.line()}")
+        return lines
 
 
 def inspect(
@@ -123,15 +112,15 @@ def inspect(
     structures: Path | None = None,
     limit: int = 1_000_000,
 ) -> Inspection:
-    """Return how a data file is understood; nothing in it is refused, all of it is reported.
+    """Return how a data file is interpreted; invalid records are reported, not refused.
 
     Args:
-        path: any file or folder that the readers take.
-        tracks: whose lengths and vocabularies count; the default ones if None.
-        columns: names that differ from the usual ones.
+        path: any file or folder that the readers accept.
+        tracks: the tracks whose lengths and vocabularies are checked; the default ones if None.
+        columns: column names that differ from the usual ones.
         molecules: the policy for SMILES.
-        structures: a FASTA file of structure tokens that belong to the proteins by name.
-        limit: read so many records at most.
+        structures: a FASTA file of structure tokens, joined to the proteins by name.
+        limit: most records to read.
 
     Raises:
         FormatError: if the file as a whole cannot be read.
@@ -147,8 +136,8 @@ def inspect(
     seen_labels: Counter[int | None] = Counter()
     endless = {name: dataclasses.replace(track, max_length=_UNBOUNDED) for name, track in used.items()}
     encoder = Encoder(endless, unknown="drop", molecules=molecules)
-    read = itertools.islice(records, limit)
-    table, report = encode_records(_watched(read, used, misses, seen_labels), encoder)
+    read = _counted(itertools.islice(records, limit), used, misses, seen_labels)
+    table, report = encode_records(read, encoder)
     complete = next(records, None) is None
     report, kept = _lengths_applied(report, table, used)
     return Inspection(
@@ -173,7 +162,7 @@ def inspect(
 
 
 def usual_tracks(structure: str = "") -> dict[str, Track]:
-    """Return the default tracks, with one for structure tokens if there is an example of them."""
+    """Return the default tracks, with a structure track if an example of structure tokens is given."""
     tracks = {"protein": ProteinTrack().build("protein"), "ligand": LigandTrack().build("ligand")}
     if structure:
         tracks["structure"] = StructureTrack(alphabet=_alphabet(structure)).build("structure")
@@ -181,7 +170,7 @@ def usual_tracks(structure: str = "") -> dict[str, Track]:
 
 
 def _alphabet(structure: str) -> Alphabet:
-    """The alphabet that a structure's first token, or its letters, are of."""
+    """The alphabet of a structure, from its first token or its letters."""
     first = structure.split(",")[0].strip()
     if first[:1].isdigit() or first.startswith("<K"):
         return "kanzi" if len(first) % 4 or first.startswith("<K") else "dplm2"
@@ -191,11 +180,11 @@ def _alphabet(structure: str) -> Alphabet:
 def recognise(
     path: Path, columns: Columns, structures: Path | None = None
 ) -> tuple[str, Mapping[str, str], tuple[str, ...], Iterator[Record]]:
-    """Return what a file or folder holds: its kind ("pairs", "sequences" or "molecules"), columns by role, unused columns, and the records.
+    """Return a file's or folder's kind ("pairs", "sequences" or "molecules"), columns by role, unused columns, and records.
 
     Args:
-        path: the file or folder; of a folder, all parts come one after the other, each record with its split.
-        columns: names that differ from the usual ones.
+        path: the file or folder; the parts of a folder follow one another, each record with its split.
+        columns: column names that differ from the usual ones.
         structures: a FASTA file of structure tokens, joined by name.
 
     Raises:
@@ -228,7 +217,7 @@ def recognise(
     return kind, understood.roles, understood.unused, records
 
 
-def _watched(
+def _counted(
     records: Iterator[Record], tracks: TrackSet, misses: dict[str, Counter[str]], labels: Counter[int | None]
 ) -> Iterator[Record]:
     """Pass records on, counting labels and symbols outside the vocabularies."""
@@ -245,24 +234,19 @@ def _watched(
 
 def _unknown(track: Track, text: str, known: set[str] | None) -> list[str]:
     if known is not None:
-        # A final stop sign and white space are no residues; the track leaves them out.
-        return (
-            []
-            if set(text) <= known
-            else [letter for letter in "".join(text.split()).removesuffix("*") if letter not in known]
-        )
+        if set(text) <= known:
+            return []
+        # A final stop sign and white space are not residues; the track leaves them out.
+        return [letter for letter in "".join(text.split()).removesuffix("*") if letter not in known]
     try:
-        return (
-            [symbol for symbol in track.split(text, where=track.name) if symbol not in track.vocabulary.ids]
-            if text
-            else []
-        )
+        symbols = track.split(text, where=track.name) if text else []
+        return [symbol for symbol in symbols if symbol not in track.vocabulary.ids]
     except FormatError:
         return []
 
 
 def _lengths_applied(report: EncodeReport, table: TokenTable, tracks: TrackSet) -> tuple[EncodeReport, np.ndarray]:
-    """Count what the tracks' lengths would drop, which the encoding did not."""
+    """Count the examples that the tracks' maximum lengths would drop; the encoding had no limit."""
     dropped, kept = dict(report.dropped), np.ones(len(table), bool)
     for name, track in tracks.items():
         long = kept & (table.tracks[name].lengths > track.max_length)
@@ -292,7 +276,7 @@ def _ends(tracks: TrackSet) -> int:
 
 
 def _leakage(table: TokenTable, tracks: TrackSet) -> Leakage | None:
-    """Measure the file's own split; without one, a random tenth, which shows how alike the records are to each other."""
+    """Measure the file's own split; without one, a random tenth, which shows how similar the records are to each other."""
     if len(table) < 20:
         return None
     codes = table.labels["split"]

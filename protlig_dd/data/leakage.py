@@ -1,4 +1,8 @@
-"""How well the validation data are known from training: copies, and identity to the nearest training protein."""
+"""Similarity of the validation data to the training data: exact copies, and identity to the nearest training protein.
+
+Identities here are over the shorter protein ("shorter" in `similarity.py`), so a fragment of a training protein has 1. The evaluation of
+samples divides by the sample ("query").
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from protlig_dd.data.permutation import keyed_order, permuted
-from protlig_dd.data.similarity import KmerIndex, align_identity
+from protlig_dd.data.similarity import KmerIndex, identity, nearest_identities, per_root_length
 from protlig_dd.data.table import Column, TokenTable
 
 _ROWS_AT_ONCE = 4096
@@ -16,15 +20,16 @@ _ROWS_AT_ONCE = 4096
 
 @dataclass(frozen=True, kw_only=True)
 class Leakage:
-    """How well the validation proteins and ligands are known from training.
+    """Similarity of the validation proteins and ligands to training.
 
     Args:
-        identity: quantiles 0.1, 0.5, 0.9 and 1 of the identity of a validation protein to its nearest training protein.
-        null_identity: the median identity to a training protein drawn at random.
-        proteins: distinct validation proteins compared, of how many.
-        exact_proteins: fraction of the validation examples whose protein stands in training.
-        exact_ligands: likewise for ligands.
-        sampled: training examples that were looked at, of how many, where that was not all.
+        identity: quantiles 0.1, 0.5, 0.9 and 1 of the identity of a validation protein to its nearest training protein, over the
+            shorter of the two.
+        null_identity: the median identity to a random training protein.
+        proteins: distinct validation proteins compared, and their total.
+        exact_proteins: fraction of the validation examples whose protein occurs in training.
+        exact_ligands: the same for ligands.
+        sampled: training examples read and their total; None if all were read.
     """
 
     identity: tuple[float, float, float, float] | None = None
@@ -35,7 +40,7 @@ class Leakage:
     sampled: tuple[int, int] | None = None
 
     def line(self) -> str:
-        """Return the leakage in one line."""
+        """Return the numbers in one line."""
         parts = []
         if self.identity is not None:
             low, middle, high, top = self.identity
@@ -61,42 +66,36 @@ def measure_leakage(
     among: int = 20_000,
     most: int = 300_000,
 ) -> Leakage:
-    """Return the leakage line's numbers.
+    """Return the similarity of validation to training examples.
 
     Args:
         train: the training examples.
         validation: the validation examples.
-        ends: 1 if the proteins have begin and end tokens, which are no residues.
-        seed: which proteins are compared, if there are more.
-        compared: the most distinct validation proteins to align.
-        among: the most distinct training proteins to search. Exact copies are counted over all.
-        most: training examples, and validation examples, that are read; of more, so many in a keyed order, and the line says so.
+        ends: 1 if the proteins have begin and end tokens, which are removed.
+        seed: seed of the choice of proteins, if there are more than are compared.
+        compared: most distinct validation proteins to align.
+        among: most distinct training proteins to search. Exact copies are counted over all.
+        most: most training examples, and validation examples, to read; a keyed sample of them if there are more, which the line reports.
     """
     sampled = (most, len(train)) if len(train) > most else None
     train, validation = (_some(part, most, seed) for part in (train, validation))
     texts = {t: dict.fromkeys(_texts(train.tracks[t])) for t in ("protein", "ligand") if t in train.tracks}
     exact = {t: _exact_fraction(found, validation.tracks[t]) for t, found in texts.items()}
     known = [np.frombuffer(text, np.int32) for text in texts.get("protein", ())]
-    asked = (
-        [np.frombuffer(text, np.int32) for text in dict.fromkeys(_texts(validation.tracks["protein"]))] if known else []
-    )
+    distinct = dict.fromkeys(_texts(validation.tracks["protein"])) if known else ()
+    asked = [np.frombuffer(text, np.int32) for text in distinct]
     if not known or not asked:
         return Leakage(exact_proteins=exact.get("protein"), exact_ligands=exact.get("ligand"), sampled=sampled)
-    known = [
-        known[i][ends : len(known[i]) - ends] for i in keyed_order(seed, "leakage", "train", size=len(known))[:among]
-    ]
-    picked = [
-        asked[i][ends : len(asked[i]) - ends]
-        for i in keyed_order(seed, "leakage", "validation", size=len(asked))[:compared]
-    ]
+
+    def sampled_residues(proteins: list[np.ndarray], part: str, limit: int) -> list[np.ndarray]:
+        order = keyed_order(seed, "leakage", part, size=len(proteins))[:limit]
+        return [proteins[i][ends : len(proteins[i]) - ends] for i in order]
+
+    known, picked = sampled_residues(known, "train", among), sampled_residues(asked, "validation", compared)
     index = KmerIndex(known)
-    near = [index.nearest(protein, 3) for protein in picked]
-    pairs = [(query, known[i]) for query, found in zip(picked, near, strict=True) for i in found]
-    owner = np.repeat(np.arange(len(picked)), [len(found) for found in near])
-    best = np.zeros(len(picked))
-    np.maximum.at(best, owner, align_identity([q for q, _ in pairs], [t for _, t in pairs]))
+    best, _ = nearest_identities(picked, index, over="shorter", num_candidates=3, by=per_root_length, ordered=False)
     chance = keyed_order(seed, "leakage", "null", size=len(known))
-    null = align_identity(picked, [known[chance[i % len(chance)]] for i in range(len(picked))])
+    null = identity(picked, [known[chance[i % len(chance)]] for i in range(len(picked))], over="shorter")
     low, middle, high, top = (float(q) for q in np.quantile(best, [0.1, 0.5, 0.9, 1.0]))
     return Leakage(
         identity=(low, middle, high, top),
@@ -121,7 +120,7 @@ def _exact_fraction(known: Container[bytes], validation: Column) -> float | None
 
 
 def _texts(column: Column) -> Iterator[bytes]:
-    """The tokens of each example that has some, as bytes."""
+    """The tokens of each example that has any, as bytes."""
     rows = np.flatnonzero(column.lengths)
     for first in range(0, len(rows), _ROWS_AT_ONCE):
         some = rows[first : first + _ROWS_AT_ONCE]

@@ -1,4 +1,4 @@
-"""How long a sample should be: drawn from the lengths of the training examples, given the partner's length where there is one."""
+"""Lengths of samples, drawn from the lengths of the training examples, conditioned on a given partner's length."""
 
 from __future__ import annotations
 
@@ -13,21 +13,22 @@ from jaxtyping import Int
 
 from protlig_dd.data.table import TokenTable
 from protlig_dd.errors import FormatError
+from protlig_dd.files import write_text
 from protlig_dd.rng import Draws
 
 _NEIGHBOURS = 0.05
-"""The part of the training examples, nearest in the partner's length, that a conditional length is drawn from."""
+"""The fraction of the training examples, nearest in the partner's length, from which a conditional length is drawn."""
 
 
 @dataclass(frozen=True)
 class LengthDistribution:
-    """Token counts of training examples [N] by track; 0 where an example lacks the track."""
+    """Token counts of training examples [N] by track; 0 if an example lacks the track."""
 
     lengths: Mapping[str, Int[np.ndarray, " N"]]
 
     @staticmethod
     def of(table: TokenTable, *, limit: int = 20_000) -> LengthDistribution:
-        """Return the lengths of a table, of `limit` evenly spread examples if there are more."""
+        """Return the lengths of a table, or of `limit` evenly spaced examples if it has more."""
         rows = np.unique(np.linspace(0, len(table) - 1, min(limit, len(table))).astype(np.int64))
         return LengthDistribution({name: column.lengths[rows] for name, column in table.tracks.items()})
 
@@ -35,9 +36,9 @@ class LengthDistribution:
         """Return a length of a track.
 
         Args:
-            track: whose length.
-            given: the known lengths of other tracks; the draw is from training examples close to them.
-            draws: a scalar stream.
+            track: the track whose length is drawn.
+            given: known lengths of other tracks; the draw is from training examples close to them.
+            draws: a scalar stream of random numbers.
 
         Raises:
             ValueError: if no training example has the track.
@@ -60,14 +61,14 @@ class LengthDistribution:
 
     def save(self, path: Path) -> None:
         """Write the lengths as JSON."""
-        path.write_text(json.dumps({name: values.tolist() for name, values in self.lengths.items()}))
+        write_text(path, json.dumps({name: values.tolist() for name, values in self.lengths.items()}))
 
     @staticmethod
     def load(path: Path) -> LengthDistribution:
-        """Read lengths that `save` wrote.
+        """Read lengths written by `save`.
 
         Raises:
-            FormatError: if the file is missing or not such JSON.
+            FormatError: if the file is missing or not of that format.
         """
         try:
             content = json.loads(path.read_text())
@@ -81,6 +82,6 @@ class LengthDistribution:
 def draw_lengths(
     distribution: LengthDistribution, track: str, given: Mapping[str, int], ids: list[int], seed: int
 ) -> list[int]:
-    """Return a length for each sample id; sample i's depends on (seed, i) only."""
+    """Return a length for each sample id; the length of sample i depends on (seed, i) only."""
     streams = Draws.root(seed, "length", track).fold_in(torch.tensor(ids, dtype=torch.int64))
     return [distribution.draw(track, given, Draws(key)) for key in streams.keys]

@@ -1,11 +1,11 @@
 """Batches from a token table: deterministic, sharded without repetition, resumable at any step.
 
-`Loader.micro_batches(step)` is a pure function: nothing is remembered between steps, so resuming is asking for the next one. The global
-batch of a step depends on (seed, step) only; how many ranks and micro-batches it is dealt to changes nothing but who computes what.
+`Loader.micro_batches(step)` is a pure function without state between steps, so resuming means asking for the next step. The global batch of
+a step depends on (seed, step) only; the numbers of ranks and micro-batches only decide where each example is computed.
 
-Two plans. `batch_size` takes that many examples from an endless stream of epochs, each a keyed permutation of the table, so no example is
-left out or met twice in an epoch. `tokens_per_batch` cuts each epoch into batches of nearly equal cost, of examples of similar length.
-Nothing is padded, so buckets only even out the cost; every token of a batch is real.
+There are two plans. `batch_size` takes that many examples from an endless stream of epochs, each a keyed permutation of the table, so no
+example is left out or repeated within an epoch. `tokens_per_batch` cuts each epoch into batches of nearly equal cost, of examples of similar
+length. Nothing is padded, so buckets only balance the cost; every token of a batch is real.
 """
 
 from __future__ import annotations
@@ -26,11 +26,10 @@ from protlig_dd.errors import ConfigError
 from protlig_dd.tokens.tracks import Layout, TrackBatch, TrackSet, TrackTokens
 
 Ids = Int64[np.ndarray, " _"]
-_BATCHES_A_WINDOW = (
-    32  # examples are sorted by length within so many batches: similar lengths inside, any mixture across
-)
+# Examples are sorted by length within this many batches: similar lengths within a batch, any mixture across batches.
+_BATCHES_A_WINDOW = 32
 _LISTED = 1 << 22
-"""Examples up to which an epoch's order is held as a list; of more, each place is computed when its batch is drawn."""
+"""Most examples for which an epoch's order is kept as an array; for more, each place is computed when its batch is drawn."""
 
 
 class Loader:
@@ -40,17 +39,17 @@ class Loader:
         table: the examples.
         tracks: the tracks to load; their columns must be in the table.
         batch_size: examples in the global batch of a step (all ranks and micro-batches); or
-        tokens_per_batch: tokens of all tracks in it, at most. Exactly one of the two is given.
-        seed: the root of the order.
+        tokens_per_batch: most tokens of all tracks in it. Exactly one of the two is given.
+        seed: seed of the order.
         rank: this process, from 0.
-        world: the number of processes.
-        accumulation: micro-batches a step and process.
-        shuffle: whether each epoch has its own order. Without, the order is the table's, and the last batch of an epoch is short.
-        conditions: integer labels that go into the batch's `conditions`; by default those whose name ends in "_bin".
-        ahead: how many steps `prefetch` prepares in advance.
+        world: number of processes.
+        accumulation: micro-batches for each step and process.
+        shuffle: use a different order in each epoch. Otherwise the table's order is used, and the last batch of an epoch is short.
+        conditions: integer labels copied to the batch's `conditions`; by default those whose name ends in "_bin".
+        ahead: steps that `prefetch` prepares in advance.
 
     Raises:
-        ConfigError: for an empty table, or a batch too small to deal to all ranks and micro-batches.
+        ConfigError: for an empty table, or a batch too small for all ranks and micro-batches.
     """
 
     def __init__(
@@ -106,7 +105,7 @@ class Loader:
                 f"train.tokens_per_batch: found {self.tokens_per_batch}, the longest example has {longest} tokens; "
                 f"expected at least {4 * longest}, or lower max_length"
             )
-        # A batch may miss the mean by one example; what remains must hold an example for every chunk.
+        # A batch may be one example below the mean; the rest must have an example for every chunk.
         mean = int(self._lengths.sum()) / self.steps_per_epoch
         enough = len(self.table) >= chunks if self.steps_per_epoch == 1 else mean >= (chunks + 1) * longest
         if chunks > 1 and not enough:
@@ -117,16 +116,16 @@ class Loader:
 
     @cached_property
     def steps_per_epoch(self) -> int:
-        """Steps in which every example is met once (rounded up where batches run on into the next epoch)."""
+        """Steps in which every example is used once (rounded up if batches continue into the next epoch)."""
         if self.batch_size is not None:
             return -(-len(self.table) // self.batch_size)
         assert self.tokens_per_batch is not None
-        # Aiming one example lower makes tokens_per_batch a ceiling: a cut overshoots by less than one example.
+        # Aiming one example lower makes tokens_per_batch an upper bound: a cut overshoots by less than one example.
         aim = max(self.tokens_per_batch - int(self._lengths.max()), 1)
         return max(1, -(-int(self._lengths.sum()) // aim))
 
     def epoch(self, step: int) -> float:
-        """Return how many passes over the table lie before a step."""
+        """Return the number of passes over the table before a step."""
         if self.batch_size is not None and self.shuffle:
             return step * self.batch_size / len(self.table)
         return step / self.steps_per_epoch
@@ -147,19 +146,19 @@ class Loader:
         return np.concatenate(pieces)
 
     def _shuffled(self, epoch: int, places: Ids) -> Ids:
-        """Return which examples stand at some places of an epoch."""
+        """Return the examples at the given places of an epoch's order."""
         if len(self.table) > _LISTED:
             return permuted(places, size=len(self.table), seed=self.seed, names=("epoch", epoch))
         order: Ids = self._plan(epoch)[0]
         return np.asarray(order[places])
 
     def _plan(self, epoch: int) -> tuple[Ids, Ids]:
-        """Return the order of an epoch and where its batches are cut (the plans of two epochs are kept)."""
+        """Return the order of an epoch and the boundaries of its batches (the plans of two epochs are cached)."""
         found = self._plans.get(epoch)
         if found is None:
             found = self._bucketed(epoch) if self.batch_size is None else (self._order(epoch), np.zeros(0, np.int64))
             latest = dict(list(self._plans.items())[-1:])
-            self._plans = {**latest, epoch: found}  # replaced, never changed: the prefetching thread may be reading it
+            self._plans = {**latest, epoch: found}  # replaced, not modified: the prefetching thread may be reading it
         return found
 
     def _order(self, epoch: int) -> Ids:
@@ -175,7 +174,7 @@ class Loader:
             window = np.arange(len(order)) // per_window
             order = order[np.lexsort((self._lengths[order], window))]
         ends = np.cumsum(self._lengths[order])
-        # Example i goes to the batch in which its last token falls: fixed number of batches, none over the mean by an example.
+        # Example i is in the batch that contains its last token: a fixed number of batches, each less than one example above the mean.
         of_batch = np.minimum((ends - 1).clip(min=0) * batches // max(int(ends[-1]), 1), batches - 1)
         if not self.shuffle:
             return order, np.searchsorted(of_batch, np.arange(batches + 1))
@@ -188,14 +187,13 @@ class Loader:
     def micro_batches(self, step: int) -> list[TrackBatch]:
         """Return this rank's share of the global batch of a step (from 0): `accumulation` batches of nearly equal cost."""
         ids = self.global_batch(step)
-        # Slots carry the strata of the times. A keyed order keeps them independent of length and of the order of the file.
+        # Slots are the strata of the diffusion times; a keyed order makes them independent of length and file order.
         slots = keyed_order(self.seed, "slots", step, size=len(ids))
         lengths = self._lengths[ids % len(self.table)]
         chunks = self.world * self.accumulation
         turn = np.arange(len(ids))
-        dealt = np.where(
-            turn // chunks % 2 == 0, turn % chunks, chunks - 1 - turn % chunks
-        )  # there and back, longest first
+        # longest first, to chunks 0, 1, ..., n - 1, n - 1, ..., 1, 0, 0, ...
+        dealt = np.where(turn // chunks % 2 == 0, turn % chunks, chunks - 1 - turn % chunks)
         by_length = np.lexsort((slots, -lengths))
         shares = [np.sort(by_length[dealt == m * self.world + self.rank]) for m in range(self.accumulation)]
         return [self._collate(ids[share], slots[share], len(ids)) for share in shares]
@@ -222,9 +220,8 @@ class Loader:
         ready: deque[Future[list[TrackBatch]]] = deque()
         steps = iter(range(first_step, last_step))
         try:
-            ready.extend(
-                worker.submit(self.micro_batches, step) for step in itertools.islice(steps, max(1, self.ahead))
-            )
+            first = itertools.islice(steps, max(1, self.ahead))
+            ready.extend(worker.submit(self.micro_batches, step) for step in first)
             while ready:
                 batches = ready.popleft().result()
                 ready.extend(worker.submit(self.micro_batches, step) for step in itertools.islice(steps, 1))

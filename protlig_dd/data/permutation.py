@@ -1,8 +1,8 @@
-"""Keyed permutations: as an array, and any place of one without the array, for the order of 67 million rows in no memory.
+"""Keyed permutations: as an array, or evaluated at any place without the array, for the order of 67 million rows in no memory.
 
-`permuted` computes each place by itself, through a Feistel network whose round function is the package's counter-based generator, on the
-smallest even number of bits that holds the size; a place that leaves the range is sent through again until it is back inside (Black and
-Rogaway 2002, "cycle walking"), which keeps it a permutation.
+`permuted` computes each place separately with a Feistel network, whose round function is the package's counter-based generator, on the
+smallest even number of bits that can represent the size; a result outside the range is passed through the network again until it is inside
+(Black and Rogaway 2002, "cycle walking"), which keeps it a permutation.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from jaxtyping import Int64
 from protlig_dd.rng import Draws
 
 _ROUNDS = 6
-_SMALL = 1 << 12  # below it there are few bits to mix, and the array is nothing
+_SMALL = 1 << 12  # below this there are few bits to mix, and the array is small
 
 
 def keyed_order(seed: int, *names: str | int, size: int) -> Int64[np.ndarray, " {size}"]:
@@ -27,12 +27,12 @@ def keyed_order(seed: int, *names: str | int, size: int) -> Int64[np.ndarray, " 
 def permuted(
     places: Int64[np.ndarray, " b"], *, size: int, seed: int, names: tuple[str | int, ...]
 ) -> Int64[np.ndarray, " b"]:
-    """Return what stands at some places of the permutation of 0 .. size - 1 that a seed and names give.
+    """Return the values at the given places of the permutation of 0 .. size - 1 keyed by a seed and names.
 
     Args:
-        places: numbers of 0 .. size - 1.
-        size: how many there are.
-        seed: with the names, which permutation it is.
+        places: numbers from 0 to size - 1.
+        size: length of the permutation.
+        seed: with the names, the key of the permutation.
         names: such as ("epoch", 3).
     """
     if size <= _SMALL:

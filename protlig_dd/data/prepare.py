@@ -1,19 +1,16 @@
-"""`protlig prepare`: vocabularies and memory-mapped shards from files of any size, read as a stream."""
+"""`protlig prepare`: vocabularies and memory-mapped shards from files of any size, which are read as streams."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
-
-from protlig_dd.data.encode import Encoder, EncodeReport, OnUnknown, TooLong, record_labels
+from protlig_dd.data.encode import Encoder, EncodeReport, OnUnknown, TooLong, encoded, record_labels
 from protlig_dd.data.inspect import recognise
 from protlig_dd.data.readers.complexes import Columns
 from protlig_dd.data.readers.molecules import MoleculePolicy
-from protlig_dd.data.readers.records import Record
 from protlig_dd.data.settings import TRACKS_OF
 from protlig_dd.data.shards import ShardWriter
 from protlig_dd.errors import ConfigError, FormatError
@@ -23,15 +20,16 @@ from protlig_dd.tokens.tracks import TrackSet
 
 @dataclass(frozen=True, kw_only=True)
 class VocabularyReport:
-    """What a vocabulary was built from.
+    """How a vocabulary was built.
 
     Args:
         path: the file written.
-        fingerprint: of the vocabulary.
+        fingerprint: fingerprint of the vocabulary.
         molecules: SMILES counted.
         kept: tokens of the vocabulary, the most frequent first.
-        rare: tokens seen fewer than min_count times, with their counts; molecules with them will be unknown.
-        refused: SMILES that could not be read, and the first messages.
+        rare: tokens seen fewer than min_count times, with their counts; molecules with them cannot be encoded.
+        refused: number of SMILES that could not be read.
+        first: the first of their messages.
     """
 
     path: Path
@@ -44,17 +42,16 @@ class VocabularyReport:
 
     def lines(self) -> list[str]:
         """Return the report in words."""
-        told = [f"{self.path}: {len(self.kept)} tokens from {self.molecules} molecules, fingerprint {self.fingerprint}"]
+        lines = [
+            f"{self.path}: {len(self.kept)} tokens from {self.molecules} molecules, fingerprint {self.fingerprint}"
+        ]
         if self.rare:
-            told.append(
-                f"{len(self.rare)} rarer tokens left out: " + ", ".join(f"'{t}' x {n}" for t, n in self.rare[:10])
-            )
+            rare = ", ".join(f"'{token}' x {count}" for token, count in self.rare[:10])
+            lines.append(f"{len(self.rare)} rarer tokens left out: {rare}")
         if self.refused:
-            told += [
-                f"{self.refused} records left out because their SMILES cannot be read:",
-                *(f"  {message}" for message in self.first),
-            ]
-        return [*told, f"use it: tracks.ligand.vocabulary={self.path}"]
+            lines.append(f"{self.refused} records left out because their SMILES cannot be read:")
+            lines += [f"  {message}" for message in self.first]
+        return [*lines, f"use it: tracks.ligand.vocabulary={self.path}"]
 
 
 def prepare_vocab(
@@ -65,13 +62,13 @@ def prepare_vocab(
     columns: Columns | None = None,
     molecules: MoleculePolicy | None = None,
 ) -> VocabularyReport:
-    """Write the vocabulary of the SMILES in some files.
+    """Write the vocabulary of the SMILES in the given files.
 
     Args:
         files: SMILES files or tables with a SMILES column.
         out: the JSON file to write.
         min_count: tokens seen fewer times are left out and reported.
-        columns: names that differ from the usual ones.
+        columns: column names that differ from the usual ones.
         molecules: the policy that training will apply.
 
     Raises:
@@ -125,18 +122,18 @@ def prepare_shards(
     """Write a data file as memory-mapped shards; memory does not grow with the file.
 
     Args:
-        file: anything that the readers take.
-        tracks: the tracks to write; those that the file does not have stay empty.
-        out: the folder, made if absent.
+        file: any file or folder that the readers accept.
+        tracks: the tracks to write; those that the file lacks stay empty.
+        out: the folder to write, created if it does not exist.
         too_long, unknown, molecules, seed: as for `Encoder`.
-        columns: names that differ from the usual ones.
-        structures: a FASTA file of structure tokens that belong to the proteins by name.
-        limit: at most so many examples; 0 for all.
-        tokens_per_shard: what bounds the memory.
+        columns: column names that differ from the usual ones.
+        structures: a FASTA file of structure tokens, joined to the proteins by name.
+        limit: most examples; 0 for all.
+        tokens_per_shard: tokens after which a shard is closed; bounds the memory.
 
     Raises:
-        FormatError: for an unreadable file or what is to be refused, with file and line.
-        ConfigError: if the tracks want structure tokens and there are none.
+        FormatError: for an unreadable file or a refused record, with file and line.
+        ConfigError: if there is a structure track but no structure tokens.
     """
     kind, roles, _, records = recognise(Path(file), columns or Columns(), structures)
     needed = TRACKS_OF[kind]
@@ -144,30 +141,10 @@ def prepare_shards(
         raise ConfigError(
             f"{file}: found no structures, the tracks are {sorted(tracks)}; give a FASTA file of them with --structures, or name their column"
         )
-    encoder = Encoder(
-        tracks,
-        too_long=too_long,
-        unknown=unknown,
-        needed=[n for n in needed if n in tracks],
-        molecules=molecules,
-        seed=seed,
-    )
+    needed = tuple(name for name in needed if name in tracks)
+    encoder = Encoder(tracks, too_long=too_long, unknown=unknown, needed=needed, molecules=molecules, seed=seed)
     with ShardWriter(Path(out), tracks, tokens_per_shard=tokens_per_shard) as writer:
-        for example, labels, name in _examples(records, encoder, limit):
-            writer.add(example, labels=labels, name=name)
+        for record, example in encoded(records, encoder, limit=limit):
+            writer.add(example, labels=record_labels(record), name=record.name)
         writer.about = {"source": str(file), "kind": kind, "report": asdict(encoder.report())}
     return encoder.report()
-
-
-def _examples(
-    records: Iterable[Record], encoder: Encoder, limit: int
-) -> Iterator[tuple[dict[str, np.ndarray], dict[str, float | int], str]]:
-    count = 0
-    for record in records:
-        example = encoder.encode(record)
-        if example is None:
-            continue
-        yield example, record_labels(record), record.name
-        count += 1
-        if limit and count >= limit:
-            return

@@ -1,4 +1,4 @@
-"""The `data:` part of a config: one class for each kind of source. Loading stands in `bundle.py`."""
+"""The `data:` part of a config: one class for each kind of source. `bundle.py` loads the data."""
 
 from __future__ import annotations
 
@@ -7,26 +7,9 @@ from typing import Literal
 from protlig_dd.config import settings
 from protlig_dd.data.readers.complexes import Columns
 from protlig_dd.data.readers.molecules import MoleculePolicy
-from protlig_dd.data.splits import ClusterSplit, GivenSplit, ProteinSplit, RandomSplit, ScaffoldSplit, SplitSettings
+from protlig_dd.data.splits import ProteinSplit, RandomSplit, SplitSettings
 from protlig_dd.data.synthetic.markov import MarkovChain
 from protlig_dd.data.synthetic.textbook import DemoWorld
-
-__all__ = [
-    "ClusterSplit",
-    "DataSettings",
-    "DemoWorld",
-    "FileSettings",
-    "GivenSplit",
-    "MarkovChain",
-    "MoleculeData",
-    "PairData",
-    "ProteinSplit",
-    "RandomSplit",
-    "ScaffoldSplit",
-    "SequenceData",
-    "ShardData",
-    "SplitSettings",
-]
 
 
 def _check_train_limit(limit: int) -> None:
@@ -40,19 +23,19 @@ class PairData:
 
     Args:
         path: CSV, TSV, JSON lines, Parquet, Arrow or a torch list, as text also .gz or .zst; or a folder: a dataset saved by
-            `save_to_disk`, or files named after their parts. A folder's own parts are the split, whatever `split` says.
-        validation_path, test_path: files of their own for these parts; `split` then deals only what no file gives.
+            `save_to_disk`, or files named after their parts. The parts of a folder are the split, and `split` is ignored.
+        validation_path, test_path: separate files for these parts; `split` then makes only the parts without a file.
         columns: column names that differ from the usual ones.
-        split: how `path` is divided.
+        split: how `path` is split.
         too_long: what to do with records longer than their track's max_length: refuse, drop (and count) or crop proteins.
         unknown: what to do with symbols outside a vocabulary, invalid molecules, and structures that do not fit their proteins: refuse, or
             drop and count.
-        molecules: the policy for stereo, charges and salts.
-        affinity_bins: ascending edges; where given, affinities become the class label "affinity_bin", 0 below the first edge.
-        limit: read so many usable records at most; 0 for all. It cuts the file before the split.
-        train_limit: train on the first so many training examples of a seeded order; 0 for all. Validation and test stay whole, and a
-            smaller limit's examples are among a larger one's.
-        leakage: whether to measure the identity of validation proteins to training ones.
+        molecules: the policy for stereochemistry, charges and salts.
+        affinity_bins: ascending edges; if given, affinities become the class label "affinity_bin", 0 below the first edge.
+        limit: most usable records to read; 0 for all. It is applied before the split.
+        train_limit: train on the first this many training examples in a seeded order; 0 for all. Validation and test are unchanged, and
+            the examples of a smaller limit are among those of a larger one.
+        leakage: measure the identity of validation proteins to training proteins.
     """
 
     kind: Literal["pairs"] = "pairs"
@@ -81,12 +64,12 @@ class SequenceData:
 
     Args:
         path: a file; a Foldseek database (its name without any ending), whose 3Di letters fill a track "structure"; or a folder: a
-            dataset saved by `save_to_disk`, files named after their parts, or `consensus.fasta` with `splits.json`. A folder's own parts
-            are the split, whatever `split` says. A database is not read ahead, however large: letters become tokens when a batch is
-            drawn. Only `too_long: crop` and `unknown: drop`, which depend on the letters of every entry, read it into memory.
+            dataset saved by `save_to_disk`, files named after their parts, or `consensus.fasta` with `splits.json`. The parts of a folder
+            are the split, and `split` is ignored. A database of any size is read lazily: letters are encoded when a batch is drawn.
+            Only `too_long: crop` and `unknown: drop`, which depend on the letters of every entry, read it into memory.
         structure_path, validation_structure_path, test_structure_path: for a track "structure", the FASTA file of structure tokens
-            whose names are those of the proteins in `path`, `validation_path` and `test_path`: 3Di letters, or four-digit codes with
-            commas. A table may have them in a column instead (`columns.structure`).
+            with the names of the proteins in `path`, `validation_path` and `test_path`: 3Di letters, or four-digit codes with commas. A
+            table may have them in a column instead (`columns.structure`).
     """
 
     kind: Literal["sequences"] = "sequences"
@@ -131,7 +114,7 @@ class MoleculeData:
 
 @settings
 class ShardData:
-    """Memory-mapped shards made by `protlig prepare shards` or `protlig tokenize`; symbols were settled there. Fields as in `PairData`."""
+    """Memory-mapped shards made by `protlig prepare shards` or `protlig tokenize`, already encoded. Fields as in `PairData`."""
 
     kind: Literal["shards"] = "shards"
     path: str
@@ -156,4 +139,4 @@ TRACKS_OF = {
     "sequences": ("protein", "structure"),
     "molecules": ("ligand",),
 }
-"""The tracks that each kind of file fills; an experiment that has them needs them in every record."""
+"""The tracks that each kind of file fills; if an experiment has one of them, every record needs it."""

@@ -1,19 +1,17 @@
 """Token tables on disk: a folder of Arrow files that are memory-mapped, with a manifest `shards.json`.
 
 Each shard is one Arrow IPC file of one record batch: a list of int32 for each track, a number column for each label, and `name`. The
-writer holds one shard at a time, so memory does not grow with the data; opening reads offsets and labels and maps the tokens.
+writer keeps one shard in memory, so memory does not grow with the data; opening reads offsets and labels and maps the tokens.
 """
 
 from __future__ import annotations
 
 import json
-import os
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -21,6 +19,7 @@ from jaxtyping import Int64
 
 from protlig_dd.data.table import TokenColumn, TokenTable
 from protlig_dd.errors import FormatError, ProtligError, require
+from protlig_dd.files import write_json, written_whole
 from protlig_dd.tokens.tracks import TrackSet
 
 MANIFEST = "shards.json"
@@ -29,8 +28,9 @@ _PURPOSE = "Arrow shards"
 
 
 class _Tokens:
-    """The tokens of one track in a shard, in memory that is filled again for the next: buffers of this size, freed and grown anew for
-    each shard, fragment the heap, and a long run's memory then creeps up with the number of shards.
+    """The tokens of one track in a shard, in a buffer that is reused for the next shard.
+
+    Buffers of this size that are freed and grown again for each shard fragment the heap, and memory then grows with the number of shards.
     """
 
     def __init__(self) -> None:
@@ -52,7 +52,7 @@ class _Tokens:
         del self._offsets[1:]
 
     def column(self) -> Any:
-        """Return the lists as an Arrow column that shares the memory: to be written, and let go, before `clear`."""
+        """Return the lists as an Arrow column that shares the memory; it must be written and released before `clear`."""
         pa = require("pyarrow", _PURPOSE, extra="data")
         offsets = np.array(self._offsets, np.int64)
         return pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(self._pool[: len(self)]))
@@ -60,11 +60,11 @@ class _Tokens:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ShardNames:
-    """The names of N examples of shards, read from the files when they are asked for.
+    """The names of N examples of shards, read from the files on access.
 
     Args:
         columns: the names in each shard.
-        rows: where each example is, counted as if the shards were laid end to end.
+        rows: the row of each example in the concatenated shards.
     """
 
     columns: tuple[Any, ...]
@@ -89,13 +89,13 @@ class ShardNames:
 
 
 class ShardWriter:
-    """Writes examples one by one into a folder of shards; a `with` block that ends well leaves the manifest.
+    """Writes examples one by one into a folder of shards; the manifest is written when the `with` block ends without an error.
 
     Args:
-        folder: made if absent; refused if it holds shards already.
-        tracks: the tracks of the examples; their vocabularies' fingerprints go into the manifest.
-        tokens_per_shard: a shard is closed when it holds as many tokens; this bounds the memory.
-        about: anything to keep beside the data (source file, counts of dropped records).
+        folder: created if it does not exist; must not have shards already.
+        tracks: the tracks of the examples; the fingerprints of their vocabularies go into the manifest.
+        tokens_per_shard: tokens after which a shard is closed; this bounds the memory.
+        about: information to keep with the data (source file, counts of dropped records).
     """
 
     def __init__(self, folder: Path, tracks: TrackSet, *, tokens_per_shard: int = 8_000_000) -> None:
@@ -122,7 +122,7 @@ class ShardWriter:
         labels: Mapping[str, float | int] | None = None,
         name: str = "",
     ) -> None:
-        """Add one example; every example must come with the same label names.
+        """Add one example; all examples must have the same label names.
 
         Raises:
             ProtligError: if a shard cannot be written (a full disk).
@@ -146,14 +146,16 @@ class ShardWriter:
         columns["name"] = pa.array(self._names, pa.large_string())
         batch = pa.record_batch(columns)
         file = f"shard-{len(self._shards):05d}.arrow"
-        part = self.folder / f"{file}.part"
         try:
-            with pa.OSFile(str(part), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
+            with (
+                written_whole(self.folder / file) as growing,
+                pa.OSFile(str(growing), "wb") as sink,
+                pa.ipc.new_file(sink, batch.schema) as writer,
+            ):
                 writer.write_batch(batch)
-            os.replace(part, self.folder / file)
         except OSError as error:
             raise ProtligError(
-                f"{part}: cannot be written ({error}); free space or choose another folder, and prepare again"
+                f"{self.folder / file}: cannot be written ({error}); free space or choose another folder, and prepare again"
             ) from error
         count = sum(map(len, self._tokens.values()))
         self._shards.append({"file": file, "examples": len(self._names), "tokens": count})
@@ -174,16 +176,12 @@ class ShardWriter:
             "shards": self._shards,
             "about": self.about,
         }
-        part = self.folder / f"{MANIFEST}.part"
-        part.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
-        os.replace(part, self.folder / MANIFEST)
+        write_json(self.folder / MANIFEST, manifest)
 
     def __enter__(self) -> ShardWriter:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
         if kind is None:
             self.close()
 
@@ -197,10 +195,10 @@ def write_shards(table: TokenTable, folder: Path, tracks: TrackSet, *, tokens_pe
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """Return what a folder of shards says about itself.
+    """Return the manifest of a folder of shards.
 
     Raises:
-        FormatError: if the folder has no manifest, or a damaged one.
+        FormatError: if it is missing or damaged.
     """
     path = Path(folder) / MANIFEST
     try:
@@ -218,11 +216,11 @@ def open_shards(folder: Path, tracks: TrackSet | None = None) -> TokenTable:
     """Return the table of a folder of shards; tokens and names stay on disk, memory-mapped.
 
     Args:
-        folder: made by `write_shards` or `ShardWriter`, or holding the folders `part_name` of one job.
+        folder: written by `write_shards` or `ShardWriter`, or with the folders `part_name` of parallel jobs.
         tracks: the tracks to read, all of them if None; their vocabularies must be those of the shards.
 
     Raises:
-        FormatError: for a missing or damaged shard, an absent track, or another vocabulary.
+        FormatError: for a missing or damaged shard, a missing track, or another vocabulary.
     """
     manifests = {part: read_manifest(part) for part in _parts(Path(folder))}
     manifest = next(iter(manifests.values()))
@@ -249,12 +247,12 @@ def open_shards(folder: Path, tracks: TrackSet | None = None) -> TokenTable:
 
 
 def part_name(index: int, count: int) -> str:
-    """Return what the folder of one of several jobs is called that write shards side by side, such as "part_2_of_8"."""
+    """Return the name of the folder of one of several parallel jobs that write shards, such as "part_2_of_8"."""
     return f"part_{index}_of_{count}"
 
 
 def _parts(folder: Path) -> list[Path]:
-    """The folder itself if it holds shards, or the folders of the jobs that wrote them; all of a count must be there."""
+    """The folder itself if it has shards, else the folders of the jobs that wrote them, which must be complete."""
     found = sorted(folder.glob("part_*_of_*")) if not (folder / MANIFEST).exists() else []
     if not found:
         return [folder]

@@ -1,4 +1,4 @@
-"""Which examples train, which validate, which test. How much of the one is known from the other stands in `leakage.py`."""
+"""Splits of the examples into training, validation and test. `leakage.py` measures how similar the parts are."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _check_fractions(validation: float, test: float) -> None:
 
 @settings
 class GivenSplit:
-    """The file's own split column; without a validation part, a random fraction of the training rows validates."""
+    """The file's own split column; without a validation part, a random fraction of the training rows is used for validation."""
 
     kind: Literal["given"] = "given"
     validation_fraction: float = 0.05
@@ -39,7 +39,7 @@ class GivenSplit:
 
 @settings
 class RandomSplit:
-    """Examples at random: the easiest split, since near copies fall on both sides."""
+    """Random examples: the easiest split, since near copies are on both sides."""
 
     kind: Literal["random"] = "random"
     validation_fraction: float = 0.05
@@ -96,7 +96,7 @@ SplitSettings = GivenSplit | RandomSplit | ProteinSplit | ScaffoldSplit | Cluste
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Split:
-    """The rows of each part, and in words how they were found."""
+    """The rows of each part, and how they were chosen, in words."""
 
     train: Rows
     validation: Rows
@@ -105,10 +105,10 @@ class Split:
 
 
 def split_rows(table: TokenTable, tracks: TrackSet, how: SplitSettings, *, seed: int) -> Split:
-    """Return the rows of the training, validation and test parts; every row is in one, except those a given split excludes.
+    """Return the rows of the training, validation and test parts; every row is in one, except those that a given split excludes.
 
     Raises:
-        ConfigError: if the table lacks what the split needs, or a part would be empty.
+        ConfigError: if the table lacks a track that the split needs, or a part would be empty.
     """
     if isinstance(how, GivenSplit):
         return _given(table, how, seed)
@@ -145,9 +145,8 @@ def _given(table: TokenTable, how: GivenSplit, seed: int) -> Split:
             "data.split.kind: found 'given', the file assigns no row to 'train' (or has no split column); "
             "name it with data.columns.split, or use kind=random, protein, scaffold or cluster"
         )
-    notes = [f"{unnamed} rows without a split left out"] * bool(unnamed) + [
-        f"{other} rows of other splits left out"
-    ] * bool(other)
+    notes = [f"{unnamed} rows without a split left out"] if unnamed else []
+    notes += [f"{other} rows of other splits left out"] if other else []
     train, validation = rows["train"], rows["validation"]
     if len(validation) == 0 and how.validation_fraction > 0:
         train, validation, _ = _deal_singly(len(train), (how.validation_fraction, 0.0), seed=seed, kind="given")
@@ -157,7 +156,7 @@ def _given(table: TokenTable, how: GivenSplit, seed: int) -> Split:
 
 
 def _deal_singly(count: int, fractions: tuple[float, float], *, seed: int, kind: str) -> tuple[Rows, Rows, Rows]:
-    """Deal rows, in keyed order, to validation and test until they are full, the rest to training: `_deal` of groups of one."""
+    """Assign rows, in keyed order, to validation and test until they are full, the rest to training: `_deal` of groups of one."""
     order = keyed_order(seed, "split", kind, size=count)
     rooms = [round(fraction * count) or int(fraction > 0) for fraction in fractions]
     if sum(rooms) >= count:
@@ -167,13 +166,13 @@ def _deal_singly(count: int, fractions: tuple[float, float], *, seed: int, kind:
 
 
 def _deal(groups: Rows, fractions: tuple[float, float], *, seed: int, kind: str) -> tuple[Rows, Rows, Rows]:
-    """Deal whole groups, in keyed order, to validation and test until they are full, the rest to training."""
+    """Assign whole groups, in keyed order, to validation and test until they are full, the rest to training."""
     _, groups, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     part_of = np.zeros(len(sizes), np.int64)
     order = keyed_order(seed, "split", kind, size=len(sizes))
     for part, fraction in ((1, fractions[0]), (2, fractions[1])):
         room = round(fraction * len(groups)) or int(fraction > 0)
-        # A group of more than twice the room would be most of the part; it trains instead.
+        # A group of more than twice the room would be most of the part; it is used for training instead.
         for group in order[part_of[order] == 0].tolist():
             if room <= 0:
                 break
@@ -202,7 +201,7 @@ def same_sequence_groups(column: Column) -> Rows:
 
 
 def scaffold_groups(column: Column, track: Track) -> Rows:
-    """Return a number for each molecule, equal for equal Bemis-Murcko scaffolds; a SMILES that RDKit cannot read is its own."""
+    """Return a number for each molecule, equal for equal Bemis-Murcko scaffolds; a SMILES that RDKit cannot read is its own scaffold."""
     chem = require("rdkit.Chem", "splitting by scaffold", extra="ligand")
     murcko = require("rdkit.Chem.Scaffolds.MurckoScaffold", "splitting by scaffold", extra="ligand")
     base = require("rdkit.rdBase", "splitting by scaffold", extra="ligand")

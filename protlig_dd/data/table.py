@@ -1,7 +1,7 @@
 """Token tables: many examples of several tracks as flat arrays, in memory or memory-mapped.
 
-What lives here: the value. How it is made from records stands in `encode.py`, how it is stored on disk in `shards.py`, how it is laid over a
-Foldseek database in `foldseek_table.py`, and how batches are drawn from it in `loader.py`. A track that an example lacks has length 0.
+This file defines the value. `encode.py` makes it from records, `shards.py` stores it on disk, `foldseek/table.py` makes a lazy one over a
+Foldseek database, and `loader.py` draws batches from it. A track that an example lacks has length 0.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ Rows = Int[np.ndarray, " r"]
 
 @runtime_checkable
 class Column(Protocol):
-    """The tokens of one track for N examples, wherever they are."""
+    """The tokens of one track for N examples, in memory or on disk."""
 
     @property
     def lengths(self) -> Int[np.ndarray, " N"]:
-        """How many tokens each example has; 0 where it lacks the track."""
+        """Tokens of each example; 0 if it lacks the track."""
 
     @property
     def num_tokens(self) -> int:
@@ -33,15 +33,15 @@ class Column(Protocol):
         """Return N."""
 
     def gather(self, rows: Rows) -> Int32[np.ndarray, " n"]:
-        """Return the tokens of some examples end to end, in the order asked for."""
+        """Return the concatenated tokens of the given rows, in their order."""
 
     def select(self, rows: Rows) -> Column:
-        """Return the column of some examples, sharing the tokens."""
+        """Return the column of the given rows, sharing the tokens."""
 
 
 @runtime_checkable
 class Names(Protocol):
-    """What N examples are called: an array, or what looks a name up when it is asked for."""
+    """The names of N examples: an array, or an object that looks names up on access."""
 
     def __len__(self) -> int:
         """Return N."""
@@ -50,7 +50,7 @@ class Names(Protocol):
         """Iterate over the names."""
 
     def __getitem__(self, rows: Any) -> Any:
-        """Return one name, or the names of some examples."""
+        """Return one name, or the names of the given rows."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -58,9 +58,9 @@ class TokenColumn:
     """The tokens of one track for N examples; a selection of examples shares its memory with the whole.
 
     Args:
-        pools: where the tokens lie; one array, or one a shard, possibly memory-mapped.
-        starts: where each example begins in the pools, counted as if they were laid end to end.
-        lengths: how many tokens each example has; 0 where it lacks the track.
+        pools: arrays of tokens: one, or one for each shard, possibly memory-mapped.
+        starts: the offset of each example in the concatenated pools.
+        lengths: tokens of each example; 0 if it lacks the track.
     """
 
     pools: tuple[Int32[np.ndarray, " _"], ...]
@@ -88,22 +88,19 @@ class TokenColumn:
 
     @cached_property
     def offsets(self) -> Int64[np.ndarray, " N1"]:
-        """Where each example lies in `values`: N + 1 numbers."""
+        """The offset of each example in `values`, and the end: N + 1 numbers."""
         return np.concatenate([np.zeros(1, np.int64), np.cumsum(self.lengths, dtype=np.int64)])
 
     @cached_property
     def values(self) -> Int32[np.ndarray, " n"]:
-        """All tokens end to end; no copy if the column is one whole pool, otherwise gathered once."""
-        if (
-            len(self.pools) == 1
-            and len(self.pools[0]) == self.num_tokens
-            and np.array_equal(self.starts, self.offsets[:-1])
-        ):
+        """All tokens concatenated; no copy if the column is one whole pool, otherwise gathered once."""
+        is_whole = len(self.pools) == 1 and len(self.pools[0]) == self.num_tokens
+        if is_whole and np.array_equal(self.starts, self.offsets[:-1]):
             return self.pools[0]
         return self.gather(np.arange(len(self)))
 
     def gather(self, rows: Rows) -> Int32[np.ndarray, " n"]:
-        """Return the tokens of some examples end to end, in the order asked for."""
+        """Return the concatenated tokens of the given rows, in their order."""
         starts, stops = self.starts[rows], self.starts[rows] + self.lengths[rows]
         if len(self.pools) == 1:
             pool = self.pools[0]
@@ -117,7 +114,7 @@ class TokenColumn:
         return np.concatenate(pieces) if pieces else np.zeros(0, np.int32)
 
     def select(self, rows: Rows) -> TokenColumn:
-        """Return the column of some examples, sharing the tokens."""
+        """Return the column of the given rows, sharing the tokens."""
         return TokenColumn(pools=self.pools, starts=self.starts[rows], lengths=self.lengths[rows])
 
 
@@ -129,7 +126,7 @@ class TokenTable:
         tracks: a column for each track, all of N examples.
         labels: arrays of N numbers by name: "label" (1 binds, 0 does not, -1 unknown), "affinity" (float, NaN unknown),
             "affinity_bin" (-1 unknown), "split" ...
-        names: what each example is called, or None.
+        names: the names of the examples, or None.
     """
 
     tracks: dict[str, Column]
@@ -137,9 +134,8 @@ class TokenTable:
     names: Names | None = None
 
     def __post_init__(self) -> None:
-        sizes = {name: len(column) for name, column in self.tracks.items()} | {
-            n: len(a) for n, a in self.labels.items()
-        }
+        sizes = {name: len(column) for name, column in self.tracks.items()}
+        sizes |= {name: len(values) for name, values in self.labels.items()}
         if self.names is not None:
             sizes["names"] = len(self.names)
         assert self.tracks and len(set(sizes.values())) == 1, f"columns of unequal length: {sizes}"
@@ -155,13 +151,13 @@ class TokenTable:
         labels: Mapping[str, Sequence[float] | np.ndarray] | None = None,
         names: Sequence[str] | None = None,
     ) -> TokenTable:
-        """Return the table of examples held as lists of token ids by track.
+        """Return the table of examples given as lists of token ids by track.
 
         Args:
             examples: token ids by track; a track may be absent.
             tracks: the names of all columns.
             labels: numbers for each example, by name.
-            names: what each example is called.
+            names: the names of the examples.
         """
         columns = dict[str, Column]()
         for track in tracks:
@@ -191,11 +187,11 @@ class TokenTable:
         return {name: column.gather(row) for name, column in self.tracks.items()}
 
     def name_of(self, i: int) -> str:
-        """Return what example i is called, or its number where it has no name."""
+        """Return the name of example i, or its number if it has none."""
         return (str(self.names[i]) if self.names is not None else "") or f"example{i}"
 
     def select(self, indices: Sequence[int] | np.ndarray) -> TokenTable:
-        """Return the table of some examples (indices or a boolean mask); the tokens are shared, not copied."""
+        """Return the table of the given examples (indices or a boolean mask); the tokens are shared, not copied."""
         rows: np.ndarray = np.asarray(indices)
         if rows.dtype == bool:
             rows = np.asarray(np.flatnonzero(rows))

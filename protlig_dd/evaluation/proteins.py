@@ -16,9 +16,9 @@ import numpy as np
 from jaxtyping import Float
 
 from protlig_dd import rng
+from protlig_dd.data.similarity import KmerIndex, kmers, nearest_identities
 from protlig_dd.errors import ConfigError
 from protlig_dd.evaluation.intervals import Estimate, Score, bootstrap_mean, jackknife, wilson
-from protlig_dd.evaluation.neighbours import KmerIndex, kmers, nearest_identities
 from protlig_dd.tokens.protein import AMINO_ACIDS
 
 _MAX_TRAINING = 20_000  # training sequences in the neighbour search
@@ -252,11 +252,11 @@ def summary(samples: Sequence[str], training: Sequence[str], *, seed: int = 0) -
 
 def _measures(training: Sequence[str], seed: int) -> dict[str, Callable[[Proteins], Estimate]]:
     known = frozenset(training)
-    index = KmerIndex.build(_subsample([s for s in training if s], _MAX_TRAINING, seed))
+    index = KmerIndex(_subsample([s for s in training if s], _MAX_TRAINING, seed))
 
     def nearest(proteins: Proteins) -> Estimate:
         return bootstrap_mean(
-            nearest_identities(_subsample(proteins.sequences, _MAX_SAMPLES, seed), index)[0], seed=seed
+            nearest_identities(_subsample(proteins.sequences, _MAX_SAMPLES, seed), index, over="query")[0], seed=seed
         )
 
     def mean_of(measure: Callable[[str], float]) -> Callable[[Proteins], Estimate]:

@@ -14,8 +14,8 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Float
 
+from protlig_dd.data.similarity import KmerIndex, letter_codes, nearest_identities
 from protlig_dd.evaluation.intervals import Estimate, Score, ratio_bootstrap, wilson
-from protlig_dd.evaluation.neighbours import KmerIndex, encode, nearest_identities
 from protlig_dd.structures.tm_align import dynamic_alignment
 
 Tokens = Sequence[str]
@@ -56,7 +56,7 @@ class Nulls:
 
     @cached_property
     def _index(self) -> KmerIndex:
-        return KmerIndex.build([one.sequence for one in self.training])
+        return KmerIndex([one.sequence for one in self.training])
 
     def always(self, sequences: Sequence[str]) -> list[list[str]]:
         """Return the commonest token for every residue."""
@@ -68,11 +68,11 @@ class Nulls:
 
     def of_neighbours(self, sequences: Sequence[str]) -> list[list[str]]:
         """Return the tokens of the nearest training protein where it aligns, elsewhere the commonest token of the residue."""
-        _, nearest = nearest_identities(sequences, self._index)
+        _, nearest = nearest_identities(sequences, self._index, over="query")
         predicted = self.of_residues(sequences)
         for tokens, sequence, row in zip(predicted, sequences, nearest.tolist(), strict=True):
             neighbour = self.training[row]
-            equal = encode(sequence)[:, None] == encode(neighbour.sequence)[None]
+            equal = letter_codes(sequence)[:, None] == letter_codes(neighbour.sequence)[None]
             for i, j in dynamic_alignment(np.where(equal, _MATCH, _MISMATCH), _OPENING).tolist():
                 tokens[i] = neighbour.tokens[j]
         return predicted

@@ -14,9 +14,9 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from protlig_dd import rng
+from protlig_dd.data.similarity import identity
 from protlig_dd.evaluation.esmfold import Fold
 from protlig_dd.evaluation.intervals import Estimate, Score, bootstrap_mean, pair_mean, wilson
-from protlig_dd.evaluation.neighbours import identities
 from protlig_dd.evaluation.proteins import Proteins, read_proteins, shuffle_residues
 from protlig_dd.evaluation.sections import Section
 from protlig_dd.structures.lddt import lddt
@@ -220,10 +220,9 @@ def diversity_scores(folded: Sequence[Chain], references: Sequence[Chain] = ()) 
 
 
 def _identity_table(sequences: Sequence[str]) -> Float[np.ndarray, "n n"]:
-    """Mean of both directions of `neighbours.identities`."""
+    """Mean of both directions of the identity over the first sequence of a pair."""
     num = len(sequences)
-    pairs = [(a, b) for a in sequences for b in sequences]
-    table = identities(pairs).reshape(num, num)
+    table = identity([a for a in sequences for _ in sequences], [*sequences] * num, over="query").reshape(num, num)
     return np.asarray((table + table.T) / 2)
 
 

@@ -1,4 +1,4 @@
-"""Batches of C-alpha traces, packed like tracks: points in space instead of tokens."""
+"""Batches of C-alpha traces, packed like tracks, with points in space instead of tokens."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ ANGSTROM_PER_NM = 10.0
 
 @dataclass(frozen=True, kw_only=True)
 class TraceBatch:
-    """Chains of C-alphas.
+    """A batch of C-alpha chains.
 
     Args:
-        points: packed, in nanometres, each chain about its own centre.
-        layout: the chains' lengths.
-        example_ids: the global index of each example: with the seed and the step, the root of its random numbers. On the host.
+        points: packed coordinates in nanometres, each chain centred at its mean.
+        layout: the lengths of the chains.
+        example_ids: the global index of each example, which with the seed and the step keys its random numbers. On the host.
     """
 
     points: Float[Tensor, "n 3"]
@@ -46,9 +46,9 @@ class TraceBatch:
 
 
 def centred_nm(coords_angstrom: Float[np.ndarray, "l 3"]) -> Float[np.ndarray, "l 3"]:
-    """Return C-alphas in nanometres about their mean, float32.
+    """Return C-alphas in nanometres, centred at their mean, float32.
 
-    Differences to the first residue come first, in float64, so that a translation that leaves them as they are changes no bit.
+    Differences to the first residue are computed first, in float64, so that a translation that leaves them unchanged changes no bit.
     """
     away = np.asarray(coords_angstrom, dtype=np.float64)
     away = away - away[:1]

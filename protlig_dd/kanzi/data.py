@@ -1,6 +1,7 @@
 """C-alpha traces to train on, from a folder of PDB and mmCIF files or a Foldseek database, and batches of them.
 
-A batch is a pure function of the step: which chains it holds depends on (seed, step), and how many processes share it changes nothing.
+Folders are read as `protlig tokenize` reads them, so a run trains on the chains that it will tokenize. A batch is a pure function of the
+step: its chains depend on (seed, step) only, not on the number of processes that share it.
 """
 
 from __future__ import annotations
@@ -17,29 +18,33 @@ from jaxtyping import Float, Int64
 
 from protlig_dd.config import settings
 from protlig_dd.data.foldseek.pairs import FoldseekDB
+from protlig_dd.data.foldseek.structure_files import read_chains, structure_files
 from protlig_dd.data.foldseek.table import is_database
 from protlig_dd.data.permutation import keyed_order
+from protlig_dd.data.skipped import LOST_RESIDUES, UNREADABLE
 from protlig_dd.errors import ConfigError, FormatError
 from protlig_dd.kanzi.batches import TraceBatch, pack_traces
-from protlig_dd.structures.structure_io import is_structure_name, read_structure
+from protlig_dd.structures.foldseek_chains import MIN_RESIDUES
+from protlig_dd.structures.structure_io import is_structure_name
 
 _logger = logging.getLogger(__name__)
 _TOO_SHORT, _TOO_LONG = "chains below {} residues", "chains above {} residues"
+_KINDS = {"no protein": "chains without protein", "all residues unknown": "chains of unknown residues only"}
 
 
 @settings
 class TraceData:
-    """Which chains an autoencoder is trained on.
+    """The chains that an autoencoder is trained on.
 
     Args:
-        path: a folder of PDB and mmCIF files (.gz too), one such file, or a Foldseek database with C-alphas.
-        min_length, max_length: in residues; other chains are left out, and counted. 0 is no limit.
-        num_chains: take the first so many; 0 takes all.
-        distinct: leave out chains whose sequence was met before (not asked of databases: cluster those).
-        validation_fraction: part of the chains that is kept for validation; 0 validates on the training chains.
-        num_validation: validate on so many chains, at most.
-        copies: how often a chain stands in a batch, each time turned otherwise.
-        rotate: turn chains at random.
+        path: a folder, with its subfolders, of PDB and mmCIF files (.gz too), one such file, or a Foldseek database with C-alphas.
+        min_length, max_length: residues; other chains are left out and counted. 0 is no limit. Files never give chains below 4.
+        num_chains: use only the first this many chains; 0 for all.
+        distinct: leave out chains with the sequence of an earlier chain (ignored for databases: cluster those).
+        validation_fraction: fraction of the chains kept for validation; 0 validates on the training chains.
+        num_validation: most validation chains.
+        copies: copies of each chain in a batch, each in another orientation.
+        rotate: rotate chains at random.
     """
 
     path: str
@@ -71,10 +76,10 @@ class Traces:
     """Chains that can be read one by one.
 
     Args:
-        number: how many there are.
-        name: returns the name of a chain by its place.
-        read: returns its C-alphas in Angstrom.
-        dropped: how many chains were left out, by reason.
+        number: number of chains.
+        name: returns the name of chain i.
+        read: returns the C-alphas of chain i in Angstrom.
+        dropped: files and chains left out, by reason.
     """
 
     number: int
@@ -87,17 +92,16 @@ class Traces:
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        """All names."""
+        """The names of all chains."""
         return tuple(self.name(i) for i in range(self.number))
 
     def select(self, indices: Int64[np.ndarray, " _"]) -> Traces:
-        """Return some of the chains."""
-        return Traces(
-            number=len(indices), name=lambda i: self.name(int(indices[i])), read=lambda i: self.read(int(indices[i]))
-        )
+        """Return the chains at the given indices."""
+        name, read = self.name, self.read
+        return Traces(number=len(indices), name=lambda i: name(int(indices[i])), read=lambda i: read(int(indices[i])))
 
     def split(self, fraction: float, seed: int) -> tuple[Traces, Traces]:
-        """Return the chains to train on and those to validate on; with fraction 0 both are all chains."""
+        """Return the training and the validation chains; with fraction 0 both are all chains."""
         if not fraction:
             return self, self
         order = keyed_order(seed, "validation chains", size=len(self))
@@ -107,22 +111,22 @@ class Traces:
         return self.select(np.sort(order[number:])), self.select(np.sort(order[:number]))
 
     def lines(self) -> Iterator[str]:
-        """Yield what was read and left out, in words."""
+        """Yield the numbers of chains read and left out, in words."""
         yield f"chains: {len(self):,}"
         for reason, number in self.dropped.items():
             yield f"left out: {number:,} {reason}"
 
 
 def load_traces(data: TraceData) -> Traces:
-    """Return the chains that the settings ask for.
+    """Return the chains that the settings describe.
 
     Raises:
-        FormatError: if there is nothing there, a file is no structure, or no chain is left.
+        FormatError: if the path does not exist, or no chain is left.
     """
     path = Path(data.path)
-    if path.is_dir() or is_structure_name(path):
+    if data.path and (path.is_dir() or (path.is_file() and not is_database(path))):
         found = _from_files(path, data)
-    elif is_database(path):
+    elif data.path and is_database(path):
         found = _from_database(path, data)
     else:
         raise FormatError(
@@ -135,41 +139,38 @@ def load_traces(data: TraceData) -> Traces:
 
 
 def _from_files(path: Path, data: TraceData) -> Traces:
-    files = sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]
+    """The chains of a folder and its subfolders, or of one file, named "file:chain" (and the model of a file of several)."""
     names: list[str] = []
     chains: list[np.ndarray] = []
     seen: set[str] = set()
     dropped = Counter[str]()
-    for file in files:
-        if not is_structure_name(file) and not _looks_like_pdb(file):
-            dropped["files that are no PDB or mmCIF"] += 1
-            continue
-        try:
-            structure = read_structure(file)
-        except FormatError as error:
-            _logger.warning("left out: %s", error)
-            dropped["files that cannot be read"] += 1
-            continue
-        for chain in structure.chains:
-            coords, sequence = chain.ca[chain.has_ca], chain.sequence
-            reason = _reason(len(coords), data)
-            if not reason and data.distinct and sequence in seen:
+    for file in map(read_chains, structure_files(path)):
+        for left_out in file.skipped:
+            if left_out.kind == UNREADABLE and is_structure_name(file.path):
+                _logger.warning("left out: %s: %s", left_out.what, left_out.reason)
+            if left_out.kind != LOST_RESIDUES:  # the chain itself is there
+                dropped[_words(left_out.kind, file.path, data)] += 1
+        place = file.path.name if file.path == path else str(file.path.relative_to(path))
+        for chain in file.chains:
+            reason = _reason(len(chain.sequence), data)
+            if not reason and data.distinct and chain.sequence in seen:
                 reason = "chains whose sequence was met before"
             if not reason and data.num_chains and len(names) >= data.num_chains:
                 reason = f"chains beyond the first {data.num_chains}"
             if reason:
                 dropped[reason] += 1
                 continue
-            seen.add(sequence)
-            names.append(f"{file.name}:{chain.name}")
-            chains.append(coords)
+            seen.add(chain.sequence)
+            names.append(f"{place}:{chain.name}" + (f" model {chain.model}" if file.num_models > 1 else ""))
+            chains.append(chain.ca.astype(np.float32))
     return Traces(number=len(names), name=names.__getitem__, read=chains.__getitem__, dropped=dict(dropped))
 
 
-def _looks_like_pdb(file: Path) -> bool:
-    """SCOPe's files have no suffix; they begin with a record of the PDB format."""
-    with file.open("rb") as opened:
-        return opened.read(6) in (b"HEADER", b"ATOM  ", b"REMARK", b"CRYST1", b"MODEL ")
+def _words(kind: str, file: Path, data: TraceData) -> str:
+    """What the report calls a kind of `Skipped`."""
+    if kind == UNREADABLE:
+        return "files that cannot be read" if is_structure_name(file) else "files that are no PDB or mmCIF"
+    return _TOO_SHORT.format(max(data.min_length, MIN_RESIDUES)) if kind == "too short" else _KINDS[kind]
 
 
 def _reason(length: int, data: TraceData) -> str:
@@ -180,7 +181,7 @@ def _reason(length: int, data: TraceData) -> str:
 
 
 def _from_database(path: Path, data: TraceData) -> Traces:
-    """Chains of a database are read when they are asked for; only their lengths are looked at before."""
+    """Chains of a database are read on access; only their lengths are read in advance."""
     database = FoldseekDB(path)
     lengths = np.asarray(database.lengths)
     short = lengths < data.min_length
@@ -201,19 +202,19 @@ def _from_database(path: Path, data: TraceData) -> Traces:
 
 
 class TraceLoader:
-    """Batches of chains for one rank: `batch_size` examples a step, `copies` of each chain behind one another.
+    """Batches of chains for one rank: `batch_size` examples a step, with `copies` consecutive copies of each chain.
 
     Args:
         traces: the chains.
         batch_size: examples in the global batch of a step.
-        copies: how often a chain stands in it.
-        seed: the root of the order.
+        copies: copies of each chain in it.
+        seed: seed of the order.
         rank: this process, from 0.
-        world: the number of processes.
-        accumulation: micro-batches a step and process.
+        world: number of processes.
+        accumulation: micro-batches for each step and process.
 
     Raises:
-        ConfigError: if the batch cannot be dealt to chains, ranks and micro-batches.
+        ConfigError: if the batch cannot be divided into chains, ranks and micro-batches.
     """
 
     def __init__(
@@ -238,7 +239,7 @@ class TraceLoader:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Steps in which every chain is met once (rounded up)."""
+        """Steps in which every chain is used once (rounded up)."""
         return -(-len(self.traces) * self.copies // self.batch_size)
 
     def global_batch(self, step: int) -> Int64[np.ndarray, " b"]:
@@ -259,7 +260,7 @@ class TraceLoader:
         return pack_traces([read[row] for row in rows], example_ids=ids.tolist(), where=f"chains {rows}: number")
 
     def _order(self, epoch: int) -> Int64[np.ndarray, " _"]:
-        """The order of an epoch; those of the last batch are kept."""
+        """The order of an epoch; the orders used by the last batch are cached."""
         found = self._orders.get(epoch)
         return keyed_order(self.seed, "epoch", epoch, size=len(self.traces)) if found is None else found
 

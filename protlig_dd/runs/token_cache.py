@@ -1,7 +1,7 @@
-"""A token cache of a Foldseek database: each protein with its structure tokens, written once, trained on as often as wanted.
+"""A token cache of a Foldseek database: each protein with its structure tokens, computed once for any number of epochs.
 
-3Di letters are in the database; Kanzi's tokens are computed from its C-alphas, which for millions of chains is too much for every epoch.
-The cache is a folder of memory-mapped shards (`data.kind: shards`). Jobs side by side write parts of it.
+3Di letters are in the database; Kanzi's tokens are computed from its C-alphas, which is too slow to repeat for millions of chains in every
+epoch. The cache is a folder of memory-mapped shards (`data.kind: shards`), which parallel jobs can write in parts.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from protlig_dd.data.encode import Encoder, EncodeReport, record_labels
+from protlig_dd.data.encode import Encoder, EncodeReport, encoded, record_labels
 from protlig_dd.data.foldseek.pairs import FoldseekDB, PairedFoldseekDB
 from protlig_dd.data.foldseek.table import has_structures, read_rows
 from protlig_dd.data.readers.records import Record
 from protlig_dd.data.shards import ShardWriter, part_name
 from protlig_dd.errors import ConfigError, FormatError
-from protlig_dd.kanzi.tokenizer import KanziTokenizer
+from protlig_dd.runs.families.tokenizers import StructureTokenizer, has_tokenizer
 from protlig_dd.tokens.settings import ProteinTrack, StructureTrack
 from protlig_dd.tokens.structure import Alphabet
 
@@ -28,13 +28,13 @@ _ROWS_AT_ONCE = 256
 
 @dataclass(frozen=True, kw_only=True)
 class CacheSettings:
-    """What goes into a cache.
+    """The content of a cache.
 
     Args:
         alphabet: "3di" or "kanzi".
-        max_length: longer proteins are left out, and counted.
-        unknown: the letter that stands for residues outside the alphabet, as in `tracks.protein.unknown`.
-        shard: (i, n): only every n-th entry, from i.
+        max_length: residues; longer proteins are left out and counted.
+        unknown: the letter used for residues outside the alphabet, as in `tracks.protein.unknown`.
+        shard: (i, n) uses only every n-th entry, from the i-th.
     """
 
     alphabet: Alphabet = "3di"
@@ -48,19 +48,19 @@ class CacheSettings:
 
 
 def cache_tokens(
-    database: Path, out: Path, settings: CacheSettings, tokenizer: KanziTokenizer | None = None
+    database: Path, out: Path, settings: CacheSettings, tokenizer: StructureTokenizer | None = None
 ) -> EncodeReport:
-    """Write the token cache of a database, or of one job's part of it, and return what became of its entries.
+    """Write the token cache of a database, or of one job's part of it, and return the counts of its entries.
 
     Args:
-        database: without any ending.
+        database: path without a suffix.
         out: the folder; with n > 1 jobs its subfolder part_i_of_n is written.
-        settings: what goes into it.
-        tokenizer: makes Kanzi's tokens; needed for them only.
+        settings: the content.
+        tokenizer: the autoencoder of the tokens; not needed for 3Di letters, which the database has.
 
     Raises:
-        ConfigError: if the database lacks what the tokens are made of, or there is no tokenizer.
-        FormatError: for a damaged database, one without an entry that is kept, or a folder that holds shards already.
+        ConfigError: if the database lacks 3Di letters or C-alphas, or there is no tokenizer.
+        FormatError: for a damaged database, no entry that is kept, or a folder that already has shards.
     """
     index, count = settings.shard
     rows = np.arange(index, _num_entries(database, settings.alphabet), count)
@@ -69,19 +69,18 @@ def cache_tokens(
     tracks = {"protein": protein.build("protein"), "structure": structure}
     encoder = Encoder(tracks, too_long="drop", unknown="drop", needed=list(tracks))
     folder = out / part_name(index, count) if count > 1 else out
-    if settings.alphabet == "kanzi":
+    if has_tokenizer(settings.alphabet):
         if tokenizer is None:
             raise ConfigError(
-                "kanzi: found no tokenizer; give a run of 'protlig train kanzi/tiny', or a published file"
+                f"{settings.alphabet}: found no tokenizer; give a run of 'protlig train kanzi/tiny', or a published file"
             )
-        records = _with_kanzi(database, rows, tokenizer)
+        records = _with_tokens(database, rows, tokenizer)
     else:
         records = read_rows(database, rows)
     with ShardWriter(folder, tracks) as writer:
-        for record in tqdm(records, total=len(rows), unit="chain", disable=None):
-            example = encoder.encode(record)
-            if example is not None:
-                writer.add(example, labels=record_labels(record), name=record.name)
+        progress = iter(tqdm(records, total=len(rows), unit="chain", disable=None))
+        for record, example in encoded(progress, encoder):
+            writer.add(example, labels=record_labels(record), name=record.name)
         report = encoder.report()
         if not report.kept and count == 1:  # of several jobs one may have nothing to do
             reasons = "; ".join(line.strip() for line in report.lines()[1:]) or "it is empty"
@@ -93,7 +92,7 @@ def cache_tokens(
 
 
 def _num_entries(database: Path, alphabet: Alphabet) -> int:
-    """How many entries have what the tokens are made of."""
+    """The number of entries; an error if the database lacks 3Di letters or C-alphas."""
     if alphabet == "3di":
         if not has_structures(database):
             raise ConfigError(
@@ -107,8 +106,8 @@ def _num_entries(database: Path, alphabet: Alphabet) -> int:
         return len(letters)
 
 
-def _with_kanzi(database: Path, rows: np.ndarray, tokenizer: KanziTokenizer) -> Iterator[Record]:
-    """The entries of some rows with Kanzi's tokens; one whose coordinates do not fit is an error."""
+def _with_tokens(database: Path, rows: np.ndarray, tokenizer: StructureTokenizer) -> Iterator[Record]:
+    """The given rows with Kanzi's tokens; coordinates that do not fit the sequence are an error."""
     with FoldseekDB(database) as letters:
         for start in range(0, len(rows), _ROWS_AT_ONCE):
             some = rows[start : start + _ROWS_AT_ONCE].tolist()

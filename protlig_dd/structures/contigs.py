@@ -1,6 +1,6 @@
-"""How a motif is written: residues of a structure that stay, and lengths of what is free, in the order of the new sequence.
+"""The notation for motifs: residues of a structure that are kept, and lengths of free linkers, in the order of the new sequence.
 
-Nothing here reads a structure: `motifs.py` finds the residues, checks them and makes templates.
+Nothing here reads a structure: `scaffolds.py` finds the residues, checks them and makes templates.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _SEGMENT = re.compile(r"(-?\d+)([A-Za-z]?)(?:-(-?\d+)([A-Za-z]?))?")
 
 @dataclass(frozen=True, kw_only=True)
 class Linker:
-    """New residues, `low` to `high` of them, both ends included."""
+    """A linker of `low` to `high` new residues, both included."""
 
     low: int
     high: int
@@ -29,7 +29,7 @@ class Linker:
 
 @dataclass(frozen=True, kw_only=True)
 class NumberedSegment:
-    """Residues `first` to `last` of a chain by their authors' numbers, insertion codes included ("52A")."""
+    """Residues `first` to `last` of a chain by their authors' numbers, with insertion codes ("52A")."""
 
     chain: str
     first: str
@@ -44,7 +44,7 @@ class NumberedSegment:
         """Return the indices of the first and the last residue in a chain.
 
         Raises:
-            FormatError: if either is not in the chain, or the last one stands before the first.
+            FormatError: if either is not in the chain, or the last one precedes the first.
         """
         ends = []
         for number in (self.first, self.last):
@@ -61,14 +61,14 @@ class NumberedSegment:
 
 @dataclass(frozen=True, kw_only=True)
 class IndexedSegment:
-    """Residues `first` to `last` of a chain by their place among its residues with coordinates, from 0, both ends included."""
+    """Residues `first` to `last` of a chain by their index among its residues with coordinates, from 0, both included."""
 
     chain: str
     first: int
     last: int
 
     def __str__(self) -> str:
-        """Return for example "chain A, residues 15-34 counted from 0"."""
+        """Return a description such as "chain A, residues 15-34 counted from 0"."""
         return f"chain {self.chain}, residues {self.first}-{self.last} counted from 0"
 
     def locate(self, chain: Chain, where: str) -> tuple[int, int]:
@@ -90,12 +90,12 @@ Segment = NumberedSegment | IndexedSegment
 
 @dataclass(frozen=True, kw_only=True)
 class MotifSpec:
-    """What is kept and what is free, before any structure is read.
+    """The kept segments and free linkers of a motif, before any structure is read.
 
     Attributes:
-        items: segments and linkers in the order of the new sequence; segments without a linker between them touch.
-        total: the permitted lengths of the whole, or None.
-        text: what it was made from, for messages.
+        items: segments and linkers in the order of the new sequence; segments without a linker between them are adjacent.
+        total: the permitted lengths of the whole sequence, or None.
+        text: the text it was parsed from, for messages.
     """
 
     items: tuple[Segment | Linker, ...]
@@ -103,17 +103,17 @@ class MotifSpec:
     text: str = "motif"
 
     def within(self, total: str | Linker | None) -> MotifSpec:
-        """Return the same motif with another permitted total length, such as "60-90"; None leaves it."""
+        """Return the motif with another permitted total length, such as "60-90"; None keeps the present one."""
         if total is None:
             return self
         return replace(self, total=parse_range(total, "--total-length") if isinstance(total, str) else total)
 
 
 def parse_range(text: str, where: str) -> Linker:
-    """Return the lengths that "5-20" or "20" means.
+    """Return the range of lengths in a text such as "5-20" or "20".
 
     Raises:
-        ConfigError: if it is no range, or the second number is smaller.
+        ConfigError: if it is not a range, or the second number is smaller.
     """
     match = _RANGE.fullmatch(text.strip())
     if not match:
@@ -125,16 +125,16 @@ def parse_range(text: str, where: str) -> Linker:
 
 
 def parse_motif(text: str, *, total: str | None = None) -> MotifSpec:
-    """Return what a motif such as "5-20,A15-34,10-25,A51-70,5-20" means.
+    """Return the motif written as a text such as "5-20,A15-34,10-25,A51-70,5-20".
 
     Args:
-        text: parts with commas between them. `A15-34` is a segment by the authors' numbers (`A52A-60` with an insertion code, `A-3-10`
-            with a negative number, `A15` a single residue); a chain that is no plain letters needs a colon, as in `1:15-34`. A bare
+        text: comma-separated parts. `A15-34` is a segment by the authors' numbers (`A52A-60` with an insertion code, `A-3-10` with a
+            negative number, `A15` for a single residue); the name of a chain other than letters needs a colon, as in `1:15-34`.
             `5-20` or `20` is a linker.
-        total: the permitted lengths of the whole, such as "60-90".
+        total: the permitted lengths of the whole sequence, such as "60-90".
 
     Raises:
-        ConfigError: for a part that is neither, or if there is no segment.
+        ConfigError: for an invalid part, or if there is no segment.
     """
     items: list[Segment | Linker] = []
     for part in (piece.strip() for piece in text.split(",")):
@@ -142,9 +142,9 @@ def parse_motif(text: str, *, total: str | None = None) -> MotifSpec:
             items.append(parse_range(part, f"motif '{text}'"))
             continue
         letters = re.match(r"[A-Za-z]+", part)
-        chain, rest = (
-            part.rsplit(":", 1) if ":" in part else (letters[0], part[letters.end() :]) if letters else ("", "")
-        )
+        chain, rest = (letters[0], part[letters.end() :]) if letters else ("", "")
+        if ":" in part:
+            chain, rest = part.rsplit(":", 1)
         match = _SEGMENT.fullmatch(rest)
         if not chain or not match:
             raise ConfigError(
@@ -154,13 +154,13 @@ def parse_motif(text: str, *, total: str | None = None) -> MotifSpec:
         first = match[1] + match[2]
         last = match[3] + match[4] if match[3] else first
         items.append(NumberedSegment(chain=chain, first=first, last=last))
-    if not any(not isinstance(item, Linker) for item in items):
+    if all(isinstance(item, Linker) for item in items):
         raise ConfigError(f"motif '{text}': found no segment, expected at least one such as A15-34")
     return MotifSpec(items=tuple(items), text=text).within(total)
 
 
 def describe_numbers(chain: Chain) -> str:
-    """Return the authors' numbers in words, interrupted where the chain is: "1-43, 47-120"."""
+    """Return the authors' numbers as ranges between the chain's gaps: "1-43, 47-120"."""
     starts = [0, *(gap.after + 1 for gap in chain.gaps)]
     ends = [*(gap.after for gap in chain.gaps), len(chain) - 1]
     return ", ".join(f"{chain.numbers[a]}-{chain.numbers[b]}" for a, b in zip(starts, ends, strict=True))

@@ -1,8 +1,8 @@
-"""The chains of a PDB or mmCIF file as Foldseek's createdb takes them: which residues, which letters, which names.
+"""The chains of a PDB or mmCIF file with the residues, letters and names that Foldseek's createdb uses.
 
-It differs from `structure_io.py`, which reads proteins for their own sake: all models and all chains; of an atom's alternative places the
-last one listed, not the best-occupied one, and of residues under one number the first; only residues with a C-alpha (an atom of that
-name: a calcium ion has one too, where the file does not say what is polymer); and no letters beyond the twenty and X.
+It differs from `structure_io.py`, the general reader of proteins: all models and all chains are read; of the alternative locations of an
+atom the last one listed is used, not the one with the highest occupancy, and of residues with one number the first; only residues with a
+C-alpha are kept (an atom of that name: also a calcium ion, if the file does not mark polymers); letters are the twenty and X only.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from protlig_dd.structures.structure_parsing import load_structure
 from protlig_dd.structures.threedi import encode_3di
 
 MIN_RESIDUES = 4
-"""Foldseek takes no shorter chain."""
+"""Foldseek leaves out shorter chains."""
 
 _ATOMS = ("N", "CA", "C", "CB")
 _MISSING = [float("nan")] * 3
@@ -34,13 +34,13 @@ class FoldseekChain:
     """One chain of one model.
 
     Attributes:
-        name: of the chain, as its authors gave it.
-        model: 1 for the first model of the file.
-        entry_name: what Foldseek calls the chain: the file's name, the model if there are several, the chain if there are several.
+        name: the authors' name of the chain.
+        model: number of the model, 1 for the first in the file.
+        entry_name: Foldseek's name: the file's name, the model if there are several, the chain if there are several.
         sequence: one of the twenty letters for each residue with a C-alpha, or X; selenomethionine is M, selenocysteine C.
-        atoms_angstrom: N, C-alpha, C and C-beta in float64, as the file has them; NaN for an atom that is not there.
-        b_factors: of the C-alpha.
-        num_without_ca: how many residues were left out because they have no C-alpha.
+        atoms_angstrom: N, C-alpha, C and C-beta as in the file, float64; NaN for missing atoms.
+        b_factors: B-factor of each C-alpha.
+        num_without_ca: residues left out because they have no C-alpha.
     """
 
     name: str
@@ -58,12 +58,12 @@ class FoldseekChain:
 
     @property
     def has_backbone(self) -> bool:
-        """Whether any residue has N and C beside its C-alpha; without them there is no 3Di."""
+        """Whether any residue has N and C as well as C-alpha; otherwise there is no 3Di."""
         return bool(np.isfinite(self.atoms_angstrom[:, [0, 2]]).all((1, 2)).any())
 
     @property
     def problem(self) -> tuple[str, str] | None:
-        """What keeps the chain out of a Foldseek database, as a few words to count by and a sentence; None if nothing does."""
+        """Why createdb leaves the chain out, as a few words to count by and a sentence; None if it does not."""
         length = len(self.sequence)
         if not length:
             return "no protein", f"found no residue with a C-alpha atom ({self.num_without_ca} residues without)"
@@ -81,9 +81,9 @@ class FoldseekFile:
     Attributes:
         path: the file.
         stem: its name without suffix.
-        title: what the file says it is, on one line; often empty.
-        num_models: how many models it has.
-        chains: of all models, in the order of the file; also those that createdb would not take (`FoldseekChain.problem`).
+        title: its title on one line; often empty.
+        num_models: number of models.
+        chains: chains of all models, in the order of the file, including those that createdb leaves out (`FoldseekChain.problem`).
     """
 
     path: Path
@@ -108,7 +108,7 @@ def read_foldseek_chains(path: Path) -> FoldseekFile:
     """Return the chains of all models of a PDB or mmCIF file with Foldseek's residues, letters and names.
 
     Raises:
-        FormatError: if there is no such file, it is no structure, or it holds no atoms.
+        FormatError: if the file does not exist, is not a structure, or has no atoms.
         MissingDependencyError: without gemmi.
 
     Source: Foldseek's createdb at commit d5b1d3d4. A modified residue has the letter of its parent, as gemmi tabulates it.
@@ -129,7 +129,7 @@ def read_foldseek_chains(path: Path) -> FoldseekFile:
 
 
 def _title(found: Any) -> str:
-    """What the file says it is, on one line; nothing where that is no text (it is only told, never used)."""
+    """The file's title on one line; empty if it is not valid text (it is only reported)."""
     try:
         title = dict(found.info.items()).get("_struct.title", "")
     except UnicodeDecodeError:
@@ -144,7 +144,7 @@ def _chain(chain: Any, *, model: int, entry_name: str) -> FoldseekChain:
     for residue in chain.first_conformer():
         if residue.entity_type not in wanted:
             continue
-        atoms = {atom.name: atom for atom in residue}  # of alternative places the last one listed
+        atoms = {atom.name: atom for atom in residue}  # the last alternative location listed
         places = [atoms[name].pos.tolist() if name in atoms else _MISSING for name in _ATOMS]
         if not all(map(math.isfinite, places[1])):
             without += 1

@@ -1,4 +1,4 @@
-"""The local distance difference test: how many of a reference's short distances a model keeps, without superposing anything."""
+"""The local distance difference test (lDDT): the fraction of a reference's short distances that a model preserves, without superposition."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ import numpy as np
 from jaxtyping import Float
 
 THRESHOLDS = (0.5, 1.0, 2.0, 4.0)
-"""By how much, in Angstrom, a distance may differ to count as kept."""
+"""Differences, in Angstrom, below which a distance counts as preserved."""
 
 _ROWS = 256  # atoms whose distances are held at once
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LDDT:
-    """The result of a test, from 0 to 1.
+    """An lDDT, 0 to 1.
 
     Attributes:
-        value: the fraction of all the reference's distances that are kept, averaged over the thresholds; NaN without any.
-        per_residue: the same over the distances of each residue's own atoms; NaN for a residue without any. Its mean is another number
-            than `value`, since residues have different numbers of neighbours.
+        value: the fraction of the reference's distances that are preserved, averaged over the thresholds; NaN without any distance.
+        per_residue: the same over the distances of each residue's atoms; NaN for a residue without any. Its mean differs from `value`,
+            since residues have different numbers of neighbours.
     """
 
     value: float
@@ -36,15 +36,15 @@ def lddt(
 ) -> LDDT:
     """Return the lDDT of a model to a reference with the same residues.
 
-    Distances between atoms of different residues that are below `radius` in the reference count. An atom without coordinates in the
-    reference is left out; one that only the model lacks counts as not kept. A mirror image keeps all distances and so has 1: see the TM-score
-    beside it. No stereochemical checks are made, and no atoms are interchanged (none of the backbone's and C-beta's need it).
+    The distances between atoms of different residues below `radius` in the reference are counted. An atom without coordinates in the
+    reference is left out; one missing only in the model counts as not preserved. A mirror image preserves all distances and so has 1; the
+    TM-score detects it. There are no stereochemical checks, and no atoms are interchanged (backbone and C-beta do not need it).
 
     Args:
-        model: C-alphas [l, 3], or the atoms of each residue [l, a, 3].
+        model: C-alphas [l, 3], or the atoms of each residue [l, a, 3], in Angstrom.
         reference: the same atoms.
         radius: the inclusion radius in Angstrom.
-        thresholds: in Angstrom.
+        thresholds: differences in Angstrom.
 
     Raises:
         ValueError: if the shapes differ.

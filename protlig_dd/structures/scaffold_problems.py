@@ -1,8 +1,8 @@
-"""The 24 motif-scaffolding problems over 16 structures of the FrameFlow and EvoDiff benchmark, on which DPLM reports too.
+"""The 24 motif-scaffolding problems over 16 structures of the FrameFlow and EvoDiff benchmark, which DPLM also uses.
 
 Segments are indices into the residues with coordinates of one chain, from 0, both ends included, in the order of the new sequence
 (1BCF, 4JHW, 5IUS and 1QJG are permuted). They were chosen in cleaned files of that chain: a file with more residues at its start, or
-with other gaps, has other residues at these places: look at the letters that are kept.
+with other gaps, has other residues at these indices, so check the letters that are kept.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ PROBLEMS: tuple[Problem, ...] = tuple(_problem(*row) for row in _TABLE)
 
 
 def find_problem(name: str) -> Problem | None:
-    """Return the problem of a name in any case, or None if there is none of that name.
+    """Return the problem with a name, in upper or lower case, or None if there is none.
 
     Raises:
         ConfigError: if the name is one of several, such as "7MRX".

@@ -1,8 +1,8 @@
-"""Motif scaffolding: residues of a known structure that stay, with free linkers of drawn lengths around and between them.
+"""Motif scaffolding: residues of a known structure are kept, with free linkers of random lengths around and between them.
 
-A motif is written as the field writes contigs: `5-20,A15-34,10-25,A51-70,5-20` keeps residues 15-34 and 51-70 of chain A (the authors'
-numbers) and puts 5 to 20 new residues before, 10 to 25 between and 5 to 20 behind. Where each motif residue lands is written down when a
-template is made, never recovered from runs of masks, so that segments that touch stay two.
+A motif is written as a contig: `5-20,A15-34,10-25,A51-70,5-20` keeps residues 15-34 and 51-70 of chain A (the authors' numbers) and puts 5
+to 20 new residues before, 10 to 25 between and 5 to 20 after them. The position of each motif residue is recorded when a template is made,
+never recovered from runs of masks, so adjacent segments remain separate.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ from protlig_dd.structures.structure_io import Chain, Structure, read_structure
 from protlig_dd.tokens.protein import AMINO_ACIDS
 
 FREE = "_"
-"""What stands at a free position of a template."""
+"""The letter of a free position of a template."""
 
 _WORD = 63  # random bits of one draw
 
 
 def read_motif(text: str, structure: str | Path | Structure, *, total: str | None = None) -> Motif:
-    """Return the motif that a text means in a structure.
+    """Return the motif that a text describes in a structure.
 
     Args:
         text: a motif as `parse_motif` reads it, or the name of a benchmark problem such as "1PRW".
-        structure: a PDB or mmCIF file, or what `read_structure` made of one.
-        total: the permitted lengths of the whole, such as "60-90"; replaces the one of a problem.
+        structure: a PDB or mmCIF file, or a structure from `read_structure`.
+        total: the permitted lengths of the whole sequence, such as "60-90"; replaces that of a problem.
 
     Raises:
-        ConfigError: if the text means nothing, or no linker lengths give a permitted total length.
+        ConfigError: if the text is invalid, or no linker lengths give a permitted total length.
         FormatError: as `read_structure` and `resolve`.
     """
     problem = find_problem(text)
@@ -48,10 +48,10 @@ def read_motif(text: str, structure: str | Path | Structure, *, total: str | Non
 
 
 def resolve(spec: MotifSpec, structure: Structure) -> Motif:
-    """Return a motif with its residues, after checking that each is there and known.
+    """Return a motif with its residues, after checking that each exists and is known.
 
     Raises:
-        FormatError: if a chain or a residue is absent, or a segment holds a gap, a residue without C-alpha, or one that is none of the
+        FormatError: if a chain or a residue is missing, or a segment has a gap, a residue without C-alpha, or one that is not one of the
             twenty amino acids.
         ConfigError: if no linker lengths give a permitted total length.
     """
@@ -88,7 +88,7 @@ class Piece:
 
 @dataclass(frozen=True, kw_only=True)
 class Template:
-    """A new sequence before it is made: letters where the motif is, `_` where the model decides.
+    """The template of a new sequence: letters at motif positions, `_` at positions that the model fills.
 
     Attributes:
         text: the template.
@@ -112,8 +112,8 @@ class Motif:
 
     Attributes:
         pieces: segments and linkers in the order of the new sequence.
-        total: the permitted lengths of the whole, or None.
-        text: what it was made from.
+        total: the permitted lengths of the whole sequence, or None.
+        text: the text it was parsed from.
     """
 
     pieces: tuple[Piece | Linker, ...]
@@ -122,22 +122,22 @@ class Motif:
 
     @property
     def segments(self) -> tuple[Piece, ...]:
-        """The pieces that are kept."""
+        """The kept pieces."""
         return tuple(piece for piece in self.pieces if isinstance(piece, Piece))
 
     @property
     def linkers(self) -> tuple[Linker, ...]:
-        """The pieces that are free."""
+        """The free pieces."""
         return tuple(piece for piece in self.pieces if isinstance(piece, Linker))
 
     @property
     def num_residues(self) -> int:
-        """Residues that are kept."""
+        """Number of kept residues."""
         return sum(len(piece.letters) for piece in self.segments)
 
     @property
     def lengths(self) -> Linker:
-        """The lengths that the linkers alone would permit."""
+        """The lengths that the linkers alone permit."""
         low, high = (sum(getattr(linker, end) for linker in self.linkers) for end in ("low", "high"))
         return Linker(low=self.num_residues + low, high=self.num_residues + high)
 
@@ -148,7 +148,7 @@ class Motif:
 
     @cached_property
     def _ways(self) -> tuple[tuple[int, ...], ...]:
-        """ways[j][s]: in how many ways linkers j, j+1, ... can be chosen when those before them have s residues."""
+        """ways[j][s]: number of choices of linkers j, j+1, ... if those before them have s residues."""
         most = sum(linker.high for linker in self.linkers)
         allowed = self.total or self.lengths
         ways = [tuple(int(allowed.low <= self.num_residues + s <= allowed.high) for s in range(most + 1))]
@@ -160,7 +160,7 @@ class Motif:
 
     @property
     def num_combinations(self) -> int:
-        """Choices of linker lengths that give a permitted total length."""
+        """Number of choices of linker lengths with a permitted total length."""
         return self._ways[0][0]
 
     def linker_lengths(self, index: int) -> tuple[int, ...]:
@@ -178,10 +178,10 @@ class Motif:
         return tuple(chosen)
 
     def template(self, sample_id: int, *, seed: int = 0) -> Template:
-        """Return the template of one sample: its linker lengths are drawn uniformly over all permitted combinations.
+        """Return the template of one sample; its linker lengths are drawn uniformly from all permitted combinations.
 
-        The draw depends on (seed, sample id) only. The benchmark's own script draws left and spacers first and the right end from what
-        the total length leaves, which prefers combinations whose right end has little room.
+        The draw depends on (seed, sample id) only. The benchmark's own script draws the left end and the spacers first and the right end
+        from the remaining length, which favours combinations with little room at the right end.
         """
         words = self.num_combinations.bit_length() // _WORD + 2  # the bias of scaling stays below 2^-63
         draws = rng.Draws.root(seed, "motif linkers").fold_in(torch.tensor(sample_id)).fold_in(torch.arange(words))

@@ -1,8 +1,7 @@
-"""Protein chains of PDB and mmCIF files as frozen values, and back into PDB files.
+"""Protein chains of PDB and mmCIF files as frozen values, and writing them to PDB files.
 
-What a chain is here: the residues of a protein that have coordinates, in the order of the file, of the first model. A residue that was
-not resolved is no residue; `Chain.gaps` says where some are missing. Selecting residues for one purpose (those with a C-alpha, those
-of a motif) is left to who asks.
+A chain has the residues of a protein with coordinates, in the order of the file, of the first model. Unresolved residues are not included;
+`Chain.gaps` lists where some are missing. Callers select residues for their purpose (those with a C-alpha, those of a motif).
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from protlig_dd.errors import FormatError, require
 from protlig_dd.structures.structure_parsing import load_structure
 
 ATOMS = ("N", "CA", "C", "O", "CB")
-"""The atoms that are kept of a residue, in the order of `Chain.coords_angstrom`."""
+"""The atoms kept for each residue, in the order of `Chain.coords_angstrom`."""
 
 STRUCTURE_SUFFIXES = (".pdb", ".ent", ".cif", ".mmcif")
 """Suffixes of structure files; each may be followed by .gz."""
@@ -30,9 +29,9 @@ _THREE_LETTERS = {
     "L": "LEU", "K": "LYS", "M": "MET", "F": "PHE", "P": "PRO", "S": "SER", "T": "THR", "W": "TRP", "Y": "TYR", "V": "VAL",
     "U": "SEC", "O": "PYL", "X": "UNK",
 }  # fmt: skip
-# Angstrom from C to the next N: the bond has 1.33, the shortest way past a missing residue 3 or more.
+# Angstrom from C to the next N: 1.33 along the bond, 3 or more across a missing residue.
 _LONGEST_BOND = 2.5
-# Angstrom from one C-alpha to the next: 3.8 (2.9 in cis), past one missing residue 5 or more.
+# Angstrom from one C-alpha to the next: 3.8 (2.9 in cis), 5 or more across a missing residue.
 _LONGEST_STEP = 4.6
 
 
@@ -42,7 +41,7 @@ class Gap:
 
     Attributes:
         after: the index of the residue before the gap.
-        num_missing: how many residues the numbering leaves out, 0 where it does not tell.
+        num_missing: residues missing by the numbering, 0 if it does not show any.
     """
 
     after: int
@@ -54,14 +53,14 @@ class Chain:
     """One protein chain.
 
     Attributes:
-        name: the chain's name as its authors gave it (auth_asym_id; column 22 of a PDB file).
-        label: mmCIF's own name (label_asym_id); equal to `name` where the file gives none.
-        sequence: one letter a residue; a modified residue has its parent's (MSE is M), what is unknown is X.
+        name: the authors' name of the chain (auth_asym_id; column 22 of a PDB file).
+        label: mmCIF's name (label_asym_id); equal to `name` if the file has none.
+        sequence: one letter for each residue; a modified residue has its parent's (MSE is M), an unknown one X.
         residue_names: the residues' names in the file, such as MSE.
         numbers: the authors' residue numbers with their insertion codes, such as "52" and "52A".
-        coords_angstrom: of `ATOMS`, float32; NaN for an atom that is not there.
-        b_factors: of the C-alpha (predicted structures keep their pLDDT here); NaN without one.
-        gaps: where residues are missing, from the file's own sequence numbers, else the authors', else distances.
+        coords_angstrom: coordinates of `ATOMS`, float32; NaN for missing atoms.
+        b_factors: B-factor of each C-alpha (the pLDDT in predicted structures); NaN without one.
+        gaps: where residues are missing, by the file's sequence numbers, else the authors' numbers, else distances.
     """
 
     name: str
@@ -74,17 +73,17 @@ class Chain:
     gaps: tuple[Gap, ...] = ()
 
     def __len__(self) -> int:
-        """Residues with coordinates."""
+        """Number of residues with coordinates."""
         return len(self.sequence)
 
     @property
     def ca(self) -> Float[np.ndarray, "l 3"]:
-        """C-alpha coordinates in Angstrom, NaN where there is none."""
+        """C-alpha coordinates in Angstrom, NaN for missing atoms."""
         return self.coords_angstrom[:, 1]
 
     @property
     def backbone(self) -> Float[np.ndarray, "l 3 3"]:
-        """Coordinates of N, CA and C in Angstrom, NaN where there are none."""
+        """Coordinates of N, CA and C in Angstrom, NaN for missing atoms."""
         return self.coords_angstrom[:, :3]
 
     @property
@@ -94,7 +93,7 @@ class Chain:
 
     @cached_property
     def index_of(self) -> dict[str, int]:
-        """The index of each author number ("52A"); the first one if a number occurs twice."""
+        """The index of each author number ("52A"); the first one of a repeated number."""
         return {number: i for i, number in reversed(list(enumerate(self.numbers)))}
 
     @staticmethod
@@ -108,7 +107,7 @@ class Chain:
         """Return a chain numbered from 1, from a sequence and the coordinates of a = 1 (C-alpha) or the first a > 1 of `ATOMS`.
 
         Raises:
-            ValueError: unless there is one row for each letter, and a is 1, 3, 4 or 5.
+            ValueError: unless there is one row for each letter and a is 1, 3, 4 or 5.
         """
         length, num_atoms = coords_angstrom.shape[:2]
         if length != len(sequence) or num_atoms not in (1, 3, 4, 5):
@@ -134,9 +133,9 @@ class Structure:
     """The protein chains of a file.
 
     Attributes:
-        source: the file, or another name that messages begin with.
-        chains: in the order of the file.
-        others: the chains that hold no protein, each with what it holds, such as "C (DNA)".
+        source: the file, or another name at the start of messages.
+        chains: protein chains in the order of the file.
+        others: the other chains with their content, such as "C (DNA)".
     """
 
     source: str
@@ -144,10 +143,10 @@ class Structure:
     others: tuple[str, ...] = ()
 
     def chain(self, name: str) -> Chain:
-        """Return a chain by the name its authors gave it, or else by mmCIF's own.
+        """Return a chain by its authors' name, or else by mmCIF's label.
 
         Raises:
-            FormatError: if there is none; the message lists those that are there.
+            FormatError: if it does not exist; the message lists the chains that do.
         """
         for attribute in ("name", "label"):
             for chain in self.chains:
@@ -168,17 +167,17 @@ class Structure:
 
 
 def is_structure_name(path: str | Path) -> bool:
-    """Return whether a name ends like that of a structure file (.pdb, .ent, .cif, .mmcif, each also with .gz)."""
+    """Return whether a name has the suffix of a structure file (.pdb, .ent, .cif, .mmcif, each also with .gz)."""
     return str(path).lower().removesuffix(".gz").endswith(STRUCTURE_SUFFIXES)
 
 
 def read_structure(path: str | Path) -> Structure:
-    """Return the protein chains of the first model of a PDB or mmCIF file, gzipped or not, whatever its name ends in.
+    """Return the protein chains of the first model of a PDB or mmCIF file, gzipped or not, with any suffix.
 
-    Of alternative conformers each residue keeps the one with the highest occupancy, the first of equals.
+    Each residue keeps the alternative conformer with the highest occupancy, the first of equals.
 
     Raises:
-        FormatError: if there is no such file, it is no structure, or it holds no protein; the message lists what it holds.
+        FormatError: if the file does not exist, is not a structure, or has no protein; the message lists its content.
         MissingDependencyError: without gemmi.
     """
     gemmi = require("gemmi", "reading PDB and mmCIF files", extra="structure")
@@ -200,7 +199,7 @@ def read_structure(path: str | Path) -> Structure:
 
 
 def _chain(gemmi: Any, name: str, polymer: Any) -> Chain:
-    groups: list[list[Any]] = []  # residues under one number: more than one where the sequence itself is heterogeneous
+    groups: list[list[Any]] = []  # residues with one number: several if the sequence is heterogeneous
     for residue in polymer:
         if groups and groups[-1][0].seqid == residue.seqid:
             groups[-1].append(residue)
@@ -219,7 +218,7 @@ def _chain(gemmi: Any, name: str, polymer: Any) -> Chain:
     label = polymer.subchain_id()
     return Chain(
         name=name,
-        label=name if label == f"{name}xp" or not label else label,  # gemmi's own invention where a file has none
+        label=name if label == f"{name}xp" or not label else label,  # made up by gemmi if the file has none
         sequence="".join(_letter(gemmi, residue.name) for residue in residues),
         residue_names=tuple(residue.name for residue in residues),
         numbers=tuple(str(residue.seqid).strip() for residue in residues),
@@ -236,7 +235,7 @@ def _letter(gemmi: Any, residue_name: str) -> str:
 
 
 def _conformer(residue: Any) -> dict[str, Any]:
-    """The atoms of the residue's best-occupied conformer, and those that all conformers share."""
+    """The atoms of the residue's conformer with the highest occupancy, and those that all conformers share."""
     occupancy: dict[str, float] = {}
     for atom in residue:
         if atom.altloc != "\0" and atom.name in ATOMS:
@@ -270,10 +269,10 @@ def _gaps(residues: Sequence[Any], coords: Float[np.ndarray, "l 5 3"]) -> tuple[
 
 
 def write_pdb(structure: Structure | Chain, path: str | Path) -> None:
-    """Write chains as a PDB file; atoms whose coordinates are NaN are left out.
+    """Write chains as a PDB file; atoms with NaN coordinates are left out.
 
     Raises:
-        ValueError: if a chain's name has more than two characters, which the format cannot hold.
+        ValueError: if a chain's name has more than two characters, which the format does not allow.
         MissingDependencyError: without gemmi.
     """
     gemmi = require("gemmi", "writing PDB files", extra="structure")

@@ -1,4 +1,4 @@
-"""PDB and mmCIF files as gemmi reads them, with one clear error for what is no structure."""
+"""PDB and mmCIF files read by gemmi, with a clear error for anything else."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from protlig_dd.errors import FormatError, require
 
 
 def load_structure(path: Path) -> Any:
-    """Return what gemmi reads from a PDB or mmCIF file (a gemmi.Structure), gzipped or not, whatever its name ends in.
+    """Return a PDB or mmCIF file as a gemmi.Structure, gzipped or not, with any suffix.
 
     Raises:
-        FormatError: if there is no such file, it is no structure, or it holds no atoms.
+        FormatError: if the file does not exist, is not a structure, or has no atoms.
         MissingDependencyError: without gemmi.
     """
     gemmi = require("gemmi", "reading PDB and mmCIF files", extra="structure")
@@ -38,7 +38,7 @@ def load_structure(path: Path) -> Any:
 
 @contextmanager
 def _readable_name(path: Path) -> Iterator[str]:
-    """A name of the file that is text: gemmi takes no other, and a file's name may be any bytes, so that one gets a link."""
+    """A valid text name for the file, since gemmi accepts no other: a name with other bytes gets a symbolic link."""
     if os.fsencode(path) == str(path).encode(errors="replace"):
         yield str(path)
         return

@@ -1,7 +1,7 @@
-"""Least-squares superposition and what it leaves: Kabsch's rotation, one pair or many at once, and the RMSD.
+"""Least-squares superposition by Kabsch's rotation, of one pair or many at once, and the RMSD.
 
-Everything is numpy in float64 and in Angstrom. Rotations are proper: a mirror image is another structure. Residues without coordinates (NaN
-in either of a pair) take no part.
+Everything is numpy in float64 and in Angstrom. Rotations are proper: a mirror image is a different structure. Residues without coordinates
+(NaN in either structure) are left out.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from jaxtyping import Bool, Float
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Superposition:
-    """A rigid motion: x goes to rotation @ x + translation."""
+    """A rigid motion that maps x to rotation @ x + translation."""
 
     rotation: Float[np.ndarray, "3 3"]
     translation: Float[np.ndarray, "3"]
 
     def apply(self, coords: Float[np.ndarray, "*l 3"]) -> Float[np.ndarray, "*l 3"]:
-        """Return coordinates moved."""
+        """Return the moved coordinates."""
         return np.asarray(coords @ self.rotation.T + self.translation)
 
 
 def paired(mobile: Float[np.ndarray, "l 3"], target: Float[np.ndarray, "l 3"]) -> Bool[np.ndarray, " l"]:
-    """Return which pairs have coordinates in both."""
+    """Return which points have coordinates in both structures."""
     return np.asarray(np.isfinite(mobile).all(-1) & np.isfinite(target).all(-1))
 
 
@@ -35,9 +35,9 @@ def kabsch_batch(
     """Return for each row of weights the rotation and translation that bring `mobile` onto `target`, as in `Superposition`.
 
     Args:
-        mobile: one set of points for all rows, or one a row; finite where a weight is not 0.
+        mobile: one set of points for all rows, or one for each row; finite where a weight is not 0.
         target: the same.
-        weights: how much each pair counts; at least one of a row must be positive.
+        weights: weight of each pair; at least one in each row must be positive.
 
     Source: Kabsch 1976, Acta Cryst. A32, 922; the determinant's sign as in Kabsch 1978.
     """
@@ -58,14 +58,12 @@ def kabsch_batch(
 
 
 def superpose(
-    mobile: Float[np.ndarray, "l 3"],
-    target: Float[np.ndarray, "m 3"],
-    weights: Float[np.ndarray, " l"] | None = None,
+    mobile: Float[np.ndarray, "l 3"], target: Float[np.ndarray, "m 3"], weights: Float[np.ndarray, " l"] | None = None
 ) -> Superposition:
     """Return the rigid motion of `mobile` with the least (weighted) squared distance to `target`.
 
     Raises:
-        ValueError: if no pair has coordinates in both, or the shapes differ.
+        ValueError: if no point has coordinates in both, or the shapes differ.
     """
     x, y, found = _complete(mobile, target)
     chosen = np.ones(len(x)) if weights is None else np.asarray(weights, dtype=np.float64)[found]
@@ -78,11 +76,11 @@ def rmsd(mobile: Float[np.ndarray, "*l 3"], target: Float[np.ndarray, "*m 3"], *
 
     Args:
         mobile: points, of any leading shape, such as [l, 3] C-alphas or [l, 3, 3] backbones.
-        target: as many.
-        superposed: take them as they lie; otherwise `mobile` is superposed on `target` first.
+        target: points of the same shape.
+        superposed: compare the points as given; otherwise `mobile` is superposed on `target` first.
 
     Raises:
-        ValueError: if no pair has coordinates in both, or the shapes differ.
+        ValueError: if no point has coordinates in both, or the shapes differ.
     """
     x, y, _ = _complete(mobile, target)
     moved = x if superposed else superpose(x, y).apply(x)
@@ -92,7 +90,7 @@ def rmsd(mobile: Float[np.ndarray, "*l 3"], target: Float[np.ndarray, "*m 3"], *
 def _complete(
     mobile: Float[np.ndarray, "*l 3"], target: Float[np.ndarray, "*m 3"]
 ) -> tuple[Float[np.ndarray, "n 3"], Float[np.ndarray, "n 3"], Bool[np.ndarray, " _"]]:
-    """The pairs that have coordinates in both, in float64."""
+    """The points with coordinates in both structures, in float64."""
     if mobile.shape != target.shape:
         raise ValueError(f"superpose: found the shapes {mobile.shape} and {target.shape}, expected equal ones")
     x, y = (np.asarray(points, dtype=np.float64).reshape(-1, 3) for points in (mobile, target))

@@ -1,7 +1,7 @@
-"""3Di letters of a chain's backbone: Foldseek's twenty states of how a residue lies beside its nearest neighbour in space.
+"""3Di letters of a chain's backbone: Foldseek's twenty states for the geometry of a residue and its nearest neighbour in space.
 
-The encoder is mini3di's (the network and centroids are Foldseek's own). Which residues of a file make up a chain is decided in
-`foldseek_chains.py`; these functions take coordinates.
+The encoder is mini3di's (with Foldseek's network and centroids). `foldseek_chains.py` selects the residues of a chain; these functions use
+coordinates only.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from jaxtyping import Float, Int64
 from protlig_dd.errors import require
 
 THREEDI_LETTERS = "ACDEFGHIKLMNPQRSTVWY"
-"""The states 0 to 19, in order; D is also what a residue gets that has no state."""
+"""The states 0 to 19, in order; D is also the letter of a residue without a state."""
 
 _NO_STATE = "D"
-# mini3di holds several l x l matrices of float64; from this length on its partners are searched block by block (the same ones).
+# mini3di allocates several l x l matrices of float64; above this length partners are searched in blocks, with the same result.
 _LONG, _BLOCK = 4096, 512
 
 
@@ -28,15 +28,15 @@ def encode_3di(
     c: Float[np.ndarray, "l 3"],
     cb: Float[np.ndarray, "l 3"] | None = None,
 ) -> str:
-    """Return the 3Di letters of a chain, one for each residue, in upper case as Foldseek writes them.
+    """Return the 3Di letters of a chain, one for each residue, in upper case as in Foldseek.
 
-    A residue without N, C-alpha or C, one beside such a residue, the first, the last, and one without a partner get D.
-    The letters are made of distances and cosines: a mirror image has the same, unless its C-beta atoms have to be put in.
+    A residue without N, C-alpha or C, one next to such a residue, the first, the last, and one without a partner get D.
+    The letters depend on distances and cosines, so a mirror image has the same ones, unless its C-beta atoms are constructed.
 
     Args:
-        n, ca, c: atoms in Angstrom, NaN where one is missing. Neighbours in the arrays count as neighbours in the chain, also
-            over a gap.
-        cb: C-beta atoms; where they are missing (glycine), or not given at all, they are put where a tetrahedral carbon has them.
+        n, ca, c: atoms in Angstrom, NaN for missing ones. Neighbours in the arrays are treated as neighbours in the chain, also
+            across a gap.
+        cb: C-beta atoms; missing ones (glycine, or None for all) are constructed at the position of a tetrahedral carbon.
 
     Raises:
         MissingDependencyError: without mini3di.
@@ -49,7 +49,7 @@ def encode_3di(
     length = len(ca)
     if length < 4:
         return _NO_STATE * length  # a partner is another residue that is neither the first nor the last
-    # A residue that lacks one of its atoms stays masked throughout; the arithmetic on its NaN is no news to anyone.
+    # A residue that lacks an atom stays masked; warnings about its NaN are not useful.
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         states = encoder.encode_atoms(*(_finite(part) for part in (ca, cb, n, c)))
     letters: str = encoder.build_sequence(states)
@@ -58,7 +58,7 @@ def encode_3di(
 
 
 def _finite(atoms: Float[np.ndarray, "l 3"]) -> Float[np.ndarray, "l 3"]:
-    """Coordinates in float64; an atom with a coordinate that is no number is missing as a whole."""
+    """Coordinates in float64; an atom with a non-finite coordinate is treated as missing."""
     atoms = np.array(atoms, dtype=np.float64)
     atoms[~np.isfinite(atoms).all(1)] = np.nan
     return atoms

@@ -1,8 +1,8 @@
-"""The TM-score of two structures with the same residues: the best superposition for it is searched as the TM-score program does.
+"""The TM-score of two structures with the same residues; the best superposition is searched as in the TM-score program.
 
-Kabsch's superposition minimises squared distances and is far from the best one as soon as domains move; the score is the maximum over
-superpositions, and a search finds a lower bound of it. Ours starts from every run of pairs of several lengths at once (as rows of one
-array) and refines each on the pairs that came close. Which residues correspond is given here; `tm_align.py` finds that too.
+Kabsch's superposition minimises squared distances and is far from optimal when domains move; the score is the maximum over superpositions,
+and a search finds a lower bound of it. This search starts from many runs of consecutive pairs of several lengths at once (as rows of one
+array) and refines each on the pairs within a cutoff. The residue correspondence is given; `tm_align.py` also searches for it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class TMScore:
 
     Attributes:
         value: from 0 to 1; above 0.5 mostly one fold, about 0.17 for unrelated proteins.
-        superposition: of the mobile structure on the target.
+        superposition: motion of the mobile structure onto the target.
     """
 
     value: float
@@ -51,10 +51,10 @@ def tm_score(
     """Return the TM-score of a structure to a target with the same residues, by C-alphas.
 
     Args:
-        mobile: C-alphas; NaN for residues that are not there, which count as far away.
-        target: C-alphas of the same residues.
-        norm_length: what the sum is divided by, and d0 made from; the target's residues with coordinates when None.
-        max_starts: how many seeds of one length are tried; longer chains skip some.
+        mobile: C-alphas in Angstrom; NaN for missing residues, which contribute 0.
+        target: C-alphas of the same residues in Angstrom.
+        norm_length: the length that the sum is divided by and d0 depends on; None is the target's number of residues with coordinates.
+        max_starts: most seeds of one length; longer chains skip some.
 
     Raises:
         ValueError: if the shapes differ, or no residue has coordinates in both.
@@ -81,7 +81,7 @@ def search(
     levels: int = _LEVELS,
     rounds: int = _ROUNDS,
 ) -> tuple[float, Superposition]:
-    """Return the largest sum of 1 / (1 + (d/d0)^2) that was found over superpositions, and the superposition."""
+    """Return the largest sum of 1 / (1 + (d/d0)^2) found over superpositions, and its superposition."""
     seeds = _seeds(len(mobile), max_starts, levels)
     best, found = -1.0, (np.eye(3), np.zeros(3))
     step = max(1, _ROWS_AT_ONCE // len(mobile))
@@ -93,7 +93,7 @@ def search(
 
 
 def _seeds(length: int, max_starts: int, levels: int) -> Float[np.ndarray, "s l"]:
-    """Runs of pairs, as weights: all of them, halves, quarters, ... at evenly spaced places."""
+    """Runs of pairs as weights: all pairs, halves, quarters, ... at evenly spaced places."""
     rows = [np.ones((1, length))]
     for level in range(1, levels + 1):
         size = length >> level
@@ -113,7 +113,7 @@ def _refine(
     d0: float,
     rounds: int,
 ) -> tuple[float, Float[np.ndarray, "3 3"], Float[np.ndarray, "3"]]:
-    """Superpose on each row's pairs, then on those that came close, until nothing changes; return the best on the way."""
+    """Superpose on each row's pairs, then repeatedly on the pairs within the cutoff, until nothing changes; return the best of all."""
     reach = min(max(d0, 4.5), 8.0)  # the program's d0_search
     best = -1.0
     rotation = translation = np.zeros(0)
@@ -129,14 +129,14 @@ def _refine(
         changed = (near != (weights > 0)).any(1)
         if not changed.any():
             break
-        # seeds that have met go on as one: equal rows have equal sums of incommensurable numbers
+        # seeds that have become equal are merged: equal rows have equal sums of incommensurable numbers
         _, first = np.unique(near[changed] @ np.modf(np.sqrt(np.arange(2, len(mobile) + 2)))[0], return_index=True)
         weights = near[changed][first].astype(np.float64)
     return best, rotation, translation
 
 
 def _near(squared: Float[np.ndarray, "s l"], reach: float) -> np.ndarray:
-    """Which pairs lie within reach, which grows until three do (or as many as there are)."""
+    """Which pairs are within the cutoff, which grows until it includes three pairs (or all, if there are fewer)."""
     third = np.sqrt(np.partition(squared, min(2, squared.shape[1] - 1), axis=1)[:, min(2, squared.shape[1] - 1)])
     steps = np.ceil(np.maximum(third - reach, 0) / 0.5)
     limit = np.maximum(reach + 0.5 * steps, third)

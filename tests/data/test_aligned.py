@@ -17,7 +17,7 @@ CODES = {"protein": PROTEIN, "structure": StructureTrack(max_length=24).build("s
 
 
 def shifted(protein: str) -> str:
-    """A structure from which the protein can be told: each letter's successor."""
+    """A structure from which the protein can be derived: each letter's successor."""
     return "".join(LETTERS[(LETTERS.index(letter) + 1) % 20] for letter in protein)
 
 

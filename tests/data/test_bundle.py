@@ -1,4 +1,4 @@
-"""Loading, inspecting and preparing: from files on disk to tables, with every count told."""
+"""Loading, inspecting and preparing: from files on disk to tables, with every count reported."""
 
 from __future__ import annotations
 
@@ -13,17 +13,9 @@ from protlig_dd.config import build, to_mapping
 from protlig_dd.data.bundle import load
 from protlig_dd.data.inspect import inspect
 from protlig_dd.data.prepare import prepare_shards, prepare_vocab
-from protlig_dd.data.settings import (
-    DataSettings,
-    DemoWorld,
-    GivenSplit,
-    MoleculeData,
-    PairData,
-    RandomSplit,
-    SequenceData,
-    ShardData,
-)
+from protlig_dd.data.settings import DataSettings, DemoWorld, MoleculeData, PairData, SequenceData, ShardData
 from protlig_dd.data.shards import open_shards, read_manifest
+from protlig_dd.data.splits import GivenSplit, RandomSplit
 from protlig_dd.errors import ConfigError, FormatError
 from protlig_dd.tokens.settings import LigandTrack, ProteinTrack
 
@@ -54,10 +46,10 @@ def test_positives_train_and_negatives_stand_apart(pairs):
     ) == {0}
     affinity = bundle.train.labels["affinity"]
     assert bundle.train.labels["affinity_bin"].tolist() == [0 if a < 5 else 1 if a < 7 else 2 for a in affinity]
-    told = "\n".join(bundle.report.lines())
-    assert "61 records read, 60 kept, 1 dropped" in told and "1 dropped: protein longer than 40 tokens" in told
-    assert "negatives, kept for evaluation: 19 train, 1 validation, 0 test" in told
-    assert "0.0% of validation proteins stand in training" in told
+    output = "\n".join(bundle.report.lines())
+    assert "61 records read, 60 kept, 1 dropped" in output and "1 dropped: protein longer than 40 tokens" in output
+    assert "negatives, kept for evaluation: 19 train, 1 validation, 0 test" in output
+    assert "0.0% of validation proteins stand in training" in output
     json.dumps(to_mapping(bundle.report))
 
 

@@ -1,4 +1,4 @@
-"""Encoding keeps, drops, crops and refuses as told, and accounts for every record."""
+"""Encoding keeps, drops, crops and refuses records by its settings, and accounts for every record."""
 
 from __future__ import annotations
 

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from protlig_dd.data.encode import Encoder, encode_records
 from protlig_dd.data.leakage import _some, measure_leakage
 from protlig_dd.data.readers.records import Record
-from protlig_dd.data.similarity import KmerIndex, align_identity, cluster_proteins
+from protlig_dd.data.similarity import KmerIndex, cluster_proteins, identity, per_root_length
 from protlig_dd.data.splits import (
     ClusterSplit,
     GivenSplit,
@@ -126,39 +124,16 @@ def test_clusters_are_the_families(families):
 
 def test_the_nearest_of_an_index_is_of_the_family(families):
     index = KmerIndex(families[8:])
-    assert index.nearest(families[9], 1).tolist() == [1]
-    assert set(index.nearest(families[20], 3).tolist()) <= set(range(8, 16))
-
-
-def global_identity(query, target):
-    """The plain dynamic programme: free end gaps, match 1, mismatch 0, gap -1, then most identities."""
-    best = np.zeros((len(query) + 1, len(target) + 1, 2), int).tolist()
-    for i in range(1, len(query) + 1):
-        for j in range(1, len(target) + 1):
-            same = int(query[i - 1] == target[j - 1])
-            diagonal = [best[i - 1][j - 1][0] + same, best[i - 1][j - 1][1] + same]
-            best[i][j] = max(
-                diagonal, [best[i - 1][j][0] - 1, best[i - 1][j][1]], [best[i][j - 1][0] - 1, best[i][j - 1][1]]
-            )
-    ends = [best[-1][j] for j in range(len(target) + 1)] + [best[i][-1] for i in range(len(query) + 1)]
-    return max(ends)[1] / min(len(query), len(target))
-
-
-PROTEINS = st.lists(st.integers(4, 7), min_size=1, max_size=12)
-
-
-@given(pairs=st.lists(st.tuples(PROTEINS, PROTEINS), min_size=1, max_size=4))
-def test_alignment_identity_equals_the_plain_dynamic_programme(pairs):
-    found = align_identity([np.array(q) for q, _ in pairs], [np.array(t) for _, t in pairs])
-    assert found.tolist() == pytest.approx([global_identity(q, t) for q, t in pairs])
+    assert index.nearest(families[9], 1, by=per_root_length).tolist() == [1]
+    assert set(index.nearest(families[20], 3, by=per_root_length).tolist()) <= set(range(8, 16))
 
 
 def test_identity_survives_insertions():
     rng = np.random.default_rng(3)
     protein = rng.integers(4, 24, 200)
     broken = np.concatenate([protein[:70], rng.integers(4, 24, 5), protein[70:150], protein[160:]])
-    assert align_identity([broken], [protein])[0] > 0.94
-    assert align_identity([rng.integers(4, 24, 200)], [protein])[0] < 0.3
+    assert identity([broken], [protein], over="shorter")[0] > 0.94
+    assert identity([rng.integers(4, 24, 200)], [protein], over="shorter")[0] < 0.3
 
 
 def test_leakage_tells_copies_relatives_and_strangers_apart(families):

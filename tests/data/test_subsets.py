@@ -94,8 +94,8 @@ def test_each_folder_is_a_data_path(out):
 
 def test_metadata_says_where_it_comes_from(out):
     about = json.loads((out / "u_50" / "metadata.json").read_text())
-    told = hashlib.sha256("".join(f">{name}\n{sequence}\n" for name, sequence in ITEMS).encode()).hexdigest()
-    assert about["source_sha256"] == told and about["seed"] == 42 and about["source_records"] == NUM
+    expected = hashlib.sha256("".join(f">{name}\n{sequence}\n" for name, sequence in ITEMS).encode()).hexdigest()
+    assert about["source_sha256"] == expected and about["seed"] == 42 and about["source_records"] == NUM
     lengths = [len(sequence) for sequence in made(out)["u_50"]]
     assert about["train"]["sequences"] == 50 and about["train"]["residues"] == sum(lengths)
     assert (about["train"]["shortest"], about["train"]["longest"]) == (min(lengths), max(lengths))
@@ -179,11 +179,11 @@ def test_tables_and_folders_are_sources_too(out, tmp_path):
 )
 def test_impossible_plans_are_one_line_and_leave_nothing(tmp_path, plan, message):
     (tmp_path / "out" / "u_10").mkdir(parents=True)
-    with pytest.raises(ConfigError, match=message) as told:
+    with pytest.raises(ConfigError, match=message) as caught:
         prepare_subsets(
             fasta(tmp_path / "a.fasta"), tmp_path / "out", SubsetPlan(**{"validation": 20, "name": "u", **plan})
         )
-    assert "\n" not in str(told.value) and [p.name for p in (tmp_path / "out").iterdir()] == ["u_10"]
+    assert "\n" not in str(caught.value) and [p.name for p in (tmp_path / "out").iterdir()] == ["u_10"]
 
 
 def test_a_source_that_changes_in_between_is_refused(tmp_path, monkeypatch):
@@ -204,8 +204,8 @@ def test_the_command_makes_them(tmp_path, capsys):
     source, out = str(fasta(tmp_path / "a.fasta")), str(tmp_path / "out")
     given = ["prepare", "subsets", source, "--sizes", "10", "100", "--validation", "5", "--out", out]
     assert cli.main(given) == 0
-    told = capsys.readouterr().out
-    assert f"{out}/uniref50_100: 100 train" in told and f"use one: data.path={out}/uniref50_10" in told
+    output = capsys.readouterr().out
+    assert f"{out}/uniref50_100: 100 train" in output and f"use one: data.path={out}/uniref50_10" in output
     assert cli.main(given) == 1
     assert "uniref50_10: exists already" in capsys.readouterr().err
     (tmp_path / "a.smi").write_text("CCO\n")

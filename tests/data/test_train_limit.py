@@ -1,4 +1,4 @@
-"""`data.train_limit`: nested, seeded training subsets beside one and the same validation set."""
+"""`data.train_limit`: nested, seeded training subsets with the same validation set."""
 
 from __future__ import annotations
 

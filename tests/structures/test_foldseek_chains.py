@@ -108,7 +108,7 @@ def test_chains_of_other_things_hold_no_protein(tmp_path: Path) -> None:
     assert other.problem is not None and other.problem[0] == "no protein" and "6 residues without" in other.problem[1]
 
 
-def test_c_alpha_atoms_alone_are_told_from_a_backbone(tmp_path: Path) -> None:
+def test_c_alpha_atoms_alone_are_distinguished_from_a_backbone(tmp_path: Path) -> None:
     assert not only(write_lines(tmp_path / "a.pdb", chain_lines("AAAAAA", names=("CA",)))).has_backbone
     assert not only(write_lines(tmp_path / "b.pdb", chain_lines("AAAAAA", names=("CA", "N")))).has_backbone
     assert only(write_lines(tmp_path / "c.pdb", chain_lines("AAAAAA", names=("CA", "N", "C")))).has_backbone

@@ -1,11 +1,10 @@
-"""`protlig download`: the public data sets, from their official hosts, in a form that the readers take; and the report's viewer.
+"""`protlig download`: public data sets from their official hosts, in formats that the readers accept; and the report's viewer.
 
-How one file is transferred stands in `fetch.py`, how a raw file becomes a pair table in `converters.py`.
+`fetch.py` transfers one file, `converters.py` converts raw files into pair tables.
 """
 
 from __future__ import annotations
 
-import itertools
 import re
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -20,21 +19,22 @@ from protlig_dd.data.downloads.converters import (
 )
 from protlig_dd.data.downloads.fetch import Checksum, fetch, open_url, read_small
 from protlig_dd.errors import DownloadError, nearest
+from protlig_dd.files import written_whole
 
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """A public data set, or a script that reports can use.
+    """A public data set, or a script for reports.
 
     Args:
         title: what it is.
-        page: where people read about it.
-        licence: as the publisher states it.
-        form: what the download leaves in the folder.
-        kind: the `data.kind` that reads it; "" where it is no data.
+        page: its web page.
+        licence: as stated by the publisher.
+        form: format of the downloaded file.
+        kind: the `data.kind` that reads it; "" for a script.
         base: the official address of its files; --base replaces it.
         get: downloads into a folder and returns the file to train on.
-        use: of what is no data, the command that uses it, before the path.
+        use: for a script, the command that uses it, before the path.
     """
 
     title: str
@@ -49,36 +49,33 @@ class Source:
 
 @dataclass(frozen=True, kw_only=True)
 class Downloaded:
-    """The file, and the setting that reads it."""
+    """A downloaded file, and the `data.kind` that reads it."""
 
     path: Path
     kind: str
     source: Source
 
     def lines(self) -> list[str]:
-        """Return what a person needs to know next."""
-        told = [f"{self.path}: {self.source.form}", f"licence: {self.source.licence}; see {self.source.page}"]
+        """Return the format, the licence and the next commands."""
+        lines = [f"{self.path}: {self.source.form}", f"licence: {self.source.licence}; see {self.source.page}"]
         if not self.kind:
-            return [*told, f"use it: {self.source.use} {self.path}"]
-        return [
-            *told,
-            f"look at it: protlig inspect {self.path}",
-            f"train on it: data.kind={self.kind} data.path={self.path}",
-        ]
+            return [*lines, f"use it: {self.source.use} {self.path}"]
+        lines.append(f"look at it: protlig inspect {self.path}")
+        return [*lines, f"train on it: data.kind={self.kind} data.path={self.path}"]
 
 
 def download(name: str, folder: Path, *, limit: int = 0, base: str = "", release: str = "") -> Downloaded:
-    """Download a public data set into a folder; run again, it goes on where it stopped.
+    """Download a public data set into a folder; an interrupted download is resumed.
 
     Args:
         name: one of `SOURCES`.
-        folder: made if absent.
-        limit: at most so many records; a large file is then only read as far as needed.
-        base: the address of a mirror, in place of the official one.
+        folder: created if it does not exist.
+        limit: most records; a large file is then read only as far as needed.
+        base: the address of a mirror instead of the official one.
         release: for sources with dated releases; the latest if empty.
 
     Raises:
-        DownloadError: if it cannot be had whole and right. Nothing is ever substituted.
+        DownloadError: if the data cannot be downloaded completely and correctly. There is no fallback.
     """
     if name not in SOURCES:
         raise DownloadError(f"download '{name}': expected one of {', '.join(SOURCES)}{nearest(name, SOURCES)}")
@@ -107,7 +104,7 @@ def _get_pubchem(base: str, folder: Path, limit: int, release: str) -> Path:
     url = f"{base}/CID-SMILES.gz"
     if limit:
         return _head(url, folder / f"pubchem_first{limit}.smi", limit)
-    return fetch(url, folder / "CID-SMILES.gz", checksum=_md5_beside(f"{url}.md5"))
+    return fetch(url, folder / "CID-SMILES.gz", checksum=_md5_at(f"{url}.md5"))
 
 
 def _get_zinc250k(base: str, folder: Path, limit: int, release: str) -> Path:
@@ -129,7 +126,7 @@ def _get_bindingdb(base: str, folder: Path, limit: int, release: str) -> Path:
     release = release or _latest_bindingdb(base)
     stem = f"BindingDB_All_{release}_tsv"
     raw = fetch(
-        f"{base}/downloads/{stem}.zip", folder / f"{stem}.zip", checksum=_md5_beside(f"{base}/downloads/{stem}.md5")
+        f"{base}/downloads/{stem}.zip", folder / f"{stem}.zip", checksum=_md5_at(f"{base}/downloads/{stem}.md5")
     )
     return convert_bindingdb(raw, folder / f"bindingdb_{release}_pairs.tsv.gz", limit=limit)
 
@@ -161,7 +158,7 @@ def _get_3dmol(base: str, folder: Path, limit: int, release: str) -> Path:
     return fetch(f"{base}/3Dmol-min.js", folder / "3Dmol-min.js")
 
 
-def _md5_beside(url: str) -> Checksum:
+def _md5_at(url: str) -> Checksum:
     text = read_small(url).decode("utf-8", "replace")
     found = re.search(r"\b[0-9a-fA-F]{32}\b", text)
     if not found:
@@ -172,17 +169,15 @@ def _md5_beside(url: str) -> Checksum:
 def _head(url: str, path: Path, limit: int, *, starts: bytes = b"") -> Path:
     """Write the first records of a remote gzip file, which is read only as far as needed.
 
-    A record is a line, or what begins with a line that `starts` so. The checksum of the whole cannot be checked on a part.
+    A record is a line or, with `starts`, begins with a line that starts with it. The checksum of the whole file cannot be checked.
     """
-    part = path.with_name(path.name + ".part")
     count = 0
-    with part.open("wb") as out:
+    with written_whole(path) as growing, growing.open("wb") as out:
         for line in _gzip_lines(url):
             count += line.startswith(starts) if starts else 1
             if count > limit:
                 break
             out.write(line)
-    part.replace(path)
     return path
 
 
@@ -201,7 +196,8 @@ def _gzip_lines(url: str) -> Iterator[bytes]:
         raise DownloadError(f"{url}: broken off or damaged ({error}); run the command again") from error
     if not unpacker.eof:
         raise DownloadError(f"{url}: ended in the middle of its content; run the command again")
-    yield from itertools.chain([rest + b"\n"] if rest else [])
+    if rest:
+        yield rest + b"\n"
 
 
 _DATAVERSE = "https://dataverse.harvard.edu/api/access/datafile"

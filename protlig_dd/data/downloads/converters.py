@@ -1,4 +1,4 @@
-"""From what publishers offer to tables that the readers take: davis and KIBA, BindingDB, PLINDER."""
+"""Conversion of the publishers' files into tables that the readers accept: davis and KIBA, BindingDB, PLINDER."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ import math
 import zipfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from protlig_dd.data.readers.complexes import Columns, open_pairs
 from protlig_dd.data.readers.tables import narrowed, open_table
 from protlig_dd.errors import FormatError, require
+from protlig_dd.files import written_whole
 
 log = logging.getLogger(__name__)
 
@@ -25,40 +26,33 @@ _AFFINITIES = ("Kd (nM)", "Ki (nM)", "IC50 (nM)", "EC50 (nM)")  # the closest to
 _CHAINS = "Number of Protein Chains in Target (>1 implies a multichain complex)"
 
 
-def _opened(part: Path, *, packed: bool) -> Any:
-    if packed:
-        return gzip.open(part, "wt", encoding="utf-8", newline="", compresslevel=4)  # noqa: SIM115  the caller's `with` closes it
-    return part.open("w", encoding="utf-8", newline="")
-
-
 @contextmanager
 def _table_writer(path: Path, header: Sequence[str]) -> Iterator[Any]:
-    """Write a table under a provisional name; it gets its own when all is well."""
-    part = path.with_name(path.name + ".part")
-    with _opened(part, packed=path.suffix == ".gz") as out:
-        writer = csv.writer(out, delimiter="\t" if ".tsv" in path.suffixes else ",", lineterminator="\n")
+    """Write a table, whole or not at all; gzipped if the name ends in .gz."""
+    with written_whole(path) as growing, ExitStack() as stack:
+        out: Any = stack.enter_context(growing.open("wb"))
+        if path.suffix == ".gz":  # the name that the archive remembers is the final one
+            out = stack.enter_context(gzip.GzipFile(path.stem, "wb", compresslevel=4, fileobj=out))
+        text = stack.enter_context(io.TextIOWrapper(out, encoding="utf-8", newline=""))
+        writer = csv.writer(text, delimiter="\t" if ".tsv" in path.suffixes else ",", lineterminator="\n")
         writer.writerow(header)
         yield writer
-    part.replace(path)
 
 
 def convert_affinities(raw: Path, path: Path, *, nanomolar: bool = False, limit: int = 0) -> Path:
-    """Write a table of molecules or pairs with the columns smiles, protein and affinity where the raw table has them.
+    """Write a table of molecules or pairs with the columns smiles, protein and affinity, as far as the raw table has them.
 
     Args:
-        raw: any table that `complexes.open_pairs` understands.
-        path: where to.
-        nanomolar: whether the affinity is in nM and becomes -log10 of the molar value.
-        limit: at most so many rows.
+        raw: any table that `complexes.open_pairs` reads.
+        path: the table to write.
+        nanomolar: convert the affinity from nM to -log10 of the molar value.
+        limit: most rows; 0 for all.
     """
     found, records = open_pairs(raw, Columns(label="none") if nanomolar else None, needed=("ligand",))
     if nanomolar and "affinity" not in found.roles:
         found, records = open_pairs(raw, Columns(affinity="Y", label="none"), needed=("ligand", "protein"))
-    header = [
-        name
-        for name, role in (("smiles", "ligand"), ("protein", "protein"), ("affinity", "affinity"))
-        if role in found.roles
-    ]
+    roles = {"smiles": "ligand", "protein": "protein", "affinity": "affinity"}
+    header = [name for name, role in roles.items() if role in found.roles]
     with _table_writer(path, header) as writer:
         for record in itertools.islice(records, limit or None):
             value = record.affinity
@@ -77,7 +71,7 @@ def convert_bindingdb(archive: Path, path: Path, *, limit: int = 0) -> Path:
     """Write the single-chain pairs of a BindingDB archive that have an affinity: the first of Kd, Ki, IC50 and EC50, as -log10 M.
 
     Raises:
-        FormatError: if the archive holds no table with BindingDB's columns.
+        FormatError: if the archive has no table with BindingDB's columns.
     """
     counts: Counter[str] = Counter()
     with _table_writer(path, ("name", "smiles", "protein", "affinity", "measure")) as writer:
@@ -93,12 +87,9 @@ def convert_bindingdb(archive: Path, path: Path, *, limit: int = 0) -> Path:
                 counts["without affinity"] += 1
             else:
                 counts["kept"] += 1
-                words = (
-                    row.get("BindingDB Reactant_set_id") or "",
-                    row["Ligand SMILES"].strip(),
-                    "".join(sequence.split()),
-                )
-                writer.writerow([*words, f"{found[1]:.4f}", found[0].split()[0]])
+                name, smiles = row.get("BindingDB Reactant_set_id") or "", row["Ligand SMILES"].strip()
+                measure = found[0].split()[0]
+                writer.writerow([name, smiles, "".join(sequence.split()), f"{found[1]:.4f}", measure])
                 if limit and counts["kept"] >= limit:
                     break
     log.info("%s: %s", path, ", ".join(f"{n} {what}" for what, n in counts.items()))
@@ -130,7 +121,7 @@ def _bindingdb_rows(archive: Path) -> Iterator[dict[str, str]]:
 
 
 def _molar_exponent(text: str) -> float | None:
-    """Return -log10 of a molar value given in nM; censored values (">10000") count as unknown."""
+    """Return -log10 of a molar value given in nM; None for censored values (">10000") and other text."""
     try:
         value = float(text)
     except ValueError:
@@ -153,17 +144,17 @@ def plinder_archives(split: Path, limit: int = 0) -> list[str]:
 def convert_plinder(index: Path, split: Path, archives: Iterable[Path], path: Path, *, limit: int = 0) -> Path:
     """Write PLINDER's pairs: each proper ligand of each system with one protein chain, with affinity and split.
 
-    Systems of several chains are left out and counted: one sequence would not be the receptor.
+    Systems of several chains are left out and counted, since one sequence would not be the whole receptor.
 
     Args:
         index: annotation_table.parquet.
         split: split.parquet.
         archives: the zipped systems, each with its sequences.fasta.
-        path: where to.
-        limit: at most so many pairs.
+        path: the table to write.
+        limit: most pairs; 0 for all.
 
     Raises:
-        FormatError: if a file lacks the columns or members that PLINDER's form promises.
+        FormatError: if a file lacks columns or members of PLINDER's format.
     """
     sequences = _plinder_sequences(archives)
     _need(split, open_table(split).header, ("system_id", "split"))
@@ -178,27 +169,17 @@ def convert_plinder(index: Path, split: Path, archives: Iterable[Path], path: Pa
             chains = sequences.get(str(row["system_id"]))
             if chains is None or not row["smiles"]:
                 continue
-            reason = (
-                "of several chains"
-                if len(chains) != 1
-                else "not proper ligands"
-                if row.get("ligand_is_proper") is False
-                else "kept"
-            )
-            counts[reason] += 1
-            if reason == "kept":
-                affinity = row.get("ligand_binding_affinity")
-                writer.writerow(
-                    [
-                        row["system_id"],
-                        row["smiles"],
-                        chains[0],
-                        "" if affinity is None else affinity,
-                        parts.get(str(row["system_id"]), ""),
-                    ]
-                )
-                if limit and counts["kept"] >= limit:
-                    break
+            if len(chains) != 1:
+                counts["of several chains"] += 1
+                continue
+            if row.get("ligand_is_proper") is False:
+                counts["not proper ligands"] += 1
+                continue
+            counts["kept"] += 1
+            affinity, part = row.get("ligand_binding_affinity"), parts.get(str(row["system_id"]), "")
+            writer.writerow([row["system_id"], row["smiles"], chains[0], "" if affinity is None else affinity, part])
+            if limit and counts["kept"] >= limit:
+                break
     log.info("%s: %s", path, ", ".join(f"{n} {what}" for what, n in counts.items()))
     return path
 
@@ -212,7 +193,7 @@ def _need(path: Path, header: Sequence[str], names: Sequence[str]) -> None:
 
 
 def _plinder_sequences(archives: Iterable[Path]) -> dict[str, list[str]]:
-    """Return the protein sequences of each system, one a chain."""
+    """Return the protein sequences of each system, one for each chain."""
     require("pyarrow", "reading PLINDER", extra="data")
     sequences: dict[str, list[str]] = {}
     for archive in archives:

@@ -1,7 +1,7 @@
-"""One file over HTTP: resumed where it stopped, checked against its publisher's checksum, never replaced by anything else.
+"""Download of one file over HTTP, resumed after interruptions and checked against the publisher's checksum.
 
-Beside a finished file FILE stands FILE.json with where it came from, its size, its SHA-256 and the publisher's checksum if there is one;
-while it is under way there are FILE.part and FILE.part.json. Only the standard library is used.
+FILE.json records the address, size, SHA-256 and publisher's checksum, if any, of a finished file FILE; during the download there are
+FILE.part and FILE.part.json. Only the standard library is used.
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ import os
 import time
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
 from protlig_dd.errors import DownloadError, FormatError
+from protlig_dd.files import sha256_of, write_json
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +35,7 @@ _TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
 
 @dataclass(frozen=True, kw_only=True)
 class Checksum:
-    """A digest that the publisher gives: "md5" or "sha256", in hexadecimal, and where it was found."""
+    """A digest given by the publisher ("md5" or "sha256", in hexadecimal), and where it was found."""
 
     algorithm: str
     digest: str
@@ -44,7 +46,7 @@ def open_url(url: str, *, headers: dict[str, str] | None = None, timeout: float 
     """Return the response of a GET request.
 
     Raises:
-        DownloadError: if the host answers with an error; the message has the status and the address.
+        DownloadError: if the host answers with an error; the message gives the status and the address.
     """
     request = urllib.request.Request(
         url, headers={"User-Agent": _AGENT, "Accept-Encoding": "identity", **(headers or {})}
@@ -65,7 +67,7 @@ def read_small(url: str, *, limit: int = 1 << 22) -> bytes:
     """Return the content of a small file (a checksum, a page).
 
     Raises:
-        DownloadError: if it cannot be had.
+        DownloadError: if it cannot be downloaded.
     """
     try:
         with open_url(url) as response:
@@ -78,20 +80,20 @@ def read_small(url: str, *, limit: int = 1 << 22) -> bytes:
 
 
 def fetch(url: str, path: Path, *, checksum: Checksum | None = None, attempts: int = 5, pause: float = 1.0) -> Path:
-    """Download a file, or finish a download that was interrupted, and return its path.
+    """Download a file, or resume an interrupted download, and return its path.
 
-    A file that is there and agrees with its record is not downloaded again.
+    A file that exists and agrees with its record is not downloaded again.
 
     Args:
-        url: where it is.
-        path: where it goes.
+        url: the address.
+        path: the file to write.
         checksum: the publisher's; without one, a checksum in the response is used, and otherwise SHA-256 is recorded at first use and
             compared when the same address is downloaded again.
-        attempts: how often a broken connection is taken up again.
+        attempts: most attempts when the connection breaks.
         pause: seconds before the second attempt, doubled each time.
 
     Raises:
-        DownloadError: if the file cannot be had whole and right; what was received stays for the next attempt unless it is wrong.
+        DownloadError: if the download fails or the checksum is wrong; received bytes are kept for the next attempt unless they are wrong.
     """
     path = Path(path)
     record = read_record(path)
@@ -126,7 +128,7 @@ def _receive(url: str, part: Path, *, attempts: int, pause: float) -> Checksum |
 
 
 def _receive_once(url: str, part: Path) -> Checksum | None:
-    """Receive what is missing of a file; raise OSError or HTTPException where the connection breaks."""
+    """Receive the missing part of a file; raises OSError or HTTPException if the connection breaks."""
     note = part.with_name(part.name + ".json")
     known = _read_json(note) if part.exists() else {}
     have = part.stat().st_size if part.exists() and known.get("url") == url else 0
@@ -135,7 +137,7 @@ def _receive_once(url: str, part: Path) -> Checksum | None:
         response = open_url(url, headers=headers)
     except urllib.error.HTTPError as error:
         if error.code == 416 and have and error.headers.get("Content-Range", "").endswith(f"/{have}"):
-            return _checksum_of(error.headers)  # the part is whole already
+            return _checksum_of(error.headers)  # the part is complete already
         if error.code == 416:
             part.unlink(missing_ok=True)
         raise
@@ -149,9 +151,7 @@ def _receive_once(url: str, part: Path) -> Checksum | None:
         length = response.headers.get("Content-Length")
         total = have + int(length) if length else None
         tag = response.headers.get("ETag") or response.headers.get("Last-Modified") or ""
-        note.write_text(
-            json.dumps({"url": url, "tag": "" if tag.startswith("W/") else tag, "total": total}), encoding="utf-8"
-        )
+        write_json(note, {"url": url, "tag": "" if tag.startswith("W/") else tag, "total": total})
         with part.open("ab" if resumed else "wb") as out:
             _copy(response, out, have=have, total=total, name=part.name.removesuffix(".part"))
         return _checksum_of(response.headers)
@@ -170,11 +170,12 @@ def _copy(response: http.client.HTTPResponse, out: IO[bytes], *, have: int, tota
 
 
 def _finish(url: str, part: Path, path: Path, checksum: Checksum | None, *, recorded: str | None) -> Path:
-    """Check a whole file, put it in its place and write its record."""
-    sha256 = file_digest(part, "sha256")
+    """Check a complete download, move it to its place and write its record."""
+    sha256 = sha256_of(part)
     wrong = None
     if checksum is not None:
-        found = sha256 if checksum.algorithm == "sha256" else file_digest(part, checksum.algorithm)
+        with part.open("rb") as file:
+            found = hashlib.file_digest(file, checksum.algorithm).hexdigest()
         if found != checksum.digest.lower():
             wrong = f"found {checksum.algorithm} {found}, expected {checksum.digest.lower()} ({checksum.origin})"
     elif recorded is not None and recorded != sha256:
@@ -192,19 +193,13 @@ def _finish(url: str, part: Path, path: Path, checksum: Checksum | None, *, reco
         "downloaded": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     os.replace(part, path)
-    path.with_name(path.name + ".json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+    write_json(path.with_name(path.name + ".json"), about)
     note.unlink(missing_ok=True)
     return path
 
 
-def file_digest(path: Path, algorithm: str) -> str:
-    """Return the digest of a file in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, algorithm).hexdigest()
-
-
 def read_record(path: Path) -> dict[str, Any]:
-    """Return what is recorded about a downloaded file, or an empty mapping."""
+    """Return the record of a downloaded file, or an empty mapping."""
     return _read_json(path.with_name(path.name + ".json"))
 
 
@@ -219,19 +214,14 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _checksum_of(headers: Any) -> Checksum | None:
-    """Return the MD5 that Google's storage and some hosts send with a file."""
+    """Return the MD5 that Google's storage and some other hosts send with a file."""
     for item in [*(headers.get_all("x-goog-hash") or []), f"md5={headers.get('Content-MD5') or ''}"]:
         for piece in item.split(","):
             name, _, value = piece.strip().partition("=")
             if name == "md5" and value:
-                try:
-                    return Checksum(
-                        algorithm="md5",
-                        digest=base64.b64decode(value, validate=True).hex(),
-                        origin="the host's response",
-                    )
-                except binascii.Error:
-                    continue
+                with suppress(binascii.Error):
+                    digest = base64.b64decode(value, validate=True).hex()
+                    return Checksum(algorithm="md5", digest=digest, origin="the host's response")
     return None
 
 

@@ -1,8 +1,8 @@
-"""C-alpha coordinates of Foldseek databases: 16-bit differences and floats, decided for each entry by its size.
+"""C-alpha coordinates of Foldseek databases: 16-bit differences or floats; the size of an entry says which.
 
-Both are planar, all x, then all y, then all z. Floats are 12 bytes a residue and a NUL. Differences are, for each axis, a 32-bit start and
-16-bit steps in thousandths of an Angstrom, and two NULs in the end: 6 bytes a residue and 8. Foldseek cuts a coordinate to three decimals
-towards zero, so differences are up to 0.001 Angstrom off what was in the structure file.
+Both are planar: all x, then all y, then all z. Floats take 12 bytes a residue and a NUL. Differences have a 32-bit start and 16-bit steps
+for each axis, in thousandths of an Angstrom, and two NULs at the end: 6 bytes a residue and 8. Foldseek truncates coordinates to three
+decimals towards zero, so differences are up to 0.001 Angstrom off the structure file.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from protlig_dd.data.foldseek.index import SIDECAR_FROM, Index
 from protlig_dd.errors import FormatError
 
 _PER_ANGSTROM = np.float32(1000)
-_AT_ONCE = 8192  # residues decoded together: their numbers stay in the processor's cache
+_AT_ONCE = 8192  # residues decoded together, so that their numbers stay in the processor's cache
 _SHORT, _LONG = np.dtype("<i2"), np.dtype("<i4")
 
 Coords = Float32[np.ndarray, "l 3"]
 
 
 def float_size(length: Any) -> Any:
-    """Return the index length of an entry of floats, from its residues (a number or an array of them)."""
+    """Return the index length of an entry of floats, from its number of residues (a number or an array)."""
     return 12 * length + 1
 
 
 def difference_size(length: Any) -> Any:
-    """Return the index length of an entry of differences, from its residues (a number or an array of them)."""
+    """Return the index length of an entry of differences, from its number of residues (a number or an array)."""
     return 6 * length + 8
 
 
@@ -54,7 +54,7 @@ def decode_differences(raw: bytes, length: int) -> Coords:
 
 
 def decode_many_differences(raw: bytes, lengths: Int64[np.ndarray, " b"]) -> Float32[np.ndarray, "n 3"]:
-    """Return the coordinates in Angstrom of entries of 16-bit differences, none of them empty, that stand one behind the other."""
+    """Return the coordinates in Angstrom of concatenated entries of 16-bit differences, none of them empty."""
     numbers = np.frombuffer(raw, _SHORT)
     counts = 3 * lengths + 4
     begins, firsts = np.cumsum(counts) - counts, np.cumsum(lengths) - lengths
@@ -80,9 +80,9 @@ class Calphas:
 
     Args:
         database: its path, such as "folder/db_ca".
-        letters: the index of the letters, which knows the number of residues.
-        check: whether to refuse, here and now, an index that points beyond the data.
-        sidecar_from: bytes of index text from which on a binary index is kept.
+        letters: the index of the letters, which has the number of residues of each entry.
+        check: raise at once if the index points beyond the data.
+        sidecar_from: size of the index text in bytes from which a binary index is kept.
     """
 
     def __init__(self, database: Path, letters: Index, *, check: bool = True, sidecar_from: int = SIDECAR_FROM) -> None:
@@ -90,11 +90,11 @@ class Calphas:
         self.letters = letters
         index = self.entries.index
         self._residues = letters.lengths.data
-        # The same keys in the same order: the rows are the same, and nothing needs to be looked up.
+        # With the same keys in the same order the rows are the same, and nothing needs to be looked up.
         self.aligned = len(index) == len(letters) and index.keys_digest == letters.keys_digest
 
     def row_of(self, row: int) -> int:
-        """Return the row here of a row of the letters.
+        """Return the row of this sub-database that belongs to a row of the letters.
 
         Raises:
             UnknownKeyError: if the entry has no coordinates.
@@ -105,8 +105,8 @@ class Calphas:
         """Return the coordinates in Angstrom of a row of the letters.
 
         Raises:
-            FormatError: if there are none, or not for each residue, or one is not a number.
-            IndexError: if there is no such row.
+            FormatError: if there are none, not one for each residue, or one is not finite.
+            IndexError: if the row does not exist.
         """
         if not 0 <= row < len(self._residues):
             raise IndexError(f"{self.entries.database}: found the row {row}, expected 0 to {len(self._residues) - 1}")
@@ -149,7 +149,7 @@ class Calphas:
         )
 
     def batch(self, rows: Int[np.ndarray, " b"]) -> tuple[Float32[np.ndarray, "n 3"], Int64[np.ndarray, " b1"]]:
-        """Return the coordinates in Angstrom of many rows of the letters, one behind the other, and where each begins.
+        """Return the concatenated coordinates in Angstrom of several rows of the letters, and the offset of each.
 
         Raises:
             FormatError: as for `read`.
@@ -161,7 +161,7 @@ class Calphas:
         own = np.asarray(rows, dtype=np.int64) if self.aligned else self.entries.index.find_all(self.letters.keys[rows])
         if len(own) and int(own.min()) < 0:
             self.row_of(int(np.asarray(rows)[np.flatnonzero(own < 0)[0]]))
-        # Cut where the residues reach another multiple of what is decoded at once; a longer entry is a piece of its own.
+        # Cut where the residues reach the next multiple of _AT_ONCE; a longer entry is decoded alone.
         places = np.searchsorted(offsets, np.arange(0, offsets[-1], _AT_ONCE))
         cuts = np.unique([0, *places.tolist(), len(rows)])
         for a, b in zip(cuts[:-1].tolist(), cuts[1:].tolist(), strict=True):

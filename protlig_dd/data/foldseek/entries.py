@@ -1,4 +1,4 @@
-"""The entries of one sub-database as bytes: an index over data, checked against each other, unpacked where they are compressed."""
+"""The entries of one sub-database as bytes: index and data, checked against each other; compressed entries are unpacked."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from protlig_dd.data.foldseek.files import DataFiles, Role, read_dbtype, sibling
 from protlig_dd.data.foldseek.index import SIDECAR_FROM, open_index
 from protlig_dd.errors import FormatError, require
 
-_HEAD, _FLAG = 4, 1  # bytes of the size before a compressed entry, and of the flag behind it
+_HEAD, _FLAG = 4, 1  # bytes of the size before a compressed entry, and of the flag after it
 _PACKED, _STORED = b"\x00", b"\xff"
 _LONGEST_QUOTE = 24
 
@@ -23,10 +23,10 @@ class Entries:
     """One sub-database.
 
     Args:
-        database: its path without any ending, such as "folder/db_ca".
-        role: what its name promises.
-        check: whether to refuse, here and now, an index that points beyond the data.
-        sidecar_from: bytes of index text from which on a binary index is kept.
+        database: its path without a suffix, such as "folder/db_ca".
+        role: the kind of entries expected.
+        check: raise at once if the index points beyond the data.
+        sidecar_from: size of the index text in bytes from which a binary index is kept.
 
     Raises:
         FormatError: for missing files, another type, a damaged index, or truncated data.
@@ -40,7 +40,7 @@ class Entries:
         self.index = open_index(sibling(database, ".index"), sidecar_from=sidecar_from)
         self._unpackers = _Unpackers(database) if self.dbtype.compressed else None
         self._starts, self._lengths = self.index.starts.data, self.index.lengths.data
-        # Bytes that stand where the index says, ready to be cut: the way of nearly all databases.
+        # Nearly all databases: uncompressed bytes in one file, which can be sliced directly.
         self._plain = None if self.dbtype.compressed or self.dbtype.padded else self.data.whole
         if check:
             self._check_ends()
@@ -53,7 +53,7 @@ class Entries:
         return int(self.index.keys[row])
 
     def raw(self, row: int) -> bytes:
-        """Return an entry with its terminator, unpacked; of a padded database the codes, without what pads them.
+        """Return an entry with its terminator, unpacked; for a padded database the codes without padding.
 
         Raises:
             FormatError: if the data does not hold all of it.
@@ -74,7 +74,7 @@ class Entries:
         return found
 
     def raw_joined(self, rows: Int64[np.ndarray, " b"]) -> bytes:
-        """Return many entries with their terminators, one behind the other.
+        """Return several entries with their terminators, concatenated.
 
         Raises:
             FormatError: if the data does not hold all of them.
@@ -88,7 +88,7 @@ class Entries:
         return b"".join([self.raw(row) for row in rows.tolist()])
 
     def fault(self, row: int, reason: str) -> FormatError:
-        """Return the error of an entry: file, line and key, then the reason."""
+        """Return the error for an entry: file, line and key, then the reason."""
         return FormatError(
             f"{self.database}: entry {self.key(row)} (line {self.index.line_of(row)} of the index): {reason}"
         )
@@ -134,7 +134,7 @@ class Entries:
         return "the data is truncated or damaged: copy it again"
 
     def _beyond(self) -> Iterator[tuple[int, Bool[np.ndarray, " r"], Int64[np.ndarray, " r"]]]:
-        """Yield (first row, which lie beyond the data, where they end) for pieces of the index."""
+        """Yield (first row, mask of bad rows, end offsets) for pieces of the index."""
         index, step = self.index, 1 << 18
         for first in range(0, len(index), step):
             starts, lengths = index.starts[first : first + step], index.lengths[first : first + step]
@@ -147,19 +147,15 @@ class Entries:
             yield first, (ends > self.data.size) | (lengths < (0 if self.role == "letters" else -1)), ends
 
     def bad_rows(self) -> Iterator[tuple[int, str]]:
-        """Yield the rows that lie beyond the data or have no room for a terminator, with the reason."""
+        """Yield the rows that end beyond the data or have no room for a terminator, with the reason."""
         for first, bad, ends in self._beyond():
             for place in np.flatnonzero(bad).tolist():
                 row = first + place
                 length = int(self.index.lengths[row]) + 2
                 if ends[place] > self.data.size:
-                    yield (
-                        row,
-                        (
-                            f"offset {self.index.starts[row]} and length {length} end at {ends[place]}, the data has "
-                            f"{self.data.size} bytes ({', '.join(p.name for p in self.data.parts)}); {self._what_to_do()}"
-                        ),
-                    )
+                    where = f"offset {self.index.starts[row]} and length {length} end at {ends[place]}"
+                    files = ", ".join(p.name for p in self.data.parts)
+                    yield row, f"{where}, the data has {self.data.size} bytes ({files}); {self._what_to_do()}"
                 else:
                     yield row, f"found the length {length}, which has no room for terminators; {self._what_to_do()}"
 
@@ -178,12 +174,12 @@ class Entries:
             raise self.fault(row, reason)
 
     def quote(self, found: bytes) -> str:
-        """Return the beginning of some bytes for a message."""
+        """Return the first bytes of `found`, quoted for a message."""
         return repr(found[:_LONGEST_QUOTE]) + ("..." if len(found) > _LONGEST_QUOTE else "")
 
 
 class _Unpackers(threading.local):
-    """A zstd decompressor for each thread: one serves one thread at a time."""
+    """A zstd decompressor for each thread, since one must not be shared between threads."""
 
     def __init__(self, database: Path) -> None:
         zstandard = require("zstandard", f"reading the compressed database {database}", extra="data")
@@ -191,8 +187,8 @@ class _Unpackers(threading.local):
         self._unpacker = zstandard.ZstdDecompressor()
 
     def unpack(self, packed: bytes, limit: int) -> bytes:
-        """Return what a frame holds; nothing if it is damaged, or holds much more than `limit` bytes."""
-        # A stream: the frames do not tell their size, and memory for a size from a damaged index is not to be had.
+        """Return the content of a frame; empty if the frame is damaged or holds more than `limit` bytes."""
+        # Decompressed as a stream: the frames do not store their size, and the size in a damaged index cannot be allocated.
         frame = self._unpacker.decompressobj()
         try:
             found: bytes = frame.decompress(packed)

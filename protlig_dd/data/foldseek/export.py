@@ -1,11 +1,9 @@
-"""Foldseek databases as other files: FASTA of amino acids and 3Di, PDB files of C-alpha traces; and what a database holds, in words."""
+"""Foldseek databases exported as FASTA (amino acids or 3Di) and as PDB files of C-alpha traces; and a description in words."""
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -16,39 +14,34 @@ from protlig_dd.data.foldseek.files import base_of, find_file, sibling
 from protlig_dd.data.foldseek.index import UnknownKeyError
 from protlig_dd.data.foldseek.pairs import FoldseekDB
 from protlig_dd.errors import FormatError
+from protlig_dd.files import written_whole
 from protlig_dd.structures.structure_io import Chain, write_pdb
 
 _NO_FILE_NAME = re.compile(r"[^\w.+-]")
 
 
 def header_of(db: FoldseekDB, row: int) -> str:
-    """Return the header of a row for a FASTA file: the key where the database has no names at all."""
+    """Return the header of a row for a FASTA file; the key if the database has no names."""
     if db.names.headers_at is None and db.names.lookup_at is None:
         return str(db.keys[row])
     return db.names.header(int(db.keys[row]))
 
 
 def export_fasta(db: FoldseekDB, rows: Iterable[int], path: Path) -> int:
-    """Write the letters of rows as FASTA, one line each, under their headers; return how many.
-
-    The file is complete or not there: it is written under another name first.
-    """
-    part, count = path.with_name(f".{path.name}.part"), 0
-    with ExitStack() as undo:
-        undo.callback(part.unlink, missing_ok=True)
-        with part.open("w", encoding="utf-8") as file:
-            for row in rows:
-                file.write(f">{header_of(db, row)}\n{db.get_sequence(row)}\n")
-                count += 1
-        os.replace(part, path)
+    """Write the letters of rows as FASTA, one line each, under their headers, whole or not at all; return the number of rows."""
+    count = 0
+    with written_whole(path) as growing, growing.open("w", encoding="utf-8") as file:
+        for row in rows:
+            file.write(f">{header_of(db, row)}\n{db.get_sequence(row)}\n")
+            count += 1
     return count
 
 
 def export_traces(db: FoldseekDB, rows: Iterable[int], folder: Path) -> int:
-    """Write the C-alpha traces of rows as PDB files of one chain, "name.pdb" each; return how many.
+    """Write the C-alpha traces of rows as PDB files of one chain, "name.pdb" each; return the number of files.
 
     Raises:
-        FormatError: if two names would be one file, or coordinates are missing or damaged.
+        FormatError: if two entries have one file name, or coordinates are missing or damaged.
         MissingDependencyError: without gemmi.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -69,14 +62,14 @@ def export_traces(db: FoldseekDB, rows: Iterable[int], folder: Path) -> int:
 def select_rows(
     db: FoldseekDB, *, keys: Iterable[int] = (), names: Iterable[str] = (), limit: int = 0
 ) -> list[int] | range:
-    """Return the rows of keys and names, or all of them; no more than `limit` unless it is 0."""
+    """Return the rows of the given keys and names, or all rows without any; at most `limit` unless it is 0."""
     chosen = [*(db.row_of_key(key) for key in keys), *(db.row_of_name(name) for name in names)]
     rows: list[int] | range = list(dict.fromkeys(chosen)) if chosen else range(len(db))
     return rows[:limit] if limit else rows
 
 
 def describe_database(path: Path) -> Iterator[str]:
-    """Yield what a database holds, line by line: each sub-database, its type and size, lengths, and what belongs together.
+    """Yield a description of a database line by line: each sub-database with its type and size, lengths, and shared keys.
 
     Raises:
         FormatError: if the amino acids cannot be opened.
@@ -100,15 +93,13 @@ def describe_database(path: Path) -> Iterator[str]:
 def _sub_database(what: str, entries: Entries) -> str:
     index, parts = entries.index, entries.data.parts
     form = entries.dbtype
-    words = [
-        w for w, on in (("zstd", form.compressed), ("padded", form.padded), ("without .dbtype", not form.given)) if on
-    ] or ["plain"]
-    keys = (
-        "keys 0 .. N - 1" if index.dense else f"keys {index.keys[0]} to {index.keys[-1]}" if len(index) else "no keys"
-    )
+    known = (("zstd", form.compressed), ("padded", form.padded), ("without .dbtype", not form.given))
+    words = ", ".join(name for name, holds in known if holds) or "plain"
+    keys = f"keys {index.keys[0]} to {index.keys[-1]}" if len(index) else "no keys"
+    keys = "keys 0 .. N - 1" if index.dense else keys
     order = "" if index.in_order else ", index unsorted"
     files = f"{len(parts)} files" if len(parts) > 1 else "1 file"
-    return f"  {what} ({entries.database.name}): {len(index)} entries, {', '.join(words)}, {keys}{order}, {entries.data.size} bytes in {files}"
+    return f"  {what} ({entries.database.name}): {len(index)} entries, {words}, {keys}{order}, {entries.data.size} bytes in {files}"
 
 
 def _three_di(db: FoldseekDB) -> Iterator[str]:

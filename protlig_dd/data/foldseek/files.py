@@ -1,8 +1,8 @@
-"""The files of a Foldseek database: where they are, of what type, and their bytes, mapped into memory.
+"""The files of a Foldseek database: their places, their types, and their bytes, memory-mapped.
 
-A database `X` is several sub-databases: `X` (amino acids), `X_ss` (3Di), `X_ca` (C-alpha), `X_h` (headers), each a data file, or parts
-`X.0`, `X.1`, ... that count as one, beside an `.index` and a `.dbtype`. What the entries mean stands in `foldseek_letters` and
-`foldseek_calpha`. Source: the format of MMseqs2 and Foldseek (commit d5b1d3d4), checked on databases that it wrote.
+A database `X` has several sub-databases: `X` (amino acids), `X_ss` (3Di), `X_ca` (C-alpha), `X_h` (headers). Each has a data file, or parts
+`X.0`, `X.1`, ... that are read as one, with an `.index` and a `.dbtype`. Entries are decoded in `letters.py` and `calpha.py`.
+Source: the format of MMseqs2 and Foldseek (commit d5b1d3d4), checked on databases that it wrote.
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ _logger = logging.getLogger(__name__)
 
 
 def sibling(path: Path, ending: str) -> Path:
-    """Return the path with an ending after its whole name: "db" and "_ss.index" give "db_ss.index"."""
+    """Return the path with a suffix added to its whole name: "db" and "_ss.index" give "db_ss.index"."""
     return path.with_name(path.name + ending)
 
 
 def base_of(path: Path) -> Path:
-    """Return the name of the whole database: that of "db_ss" is "db"."""
+    """Return the path of the whole database: "db" for "db_ss"."""
     return path.with_name(path.name.removesuffix("_ss"))
 
 
 def find_file(path: Path) -> Path | None:
-    """Return where the bytes of a file are, or None if there is no such file.
+    """Return the path of the file with the bytes, or None if there is no such file.
 
-    Copies that know no symbolic links hold a link's target as the text of a small file. No file of a database can look like that
-    (each has a newline or a NUL), so it is followed as the link it was.
+    Tools that do not copy symbolic links write the link's target as the text of a small file. No file of a database can look like that
+    (each has a newline or a NUL), so such a file is followed as a link.
     """
     for _ in range(8):
         if not path.is_file():
@@ -70,18 +70,18 @@ def _copied_link(path: Path) -> Path | None:
     if not text.isprintable() or text != text.strip():
         return None
     target = path.parent / text
-    return target if os.path.isfile(target) else None  # where Path.is_file raises: letters may be no path at all
+    return target if os.path.isfile(target) else None  # Path.is_file raises where the letters are not a valid path
 
 
 @dataclass(frozen=True, kw_only=True)
 class DbType:
-    """What a `.dbtype` says.
+    """The type in a `.dbtype` file.
 
     Attributes:
         base: the kind of the entries, such as 0 for amino acids and 101 for C-alpha.
-        compressed: whether each entry is a zstd frame of its own.
+        compressed: whether each entry is a zstd frame.
         padded: whether letters are codes, aligned to four bytes (a database for GPUs).
-        given: False where there is no such file, and the type is what the name of the database promises.
+        given: False if there is no such file and the type is assumed from the name of the database.
     """
 
     base: int
@@ -91,17 +91,16 @@ class DbType:
 
     def describe(self) -> str:
         """Return the type in words."""
-        forms = [
-            w for w, on in (("zstd", self.compressed), ("padded", self.padded), ("no .dbtype", not self.given)) if on
-        ]
+        known = (("zstd", self.compressed), ("padded", self.padded), ("no .dbtype", not self.given))
+        forms = [words for words, holds in known if holds]
         return _BASE_TYPES.get(self.base, f"type {self.base}") + (f" ({', '.join(forms)})" if forms else "")
 
 
 def read_dbtype(database: Path, role: Role) -> DbType:
-    """Return the type of a sub-database, and refuse one that cannot be what its name says.
+    """Return the type of a sub-database.
 
     Raises:
-        FormatError: if the file is not one 32-bit word, or says profile, clusters or anything else that is not read here.
+        FormatError: if the file is not one 32-bit word, or the type is not the expected one or is not supported.
     """
     path = sibling(database, ".dbtype")
     found = find_file(path)
@@ -132,10 +131,10 @@ def read_dbtype(database: Path, role: Role) -> DbType:
 
 
 def data_parts(database: Path) -> list[Path]:
-    """Return the data files in their order: X.0, X.1, ... where X.0 exists, else X.
+    """Return the data files in their order: X.0, X.1, ... if X.0 exists, else X.
 
     Raises:
-        FormatError: if there are none; the message says what lies there instead.
+        FormatError: if there are none; the message says what was found instead.
     """
     parts: list[Path] = []
     while (part := find_file(sibling(database, f".{len(parts)}"))) is not None:
@@ -165,12 +164,12 @@ def _what_is_there(database: Path) -> str:
 
 
 class DataFiles:
-    """The bytes of a sub-database, its parts end to end, mapped read-only and shared by all processes.
+    """The concatenated parts of a sub-database, mapped read-only and shared by all processes.
 
     Attributes:
         parts: the files.
-        size: bytes of all of them.
-        whole: the map where there is a single part, else None; empty bytes for an empty file.
+        size: total bytes.
+        whole: the map if there is a single part, else None; empty bytes for an empty file.
     """
 
     def __init__(self, database: Path) -> None:
@@ -183,7 +182,7 @@ class DataFiles:
         self.whole = self._maps[0] if len(self._maps) == 1 else None
 
     def read(self, start: int, size: int) -> bytes:
-        """Return bytes from a place; fewer than asked for where the part that holds the place ends before."""
+        """Return up to `size` bytes from `start`; fewer if the part that contains `start` ends before."""
         if self.whole is not None:
             return self.whole[start : start + size]
         if start >= self.size:

@@ -1,14 +1,13 @@
-"""The index of a Foldseek database: which bytes belong to which key, as arrays that all processes share.
+"""The index of a Foldseek database: the bytes that belong to each key, as arrays that all processes share.
 
-The text is parsed once into a binary sidecar beside it (`X.index.protlig`), which is memory-mapped from then on: opening costs no time and
-no memory, and a loader's workers share its pages. A sidecar belongs to a text of one size and one modification time; another text makes
-a new one. Small indices are parsed each time.
+The text is parsed once into a binary sidecar (`X.index.protlig`), which is memory-mapped from then on: opening takes no time and no
+memory, and a loader's workers share its pages. A sidecar is valid for one size and modification time of the text; another text gets a
+new one. Small indices are parsed each time.
 """
 
 from __future__ import annotations
 
 import mmap
-import os
 from bisect import bisect_left
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,25 +20,24 @@ from protlig_dd.data.foldseek.rows import count_rows, read_rows
 from protlig_dd.data.foldseek.sidecar import (
     ARRAYS_AT,
     DENSE,
-    DIGEST,
     HEADER,
     MAGIC,
     UNSORTED,
     SidecarBuilder,
-    digest,
-    keep_beside,
-    replacing,
+    checked_header,
+    open_sidecar,
     sidecar_size,
     stamp_of,
 )
 from protlig_dd.errors import FormatError
+from protlig_dd.files import written_whole
 
 SIDECAR_FROM = 1 << 20
-"""Bytes of index text from which on a sidecar is kept; less is parsed in a few milliseconds."""
+"""Size of the index text in bytes from which a sidecar is kept; smaller ones are parsed in a few milliseconds."""
 
 
 class UnknownKeyError(FormatError, KeyError):
-    """A database holds no entry of that key or name."""
+    """A database has no entry with that key or name."""
 
     __str__ = Exception.__str__
 
@@ -50,18 +48,15 @@ class Index:
 
     Attributes:
         path: the text file.
-        starts: the byte of the data at which each entry begins.
-        lengths: the index's length of each entry less 2: for letters, residues.
+        starts: offset of each entry in the data, in bytes.
+        lengths: the index's length of each entry minus 2; for letters, the number of residues.
         keys: increasing.
         in_order: whether the rows of the text are in this order.
         dense: whether the keys are 0 .. N - 1.
         furthest_end: the largest sum of offset and length.
         furthest_start: the largest offset.
-        least: the smallest of `lengths`.
-        greatest: the largest of `lengths`.
-        keys_digest: equal for two indices of the same keys.
-        lengths_digest: equal for two indices of the same lengths.
-        starts_digest: equal for two indices of the same starts.
+        least, greatest: the smallest and the largest of `lengths`.
+        keys_digest, lengths_digest, starts_digest: equal for two indices with the same keys, lengths or starts.
     """
 
     path: Path
@@ -89,7 +84,7 @@ class Index:
         return row if row < len(self) and int(self.keys[row]) == key else -1
 
     def find_all(self, keys: Integer[np.ndarray, " b"]) -> Int64[np.ndarray, " b"]:
-        """Return the row of each key, -1 where there is none."""
+        """Return the row of each key, -1 for a key that does not exist."""
         if not len(self):
             return np.full(len(keys), -1, np.int64)
         wanted = np.asarray(keys, dtype=np.int64)
@@ -102,7 +97,7 @@ class Index:
         """Return the row of a key.
 
         Raises:
-            UnknownKeyError: if there is none.
+            UnknownKeyError: if the key does not exist.
         """
         row = self.find(key)
         if row < 0:
@@ -111,7 +106,7 @@ class Index:
         return row
 
     def line_of(self, row: int) -> int:
-        """Return the line of the text (from 1) that a row comes from; reads the text if that is not sorted."""
+        """Return the line of the text (from 1) that a row comes from; reads the text if it is not sorted."""
         if self.in_order:
             return row + 1
         key, before = int(self.keys[row]), 0
@@ -125,13 +120,13 @@ class Index:
 
 
 def open_index(path: Path, *, sidecar_from: int = SIDECAR_FROM) -> Index:
-    """Return an index, from its sidecar if there is a valid one, which is made if there is none.
+    """Return an index from its sidecar, which is written first if there is no valid one.
 
-    The sidecar lies beside the text, or in a cache folder ($PROTLIG_CACHE, else that of the user) if it cannot be written there, or else
-    nowhere: then the rows are held in memory, and a line of the log says so.
+    The sidecar is written next to the text, else in a cache folder ($PROTLIG_CACHE, or the user's). If neither can be written, the rows
+    are kept in memory and a warning is logged.
 
     Raises:
-        FormatError: for a missing file, a line that is no row, or a key that occurs twice.
+        FormatError: for a missing file, a malformed line, or a key that occurs twice.
     """
     found = find_file(path)
     if found is None:
@@ -139,7 +134,9 @@ def open_index(path: Path, *, sidecar_from: int = SIDECAR_FROM) -> Index:
     stamp = stamp_of(found)
     if found.stat().st_size < sidecar_from:
         return _in_memory(path, found, stamp)
-    index = keep_beside(found, lambda place: _load(path, place, stamp), lambda place: _write(found, stamp, place))
+    index = open_sidecar(
+        found, lambda buffer: _view(path, buffer, stamp), lambda place: _write(found, stamp, place), least=ARRAYS_AT
+    )
     return _in_memory(path, found, stamp) if index is None else index
 
 
@@ -156,34 +153,19 @@ def _in_memory(path: Path, source: Path, stamp: bytes) -> Index:
 
 def _write(source: Path, stamp: bytes, place: Path) -> None:
     count = count_rows(source)
-    with replacing(place) as file:
+    with written_whole(place) as growing, growing.open("w+b") as file:
         for key_bytes in (4, 8):
             file.truncate(sidecar_size(count, key_bytes))
             if SidecarBuilder(source, stamp, file, count, key_bytes).build():
                 break
 
 
-def _load(path: Path, place: Path, stamp: bytes) -> Index | None:
-    try:
-        with place.open("rb") as file:
-            if os.fstat(file.fileno()).st_size < ARRAYS_AT:
-                return None
-            return _view(path, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), stamp)
-    except OSError:
-        return None
-
-
 def _view(path: Path, buffer: mmap.mmap, stamp: bytes) -> Index | None:
-    """Return the arrays of a sidecar, or None if it is not one of this text."""
-    fields = HEADER.unpack_from(buffer)
-    magic, found, count, flags, key_bytes, end, start, least, greatest, keys_digest, lengths_digest, starts_digest = (
-        fields
-    )
-    checked = buffer[HEADER.size : HEADER.size + DIGEST] == digest(buffer[: HEADER.size])
-    if magic != MAGIC or not checked or found != stamp:
+    """Return the arrays of a sidecar, or None if it does not belong to this text."""
+    fields = checked_header(buffer, HEADER, MAGIC, stamp)
+    if fields is None or len(buffer) != sidecar_size(fields[0], fields[2]):
         return None
-    if len(buffer) != sidecar_size(count, key_bytes):
-        return None
+    count, flags, key_bytes, end, start, least, greatest, keys_digest, lengths_digest, starts_digest = fields
     keys_at, lengths_at = ARRAYS_AT + 8 * count, ARRAYS_AT + (8 + key_bytes) * count
     return Index(
         path=path,

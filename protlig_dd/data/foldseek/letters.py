@@ -1,9 +1,10 @@
-"""Entries of letters, amino acids or 3Di, as text and as arrays: the two alphabets, masks, padded codes."""
+"""Entries of letters (amino acids or 3Di) as text and as arrays: the two alphabets, masks, padded codes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Int, Int64, UInt8
@@ -12,26 +13,38 @@ from protlig_dd.data.foldseek.entries import Entries
 from protlig_dd.errors import FormatError
 
 THREE_DI = "ACDEFGHIKLMNPQRSTVWYX"
-"""The letters of 3Di, and X for what pads them."""
+"""The letters of 3Di, and X for padding."""
 AMINO_ACIDS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ*"
-"""Letters that an amino-acid entry may have; what a vocabulary makes of the rare ones is its own business."""
+"""Letters that an amino-acid entry may have; a vocabulary decides how it encodes the rare ones."""
 
 _CODES = "ACDEFGHIKLMNPQRSTVWYX"  # the residue codes 0 .. 20 of padded databases
-_MASKED_FROM = 32  # the code of a masked residue is that of the residue and 32
+_MASKED_FROM = 32  # the code of a masked residue is the code of the residue plus 32
 _ILLEGAL = ord("\n")
 _END = b"\n\0"
 
 Rows = Int[np.ndarray, " b"] | Sequence[int]
 
 
+def checked_rows(rows: Rows, count: int, database: Path) -> Int64[np.ndarray, " b"]:
+    """Return rows as int64.
+
+    Raises:
+        IndexError: if one is outside 0 .. count - 1.
+    """
+    rows = np.asarray(rows, dtype=np.int64)
+    if len(rows) and not 0 <= int(rows.min()) <= int(rows.max()) < count:
+        raise IndexError(f"{database}: found rows {rows.min()} to {rows.max()}, expected 0 to {count - 1}")
+    return rows
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LetterBatch:
-    """The letters of b entries, one behind the other.
+    """The concatenated letters of b entries.
 
     Attributes:
-        letters: ASCII, upper case unless the database was opened with `keep_case`.
+        letters: ASCII codes, upper case unless the database was opened with `keep_case`.
         offsets: entry i is `letters[offsets[i]:offsets[i + 1]]`.
-        masked: which letters the database holds in lower case.
+        masked: which letters are in lower case in the database.
     """
 
     letters: UInt8[np.ndarray, " n"]
@@ -45,7 +58,7 @@ class LetterBatch:
 
 
 def _table(alphabet: str, *, padded: bool, keep_case: bool) -> bytes:
-    """Return what each byte of an entry becomes: a letter, or a newline for what may not stand there."""
+    """Return the translation of each byte of an entry: a letter, or a newline for an invalid byte."""
     table = bytearray([_ILLEGAL]) * 256
     for code, letter in enumerate(_CODES if padded else alphabet):
         lower = letter.lower() if keep_case else letter
@@ -61,16 +74,16 @@ class Letters:
     """The letters of a sub-database.
 
     Args:
-        entries: an index over letters.
-        alphabet: the capital letters that may occur.
-        keep_case: whether masked letters stay in lower case.
+        entries: the sub-database.
+        alphabet: valid capital letters.
+        keep_case: keep masked letters in lower case.
     """
 
     def __init__(self, entries: Entries, *, alphabet: str, keep_case: bool) -> None:
         self.entries, self.alphabet = entries, alphabet
         self.table = _table(alphabet, padded=entries.dbtype.padded, keep_case=keep_case)
         self._masked_from = _MASKED_FROM if entries.dbtype.padded else ord("a")
-        # Bytes that stand where the index says, ready to be cut: the way of nearly all databases.
+        # Nearly all databases: uncompressed bytes in one file, which can be sliced directly.
         self.plain = None if entries.dbtype.compressed or entries.dbtype.padded else entries.data.whole
         self._starts, self._lengths = entries.index.starts.data, entries.index.lengths.data
         self._count = len(entries)
@@ -80,7 +93,7 @@ class Letters:
 
         Raises:
             FormatError: if the entry is damaged.
-            IndexError: if there is no such row.
+            IndexError: if the row does not exist.
         """
         if not 0 <= row < self._count:
             raise IndexError(f"{self.entries.database}: found the row {row}, expected 0 to {self._count - 1}")
@@ -95,7 +108,7 @@ class Letters:
         length = self._lengths[row]
         raw = plain[start : start + length + 2]
         text = raw.translate(self.table)
-        # The first newline of the translation is the entry's own, or stands for the first byte that is no letter.
+        # The first newline of the translation is the entry's terminator, or marks the first invalid byte.
         if text.find(b"\n") != length or not raw.endswith(_END):
             raise self._fault(row, raw)
         return text[:length].decode("ascii")
@@ -120,13 +133,9 @@ class Letters:
 
         Raises:
             FormatError: if an entry is damaged.
-            IndexError: if there is no such row.
+            IndexError: if a row does not exist.
         """
-        rows = np.asarray(rows, dtype=np.int64)
-        if len(rows) and not 0 <= int(rows.min()) <= int(rows.max()) < self._count:
-            raise IndexError(
-                f"{self.entries.database}: found rows {rows.min()} to {rows.max()}, expected 0 to {self._count - 1}"
-            )
+        rows = checked_rows(rows, self._count, self.entries.database)
         lengths = self.entries.index.lengths[rows].astype(np.int64)
         offsets = np.zeros(len(rows) + 1, np.int64)
         np.cumsum(lengths, out=offsets[1:])
@@ -156,7 +165,7 @@ class Letters:
         return bytearray().join([plain[a:b] for a, b in zip(starts.tolist(), ends.tolist(), strict=True)])
 
     def _refuse(self, rows: Int64[np.ndarray, " b"], first: int) -> None:
-        """Raise the fault of the first damaged entry from a place on: read one by one, where the reason is found."""
+        """Raise the error of the first damaged entry from position `first` on, found by reading entries one by one."""
         for row in (*rows[first:].tolist(), *rows[:first].tolist()):
             self.text(row)
         raise FormatError(f"{self.entries.database}: the index and the data do not agree; copy the database again")
@@ -180,9 +189,9 @@ class Letters:
 
 
 def pair_reader(aa: Letters, ss: Letters) -> Callable[[int], tuple[str, str]]:
-    """Return what reads a row of two sub-databases with the same keys.
+    """Return a function that reads a row of two sub-databases with the same keys.
 
-    Where both are plain and their indices agree in all numbers, as `createdb` writes them, a row is looked up once for both.
+    If both are plain and their indices are equal, as `createdb` writes them, a row is looked up once for both.
     """
     a, s = aa.entries.index, ss.entries.index
     aa_data, ss_data, aa_table, ss_table = aa.plain, ss.plain, aa.table, ss.table
@@ -197,6 +206,6 @@ def pair_reader(aa: Letters, ss: Letters) -> Callable[[int], tuple[str, str]]:
             aa_text, ss_text = aa_raw.translate(aa_table), ss_raw.translate(ss_table)
             if aa_text.find(b"\n") == length == ss_text.find(b"\n") and aa_raw.endswith(_END) and ss_raw.endswith(_END):
                 return aa_text[:length].decode("ascii"), ss_text[:length].decode("ascii")
-        return aa.text(row), ss.text(row)  # which finds the reason
+        return aa.text(row), ss.text(row)  # raises the error with its reason
 
     return read

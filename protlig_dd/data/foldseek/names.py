@@ -1,13 +1,12 @@
-"""Names of the entries of a Foldseek database: from the headers by key, and back through the lookup file.
+"""Names of the entries of a Foldseek database: from a key to its header, and from a name to its keys through the lookup file.
 
-A name is the first word of a header. `X.lookup` has a line `key TAB name TAB file number` for each; sub-databases keep the headers and the
-lookup of their parent, so both may know keys that the database does not hold.
+A name is the first word of a header. `X.lookup` has a line `key TAB name TAB file number` for each entry. Sub-databases keep the headers
+and the lookup of their parent, so both may contain keys that the database does not.
 """
 
 from __future__ import annotations
 
 import mmap
-import os
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,16 +19,25 @@ from protlig_dd.data.foldseek.entries import Entries
 from protlig_dd.data.foldseek.files import base_of, find_file, sibling
 from protlig_dd.data.foldseek.index import SIDECAR_FROM, UnknownKeyError
 from protlig_dd.data.foldseek.rows import text_chunks
-from protlig_dd.data.foldseek.sidecar import DIGEST, digest, keep_beside, replacing, stamp_of
+from protlig_dd.data.foldseek.sidecar import checked_header, digest, open_sidecar, stamp_of
 from protlig_dd.errors import FormatError
+from protlig_dd.files import written_whole
+
+_MAGIC = b"PLFSNAM1"
+_HEADER = struct.Struct("<8s32sQ")  # magic, stamp of the text, lines
+_ARRAYS_AT = 64
+_FACTOR = 0x9E3779B97F4A7C15  # odd, so that it can be divided by
+_ALL = 2**64
+_TAB, _NEWLINE = ord("\t"), ord("\n")
+_LONGEST_QUOTE = 64
 
 
 class Names:
-    """Headers and lookup of a database; each may be absent, and is opened when it is first needed.
+    """Headers and lookup of a database; each may be absent, and is opened on first use.
 
     Args:
-        database: the path of a sub-database of letters; its own headers and lookup go before those of the whole.
-        sidecar_from: bytes of text from which on a binary index is kept, of the headers' index and of the lookup.
+        database: the path of a sub-database of letters; its own headers and lookup take precedence over those of the whole database.
+        sidecar_from: size of the headers' index and of the lookup in bytes from which a binary index is kept.
     """
 
     def __init__(self, database: Path, *, sidecar_from: int = SIDECAR_FROM) -> None:
@@ -43,11 +51,11 @@ class Names:
         self.lookup_at = next((path for path in lookups if find_file(path)), None)
 
     def header(self, key: int) -> str:
-        """Return the header of a key: its name and, often, a title; the name alone where only a lookup is there.
+        """Return the header of a key: its name and, often, a title; the name alone if there is only a lookup.
 
         Raises:
-            UnknownKeyError: if neither file knows the key.
-            FormatError: if there is neither file, or the entry is damaged.
+            UnknownKeyError: if the key is in neither file.
+            FormatError: if both files are missing, or the entry is damaged.
         """
         if self.headers_at is None:
             return self._name_in_lookup(key)
@@ -67,14 +75,14 @@ class Names:
             raise headers.fault(row, f"found a header that is no text ({error}); copy the data again") from error
 
     def name(self, key: int) -> str:
-        """Return the first word of the header of a key; empty where the header is."""
+        """Return the first word of the header of a key; empty for an empty header."""
         return next(iter(self.header(key).split(maxsplit=1)), "")
 
     def keys_of(self, name: str) -> list[int]:
         """Return the keys of a name, increasing: names are file names and chains, and need not be unique.
 
         Raises:
-            FormatError: if there is no lookup file, or its line of that name is damaged.
+            FormatError: if there is no lookup file, or the line of that name is damaged.
         """
         text, wanted = self._text(), b"\t" + name.encode() + b"\t"
         keys = []
@@ -85,7 +93,7 @@ class Names:
         return sorted(keys)
 
     def _lines_with(self, name: bytes, wanted: bytes, text: mmap.mmap | bytes) -> Iterator[int]:
-        """Where lines begin that may hold a name; all that do are among them."""
+        """Offsets of the lines that may have a name; all that have it are among them."""
         if len(text) >= self._sidecar_from:
             if self._index is None:
                 assert self.lookup_at is not None
@@ -117,7 +125,7 @@ class Names:
         return self._lookup
 
     def _name_in_lookup(self, key: int) -> str:
-        """Return the name of a key: lines are in the order of the keys, so halve; go through all where they are not."""
+        """Return the name of a key by binary search, since lines are usually sorted by key; by a full scan if that fails."""
         text = self._text()
         low, high = 0, len(text)
         while low < high:
@@ -142,8 +150,8 @@ class Names:
         """Return the key of a name.
 
         Raises:
-            UnknownKeyError: if the lookup does not know it.
-            FormatError: if it belongs to several entries.
+            UnknownKeyError: if the lookup does not have it.
+            FormatError: if several entries have it.
         """
         keys = self.keys_of(name)
         if not keys:
@@ -158,41 +166,20 @@ class Names:
         return keys[0]
 
 
-_MAGIC = b"PLFSNAM1"
-
-
-_HEADER = struct.Struct("<8s32sQ")  # magic, stamp of the text, lines
-
-
-_ARRAYS_AT = 64
-
-
-_FACTOR = 0x9E3779B97F4A7C15  # odd, so that it can be divided by
-
-
-_ALL = 2**64
-
-
-_TAB, _NEWLINE = ord("\t"), ord("\n")
-
-
-_LONGEST_QUOTE = 64
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class NameIndex:
-    """Where in a lookup file each name stands.
+    """The position of each name in a lookup file.
 
     Attributes:
-        hashes: of all names, increasing.
-        places: for each, the byte at which its line begins.
+        hashes: the hashes of all names, increasing.
+        places: for each, the offset of its line in bytes.
     """
 
     hashes: UInt64[np.ndarray, " N"]
     places: Int64[np.ndarray, " N"]
 
     def lines_of(self, name: bytes) -> list[int]:
-        """Return where the lines begin whose names have the hash of a name: nearly always those of the name."""
+        """Return the offsets of the lines whose names have the hash of `name`: nearly always the lines of that name."""
         wanted = np.uint64(hash_of(name))
         first, last = (int(np.searchsorted(self.hashes, wanted, side=side)) for side in ("left", "right"))  # type: ignore[call-overload]
         return sorted(self.places[first:last].tolist())
@@ -207,13 +194,15 @@ def hash_of(name: bytes) -> int:
 
 
 def open_name_index(lookup: Path) -> NameIndex:
-    """Return the name index of a lookup file, from its binary form if there is a valid one, which is made if there is none.
+    """Return the name index of a lookup file from its sidecar, which is written first if there is no valid one.
 
     Raises:
         FormatError: for a line that is not `key TAB name TAB file`.
     """
     stamp = stamp_of(lookup)
-    found = keep_beside(lookup, lambda place: _load(place, stamp), lambda place: _write(lookup, stamp, place))
+    found = open_sidecar(
+        lookup, lambda buffer: _view(buffer, stamp), lambda place: _write(lookup, stamp, place), least=_ARRAYS_AT
+    )
     return found or _parse(lookup)
 
 
@@ -230,7 +219,7 @@ def _parse(lookup: Path) -> NameIndex:
 
 
 def _hash_names(lookup: Path, chunk: bytes, line: int) -> tuple[UInt64[np.ndarray, " r"], Int64[np.ndarray, " r"]]:
-    """The hash of the second field of each line of a chunk, and where the line begins."""
+    """The hash of the second field of each line of a chunk, and the offset of the line."""
     text = np.frombuffer(chunk, np.uint8)
     ends = np.flatnonzero(text == _NEWLINE)
     if not chunk.endswith(b"\n"):
@@ -246,7 +235,7 @@ def _hash_names(lookup: Path, chunk: bytes, line: int) -> tuple[UInt64[np.ndarra
         raise FormatError(
             f"{lookup}:{line + place}: found {found!r}, expected 'key TAB name TAB file'; copy the file again"
         )
-    # The sum over a name is a difference of sums from the chunk's beginning, divided by the power at which the name starts.
+    # The sum over a name is the difference of two sums from the start of the chunk, divided by the power at which the name starts.
     powers = _powers(_FACTOR, len(text))
     sums = np.zeros(len(text) + 1, np.uint64)
     np.cumsum((text.astype(np.uint64) + np.uint64(1)) * powers[:-1], out=sums[1:])
@@ -261,7 +250,7 @@ def _powers(factor: int, number: int) -> UInt64[np.ndarray, " n1"]:
 
 
 def _write(lookup: Path, stamp: bytes, place: Path) -> None:
-    with replacing(place) as file:
+    with written_whole(place) as growing, growing.open("wb") as file:
         index = _parse(lookup)
         header = _HEADER.pack(_MAGIC, stamp, len(index.hashes))
         file.write((header + digest(header)).ljust(_ARRAYS_AT, b"\0"))
@@ -269,20 +258,12 @@ def _write(lookup: Path, stamp: bytes, place: Path) -> None:
         index.places.astype("<i8", copy=False).tofile(file)
 
 
-def _load(place: Path, stamp: bytes) -> NameIndex | None:
-    """Return the arrays of a binary form, or None if it is not one of this text."""
-    try:
-        with place.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            if size < _ARRAYS_AT:
-                return None
-            buffer = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except OSError:
+def _view(buffer: mmap.mmap, stamp: bytes) -> NameIndex | None:
+    """Return the arrays of a sidecar, or None if it does not belong to this text."""
+    fields = checked_header(buffer, _HEADER, _MAGIC, stamp)
+    if fields is None or len(buffer) != _ARRAYS_AT + 16 * fields[0]:
         return None
-    magic, found, count = _HEADER.unpack_from(buffer)
-    checked = buffer[_HEADER.size : _HEADER.size + DIGEST] == digest(buffer[: _HEADER.size])
-    if magic != _MAGIC or not checked or found != stamp or size != _ARRAYS_AT + 16 * count:
-        return None
+    count = fields[0]
     return NameIndex(
         hashes=np.frombuffer(buffer, "<u8", count, _ARRAYS_AT),
         places=np.frombuffer(buffer, "<i8", count, _ARRAYS_AT + 8 * count),

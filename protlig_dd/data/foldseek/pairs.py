@@ -1,8 +1,8 @@
 """Foldseek databases for reading: amino acids, 3Di and C-alpha coordinates, joined by key.
 
-All forms that Foldseek writes: plain, split, compressed, padded, sub-databases, links, sparse and unsorted keys. Whatever does not fit is an
-error with file, line and reason, raised when the database is opened if the index tells, else when the entry is read; `foldseek_verify`
-reads everything. `FoldseekDB` stands in `foldseek_sequences`, what the files hold in `foldseek_files`. Writing stands elsewhere.
+All forms that Foldseek writes are read: plain, split, compressed, padded, sub-databases, links, sparse and unsorted keys. Anything else is
+an error with file, line and reason, raised when the database is opened if the index shows it, else when the entry is read; `verify.py`
+reads everything. `FoldseekDB` is defined in `sequences.py`, the files are described in `files.py`, and `writer.py` writes databases.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -20,8 +19,8 @@ from jaxtyping import Float32, Int32, Int64, Integer
 from protlig_dd.data.foldseek.calpha import Coords
 from protlig_dd.data.foldseek.files import sibling
 from protlig_dd.data.foldseek.index import SIDECAR_FROM, Index
-from protlig_dd.data.foldseek.letters import LetterBatch, pair_reader
-from protlig_dd.data.foldseek.sequences import FoldseekDB, Rows
+from protlig_dd.data.foldseek.letters import LetterBatch, Rows, checked_rows, pair_reader
+from protlig_dd.data.foldseek.sequences import FoldseekDB
 from protlig_dd.errors import FormatError
 
 __all__ = ["FoldseekDB", "PairBatch", "PairedFoldseekDB"]
@@ -34,9 +33,8 @@ class Join:
     """The keys that two sub-databases share.
 
     Attributes:
-        count: how many there are.
-        aa_rows: for each, the row of the amino acids; None where the rows of both are the same.
-        ss_rows: for each, the row of the 3Di letters; None likewise.
+        count: number of shared keys.
+        aa_rows, ss_rows: for each, its row in the amino acids and in the 3Di letters; None if both have the same rows.
     """
 
     count: int
@@ -45,7 +43,7 @@ class Join:
 
 
 def join_by_key(aa: Index, ss: Index) -> Join:
-    """Return which rows of amino acids and 3Di belong together; a line of the log tells how many have no partner."""
+    """Return the rows of amino acids and 3Di with equal keys; a warning gives the number without a partner."""
     if len(aa) == len(ss) and aa.keys_digest == ss.keys_digest:
         return Join(count=len(aa), aa_rows=None, ss_rows=None)
     rows = ss.find_all(aa.keys)
@@ -64,7 +62,7 @@ class PairBatch:
     Attributes:
         aa: the amino acids.
         ss: the 3Di letters.
-        offsets: entry i is `[offsets[i]:offsets[i + 1]]` of either's `letters`.
+        offsets: entry i is `letters[offsets[i]:offsets[i + 1]]` in both.
     """
 
     aa: LetterBatch
@@ -72,20 +70,20 @@ class PairBatch:
 
     @property
     def offsets(self) -> Int64[np.ndarray, " b1"]:
-        """Where each entry begins, and the end."""
+        """The start of each entry, and the end."""
         return self.aa.offsets
 
 
 class PairedFoldseekDB:
-    """Amino acids with 3Di, and coordinates where they are there: the keys that both sub-databases hold.
+    """Amino acids with 3Di letters, and coordinates if there are any, for the keys that both sub-databases have.
 
     Args:
-        path: the database, without any ending: "folder/db" for db, db_ss and db_ca.
-        keep_case: whether masked residues stay in lower case.
-        sidecar_from: bytes of index text from which on a binary index is kept beside it.
+        path: the database without a suffix: "folder/db" for db, db_ss and db_ca.
+        keep_case: keep masked residues in lower case.
+        sidecar_from: size of the index text in bytes from which a binary index is kept.
 
     Raises:
-        FormatError: on first use, for whatever is wrong with the files.
+        FormatError: on first use, if the files are missing or damaged.
     """
 
     def __init__(self, path: str | Path, *, keep_case: bool = False, sidecar_from: int = SIDECAR_FROM) -> None:
@@ -96,7 +94,7 @@ class PairedFoldseekDB:
         self._reader: Callable[[int], tuple[str, str]] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what another process needs to open the database itself."""
+        """Return the arguments with which another process opens the database."""
         return self.aa.__getstate__()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -106,13 +104,11 @@ class PairedFoldseekDB:
         _ = self._join
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         self.close()
 
     def close(self) -> None:
-        """Let go of the files; arrays that were handed out stay valid."""
+        """Close the files; arrays returned before stay valid."""
         self.aa.close()
         self.ss.close()
         self._joined = self._reader = None
@@ -136,12 +132,12 @@ class PairedFoldseekDB:
 
     @property
     def only_aa(self) -> int:
-        """Entries with amino acids and without 3Di, which are left out."""
+        """Entries with amino acids but without 3Di, which are left out."""
         return len(self.aa) - len(self)
 
     @property
     def only_ss(self) -> int:
-        """Entries with 3Di and without amino acids, which are left out."""
+        """Entries with 3Di but without amino acids, which are left out."""
         return len(self.ss) - len(self)
 
     @property
@@ -160,8 +156,8 @@ class PairedFoldseekDB:
         """Return the amino acids and the 3Di letters of a row, equally long.
 
         Raises:
-            FormatError: if an entry is damaged, or the two are not equally long.
-            IndexError: if there is no such row.
+            FormatError: if an entry is damaged, or the two differ in length.
+            IndexError: if the row does not exist.
         """
         read = self._reader
         a, s = read(row) if read is not None else self._open_reader()(row)
@@ -170,7 +166,7 @@ class PairedFoldseekDB:
         return a, s
 
     def _open_reader(self) -> Callable[[int], tuple[str, str]]:
-        """Return what reads a row, looked up once: it is called for each."""
+        """Return the function that reads a row; it is kept, since it is called for every row."""
         joined, aa, ss = self._join, self.aa.opened(), self.ss.opened()
         if joined.aa_rows is None:
             self._reader = pair_reader(aa, ss)
@@ -179,11 +175,11 @@ class PairedFoldseekDB:
         return self._reader
 
     def aa_row(self, row: int) -> int:
-        """Return the row of the amino acids that belongs to a row here."""
+        """Return the row of the amino acids for a joined row."""
         return self._joined_row(row, self._join.aa_rows)
 
     def ss_row(self, row: int) -> int:
-        """Return the row of the 3Di letters that belongs to a row here."""
+        """Return the row of the 3Di letters for a joined row."""
         return self._joined_row(row, self._join.ss_rows)
 
     def _joined_row(self, row: int, rows: Int64[np.ndarray, " N"] | None) -> int:
@@ -193,14 +189,14 @@ class PairedFoldseekDB:
 
     @property
     def joined_rows(self) -> dict[str, Int64[np.ndarray, " N"] | None]:
-        """The rows of "protein" (amino acids) and "structure" (3Di) that belong to each row here; None where they are the same."""
+        """The rows of "protein" (amino acids) and "structure" (3Di) for each joined row; None if they are equal."""
         return {"protein": self._join.aa_rows, "structure": self._join.ss_rows}
 
     def require_equal_lengths(self) -> None:
-        """Refuse sub-databases whose entries differ in length, as far as the indices tell.
+        """Check by the indices that amino acids and 3Di of each entry have the same length.
 
         Raises:
-            FormatError: naming the first such entry.
+            FormatError: for the first entry that does not.
         """
         joined, aa, ss = self._join, self.aa.index, self.ss.index
         if joined.aa_rows is None and aa.lengths_digest == ss.lengths_digest:
@@ -220,9 +216,7 @@ class PairedFoldseekDB:
         Raises:
             FormatError: as for `get_pair`.
         """
-        rows = np.asarray(rows, dtype=np.int64)
-        if len(rows) and not 0 <= int(rows.min()) <= int(rows.max()) < len(self):
-            raise IndexError(f"{self.path}: found rows {rows.min()} to {rows.max()}, expected 0 to {len(self) - 1}")
+        rows = checked_rows(rows, len(self), self.path)
         joined = self._join
         aa = self.aa.batch(rows if joined.aa_rows is None else joined.aa_rows[rows])
         ss = self.ss.batch(rows if joined.ss_rows is None else joined.ss_rows[rows])
@@ -241,7 +235,7 @@ class PairedFoldseekDB:
         """Return the row of a key.
 
         Raises:
-            UnknownKeyError: if either sub-database lacks it.
+            UnknownKeyError: if a sub-database lacks it.
         """
         aa, ss, joined = self.aa.row_of_key(key), self.ss.row_of_key(key), self._join
         if joined.aa_rows is None:
@@ -276,6 +270,6 @@ class PairedFoldseekDB:
         return self.aa.calpha(self.aa_row(row))
 
     def calpha_batch(self, rows: Rows) -> tuple[Float32[np.ndarray, "n 3"], Int64[np.ndarray, " b1"]]:
-        """Return the C-alpha coordinates of many rows in Angstrom, one behind the other, and the offsets of the entries."""
+        """Return the concatenated C-alpha coordinates of several rows in Angstrom, and the offsets of the entries."""
         aa_rows = self._join.aa_rows
         return self.aa.calpha_batch(rows if aa_rows is None else aa_rows[np.asarray(rows, dtype=np.int64)])

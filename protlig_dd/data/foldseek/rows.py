@@ -1,6 +1,6 @@
 """The text index of a Foldseek database as numbers: `key TAB offset TAB length` rows, read in chunks and checked strictly.
 
-Each chunk is parsed by numpy as a whole; a chunk that is not exactly rows of three numbers is gone through line by line for the message.
+Each chunk is parsed by numpy as a whole; a chunk that is not exactly rows of three numbers is searched line by line for the error message.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from jaxtyping import Int64
 from protlig_dd.errors import FormatError
 
 LARGEST_SIZE = 2**31 - 1
-"""Bytes of the longest entry that is read."""
+"""The longest entry that can be read, in bytes."""
 
-_CHUNK = 1 << 20  # bytes: a chunk and its numbers stay in the processor's cache, and memory stays flat
+_CHUNK = 1 << 20  # bytes; a chunk and its numbers fit into the processor's cache, and memory stays constant
 _LONGEST_ROW = 64
 _ROW = re.compile(rb"(\d{1,18})\t(\d{1,18})\t(\d{1,10})")
 _LARGEST = 10**18  # of keys and offsets; a sum of two stays within 63 bits
@@ -46,7 +46,7 @@ def text_chunks(path: Path) -> Iterator[bytes]:
             else:
                 rest += block
             if len(rest) > _CHUNK:
-                yield rest  # no row is so long: this is no index
+                yield rest  # no row is this long: the file is not an index
                 rest = b""
     if rest:
         yield rest
@@ -56,7 +56,7 @@ def read_rows(path: Path) -> Iterator[Numbers]:
     """Yield the rows of an index, many at a time, as (key, offset, length) in the order of the file.
 
     Raises:
-        FormatError: at the first line that is not three numbers, with its place and what it holds.
+        FormatError: at the first line that is not three numbers, with its place and content.
     """
     line = 1
     for chunk in text_chunks(path):
@@ -68,7 +68,7 @@ def read_rows(path: Path) -> Iterator[Numbers]:
 
 
 def row_faults(path: Path) -> Iterator[str]:
-    """Yield what is wrong with each line of an index that is no row."""
+    """Yield an error message for each malformed line of an index."""
     line = 1
     for chunk in text_chunks(path):
         if _parse(chunk) is None:
@@ -77,7 +77,7 @@ def row_faults(path: Path) -> Iterator[str]:
 
 
 def _parse(chunk: bytes) -> Numbers | None:
-    # Without its digits, a chunk of rows is nothing but tab, tab, newline, over and over.
+    # Without its digits, a chunk of rows is a repetition of tab, tab, newline.
     frame = chunk.translate(None, b"0123456789")
     count = len(frame) // 3
     if frame != b"\t\t\n" * count:
@@ -86,7 +86,7 @@ def _parse(chunk: bytes) -> Numbers | None:
     if len(numbers) != 3 * count:  # a field is empty
         return None
     numbers = numbers.reshape(count, 3)
-    # Numbers of twenty digits come back as the largest of 64 bits.
+    # Numbers of twenty digits are parsed as the largest 64-bit integer.
     if numbers[:, :2].max(initial=0) >= _LARGEST or numbers[:, 2].max(initial=0) > LARGEST_SIZE:
         return None
     return numbers if numbers.min(initial=0) >= 0 else None

@@ -1,7 +1,7 @@
-"""Which rows of a Foldseek database a data set has: a split by key and bounds on the length, as one bit for each row.
+"""The rows of a Foldseek database that a data set uses: a split by key and bounds on the length, as one bit a row.
 
-A key falls to validation by a hash of itself, so the same protein is on the same side in the database, in every sub-database of it and on
-every machine, and nothing has to be written down. 67 million rows take 9 MB.
+A hash of the key decides whether an entry is for validation, so a protein is on the same side in the database, in each of its
+sub-databases and on every machine, and nothing needs to be stored. 67 million rows take 9 MB.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from protlig_dd.rng import Draws
 
 SplitName = Literal["train", "val", "all"]
 
-_BLOCK = 512  # rows whose number is counted ahead: 64 bytes of bits
+_BLOCK = 512  # rows counted together in advance: 64 bytes of bits
 _ROWS_AT_ONCE = 1 << 18  # a multiple of the block
 
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """Which entries are wanted.
+    """Which entries are selected.
 
     Attributes:
         split: "train", "val" or "all".
-        val_fraction: the part of the keys that falls to validation.
-        seed: of the split.
-        min_length: residues, at least.
-        max_length: residues, at most; None for no bound.
+        val_fraction: fraction of the keys used for validation, 0 to below 1.
+        seed: seed of the split.
+        min_length: fewest residues.
+        max_length: most residues; None for no bound.
 
     Raises:
-        ConfigError: for values that cannot be meant.
+        ConfigError: for values out of range.
     """
 
     split: SplitName = "train"
@@ -56,7 +56,7 @@ class Choice:
             )
 
     def accepts(self, keys: Integer[np.ndarray, " r"], lengths: Integer[np.ndarray, " r"]) -> Bool[np.ndarray, " r"]:
-        """Return which entries are wanted, from their keys and residues."""
+        """Return which entries are selected, from their keys and lengths."""
         wanted = lengths >= self.min_length
         if self.max_length is not None:
             wanted &= lengths <= self.max_length
@@ -68,18 +68,18 @@ class Choice:
 
 
 class Selection:
-    """The chosen rows of a database, in the order of their keys, without a list of them.
+    """The selected rows of a database, in the order of their keys, stored as bits.
 
     Args:
         db: the database; its lengths and keys are read once.
-        choice: which entries.
+        choice: which entries are selected.
 
     Attributes:
         choice: the same.
-        num_rows: the rows of the database.
+        num_rows: rows of the database.
 
     Raises:
-        ConfigError: if no entry is left; the message tells how many there were and their lengths.
+        ConfigError: if no entry is left; the message gives the number of entries and their lengths.
     """
 
     def __init__(self, db: PairedFoldseekDB, choice: Choice) -> None:
@@ -104,7 +104,7 @@ class Selection:
         return int(self._before[-1])
 
     def rows(self, places: Int64[np.ndarray, " b"]) -> Int64[np.ndarray, " b"]:
-        """Return the rows at some places among the chosen ones."""
+        """Return the rows of the selected entries with the numbers `places`, from 0."""
         places = np.asarray(places, dtype=np.int64)
         block = np.searchsorted(self._before, places, side="right") - 1
         counts = np.cumsum(np.unpackbits(self._bits[block], axis=1), axis=1, dtype=np.int16)

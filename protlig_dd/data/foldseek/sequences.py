@@ -1,38 +1,35 @@
-"""One sub-database of letters of a Foldseek database, with the coordinates and names that belong to it by key."""
+"""One sub-database of letters of a Foldseek database, with the coordinates and names of its keys."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int, Int32, Int64, Integer, UInt8
+from jaxtyping import Bool, Float32, Int32, Int64, Integer, UInt8
 
 from protlig_dd.data.foldseek.calpha import Calphas, Coords
 from protlig_dd.data.foldseek.entries import Entries
 from protlig_dd.data.foldseek.files import base_of, find_file, sibling
 from protlig_dd.data.foldseek.index import SIDECAR_FROM, Index
-from protlig_dd.data.foldseek.letters import AMINO_ACIDS, THREE_DI, LetterBatch, Letters
+from protlig_dd.data.foldseek.letters import AMINO_ACIDS, THREE_DI, LetterBatch, Letters, Rows, checked_rows
 from protlig_dd.data.foldseek.names import Names
-
-Rows = Int[np.ndarray, " b"] | Sequence[int]
 
 
 class FoldseekDB:
-    """One sub-database of letters: amino acids ("folder/db") or 3Di ("folder/db_ss"), with coordinates and names where they are there.
+    """One sub-database of letters: amino acids ("folder/db") or 3Di ("folder/db_ss"), with coordinates and names if there are any.
 
-    Nothing is opened before it is needed, and each process opens for itself: an instance can be handed to a loader's workers. `with`
-    lets go of the files at its end; using the instance again opens them again.
+    Files are opened on first use, separately in each process, so an instance can be passed to a loader's workers. `with` closes the
+    files at its end; using the instance again reopens them.
 
     Args:
-        path: the database, without any ending.
-        keep_case: whether masked residues, lower case in the database, stay so; `mask` tells them in any case.
-        sidecar_from: bytes of index text from which on a binary index is kept beside it.
+        path: the database without a suffix.
+        keep_case: keep masked residues in lower case, as in the database; `mask` returns them in either case.
+        sidecar_from: size of the index text in bytes from which a binary index is kept.
 
     Raises:
-        FormatError: on first use, for whatever is wrong with the files.
+        FormatError: on first use, if the files are missing or damaged.
     """
 
     def __init__(self, path: str | Path, *, keep_case: bool = False, sidecar_from: int = SIDECAR_FROM) -> None:
@@ -42,7 +39,7 @@ class FoldseekDB:
         self._names: Names | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what another process needs to open the database itself."""
+        """Return the arguments with which another process opens the database."""
         return {"path": self.path, "keep_case": self.keep_case, "sidecar_from": self._sidecar_from}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -52,17 +49,15 @@ class FoldseekDB:
         self.opened()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         self.close()
 
     def close(self) -> None:
-        """Let go of the files; arrays that were handed out stay valid."""
+        """Close the files; arrays returned before stay valid."""
         self._text = self._calphas = self._names = None
 
     def opened(self) -> Letters:
-        """Return what reads the letters, opening the files if they are not open."""
+        """Return the reader of the letters; opens the files if necessary."""
         if self._text is None:
             entries = Entries(self.path, "letters", sidecar_from=self._sidecar_from)
             alphabet = THREE_DI if self.is_3di else AMINO_ACIDS
@@ -71,12 +66,12 @@ class FoldseekDB:
 
     @property
     def is_3di(self) -> bool:
-        """Whether the letters are 3Di: the name says so, the type does not."""
+        """Whether the letters are 3Di, by the name: the type is the same."""
         return self.path.name.endswith("_ss")
 
     @property
     def entries(self) -> Entries:
-        """The bytes behind the letters, with their type and their index."""
+        """The entries as bytes, with their type and index."""
         return self.opened().entries
 
     @property
@@ -99,7 +94,7 @@ class FoldseekDB:
 
     @property
     def starts(self) -> Int64[np.ndarray, " N"]:
-        """Where each row begins in the data, in bytes (memory-mapped)."""
+        """The offset of each row in the data, in bytes (memory-mapped)."""
         return self.index.starts
 
     @property
@@ -109,7 +104,7 @@ class FoldseekDB:
 
     @property
     def letters(self) -> UInt8[np.ndarray, " n"] | None:
-        """The whole data (memory-mapped), or None unless it is one plain file of letters.
+        """All data as bytes (memory-mapped); None unless it is one plain file of letters.
 
         Row i is `letters[starts[i]:starts[i] + lengths[i]]`, unchecked, with masked residues in lower case.
         """
@@ -119,11 +114,11 @@ class FoldseekDB:
         return np.frombuffer(entries.data.whole, np.uint8)
 
     def get_sequence(self, row: int) -> str:
-        """Return the letters of a row, from 0: the letters only, without newline or NUL.
+        """Return the letters of a row (from 0), without newline or NUL.
 
         Raises:
             FormatError: if the entry is damaged.
-            IndexError: if there is no such row.
+            IndexError: if the row does not exist.
         """
         text = self._text
         if text is None:
@@ -149,7 +144,7 @@ class FoldseekDB:
         """Return the row of a key.
 
         Raises:
-            UnknownKeyError: if there is none.
+            UnknownKeyError: if the key does not exist.
         """
         return self.index.row_of(key)
 
@@ -157,7 +152,7 @@ class FoldseekDB:
         """Return the row of a name, as in the lookup file.
 
         Raises:
-            UnknownKeyError: if there is none.
+            UnknownKeyError: if the name does not exist.
             FormatError: if several entries have it, or there is no lookup file.
         """
         return self.row_of_key(self.names.one_key_of(name))
@@ -183,7 +178,7 @@ class FoldseekDB:
 
     @property
     def has_calpha(self) -> bool:
-        """Whether there are C-alpha coordinates beside the letters."""
+        """Whether the database has C-alpha coordinates."""
         return find_file(sibling(base_of(self.path), "_ca.index")) is not None
 
     @property
@@ -191,7 +186,7 @@ class FoldseekDB:
         """The C-alpha sub-database, joined by key.
 
         Raises:
-            FormatError: if it is not there, or damaged.
+            FormatError: if it is missing or damaged.
         """
         if self._calphas is None:
             database = sibling(base_of(self.path), "_ca")
@@ -202,14 +197,11 @@ class FoldseekDB:
         """Return the C-alpha coordinates of a row in Angstrom, [l, 3] float32.
 
         Raises:
-            FormatError: if they are not there, damaged, or not one for each residue.
-            IndexError: if there is no such row.
+            FormatError: if they are missing, damaged, or not one for each residue.
+            IndexError: if the row does not exist.
         """
         return (self._calphas or self.calphas).read(row)
 
     def calpha_batch(self, rows: Rows) -> tuple[Float32[np.ndarray, "n 3"], Int64[np.ndarray, " b1"]]:
-        """Return the C-alpha coordinates of many rows in Angstrom, one behind the other, and the offsets of the entries."""
-        rows = np.asarray(rows, dtype=np.int64)
-        if len(rows) and not 0 <= int(rows.min()) <= int(rows.max()) < len(self):
-            raise IndexError(f"{self.path}: found rows {rows.min()} to {rows.max()}, expected 0 to {len(self) - 1}")
-        return self.calphas.batch(rows)
+        """Return the concatenated C-alpha coordinates of several rows in Angstrom, and the offsets of the entries."""
+        return self.calphas.batch(checked_rows(rows, len(self), self.path))

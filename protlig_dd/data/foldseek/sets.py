@@ -1,7 +1,7 @@
-"""Foldseek databases as data sets of torch: by number (`FoldseekDataset`) and as a stream (`FoldseekStream`).
+"""Foldseek databases as torch data sets: by index (`FoldseekDataset`) and as a stream (`FoldseekStream`).
 
-Both deal a split by key to ranks, filter by length, and are pure functions of (seed, epoch, place): the i-th example of a rank does not
-depend on the number of workers that read it, and resuming is asking for the next place. No list of rows is ever made.
+Both select a split by key, filter by length and shard over ranks, and are pure functions of (seed, epoch, place): the i-th example of a
+rank does not depend on the number of workers, and resuming means reading the next place. No list of rows is ever made.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from protlig_dd.data.permutation import keyed_order, permuted
 from protlig_dd.errors import ConfigError
 
 Example = dict[str, Any]
-"""`key`, `aa`, `ss`, and `calpha` (float32 Angstrom, [l, 3]) where it was asked for."""
+"""`key`, `aa`, `ss`, and `calpha` (float32 Angstrom, [l, 3]) if requested."""
 
 _AT_ONCE = 1024  # examples that a stream reads together
 
@@ -44,17 +44,17 @@ def _check_rank(rank: int, world_size: int) -> None:
 
 
 class FoldseekDataset(Dataset[Example]):
-    """The pairs of a database by number; order and batches are a sampler's business.
+    """The pairs of a database by index; a sampler decides order and batches.
 
     Args:
         db: the database.
         choice: split and lengths.
-        world_size: how many processes share it; give 1 where the sampler deals (DistributedSampler).
-        rank: this process, from 0: it has every `world_size`-th entry, and as many as every other.
-        calpha: whether examples have coordinates.
+        world_size: processes that share it; 1 if the sampler shards (DistributedSampler).
+        rank: this process, from 0; it gets every `world_size`-th entry, and all ranks get equally many.
+        calpha: add coordinates to the examples.
 
     Raises:
-        ConfigError: if no entry is chosen, or none is left for this rank.
+        ConfigError: if no entry is selected, or fewer than there are ranks.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class FoldseekDataset(Dataset[Example]):
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[Example]:
-        """Return many examples, read together; torch's loader calls this for a batch."""
+        """Return several examples, read together; torch's loader calls this for a batch."""
         places = np.asarray(indices, dtype=np.int64)
         if len(places) and not 0 <= int(places.min()) <= int(places.max()) < len(self):
             raise IndexError(f"found the indices {places.min()} to {places.max()}, expected 0 to {len(self) - 1}")
@@ -89,22 +89,22 @@ class FoldseekDataset(Dataset[Example]):
 
 
 class FoldseekStream(IterableDataset[Example]):
-    """The pairs of a database in a shuffled order, epoch after epoch; iterating gives what is left of the current epoch.
+    """The pairs of a database in a shuffled order, epoch after epoch; iterating yields the rest of the current epoch.
 
     Args:
         db: the database.
         choice: split and lengths.
-        shuffle_buffer_size: None shuffles everything with everything. A number cuts the entries into windows of as many, and shuffles
-            the windows and each window's entries: reading stays local, for disks that seek. 0 keeps the order of the keys.
-        seed: of the order; each epoch has its own.
-        world_size: how many processes share the stream.
+        shuffle_buffer_size: None shuffles all entries. A number cuts the entries into windows of that size, and shuffles the windows and
+            the entries within each: reading stays local, for disks that seek. 0 keeps the order of the keys.
+        seed: seed of the order, which differs between epochs.
+        world_size: processes that share the stream.
         rank: this process, from 0.
-        batch_size: that of the loader which has this stream. With it, batches are the same for any number of workers.
-        drop_last: leave out the (at most world_size - 1) last entries of an epoch's order, so that all ranks have as many.
-        calpha: whether examples have coordinates.
+        batch_size: batch size of the loader that uses the stream; with it, batches are the same for any number of workers.
+        drop_last: leave out the (at most world_size - 1) last entries of an epoch's order, so that all ranks get equally many.
+        calpha: add coordinates to the examples.
 
     Raises:
-        ConfigError: if no entry is chosen, or an argument is out of range.
+        ConfigError: if no entry is selected, or an argument is out of range.
     """
 
     def __init__(
@@ -126,12 +126,8 @@ class FoldseekStream(IterableDataset[Example]):
                 f"found batch_size {batch_size} and shuffle_buffer_size {shuffle_buffer_size}, expected at least 1 and at least 0 (or None)"
             )
         self.db, self.seed, self.world_size, self.rank = db, seed, world_size, rank
-        self.shuffle_buffer_size, self.batch_size, self.drop_last, self.calpha = (
-            shuffle_buffer_size,
-            batch_size,
-            drop_last,
-            calpha,
-        )
+        self.shuffle_buffer_size, self.batch_size = shuffle_buffer_size, batch_size
+        self.drop_last, self.calpha = drop_last, calpha
         self.selection = Selection(db, choice or Choice())
         self.epoch = self.examples = 0
 
@@ -141,7 +137,7 @@ class FoldseekStream(IterableDataset[Example]):
         return share + (not self.drop_last and self.rank < rest)
 
     def rows(self, places: Int64[np.ndarray, " b"], epoch: int) -> Int64[np.ndarray, " b"]:
-        """Return the rows of the database at some places of this rank's order in an epoch: a pure function."""
+        """Return the rows of the database at the given places of this rank's order in an epoch."""
         count = len(self.selection)
         places = np.asarray(places, dtype=np.int64) * self.world_size + self.rank
         if self.shuffle_buffer_size is None:
@@ -167,7 +163,7 @@ class FoldseekStream(IterableDataset[Example]):
         return found
 
     def __iter__(self) -> Iterator[Example]:
-        """Yield the rest of the epoch; afterwards the next one is the current one. In a loader's worker: the worker's part of it."""
+        """Yield the rest of the epoch, then advance to the next one. In a loader's worker: that worker's share."""
         worker = get_worker_info()
         workers, number = (worker.num_workers, worker.id) if worker is not None else (1, 0)
         epoch = self.epoch
@@ -181,7 +177,7 @@ class FoldseekStream(IterableDataset[Example]):
             self.epoch, self.examples = epoch + 1, 0
 
     def _places(self, begin: int, workers: int, number: int) -> Iterator[Int64[np.ndarray, " _"]]:
-        """Yield a worker's places from `begin` on: every `workers`-th batch of the order, cut into pieces to be read together."""
+        """Yield a worker's places from `begin` on: every `workers`-th batch of the order, in pieces that are read together."""
         for first in itertools.count(0, _AT_ONCE):
             batch, inside = np.divmod(np.arange(first, first + _AT_ONCE), self.batch_size)
             places = begin + (batch * workers + number) * self.batch_size + inside
@@ -191,16 +187,16 @@ class FoldseekStream(IterableDataset[Example]):
             yield places
 
     def state_dict(self, *, examples: int | None = None) -> dict[str, Any]:
-        """Return what resumes the stream after the examples so far.
+        """Return the state that resumes the stream after the examples so far.
 
         Args:
-            examples: of this epoch that were consumed on this rank; counted here if None, which a loader with workers cannot (its workers
-                have copies): give the number of batches times their size.
+            examples: examples of this epoch consumed on this rank. None uses this object's count, which a loader with workers does not
+                update (its workers have copies): give the number of batches times their size.
         """
         return {"epoch": self.epoch, "examples": self.examples if examples is None else examples, **self._order()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where a state was taken.
+        """Continue from a saved state.
 
         Raises:
             ConfigError: if it belongs to another order: other entries, seed, ranks or shuffling.
@@ -214,7 +210,7 @@ class FoldseekStream(IterableDataset[Example]):
         self.epoch, self.examples = int(state["epoch"]), int(state["examples"])
 
     def set_epoch(self, epoch: int) -> None:
-        """Begin an epoch; needed with persistent workers only, which do not see each other's end."""
+        """Start an epoch; only needed with persistent workers, which do not see each other finish."""
         self.epoch, self.examples = epoch, 0
 
     def _order(self) -> dict[str, Any]:

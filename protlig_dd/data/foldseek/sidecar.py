@@ -1,14 +1,16 @@
-"""Binary forms of a database's text files: where they are kept, and that of an index: a header, then offsets, keys and lengths as arrays."""
+"""Sidecars, the binary forms of a database's text files: where they are kept, and the sidecar of an index.
+
+An index sidecar has a header, then offsets, keys and lengths as arrays.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import logging
+import mmap
 import os
 import struct
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,9 +34,9 @@ _logger = logging.getLogger(__name__)
 
 
 def stamp_of(source: Path) -> bytes:
-    """Return 32 bytes that tell a text from another: size, time of modification, and a digest of its two ends.
+    """Return 32 bytes that identify a text: size, time of modification, and a digest of its two ends.
 
-    The ends tell two texts of one size that were written within one tick of the file system's clock.
+    The ends distinguish two texts of one size that were written within one tick of the file system's clock.
     """
     state = source.stat()
     with source.open("rb", buffering=0) as file:
@@ -45,25 +47,45 @@ def stamp_of(source: Path) -> bytes:
 
 
 def sidecar_size(count: int, key_bytes: int) -> int:
-    """Return the bytes of the binary form of so many rows."""
+    """Return the size in bytes of the sidecar of an index with `count` rows."""
     return ARRAYS_AT + count * (12 + key_bytes)
 
 
 def digest(data: bytes) -> bytes:
-    """Return what tells two pieces of data apart."""
+    """Return a 16-byte digest."""
     return hashlib.blake2b(data, digest_size=DIGEST).digest()
 
 
-def keep_beside(source: Path, load: Callable[[Path], _T | None], write: Callable[[Path], None]) -> _T | None:
-    """Return the binary form of a text, which is made if there is no valid one; None, and a line of the log, if none can be kept.
+def checked_header(buffer: mmap.mmap, header: struct.Struct, magic: bytes, stamp: bytes) -> tuple[Any, ...] | None:
+    """Return the header's fields after magic and stamp, or None if the header is damaged or belongs to another text."""
+    found_magic, found_stamp, *fields = header.unpack_from(buffer)
+    checked = buffer[header.size : header.size + DIGEST] == digest(buffer[: header.size])
+    return tuple(fields) if found_magic == magic and checked and found_stamp == stamp else None
 
-    It lies beside the text, or in a cache folder ($PROTLIG_CACHE, else that of the user) if it cannot be written there.
+
+def open_sidecar(
+    source: Path, view: Callable[[mmap.mmap], _T | None], write: Callable[[Path], None], *, least: int
+) -> _T | None:
+    """Return the sidecar of a text, which is written first if there is no valid one; None, with a warning, if none can be written.
+
+    It is kept next to the text, or in a cache folder ($PROTLIG_CACHE, else the user's) if that cannot be written.
 
     Args:
         source: the text.
-        load: opens a binary form, or says that it is not one of this text.
-        write: makes one.
+        view: returns the arrays of a mapped sidecar, or None if it does not belong to the text.
+        write: writes a sidecar.
+        least: bytes below which a file is no sidecar.
     """
+
+    def load(place: Path) -> _T | None:
+        try:
+            with place.open("rb") as file:
+                if os.fstat(file.fileno()).st_size < least:
+                    return None
+                return view(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        except OSError:
+            return None
+
     places = [source.with_name(source.name + SIDECAR_ENDING), _cache_place(source)]
     for place in places:
         found = load(place)
@@ -95,28 +117,15 @@ def _cache_place(source: Path) -> Path:
     return folder / f"{name}-{source.name}{SIDECAR_ENDING}"
 
 
-@contextmanager
-def replacing(place: Path) -> Iterator[Any]:
-    """Open a file under another name and move it into its place at the end: another process sees it whole or not at all."""
-    with tempfile.NamedTemporaryFile(dir=place.parent, prefix=f".{place.name}-", suffix=".part", delete=False) as file:
-        try:
-            yield file
-            file.flush()
-            os.chmod(file.name, 0o644)
-            os.replace(file.name, place)
-        finally:
-            Path(file.name).unlink(missing_ok=True)  # it is in its place by now, or was no use
-
-
 class SidecarBuilder:
-    """Writes the arrays of an index into a file or a piece of memory, chunk by chunk.
+    """Writes the arrays of an index into a file or a memory map, chunk by chunk.
 
     Args:
         source: the text.
-        stamp: what tells it from another text; the header keeps it.
-        sink: what is written to; it can be read and sought.
-        count: the rows of the text.
-        key_bytes: 4 or 8.
+        stamp: identifies the text; stored in the header.
+        sink: the file or map to write; it can be read and sought.
+        count: rows of the text.
+        key_bytes: bytes of a key, 4 or 8.
     """
 
     def __init__(self, source: Path, stamp: bytes, sink: Any, count: int, key_bytes: int) -> None:
@@ -129,7 +138,7 @@ class SidecarBuilder:
         self.digests = [hashlib.blake2b(digest_size=DIGEST) for _ in range(3)]
 
     def build(self) -> bool:
-        """Write everything; return False if the keys need more bytes than they were given."""
+        """Write everything; return False if a key needs more than `key_bytes`."""
         for numbers in read_rows(self.source):
             if numbers[:, 0].max(initial=0) >= 1 << (8 * self.key_bytes):
                 return False
@@ -140,14 +149,7 @@ class SidecarBuilder:
             self._sort()
         least, greatest = (self.least, self.greatest) if self.count else (0, 0)
         digests = [one.digest() for one in self.digests]
-        fields = (
-            self.stamp,
-            self.count,
-            self.flags,
-            self.key_bytes,
-            self.end,
-            self.start,
-        )
+        fields = (self.stamp, self.count, self.flags, self.key_bytes, self.end, self.start)
         header = HEADER.pack(MAGIC, *fields, least, greatest, *digests)
         self.sink.seek(0)
         self.sink.write(header + digest(header))
@@ -160,7 +162,7 @@ class SidecarBuilder:
         steps = np.diff(keys, prepend=self.last_key)
         if not (steps == 1).all():
             self.flags &= ~DENSE
-        if steps.min() <= 0:  # unsorted, or a key twice, which sorting finds
+        if steps.min() <= 0:  # unsorted, or a repeated key, which sorting finds
             self.flags |= UNSORTED
         self.last_key = int(keys[-1])
         self.start = max(self.start, int(starts.max()))
@@ -181,7 +183,7 @@ class SidecarBuilder:
         self.digests[2].update(columns[0].tobytes())
 
     def _sort(self) -> None:
-        """Put the rows of a text that is not sorted into the order of their keys; memory grows with them, 32 bytes a row."""
+        """Sort the rows of an unsorted text by their keys, in 32 bytes of memory a row."""
         columns = []
         for place, kind in zip(self.places, ("<i8", f"<u{self.key_bytes}", "<i4"), strict=True):
             self.sink.seek(place)

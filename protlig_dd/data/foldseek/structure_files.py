@@ -1,6 +1,7 @@
-"""From structure files to entries of names, sequences, tokens and C-alpha traces: which files a folder has, and what each gives.
+"""The structure files of a folder, the chains that createdb uses of each, and the database entries made of them.
 
-What gives nothing is handed on with its reason (`skipped.py` counts and lists it).
+All that reads folders of structures goes through `structure_files` and `read_chains`: building databases, tokenizing, and training on
+C-alpha traces. Chains and files that are left out are returned with the reason (`skipped.py` counts and lists them).
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
 
-from protlig_dd.data.foldseek.skipped import LOST_RESIDUES, Skipped
 from protlig_dd.data.foldseek.writer import Entry
+from protlig_dd.data.skipped import LOST_RESIDUES, UNREADABLE, Skipped
 from protlig_dd.errors import ConfigError, FormatError
 from protlig_dd.structures.foldseek_chains import FoldseekChain, read_foldseek_chains, threedi_of
 
 _CA_ONLY = "found C-alpha atoms only; 3Di letters need N and C as well (Foldseek would rebuild them): add them with another program"
 _FILES_WORTH_A_PROCESS = 64  # a process takes half a second to start, a file some 10 ms to read
-_CHUNK = 8  # files that a worker takes at a time
+_CHUNK = 8  # files that a worker reads at a time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,8 +32,8 @@ class Tokenizer:
     """How a chain becomes tokens.
 
     Attributes:
-        tokens: the token string of a chain; it must be importable by name where several processes work.
-        needs_backbone: whether a chain of C-alpha atoms only is refused.
+        tokens: returns the token string of a chain; it must be importable by name if several processes are used.
+        needs_backbone: whether chains with C-alpha atoms only are left out.
     """
 
     tokens: Callable[[FoldseekChain], str]
@@ -43,8 +44,27 @@ THREEDI = Tokenizer(tokens=threedi_of, needs_backbone=True)
 
 
 @dataclass(frozen=True, kw_only=True)
+class FileChains:
+    """The chains of one structure file, as createdb reads them.
+
+    Attributes:
+        path: the file.
+        title: its title on one line; often empty.
+        num_models: models in the file.
+        chains: those that are used, of all models, in the order of the file.
+        skipped: the file, chains and residues that are left out.
+    """
+
+    path: Path
+    title: str = ""
+    num_models: int = 0
+    chains: tuple[FoldseekChain, ...] = ()
+    skipped: tuple[Skipped, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class FileEntries:
-    """What one structure file gives: entries, and what was left out of it."""
+    """The entries of one structure file, and what was left out of it."""
 
     entries: tuple[Entry, ...] = ()
     skipped: tuple[Skipped, ...] = ()
@@ -55,8 +75,8 @@ class Reading:
     """How files become entries.
 
     Attributes:
-        tokenizer: what stands in `Entry.structure`.
-        with_ca: whether entries carry C-alpha coordinates.
+        tokenizer: makes `Entry.structure`.
+        with_ca: whether entries have C-alpha coordinates.
         mask_bfactor_threshold: residues whose C-alpha has a lower B-factor get lower-case letters; 0 masks none.
     """
 
@@ -68,7 +88,7 @@ class Reading:
 def structure_files(source: Path) -> Iterator[Path]:
     """Yield the files of a folder and its subfolders in createdb's order, by the bytes of their paths; or the one file given.
 
-    Every file counts, whatever its name ends in, but for hidden ones (a leading dot).
+    Files are not selected by suffix; hidden ones (a leading dot) are left out.
 
     Raises:
         ConfigError: if there is no such file or folder.
@@ -88,18 +108,23 @@ def structure_files(source: Path) -> Iterator[Path]:
             yield path
 
 
-def read_entries(path: Path, reading: Reading) -> FileEntries:
-    """Return the entries of one structure file, and what was left out of it; a file that cannot be read is left out as a whole."""
+def read_chains(path: Path, *, needs_backbone: bool = False) -> FileChains:
+    """Return the chains of one structure file that createdb uses, and what is left out; an unreadable file is left out as a whole.
+
+    Args:
+        path: a PDB or mmCIF file, with any suffix.
+        needs_backbone: whether chains with C-alpha atoms only are left out too.
+    """
     try:
         found = read_foldseek_chains(path)
     except FormatError as error:
         reason = str(error).removeprefix(f"{path}: ")
-        return FileEntries(skipped=(Skipped(what=str(path), kind="unreadable files", reason=reason),))
-    entries, skipped = [], []
+        return FileChains(path=path, skipped=(Skipped(what=str(path), kind=UNREADABLE, reason=reason),))
+    chains, skipped = [], []
     for chain in found.chains:
         what = f"{path} chain {chain.name or 'blank'}" + (f" model {chain.model}" if found.num_models > 1 else "")
         problem = chain.problem
-        if problem is None and reading.tokenizer.needs_backbone and not chain.has_backbone:
+        if problem is None and needs_backbone and not chain.has_backbone:
             problem = "C-alpha only", _CA_ONLY
         if problem is not None:
             skipped.append(Skipped(what=what, kind=problem[0], reason=problem[1]))
@@ -107,14 +132,19 @@ def read_entries(path: Path, reading: Reading) -> FileEntries:
         if chain.num_without_ca:
             reason = f"the chain is there without {chain.num_without_ca} residues that have no C-alpha"
             skipped.append(Skipped(what=what, kind=LOST_RESIDUES, reason=reason, count=chain.num_without_ca))
-        model = chain.model if found.num_models > 1 else 0
-        entries.append(
-            _entry(chain, reading, title=found.title, source=path.name.split(".")[0] or path.name, model=model)
-        )
-    return FileEntries(entries=tuple(entries), skipped=tuple(skipped))
+        chains.append(chain)
+    return FileChains(
+        path=path, title=found.title, num_models=found.num_models, chains=tuple(chains), skipped=tuple(skipped)
+    )
 
 
-def _entry(chain: FoldseekChain, reading: Reading, *, title: str, source: str, model: int) -> Entry:
+def read_entries(path: Path, reading: Reading) -> FileEntries:
+    """Return the entries of one structure file, and what was left out of it."""
+    found = read_chains(path, needs_backbone=reading.tokenizer.needs_backbone)
+    return FileEntries(entries=tuple(_entry(chain, found, reading) for chain in found.chains), skipped=found.skipped)
+
+
+def _entry(chain: FoldseekChain, file: FileChains, reading: Reading) -> Entry:
     sequence, structure = chain.sequence, reading.tokenizer.tokens(chain)
     if reading.mask_bfactor_threshold:
         low = (chain.b_factors < reading.mask_bfactor_threshold).tolist()
@@ -127,14 +157,14 @@ def _entry(chain: FoldseekChain, reading: Reading, *, title: str, source: str, m
         sequence=sequence,
         structure=structure,
         ca_angstrom=chain.ca if reading.with_ca else None,
-        title=title,
-        source=" ".join(source.split()),
-        model=model,
+        title=file.title,
+        source=" ".join((file.path.name.split(".")[0] or file.path.name).split()),
+        model=chain.model if file.num_models > 1 else 0,
     )
 
 
 def choose_workers(asked: int, num_files: int) -> int:
-    """Return how many processes read so many files: as asked, or for 0 one for each core, where there are files enough to gain by it."""
+    """Return the number of reading processes: `asked`, or for 0 one a core if there are enough files to gain from it."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return asked or min(cores, num_files // _FILES_WORTH_A_PROCESS)
 
@@ -144,13 +174,15 @@ def _read_several(paths: list[Path], reading: Reading) -> list[FileEntries]:
 
 
 def read_all(paths: Iterable[Path], reading: Reading, *, workers: int) -> Iterator[FileEntries]:
-    """Yield what each file gives, in their order, read by several processes that are never far ahead of who takes it.
+    """Yield the entries of each file in the order of the files, read by several processes a bounded number of files ahead.
 
     Args:
-        workers: processes; 0 or 1 reads in this one.
+        paths: the files.
+        reading: how they become entries.
+        workers: number of processes; 0 or 1 reads in this one.
 
     Raises:
-        FormatError: if a process ends before its work, as for lack of memory.
+        FormatError: if a process ends early, for example for lack of memory.
     """
     if workers <= 1:
         yield from (read_entries(path, reading) for path in paths)

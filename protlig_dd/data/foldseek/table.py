@@ -1,7 +1,7 @@
-"""A Foldseek database as a token table that holds no letters: they become tokens when a batch is drawn.
+"""A lazy token table over a Foldseek database: letters are encoded when a batch is drawn; and the entries as records.
 
-67 million entries open in seconds, since only their lengths are looked at. What depends on the letters of each (leaving out those with
-unknown symbols, windows of long proteins) needs the whole database read: `encode.encode_records` does that.
+67 million entries open in seconds, since only their lengths are read. Options that depend on the letters of every entry (leaving out
+unknown symbols, windows of long proteins) need the whole database: `encode.encode_records` reads it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ from protlig_dd.errors import FormatError
 from protlig_dd.tokens.tracks import Track, TrackSet
 
 _LETTERS = {"protein": THREE_DI, "structure": THREE_DI[:-1]}
-"""What the entries of a database made from structures consist of, by track: the twenty letters, and X for other residues."""
+"""The letters in a database made from structures, by track: the twenty letters, and X for other residues."""
+
+_ROWS_AT_ONCE = 4096
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -34,11 +36,11 @@ class LetterColumn:
     """One track of N entries of a database.
 
     Args:
-        database: the letters.
-        rows: where in it each example is.
-        lengths: tokens of each example, ends included.
-        track: turns letters into tokens.
-        ids: the token of each byte; -1 where there is none.
+        database: the sub-database of letters.
+        rows: the row of each example in it.
+        lengths: tokens of each example, including begin and end.
+        track: the track that the letters are encoded for.
+        ids: the token id of each byte; -1 for bytes without one.
     """
 
     database: FoldseekDB
@@ -56,7 +58,7 @@ class LetterColumn:
         return int(self.lengths.sum(dtype=np.int64))
 
     def gather(self, rows: Int[np.ndarray, " r"]) -> Int32[np.ndarray, " n"]:
-        """Return the tokens of some examples end to end, in the order asked for.
+        """Return the concatenated tokens of the given rows, in their order.
 
         Raises:
             FormatError: for a damaged entry, or a letter outside the vocabulary, with its place.
@@ -68,7 +70,7 @@ class LetterColumn:
         return _with_ends(tokens, batch.offsets, self.track) if self.track.add_ends else tokens
 
     def select(self, rows: Int[np.ndarray, " r"]) -> LetterColumn:
-        """Return the column of some examples."""
+        """Return the column of the given rows."""
         return LetterColumn(
             database=self.database, rows=self.rows[rows], lengths=self.lengths[rows], track=self.track, ids=self.ids
         )
@@ -87,7 +89,7 @@ class LetterColumn:
 def _with_ends(
     tokens: Int32[np.ndarray, " n"], offsets: Int64[np.ndarray, " b1"], track: Track
 ) -> Int32[np.ndarray, " m"]:
-    """Put the begin and end tokens about each example."""
+    """Add the begin and end tokens to each example."""
     count, lengths = len(offsets) - 1, np.diff(offsets)
     begins = offsets[:-1] + 2 * np.arange(count)
     whole = np.empty(len(tokens) + 2 * count, np.int32)
@@ -100,7 +102,7 @@ def _with_ends(
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class EntryNames:
-    """The names of N entries, looked up when they are asked for."""
+    """The names of N entries, looked up on access."""
 
     database: FoldseekDB
     rows: Integer[np.ndarray, " N"]
@@ -117,7 +119,7 @@ class EntryNames:
 
 
 def fits(database: Path, tracks: TrackSet) -> bool:
-    """Return whether the letters of a database can be turned into the tokens of the tracks one by one."""
+    """Return whether each letter of a database is one token of the tracks, so that `lay_over` can be used."""
     wanted = [name for name in _LETTERS if name in tracks]
     if "protein" not in wanted or ("structure" in wanted and not has_structures(database)):
         return False
@@ -125,16 +127,16 @@ def fits(database: Path, tracks: TrackSet) -> bool:
 
 
 def lay_over(database: Path, tracks: TrackSet, *, drop_long: bool, limit: int = 0) -> tuple[TokenTable, EncodeReport]:
-    """Return the table of a database's entries, in the order of their keys, and what was left out for its length.
+    """Return the lazy table of a database's entries in the order of their keys, and the counts of those left out for their length.
 
     Args:
-        database: without any ending; `fits` says whether it can be one.
-        tracks: those but "protein" and "structure" stay empty.
-        drop_long: whether proteins longer than their tracks are left out, and counted; else they are an error.
-        limit: the first so many that are kept; 0 for all.
+        database: path without a suffix; `fits` must hold.
+        tracks: the tracks to fill; those other than "protein" and "structure" stay empty.
+        drop_long: leave out and count proteins longer than their tracks; otherwise they are an error.
+        limit: keep only the first `limit` entries; 0 for all.
 
     Raises:
-        FormatError: for a damaged database, entries of different lengths in it, or long ones that may not be left out.
+        FormatError: for a damaged database, sequences and structures of different lengths, or long entries without `drop_long`.
     """
     wanted = [name for name in _LETTERS if name in tracks]
     proteins, joined = FoldseekDB(database), dict[str, Any]()
@@ -169,35 +171,32 @@ def lay_over(database: Path, tracks: TrackSet, *, drop_long: bool, limit: int = 
 
 
 def _ids(track: Track, letters: str) -> Int32[np.ndarray, " 256"] | None:
-    """The token of each byte, or None if one of the letters has none by itself."""
+    """The token id of each byte, or None if one of the letters is not a token."""
     known = letter_ids(track)
     if known is None or any(known[ord(letter)] < 0 for letter in letters):
         return None
     return np.concatenate([known, np.full(128, -1, np.int32)])
 
 
-_ROWS_AT_ONCE = 4096
-
-
 def is_database(path: Path) -> bool:
-    """Return whether a path names a Foldseek database: data in one file or in parts, beside an `.index`."""
+    """Return whether a path names a Foldseek database: data in one file or in parts, and an `.index`."""
     has_data = find_file(path) is not None or find_file(sibling(path, ".0")) is not None
     return has_data and find_file(sibling(path, ".index")) is not None
 
 
 def has_structures(path: Path) -> bool:
-    """Return whether a database has 3Di letters beside its amino acids."""
+    """Return whether a database has 3Di letters for its amino acids."""
     return is_database(sibling(path, "_ss"))
 
 
 def read_database(path: Path) -> Iterator[Record]:
-    """Yield the entries of a database in the order of their keys, lazily: "protein", and "structure" (3Di) where it has them.
+    """Yield the entries of a database in the order of their keys, lazily: "protein", and "structure" (3Di) if it has them.
 
     Args:
-        path: the database, without any ending: "folder/db" for db, db_ss and db_ca.
+        path: the database without a suffix: "folder/db" for db, db_ss and db_ca.
 
     Raises:
-        FormatError: for whatever is wrong with the files, with file, row and reason.
+        FormatError: for missing or damaged files, with file, row and reason.
     """
     if has_structures(path):
         with PairedFoldseekDB(path) as pairs:
@@ -209,7 +208,7 @@ def read_database(path: Path) -> Iterator[Record]:
 
 
 def read_rows(path: Path, rows: Int64[np.ndarray, " b"]) -> Iterator[Record]:
-    """Yield some entries of a database with 3Di, counted in the order of their keys; see `read_database`."""
+    """Yield the given rows of a database with 3Di, numbered in the order of their keys; see `read_database`."""
     with PairedFoldseekDB(path) as pairs:
         yield from _pairs(path, pairs, rows)
 
@@ -226,10 +225,10 @@ def _record(path: Path, database: FoldseekDB | PairedFoldseekDB, row: int, texts
 
 
 def entry_place(path: Path, row: int) -> str:
-    """Return where an entry stands, for messages: entries are counted from 1 in the order of their keys."""
+    """Return the place of an entry for messages; entries are counted from 1 in the order of their keys."""
     return f"{path}: entry {row + 1}"
 
 
 def entry_name(database: FoldseekDB | PairedFoldseekDB, row: int) -> str:
-    """Return what an example made of an entry is called: the first word of its header."""
+    """Return the name of the example of an entry: the first word of its header."""
     return database.name(row).split(" ")[0]

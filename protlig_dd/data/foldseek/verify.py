@@ -1,4 +1,4 @@
-"""Checks a Foldseek database from the first byte to the last, and tells every fault there is, not the first only."""
+"""Checks a whole Foldseek database and reports every fault, not only the first."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _STEP, _SPREAD = 3.8, 0.2  # Angstrom from one C-alpha to the next
 
 
 class Verifier:
-    """Reads a whole database; `faults` yields a line for each fault, `summary` tells afterwards what was read.
+    """Reads a whole database; `faults` yields a line for each fault, `summary` returns afterwards what was read.
 
     Args:
-        database: its path without any ending, as for `PairedFoldseekDB`.
+        database: its path without a suffix, as for `PairedFoldseekDB`.
     """
 
     def __init__(self, database: Path) -> None:
@@ -35,13 +35,13 @@ class Verifier:
         self._steps = self._usual_steps = 0
 
     def faults(self) -> Iterator[str]:
-        """Yield what is wrong, one line for each fault."""
+        """Yield one line for each fault."""
         for line in self._all():
             self.num_faults += 1
             yield line
 
     def summary(self) -> list[str]:
-        """Return what was read, and how many faults were found."""
+        """Return what was read, and the number of faults."""
         counts = ", ".join(f"{count} of {name}" for name, count in self._read.items()) or "nothing"
         lines = [f"{self.database}: read entries: {counts}"]
         if self._steps:
@@ -124,9 +124,11 @@ class Verifier:
                         yield str(error)
 
     def _count_steps(self, coords: np.ndarray, offsets: Int[np.ndarray, " _"]) -> None:
-        steps = np.linalg.norm(np.diff(coords.astype(np.float64), axis=0), axis=1)  # floats of damaged data may be huge
+        steps = np.linalg.norm(
+            np.diff(coords.astype(np.float64), axis=0), axis=1
+        )  # floats of damaged data may be very large
         inside = np.ones(len(steps), bool)
-        cuts = offsets[1:-1] - 1  # from the last residue of an entry to the first of the next is no step
+        cuts = offsets[1:-1] - 1  # not a step: from the last residue of an entry to the first of the next
         inside[cuts[(cuts >= 0) & (cuts < len(steps))]] = False
         self._steps += int(inside.sum())
         self._usual_steps += int((inside & (np.abs(steps - _STEP) < _SPREAD)).sum())
@@ -155,7 +157,7 @@ def _lookup_fault(line: bytes, where: str, index: Index, names: Names) -> Iterat
     try:
         name = names.name(key)
     except FormatError:
-        return  # told already, of the header
+        return  # reported with the header
     if name.encode() != fields[1]:
         yield f"{where}: found the name {fields[1][:48]!r}, the header of key {key} says '{name}'; write the database anew"
 
@@ -167,7 +169,7 @@ def _marked(entries: Entries) -> Bool[np.ndarray, " N"]:
 
 
 def _old_sidecar(index: Index, source: Path) -> Iterator[str]:
-    """Compare the binary index, if one was used, with the text."""
+    """Compare the sidecar, if one was used, with the text."""
     text = open_index(source, sidecar_from=1 << 62)
     for name in ("starts", "lengths", "keys"):
         if not np.array_equal(getattr(index, name), getattr(text, name)):
@@ -183,9 +185,5 @@ def _partners(aa: Entries, ss: Entries) -> Iterator[str]:
     both = np.flatnonzero(rows >= 0)
     for row in both[aa.index.lengths[both] != ss.index.lengths[rows[both]]].tolist():
         own = int(rows[row])
-        yield str(
-            ss.fault(
-                own,
-                f"found {ss.index.lengths[own]} letters of 3Di for {aa.index.lengths[row]} amino acids, expected as many",
-            )
-        )
+        counts = f"{ss.index.lengths[own]} letters of 3Di for {aa.index.lengths[row]} amino acids"
+        yield str(ss.fault(own, f"found {counts}, expected as many"))

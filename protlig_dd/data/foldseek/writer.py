@@ -1,7 +1,7 @@
-"""Foldseek databases, written entry by entry: sequences, 3Di letters, C-alpha traces, headers, and the tables of names and files.
+"""Foldseek databases written entry by entry: sequences, 3Di letters, C-alpha traces, headers, and the tables of names and files.
 
-The files are byte for byte those of Foldseek's createdb (commit d5b1d3d4) for the same entries. What becomes an entry is decided
-elsewhere: `foldseek_build.py` makes entries from structure files.
+The files equal those of Foldseek's createdb (commit d5b1d3d4) byte for byte for the same entries. Entries are made from structure files in
+`structure_files.py`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Literal
 
 import numpy as np
@@ -27,7 +26,7 @@ CoordStore = Literal["differences", "float"]
 
 _AMINO_ACIDS, _GENERIC, _CA_ALPHA = 0, 12, 101  # the low 16 bits of a .dbtype
 _INT16, _INT32 = np.iinfo(np.int16), np.iinfo(np.int32)
-_NAMES = "surrogateescape"  # a file's name may hold bytes that are no UTF-8: they stay as they are
+_NAMES = "surrogateescape"  # bytes of a file name that are not UTF-8 stay as they are
 _MAX_KEY = 2**32 - 1
 _SUFFIXES = r"(_ss|_ca|_h)?(\.(index|dbtype|lookup|source|\d+))?"  # of the files of a database, split ones too
 _LETTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
@@ -38,14 +37,14 @@ class Entry:
     """One chain of a database.
 
     Attributes:
-        name: what the chain is called; no line breaks or tabs, and the first word is what `.lookup` holds.
+        name: name of the chain without line breaks or tabs; its first word goes into `.lookup`.
         sequence: amino-acid letters; lower case means masked.
         structure: 3Di letters, one for each amino acid.
         ca_angstrom: C-alpha coordinates, without NaN; None for a database without them.
         title: more words for the header.
-        source: the file it is from, as `.source` names it; "" makes the entry a file of its own, under its name.
-        model: the number of the model in that file, 0 if the file has one only.
-        key: its key; None counts on from the entry before, from 0.
+        source: the file of the chain, as in `.source`; "" lists the entry as a file of its own, under its name.
+        model: number of the model in that file, 0 if the file has only one.
+        key: its key; None is the previous key plus one, from 0.
     """
 
     name: str
@@ -59,14 +58,14 @@ class Entry:
 
 
 def encode_calpha(ca_angstrom: Float[np.ndarray, "l 3"], *, coord_store: CoordStore = "differences") -> bytes:
-    """Return the bytes of a C-alpha trace with the closing zero: x of all residues, then y, then z.
+    """Return the bytes of a C-alpha trace with the terminating zero: x of all residues, then y, then z.
 
-    Differences hold an int32 start and int16 steps for each axis, in thousandths of an Angstrom truncated toward zero. A trace with
-    a step outside -32.768 to 32.767 Angstrom is float32 as a whole, and so is a single residue, which a reader, who tells the two
-    forms apart by their length, would take for float32 anyway.
+    Differences have an int32 start and int16 steps for each axis, in thousandths of an Angstrom truncated toward zero. A trace with a
+    step outside -32.768 to 32.767 Angstrom is stored as float32, and so is a single residue, since readers distinguish the two forms by
+    length and would read it as float32.
 
     Raises:
-        ValueError: if a coordinate is no finite number, or too large for float32.
+        ValueError: if a coordinate is not finite, or too large for float32.
     """
     planar = np.ascontiguousarray(np.asarray(ca_angstrom, dtype=np.float64).T)
     with np.errstate(over="ignore"):
@@ -84,13 +83,13 @@ def encode_calpha(ca_angstrom: Float[np.ndarray, "l 3"], *, coord_store: CoordSt
 
 
 class DatabaseWriter:
-    """A Foldseek database that is being written; a context manager.
+    """Writes a Foldseek database; a context manager.
 
-    The files grow beside their place, in a folder of their own, and get their names when the `with` block ends without an error, the
+    The files are written in a temporary folder next to their place and get their names when the `with` block ends without an error, the
     index last; after an error, or Ctrl-C, nothing is left. Memory does not grow with the number of entries.
 
     Args:
-        path: the database, such as "folder/db"; folders are made. No file of a database may be there.
+        path: the database, such as "folder/db"; folders are made. No file of a database of that name may exist.
         coord_store: how C-alpha traces are stored.
 
     Raises:
@@ -128,10 +127,10 @@ class DatabaseWriter:
         return self
 
     def add(self, entry: Entry) -> None:
-        """Write one more entry.
+        """Write one entry.
 
         Raises:
-            FormatError: if its parts do not fit together, or cannot be written in the format; the database stays as it was.
+            FormatError: if its parts do not fit together, or cannot be written in the format; the database is unchanged.
         """
         trace = self._check(entry)
         key = self._key + 1 if entry.key is None else entry.key
@@ -183,9 +182,7 @@ class DatabaseWriter:
         except ValueError as error:
             raise FormatError(f"{where}: {error}") from error
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
         try:
             self._open.close()
             if kind is None:
@@ -207,7 +204,7 @@ class DatabaseWriter:
             undo.pop_all()
 
     def _write_sources(self) -> None:
-        """Write `.source`; as in createdb, if any file of the database has several models, all names say which model."""
+        """Write `.source`; as in createdb, if any file of the database has several models, all names include the model."""
         with (self._folder / ".files").open("rb") as files, (self._folder / ".source").open("wb") as source:
             for number, line in enumerate(files):
                 name, model = line.decode(errors=_NAMES).removesuffix("\n").split("\t")
@@ -216,7 +213,7 @@ class DatabaseWriter:
 
 
 class _Part:
-    """One of the sub-databases: data, index and type; the data file is called "data" plus the suffix until it gets its name."""
+    """One sub-database: data, index and type; the data file is named "data" plus the suffix until it gets its final name."""
 
     def __init__(self, folder: Path, suffix: str, stack: ExitStack) -> None:
         kind = {"_ca": _CA_ALPHA, "_h": _GENERIC}.get(suffix, _AMINO_ACIDS)
@@ -232,16 +229,16 @@ class _Part:
 
 
 def write_database(path: str | Path, entries: Iterable[Entry], *, coord_store: CoordStore = "differences") -> int:
-    """Write a Foldseek database from entries, in their order, and return how many there are.
+    """Write a Foldseek database from entries, in their order, and return their number.
 
     Args:
         path: the database, such as "folder/db".
-        entries: taken one by one; all with C-alpha coordinates, or all without.
+        entries: read one by one; all with C-alpha coordinates, or all without.
         coord_store: how C-alpha traces are stored.
 
     Raises:
-        ConfigError: if there is a database of that name.
-        FormatError: if there is no entry, or one cannot be written; nothing is left of the database then.
+        ConfigError: if a database of that name exists.
+        FormatError: if there is no entry, or one cannot be written; no file is left then.
 
     Example:
         write_database("toy/db", [Entry(name="a", sequence="MKV", structure="DVD", ca_angstrom=np.zeros((3, 3)))])

@@ -1,4 +1,4 @@
-"""Parquet files, and Arrow files as Hugging Face datasets saves them: a header, and rows read batch by batch from the wanted columns."""
+"""Parquet files, and Arrow files as Hugging Face datasets saves them: a header, and rows of the wanted columns read in batches."""
 
 from __future__ import annotations
 
@@ -12,16 +12,15 @@ from protlig_dd.errors import FormatError, require
 COLUMNAR_SUFFIXES = (".parquet", ".arrow")
 
 _ROWS = 4096
-_IPC_FILE = (
-    b"ARROW1"  # how Arrow's file format begins; its stream format, which Hugging Face datasets writes, has no such mark
-)
+# Arrow's file format begins with this; its stream format, which Hugging Face datasets writes, has no such mark.
+_IPC_FILE = b"ARROW1"
 
 
 def columnar_header(path: Path) -> tuple[str, ...]:
     """Return the column names.
 
     Raises:
-        FormatError: if the file is absent, empty, or not of the format that its suffix promises.
+        FormatError: if the file is missing, empty, or not in the format of its suffix.
     """
     pa = require("pyarrow", _purpose(path), extra="data")
     try:
@@ -36,13 +35,13 @@ def columnar_rows(path: Path, wanted: Sequence[str]) -> Iterator[tuple[str, Sequ
     """Yield ("file:row n", the cells of the wanted columns); no other column is decoded, and memory holds one batch.
 
     Raises:
-        FormatError: if the file is damaged, with the row reached.
+        FormatError: if the file is damaged, with the last row read.
     """
     pa = require("pyarrow", _purpose(path), extra="data")
     count = 0
     try:
         for batch in _batches(path, wanted):
-            batch.validate(full=True)  # text that is no text, or offsets that lead astray, must not be met later
+            batch.validate(full=True)  # finds invalid text and offsets before they are used
             for cells in zip(*(column.to_pylist() for column in batch.columns), strict=True):
                 count += 1
                 yield f"{path}:row {count}", cells

@@ -1,6 +1,6 @@
-"""Protein-ligand pairs from tables: columns found by their names, labels, affinities and splits understood.
+"""Protein-ligand pairs from tables: columns found by their names; labels, affinities and splits parsed.
 
-Formats are read in `tables.py`; tokens are made in `encode.py`.
+Formats are read in `tables.py`; records are encoded in `encode.py`.
 """
 
 from __future__ import annotations
@@ -20,40 +20,17 @@ from protlig_dd.errors import FormatError, nearest
 
 ALIASES: Mapping[str, tuple[str, ...]] = {
     "protein": (
-        *(
-            "protein",
-            "protein_sequence",
-            "protein_seq",
-            "sequence",
-            "seq",
-            "target_sequence",
-            "target_seq",
-            "aa_sequence",
-            "aa_seq",
-        ),
-        *("bindingdb_target_chain_sequence", "bindingdb_target_chain_sequence_1", "receptor_sequence", "target", "x2"),
+        *("protein", "protein_sequence", "protein_seq", "sequence", "seq", "target_sequence", "target_seq"),
+        *("aa_sequence", "aa_seq", "bindingdb_target_chain_sequence", "bindingdb_target_chain_sequence_1"),
+        *("receptor_sequence", "target", "x2"),
     ),
     "ligand": (
         *("smiles", "ligand_smiles", "ligand", "canonical_smiles", "isomeric_smiles", "iso_smiles", "isosmiles"),
-        *(
-            "compound_iso_smiles",
-            "compound_smiles",
-            "drug_smiles",
-            "ligand_rdkit_canonical_smiles",
-            "drug",
-            "molecule",
-            "x1",
-        ),
+        *("compound_iso_smiles", "compound_smiles", "drug_smiles", "ligand_rdkit_canonical_smiles", "drug"),
+        *("molecule", "x1"),
     ),
     "structure": (
-        "structure",
-        "struct_seq",
-        "structure_tokens",
-        "struct_token",
-        "struct_tokens",
-        "di3",
-        "3di",
-        "foldseek",
+        *("structure", "struct_seq", "structure_tokens", "struct_token", "struct_tokens", "di3", "3di", "foldseek"),
     ),
     "label": ("label", "y", "interaction", "binds", "binder", "is_binder", "active", "is_active", "class"),
     "affinity": (
@@ -63,19 +40,16 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
     "split": ("split", "set", "partition", "subset", "fold"),
     "name": ("name", "id", "system_id", "pair_id", "complex_id", "entry_id", "pdb_id", "pdb_name", "cid"),
 }
-"""The column names understood for each role, the preferred first; case, spaces and punctuation do not matter."""
+"""The column names recognised for each role, the preferred first; case, spaces and punctuation are ignored."""
 
 TEXT_ROLES = ("protein", "ligand", "structure")
-"""The roles whose cells become tokens."""
+"""The roles whose cells are tokenized."""
 
 SPLIT_WORDS = {
-    "train": "train",
-    "training": "train",
-    "val": "validation",
-    "valid": "validation",
-    "validation": "validation",
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "validation"),
+    **dict.fromkeys(("test", "testing", "eval", "holdout"), "test"),
 }
-SPLIT_WORDS |= {"dev": "validation", "test": "test", "testing": "test", "eval": "test", "holdout": "test"}
 _POSITIVE = {"1", "1.0", "true", "yes", "active", "positive", "binder", "bind"}
 _NEGATIVE = {"0", "0.0", "false", "no", "inactive", "negative", "nonbinder", "non-binder"}
 _SNIFFED = 1000
@@ -83,7 +57,7 @@ _SNIFFED = 1000
 
 @settings
 class Columns:
-    """Which column holds what: a name of the header, "" to find it by the usual names, "none" to ignore it."""
+    """The column of each role: a name in the header, "" to find it by the usual names, "none" to ignore it."""
 
     protein: str = ""
     ligand: str = ""
@@ -96,7 +70,7 @@ class Columns:
 
 @dataclass(frozen=True, kw_only=True)
 class Understood:
-    """How a table was understood: the column of each role, and the columns that are not used."""
+    """How a table was interpreted: the column of each role, and the unused columns."""
 
     path: Path
     roles: Mapping[str, str]
@@ -111,7 +85,7 @@ def find_columns(path: Path, header: Sequence[str], columns: Columns, needed: Se
     """Return the column of each role.
 
     Raises:
-        FormatError: if a named column is absent, or none is found for a role that is needed.
+        FormatError: if a named column is missing, or none is found for a needed role.
     """
     by_key: dict[str, str] = {}
     for column in header:
@@ -150,11 +124,11 @@ def read_pairs(
 
     Args:
         path: CSV, TSV, JSON lines, Parquet or a torch list; text also as .gz or .zst.
-        columns: names that differ from the usual ones.
-        needed: the roles without which the table is refused. A single row may lack a cell; its record then lacks the track.
+        columns: column names that differ from the usual ones.
+        needed: roles that the table must have. A single row may lack a cell; its record then lacks the track.
 
     Raises:
-        FormatError: for an unreadable file, a missing column, or a cell that is no label or number, with file:line.
+        FormatError: for an unreadable file, a missing column, or a cell that is not a label or number, with file:line.
     """
     _, records = open_pairs(path, columns, needed=needed)
     yield from records
@@ -163,7 +137,7 @@ def read_pairs(
 def open_pairs(
     path: Path, columns: Columns | None = None, *, needed: Sequence[str] = ("protein", "ligand")
 ) -> tuple[Understood, Iterator[Record]]:
-    """Return how a table was understood, and its records."""
+    """Return how a table was interpreted, and its records."""
     table = open_table(Path(path))
     found = find_columns(table.path, table.header, columns or Columns(), needed)
     table = narrowed(table, list(dict.fromkeys(found.roles.values())))
@@ -176,7 +150,7 @@ def open_pairs(
 def _settle_label(
     found: Understood, table: Table, head: Sequence[tuple[str, Sequence[Any]]], *, explicit: bool
 ) -> Understood:
-    """A column such as "Y" is a label if its first thousand cells are, and an affinity otherwise."""
+    """A column such as "Y" is a label if its first thousand cells are labels, else an affinity."""
     column = found.roles.get("label")
     if column is None or explicit:
         return found
@@ -225,7 +199,7 @@ def _affinity(where: str, text: str, column: str) -> float | None:
     if not text or text.lower() in ("nan", "none", "na"):
         return None
     try:
-        value = float(text.lstrip("<>=~ "))  # databases mark censored values so; the limit is kept as the value
+        value = float(text.lstrip("<>=~ "))  # marks of censored values; the limit is kept as the value
     except ValueError:
         raise FormatError(
             f"{where}: found '{text[:40]}' in the affinity column '{column}', expected a number; correct or empty the cell"
@@ -238,5 +212,5 @@ def _affinity(where: str, text: str, column: str) -> float | None:
 
 
 def split_word(text: str) -> str | None:
-    """Return "train", "validation" or "test" for the usual words for them, another word as it is, None for no word."""
+    """Return "train", "validation" or "test" for their usual names, another word unchanged, None for an empty text."""
     return SPLIT_WORDS.get(text.lower(), text.lower()) if text else None

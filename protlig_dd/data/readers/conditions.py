@@ -1,69 +1,67 @@
-"""Conditions as a person gives them: a sequence, a SMILES, or a file of many; a chain of a structure file."""
+"""Conditions given on the command line: a sequence, a SMILES string, a file of many, or a chain of a structure file."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from protlig_dd.data.readers.molecules import read_molecules
+from protlig_dd.data.readers.records import Record
 from protlig_dd.data.readers.sequences import read_fasta, read_sequences
 from protlig_dd.errors import FormatError
 from protlig_dd.structures.structure_io import is_structure_name, read_structure
 
 
 def read_proteins(text: str) -> list[tuple[str, str]]:
-    """Return (name, sequence) of each protein that a text means.
+    """Return (name, sequence) of each protein that `text` refers to.
 
     Args:
         text: a FASTA file or table, a Foldseek database, a PDB or mmCIF file (`file.pdb:A` for one chain), or a sequence; gaps `_` are
-            kept. What has a slash or a dot in it is the name of a file, never a sequence.
+            kept. A text with a slash or a dot is a file name, never a sequence.
 
     Raises:
-        FormatError: if there is no such file, or it holds no protein, or lacks the chain.
+        FormatError: if the file does not exist, has no protein, or lacks the chain.
     """
     path, chain = _split_chain(text)
     if is_structure_name(path):
         return _chains(Path(path), chain)
     if _names_file(text, "a sequence"):
-        records = list(read_sequences(Path(text)))
-        return [(record.name or f"{Path(text).stem}{i}", record.texts["protein"]) for i, record in enumerate(records)]
+        return _named(text, read_sequences(Path(text)), "protein")
     return [("protein", text)]
 
 
 def read_ligands(text: str) -> list[tuple[str, str]]:
-    """Return (name, SMILES) of each ligand that a text means: a SMILES file, or a SMILES; gaps `_` are kept.
+    """Return (name, SMILES) of each ligand that `text` refers to: a SMILES file, or a SMILES string; gaps `_` are kept.
 
     Raises:
-        FormatError: if a file holds no molecule.
+        FormatError: if a file has no molecule.
     """
-    if _is_file(text):
-        records = list(read_molecules(Path(text)))
-        return [(record.name or f"{Path(text).stem}{i}", record.texts["ligand"]) for i, record in enumerate(records)]
+    if len(text) < 4096 and (Path(text).suffix != "" or "/" in text) and Path(text).is_file():
+        return _named(text, read_molecules(Path(text)), "ligand")
     return [("ligand", text)]
 
 
 def read_structures(text: str) -> list[tuple[str, str]]:
-    """Return (name, structure tokens) of each structure that a text means: a FASTA file of tokens, or tokens; gaps `_` are kept.
+    """Return (name, structure tokens) of each structure that `text` refers to: a FASTA file of tokens, or tokens; gaps `_` are kept.
 
     Raises:
-        FormatError: if there is no such file, or it is no FASTA.
+        FormatError: if the file does not exist, or is not FASTA.
     """
     if _names_file(text, "structure tokens"):
-        records = list(read_fasta(Path(text)))
-        return [(record.name or f"{Path(text).stem}{i}", record.texts["protein"]) for i, record in enumerate(records)]
+        return _named(text, read_fasta(Path(text), track="structure"), "structure")
     return [("structure", text)]
 
 
-def _is_file(text: str) -> bool:
-    return len(text) < 4096 and (Path(text).suffix != "" or "/" in text) and Path(text).is_file()
+def _named(file: str, records: Iterable[Record], track: str) -> list[tuple[str, str]]:
+    """The records' names, or the file's stem and a number, with their texts."""
+    return [(record.name or f"{Path(file).stem}{i}", record.texts[track]) for i, record in enumerate(records)]
 
 
 def _names_file(text: str, otherwise: str) -> bool:
-    """Whether a text that holds no SMILES names a file: letters stand for residues, so a mistyped path must not pass as a sequence."""
+    """Whether a text other than SMILES names a file: a mistyped path must not pass as a sequence."""
     looks_like_path = "/" in text or "\\" in text or "." in text
-    is_there = os.path.exists(text) or os.path.exists(
-        f"{text}.index"
-    )  # a database in parts has no file of its own name
+    is_there = any(map(os.path.exists, (text, f"{text}.index")))  # a database in parts has no file of its own name
     if not looks_like_path and (not is_there or (text.isalpha() and text.isupper())):
         return False
     if not is_there:
@@ -74,7 +72,7 @@ def _names_file(text: str, otherwise: str) -> bool:
 
 
 def _split_chain(text: str) -> tuple[str, str]:
-    """A structure file and the chain behind its colon, if any; a Windows drive's colon is part of the path."""
+    """A structure file and the chain after its colon, if any; the colon of a Windows drive is part of the path."""
     if is_structure_name(text):
         return text, ""
     path, _, chain = text.rpartition(":")

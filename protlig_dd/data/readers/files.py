@@ -1,4 +1,4 @@
-"""Text files of any size, line by line: plain, gzip or zstd, any line ends, with one clear error for what is no text."""
+"""Text files of any size, line by line: plain, gzip or zstd, with any line ends, and clear errors for anything else."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from typing import IO, Any
 
 from protlig_dd.errors import FormatError, require
 
-MAX_LINE = 1 << 26  # characters; no sequence is as long, a binary file may well be
+MAX_LINE = 1 << 26  # characters; longer than any sequence, while a binary file may exceed it
 
 _MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5": "zstd", b"PK": "zip", b"BZ": "bzip2", b"\xfd7": "xz"}
 _BY_SUFFIX = {".gz": "gzip", ".zst": "zstd", ".zstd": "zstd"}
 
 
 def data_suffix(path: Path) -> str:
-    """Return the suffix that names the format, in lower case and without compression: ".csv" for "pairs.CSV.gz"."""
+    """Return the suffix of the format, in lower case and without compression: ".csv" for "pairs.CSV.gz"."""
     suffixes = [s.lower() for s in Path(path).suffixes]
     while suffixes and suffixes[-1] in _BY_SUFFIX:
         suffixes.pop()
@@ -28,10 +28,10 @@ def data_suffix(path: Path) -> str:
 
 @contextmanager
 def open_binary(path: Path) -> Iterator[Any]:
-    """Open a file for reading its uncompressed bytes; ".gz" and ".zst" are unpacked on the way.
+    """Open a file for reading its uncompressed bytes; ".gz" and ".zst" are decompressed.
 
     Raises:
-        FormatError: if there is no such file, it is empty, or it is compressed otherwise than its name says.
+        FormatError: if the file is missing or empty, or its compression differs from its name.
     """
     path = Path(path)
     expected = _BY_SUFFIX.get(path.suffix.lower())
@@ -58,7 +58,7 @@ def open_binary(path: Path) -> Iterator[Any]:
 
 
 class _ZstdStream(io.RawIOBase):
-    """Unpacks zstd frames; unlike zstandard's own reader it tells a truncated file from a finished one."""
+    """Decompresses zstd frames; unlike zstandard's own reader it detects a truncated file."""
 
     def __init__(self, raw: IO[bytes]) -> None:
         self._zstandard = require("zstandard", "reading zstd files", extra="data")
@@ -84,7 +84,7 @@ class _ZstdStream(io.RawIOBase):
 
 
 def _damage() -> tuple[type[Exception], ...]:
-    """Return the errors that unpacking a damaged or truncated file raises."""
+    """Return the errors raised by decompressing a damaged or truncated file."""
     try:
         import zstandard
     except ImportError:
@@ -96,7 +96,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
     """Yield (line number from 1, line without its end) of a text file; "\\n", "\\r\\n" and "\\r" all end a line.
 
     Raises:
-        FormatError: for a missing, empty, binary, wrongly encoded or truncated file, with the line reached.
+        FormatError: for a missing, empty, binary, wrongly encoded or truncated file, with the line number.
     """
     number = 0
     with open_binary(path) as stream:

@@ -1,7 +1,7 @@
 """Folders as data: datasets saved by Hugging Face, folders of Parquet or FASTA files named after their parts, EvoDiff's UniRef50.
 
-A folder is understood from the names in it; files are read by the readers of single files, one after the other, and nothing in them is
-ever executed. Which part a record belongs to is said by the folder, and becomes the split of the run.
+The layout is recognised by the names in the folder; the readers of single files read the files one after the other, and nothing in them
+is ever executed. The folder assigns each record to a part, which becomes the split of the run.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from protlig_dd.errors import FormatError
 _SUFFIXES = (".parquet", ".arrow", ".csv", ".tsv", ".jsonl", *FASTA_SUFFIXES)
 _INSIDE = ("data", "default")  # where the Hub's repositories keep their files
 _SHOWN = 8
-_LARGEST_RATIO = 1032  # of deflate; no compressed FASTA file holds more bytes than this many times its size
+_LARGEST_RATIO = 1032  # the largest compression ratio of deflate
 _EXPECTED = (
     "expected a dataset saved by save_to_disk, Parquet or FASTA files (named train..., valid..., test... if there are several parts), "
     "or consensus.fasta with splits.json"
@@ -38,9 +38,9 @@ class FolderPart:
     """One part of a folder.
 
     Args:
-        name: "train", "validation" or "test"; "" where the folder is not divided.
-        files: read in this order.
-        chosen: which records belong to the part, by their place in the files; None for all.
+        name: "train", "validation" or "test"; "" if the folder is not divided.
+        files: the files in reading order.
+        chosen: which records of the files belong to the part, in reading order; None for all.
     """
 
     name: str
@@ -54,7 +54,7 @@ class FolderPart:
             read: reads one file.
 
         Raises:
-            FormatError: for unreadable files, or fewer records than `chosen` speaks of.
+            FormatError: for unreadable files, or fewer records than `chosen` refers to.
         """
         count, size = 0, 0 if self.chosen is None else len(self.chosen)
         for file in self.files:
@@ -71,12 +71,12 @@ class FolderPart:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Folder:
-    """A folder as it was understood.
+    """A folder whose layout was recognised.
 
     Args:
         path: the folder.
-        layout: what it is, in words.
-        parts: by name: "train" and perhaps "validation" and "test", or "" alone where the folder is not divided.
+        layout: the layout in words.
+        parts: by name: "train" and perhaps "validation" and "test", or only "" if the folder is not divided.
     """
 
     path: Path
@@ -85,15 +85,15 @@ class Folder:
 
     @property
     def whole(self) -> FolderPart:
-        """The training part, or all there is if the folder is not divided."""
+        """The training part, or everything if the folder is not divided."""
         return self.parts.get("train") or self.parts[""]
 
 
 def open_folder(path: Path) -> Folder:
-    """Return how a folder is understood; its data files are not opened yet.
+    """Return the parts of a folder; the data files are not opened yet.
 
     Raises:
-        FormatError: if it holds nothing that is understood, or its parts cannot be told apart.
+        FormatError: if no layout is recognised, or the parts cannot be distinguished.
     """
     names = {item.name for item in path.iterdir()}
     if "shards.json" in names:
@@ -122,10 +122,10 @@ def _quoted(names: Iterable[str]) -> str:
 
 
 def part_of(name: str | Path) -> str:
-    """Return the part that a file or folder is named after ("train-00000-of-00002.parquet"), or "".
+    """Return the part in the name of a file or folder ("train" for "train-00000-of-00002.parquet"), or "".
 
     Raises:
-        FormatError: if the name has the words of two parts.
+        FormatError: if the name has words of two parts.
     """
     found = {SPLIT_WORDS[word] for word in re.split(r"[^a-z]+", Path(name).name.lower()) if word in SPLIT_WORDS}
     if len(found) > 1:
@@ -169,11 +169,8 @@ def _dataset_files(path: Path) -> list[Path]:
     if any(state.get(name) for name in ("_indices_files", "_indices_data_files")):
         raise FormatError(f"{path}: found a selection of rows kept apart; save it again after flatten_indices()")
     listed = state.get("_data_files")
-    names = (
-        [item.get("filename") if isinstance(item, dict) else None for item in listed]
-        if isinstance(listed, list)
-        else []
-    )
+    items = listed if isinstance(listed, list) else []
+    names = [item.get("filename") if isinstance(item, dict) else None for item in items]
     if not names or not all(isinstance(name, str) and Path(name).name == name for name in names):
         raise FormatError(
             f"{path}: found {str(listed)[:60]!r} as the files of state.json, expected file names; save or download it again"
@@ -182,9 +179,9 @@ def _dataset_files(path: Path) -> list[Path]:
 
 
 def _indexed(path: Path, fasta: Path) -> Folder:
-    """Understand EvoDiff's UniRef50: all sequences in one FASTA file, and for each part a list of their numbers.
+    """EvoDiff's UniRef50: all sequences in one FASTA file, and a list of their numbers for each part.
 
-    Its third file, lengths_and_offsets.npz, is not needed: the sequences are read as a stream.
+    Its third file, lengths_and_offsets.npz, is not needed, since the sequences are read as a stream.
     """
     most = fasta.stat().st_size * (1 if data_suffix(fasta) == fasta.suffix.lower() else _LARGEST_RATIO)
     parts, unused, taken = {}, [], np.zeros(0, bool)
@@ -236,7 +233,7 @@ def _is_data(path: Path) -> bool:
 
 
 def _files_of_one_part(folder: Path) -> list[Path]:
-    """Return the data files of a folder that is named after a part, whatever they are called themselves."""
+    """Return the data files of a folder named after a part; their own names do not matter."""
     if (folder / "state.json").is_file():
         return _dataset_files(folder)
     for place in (folder, *(folder / name for name in _INSIDE)):
@@ -247,7 +244,11 @@ def _files_of_one_part(folder: Path) -> list[Path]:
 
 
 def _checked(path: Path, files: Mapping[str, list[Path]]) -> str:
-    """Return the layout in words, or say why the files cannot be told apart."""
+    """Return the layout in words.
+
+    Raises:
+        FormatError: if the files cannot be assigned to parts.
+    """
     endings = {_ending(file) for found in files.values() for file in found}
     if len(endings) > 1:
         raise FormatError(

@@ -1,4 +1,4 @@
-"""A JSON object of lists of whole numbers, read without ever holding it as Python objects: UniRef50's lists have 42 million entries."""
+"""A JSON object of lists of whole numbers, parsed into arrays without Python objects: UniRef50's lists have 42 million entries."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def read_index_lists(path: Path) -> dict[str, Int64[np.ndarray, " _"]]:
     """Return the lists by name, as arrays.
 
     Raises:
-        FormatError: if the file is absent, or anything but `{"name": [0, 1, ...], ...}`, with the byte where it goes wrong.
+        FormatError: if the file is missing or not of the form `{"name": [0, 1, ...], ...}`, with the offset of the error.
     """
     try:
         if not path.stat().st_size:
@@ -59,7 +59,7 @@ def _expect(path: Path, text: mmap.mmap, place: int, pattern: re.Pattern[bytes])
 
 
 def _numbers(path: Path, text: mmap.mmap, start: int, end: int) -> Int64[np.ndarray, " _"]:
-    """Return the numbers between two brackets, piece by piece; every piece ends before a comma or the closing bracket."""
+    """Return the numbers between two brackets, parsed in pieces that end before a comma or the closing bracket."""
     numbers = array("q")
     if end - start < _PIECE and not text[start:end].strip():
         return np.zeros(0, np.int64)

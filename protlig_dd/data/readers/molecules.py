@@ -1,4 +1,4 @@
-"""Molecules as SMILES: one a line, or a table with a SMILES column; and the policy for stereo, charges and salts."""
+"""Molecules as SMILES: one a line, or a table with a SMILES column; and the policy for stereochemistry, charges and salts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def read_smiles(path: Path) -> Iterator[Record]:
     A header line "smiles ..." is skipped, and so are blank lines and lines that begin with "#".
 
     Raises:
-        FormatError: if the file is not text or holds no molecule.
+        FormatError: if the file is not text or has no molecule.
     """
     count = 0
     for number, line in read_lines(path):
@@ -40,29 +40,25 @@ def read_smiles(path: Path) -> Iterator[Record]:
 
 
 def read_molecules(path: Path, columns: Columns | None = None) -> Iterator[Record]:
-    """Yield the molecules of a SMILES file, or of a table with a SMILES column, by the suffix of the name."""
+    """Yield the molecules of a SMILES file or, by the suffix of its name, of a table with a SMILES column."""
     if data_suffix(path) in TABLE_SUFFIXES:
         for record in read_pairs(path, columns, needed=("ligand",)):
-            yield Record(
-                where=record.where,
-                texts={k: v for k, v in record.texts.items() if k == "ligand"},
-                split=record.split,
-                name=record.name,
-            )
+            texts = {track: text for track, text in record.texts.items() if track == "ligand"}
+            yield Record(where=record.where, texts=texts, split=record.split, name=record.name)
     else:
         yield from read_smiles(path)
 
 
 @settings
 class MoleculePolicy:
-    """What is done to a SMILES before it becomes tokens. The default keeps every string as it stands and needs no RDKit.
+    """How SMILES are changed before they are tokenized. The default keeps every string unchanged and needs no RDKit.
 
     Args:
         stereo: "keep", or "strip" all stereochemistry.
-        charges: "keep", or "neutralize" what can be (RDKit's Uncharger).
-        salts: "keep" all fragments, "strip" all but the largest, or "refuse" a SMILES of several.
-        canonical: whether to rewrite every SMILES in RDKit's canonical form.
-        validate: whether a SMILES that RDKit cannot read is an error (it is one anyway if anything above changes the molecule).
+        charges: "keep", or "neutralize" where possible (RDKit's Uncharger).
+        salts: "keep" all fragments, "strip" all but the largest, or "refuse" SMILES with several.
+        canonical: rewrite every SMILES in RDKit's canonical form.
+        validate: raise an error for SMILES that RDKit cannot read (always done if an option above changes the molecule).
     """
 
     stereo: Literal["keep", "strip"] = "keep"
@@ -81,10 +77,10 @@ class MoleculePolicy:
         return require("rdkit.Chem", "checking or changing molecules", extra="ligand")
 
     def apply(self, smiles: str, *, where: str) -> str:
-        """Return the SMILES under the policy.
+        """Return the SMILES after applying the policy.
 
         Raises:
-            FormatError: for several fragments where they are refused, or for what RDKit cannot read.
+            FormatError: for several fragments with salts="refuse", or a SMILES that RDKit cannot read.
         """
         if self.salts == "refuse" and "." in smiles:
             raise FormatError(

@@ -1,8 +1,8 @@
 """Mutants of a protein with their measured scores, from a table in the format of ProteinGym.
 
 Columns: `mutant` ("A24C", several joined by colons as in "A24C:D30E"; numbers count from 1), `mutated_sequence` (the whole sequence),
-`DMS_score`. One of the first two is enough; where both stand, they must agree. Only substitutions: an insertion or deletion has no
-position of the wild type to be scored at, and is refused.
+`DMS_score`. One of the first two is enough; if both are given, they must agree. Only substitutions are accepted: an insertion or deletion
+has no position in the wild type at which it could be scored.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _MISSING = frozenset({"", "na", "nan", "none", "null", "n/a"})
 
 @dataclass(frozen=True, kw_only=True, order=True)
 class Mutation:
-    """One residue in place of another; `position` counts from 0 in the wild type."""
+    """One substituted residue; `position` counts from 0 in the wild type."""
 
     position: int
     wild: str
@@ -40,9 +40,9 @@ class Mutants:
 
     Attributes:
         wild_type: its sequence.
-        names: of each mutant, as the table has it ("A24C:D30E").
-        mutations: of each mutant, in order of position; none for the wild type itself.
-        scores: what was measured, or None if no column of scores was asked for.
+        names: the name of each mutant in the table ("A24C:D30E").
+        mutations: the mutations of each mutant, in order of position; none for the wild type itself.
+        scores: measured scores, or None if no column of scores was read.
         num_dropped: mutants left out because their score is missing.
     """
 
@@ -53,7 +53,7 @@ class Mutants:
     num_dropped: int = 0
 
     def __len__(self) -> int:
-        """Mutants."""
+        """Number of mutants."""
         return len(self.names)
 
     def sequence(self, index: int) -> str:
@@ -76,14 +76,14 @@ def read_mutants(
 
     Args:
         path: CSV, TSV, JSON lines or Parquet, with a column `mutant` or `mutated_sequence`.
-        wild_type: the sequence that mutants are counted in.
-        offset: what to take off the numbers: 23 if the first residue of `wild_type` is number 24.
-        score_column: the measured score; None reads none.
-        drop_missing: leave out and count mutants without a score, instead of refusing the table.
+        wild_type: the sequence that positions refer to.
+        offset: subtracted from residue numbers: 23 if the first residue of `wild_type` is number 24.
+        score_column: column of the measured score; None reads no scores.
+        drop_missing: leave out and count mutants without a score instead of raising an error.
 
     Raises:
-        FormatError: with the row, for a wrong wild-type residue, a position outside, an insertion or deletion, a letter that is none of the
-            twenty amino acids, a missing or infinite score, or a missing column.
+        FormatError: with the row, for a wrong wild-type residue, a position outside the sequence, an insertion or deletion, a letter that
+            is not one of the twenty amino acids, a missing or infinite score, or a missing column.
     """
     path, wild_type = Path(path), "".join(wild_type.split()).upper()
     table = open_table(path)
@@ -166,18 +166,15 @@ def compare_sequences(sequence: str, wild_type: str, *, where: str = "sequence")
     """Return the mutations that turn the wild type into a sequence of the same length.
 
     Raises:
-        FormatError: if the lengths differ, or a new residue is none of the twenty amino acids.
+        FormatError: if the lengths differ, or a residue is not one of the twenty amino acids.
     """
     if len(sequence) != len(wild_type):
         raise FormatError(
             f"{where}: found a sequence of {len(sequence)} residues, the wild type has {len(wild_type)}; insertions and deletions "
             f"have no position to be scored at, leave them out"
         )
-    found = [
-        Mutation(position=i, wild=w, mutant=m)
-        for i, (w, m) in enumerate(zip(wild_type, sequence, strict=True))
-        if w != m
-    ]
+    residues = enumerate(zip(wild_type, sequence, strict=True))
+    found = [Mutation(position=i, wild=w, mutant=m) for i, (w, m) in residues if w != m]
     for mutation in found:
         for letter in (mutation.wild, mutation.mutant):
             _known(letter, f"{mutation.wild}{mutation.position + 1}{mutation.mutant}", where)
@@ -218,12 +215,10 @@ def _score(cell: Any, where: str, column: str, drop_missing: bool) -> float | No
 
 
 def mutants_of(wild_type: str, names: Sequence[str], *, offset: int = 0) -> Mutants:
-    """Return mutants by their names alone, such as ("A24C", "A24C:D30E").
+    """Return mutants from their names, such as ("A24C", "A24C:D30E"), without scores.
 
     Raises:
         FormatError: as `read_mutants`.
     """
-    mutations = tuple(
-        parse_mutant(name, wild_type, offset=offset, where=f"mutant {i + 1}") for i, name in enumerate(names)
-    )
-    return Mutants(wild_type=wild_type, names=tuple(names), mutations=mutations)
+    parsed = (parse_mutant(name, wild_type, offset=offset, where=f"mutant {i}") for i, name in enumerate(names, 1))
+    return Mutants(wild_type=wild_type, names=tuple(names), mutations=tuple(parsed))

@@ -1,4 +1,4 @@
-"""Proteins and structure tokens that stand in two files, joined by the names of their records."""
+"""Proteins and structure tokens from two files, joined by the names of their records."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _MATCHED, _REPEATED, _LONELY, _SEVERAL = 0, 1, 2, 3
 
 @dataclass(frozen=True, kw_only=True)
 class _Side:
-    """One of the two sources: how to open it, what its records are, and what became of each (by its place in the file)."""
+    """One of the two sources: how to open it, what its records are, and the status of each record in file order."""
 
     open: Callable[[], Iterator[Record]]
     what: str
@@ -33,35 +33,38 @@ class _Side:
         for status, record in zip(self.status.tolist(), self.open(), strict=True):
             if status == _MATCHED:
                 yield record
-            elif status == _REPEATED:
-                message = f"{record.where}: the name '{record.name}' stands more than once; give each {self.what} a name of its own"
-                yield dataclasses.replace(record, problem=(f"{self.what} of a repeated name", message))
-            elif status == _SEVERAL:
-                message = (
-                    f"{record.where}: found several {self.other}s named '{record.name}', expected one; "
-                    f"give each {self.other} a name of its own"
-                )
-                yield dataclasses.replace(record, problem=(f"{self.what} without a {self.other}", message))
-            else:
-                message = (
-                    f"{record.where}: found no {self.other} named '{record.name}'; add it, or remove the {self.what}"
-                )
-                yield dataclasses.replace(record, problem=(f"{self.what} without a {self.other}", message))
+                continue
+            what, other, name = self.what, self.other, record.name
+            kind, message = {
+                _REPEATED: (
+                    f"{what} of a repeated name",
+                    f"the name '{name}' stands more than once; give each {what} a name of its own",
+                ),
+                _SEVERAL: (
+                    f"{what} without a {other}",
+                    f"found several {other}s named '{name}', expected one; give each {other} a name of its own",
+                ),
+                _LONELY: (
+                    f"{what} without a {other}",
+                    f"found no {other} named '{name}'; add it, or remove the {what}",
+                ),
+            }[status]
+            yield dataclasses.replace(record, problem=(kind, f"{record.where}: {message}"))
 
 
 def join_structures(proteins: Callable[[], Iterator[Record]], structures: Path) -> Iterator[Record]:
     """Yield the records of a protein source with the structure tokens of the same name, lazily.
 
-    The names are read first (8 bytes of memory each). If both files have their common names in one order they are read side by side;
-    otherwise the one with fewer records is held in memory, and the records come in the order of the other. A record that is named
-    twice, or that has no partner, comes with a `problem`: the encoder refuses it, or leaves it out and counts it.
+    The names are read first (8 bytes of memory each). If both files have their common names in the same order, they are read in step;
+    otherwise the one with fewer records is kept in memory, and the records follow the order of the other. A record whose name is repeated
+    or has no partner gets a `problem`: the encoder raises an error, or leaves it out and counts it.
 
     Args:
-        proteins: opens the protein records from the beginning, as often as it is called.
+        proteins: opens the protein records from the beginning at each call.
         structures: a FASTA file of 3Di letters, or of four-digit codes with commas.
 
     Raises:
-        FormatError: for unreadable files, or files that have no name in common.
+        FormatError: for unreadable files, or files without a common name.
     """
 
     def opened() -> Iterator[Record]:

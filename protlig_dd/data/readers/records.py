@@ -1,4 +1,4 @@
-"""A record: what every reader yields for one row, sequence or molecule, still as text."""
+"""A record: one row, sequence or molecule as text, as every reader yields it."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Record:
-    """One example as it stands in a file.
+    """One example as text.
 
     Args:
-        where: "file:line", the beginning of every message about it.
-        texts: the text of each track, such as {"protein": "MKT...", "ligand": "CCO"} ("structure" for structure tokens); an absent track has no entry.
-        label: 1 if the pair binds, 0 if it does not, None if the file does not say.
-        affinity: the measured value, None if the file does not say. Columns in nM are given as -log10 of the molar value.
-        split: "train", "validation" or "test" as the file assigns it, or None.
-        name: what the file calls it, or "".
-        problem: (the reason in few words, the whole message) if it cannot be used as it stands: refused, or left out and counted.
+        where: "file:line", the start of every message about it.
+        texts: the text of each track, such as {"protein": "MKT...", "ligand": "CCO"} ("structure" for structure tokens); a missing track
+            has no entry.
+        label: 1 if the pair binds, 0 if it does not, None if unknown.
+        affinity: the measured value, None if unknown. Columns in nM are converted to -log10 of the molar value.
+        split: "train", "validation" or "test" as assigned by the file, or None.
+        name: its name in the file, or "".
+        problem: (the reason in a few words, the whole message) if it cannot be used; the encoder raises an error, or leaves it out and
+            counts it.
     """
 
     where: str

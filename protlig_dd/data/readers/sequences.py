@@ -14,22 +14,22 @@ from protlig_dd.data.readers.tables import TABLE_SUFFIXES
 from protlig_dd.errors import FormatError
 
 FASTA_SUFFIXES = (".fasta", ".fa", ".faa", ".fas")
-"""The usual suffixes; a file of any other name that is no table is read as FASTA too."""
+"""The usual suffixes; a file with any other suffix that is not a table's is read as FASTA too."""
 
 
 def read_fasta(path: Path, *, track: str = "protein") -> Iterator[Record]:
-    """Yield the sequences of a FASTA file, lazily; the name is the first word behind ">", `where` its line.
+    """Yield the sequences of a FASTA file, lazily; the name is the first word after ">", `where` its line.
 
-    The words behind the name may say the part: SET=train, SET=test, VALIDATION=True (FLIP), or split=train.
+    The words after the name may give the split: SET=train, SET=test, VALIDATION=True (FLIP), or split=train.
 
-    Upper and lower case, blank lines and Windows line ends are accepted; letters are checked when tokens are made.
+    Upper and lower case, blank lines and Windows line ends are accepted; letters are checked on encoding.
 
     Args:
         path: the file, also .gz or .zst.
-        track: what the sequences are: "protein", or "structure" for 3Di letters or four-digit codes with commas.
+        track: the track of the sequences: "protein", or "structure" for 3Di letters or four-digit codes with commas.
 
     Raises:
-        FormatError: if the file is not text, or does not begin with ">".
+        FormatError: if the file is not text, or does not start with ">".
     """
     name, split, line_of_name, pieces = None, None, 0, list[str]()
     for number, line in read_lines(path):
@@ -51,11 +51,11 @@ def read_fasta(path: Path, *, track: str = "protein") -> Iterator[Record]:
 
 
 def _split(words: list[str]) -> str | None:
-    """The part that the words behind a name tell, as FLIP writes it: SET=train VALIDATION=True; None where they tell none."""
-    told = {key.lower(): value for key, sep, value in (word.partition("=") for word in words) if sep}
-    if told.get("validation", "").lower() == "true":
+    """The split given after a name, as FLIP writes it: SET=train VALIDATION=True; None if there is none."""
+    given = {key.lower(): value for key, sep, value in (word.partition("=") for word in words) if sep}
+    if given.get("validation", "").lower() == "true":
         return "validation"
-    return split_word(told.get("set") or told.get("split") or "")
+    return split_word(given.get("set") or given.get("split") or "")
 
 
 def read_sequences(path: Path, columns: Columns | None = None) -> Iterator[Record]:

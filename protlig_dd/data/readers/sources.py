@@ -1,4 +1,4 @@
-"""Which records stand behind the paths of the `data:` settings: files, folders with parts of their own, structures from a second file."""
+"""The records at the paths of the `data:` settings: files, folders divided into parts, structures from a second file."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class Source:
     """The records of one part of a run.
 
     Args:
-        label: where they stand.
+        label: where they come from.
         open: yields them from the beginning.
-        database: the Foldseek database whose entries they are, as they are; None for anything else.
+        database: the Foldseek database, if its entries are used unchanged; None for anything else.
     """
 
     label: str
@@ -41,8 +41,8 @@ class Sources:
     """The sources of a run.
 
     Args:
-        parts: "train", and "validation" and "test" where they have a file or a folder's part of their own.
-        about: what the path is, in words; "" for a file.
+        parts: "train", and "validation" and "test" if they have their own file or part of a folder.
+        about: description of the folder; "" for a file.
     """
 
     parts: dict[str, Source]
@@ -50,11 +50,11 @@ class Sources:
 
 
 def find_sources(data: FileSettings, tracks: TrackSet) -> Sources:
-    """Return the sources that the settings name; a folder's own parts count where no path of their own is given for them.
+    """Return the sources that the settings name; the parts of a folder are used unless the settings give them another path.
 
     Raises:
-        FormatError: for a folder that is not understood.
-        ConfigError: if the tracks want structure tokens and there are none, or the other way round.
+        FormatError: for a folder whose layout is not recognised.
+        ConfigError: if there is a structure track but no structure tokens, or the other way round.
     """
     named = {"train": data.path, "validation": data.validation_path, "test": data.test_path}
     found, about = {}, ""
@@ -77,7 +77,7 @@ def find_sources(data: FileSettings, tracks: TrackSet) -> Sources:
 
 
 def _require(data: FileSettings, part: str, path: Path) -> None:
-    """Refuse a path behind which there is nothing, before its content is asked about."""
+    """Raise an error for a path that does not exist, before its content is read."""
     if not path.exists() and not is_database(path):
         setting = "path" if part == "train" else f"{part}_path"
         expected = "a file, a folder or a Foldseek database" if isinstance(data, SequenceData) else "a file or a folder"
@@ -85,7 +85,7 @@ def _require(data: FileSettings, part: str, path: Path) -> None:
 
 
 def _taken(folder: Folder, wanted: list[str], part: str) -> dict[str, FolderPart]:
-    """Return the wanted parts of a folder; one that is not divided is taken whole."""
+    """Return the wanted parts of a folder; a folder that is not divided is used whole."""
     if len(folder.parts) == 1:
         return {part: folder.whole}
     absent = [name for name in wanted if name not in folder.parts]
@@ -97,7 +97,7 @@ def _taken(folder: Folder, wanted: list[str], part: str) -> dict[str, FolderPart
 
 
 def read_records(data: FileSettings, path: Path) -> Iterator[Record]:
-    """Return the records of a file, read as the settings' kind says."""
+    """Return the records of a file, read according to the settings' kind."""
     if isinstance(data, PairData):
         return read_pairs(path, data.columns)
     if isinstance(data, MoleculeData):
@@ -106,7 +106,7 @@ def read_records(data: FileSettings, path: Path) -> Iterator[Record]:
 
 
 def structures_of(data: FileSettings, part: str) -> tuple[str, str]:
-    """Return the setting that names the structures of a part, and its value ("" where there is none)."""
+    """Return the name of the setting for the structures of a part, and its value ("" if unset)."""
     setting = "structure_path" if part == "train" else f"{part}_structure_path"
     return setting, getattr(data, setting, "")
 

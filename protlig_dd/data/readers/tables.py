@@ -1,6 +1,6 @@
 """Tables of any format as a header and a stream of rows: CSV, TSV, JSON lines, Parquet, Arrow, and lists saved by torch.
 
-What a column means is decided in `complexes.py`. Rows come lazily; Parquet and Arrow are read batch by batch, in `columnar.py`.
+`complexes.py` interprets the columns. Rows are read lazily; Parquet and Arrow in batches, in `columnar.py`.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def open_table(path: Path) -> Table:
     """Open a table by the suffix of its name.
 
     Raises:
-        FormatError: if the suffix is unknown, or the content is not what it promises (some of it only while reading rows).
+        FormatError: if the suffix is unknown, or the content does not match it (partly raised only while reading rows).
     """
     path = Path(path)
     suffix = data_suffix(path)
@@ -71,11 +71,9 @@ def _open_csv(path: Path, *, tabs: bool) -> Table:
         for _, line in lines:
             yield line + "\n"
 
-    # Tab tables of public databases hold lone quotes inside fields; there a quote is a letter like any other.
-    if delimiter == "\t":
-        reader = csv.reader(plain(), delimiter=delimiter, quoting=csv.QUOTE_NONE)
-    else:
-        reader = csv.reader(plain(), delimiter=delimiter)
+    # Tab tables of public databases have single quotes inside fields, so a quote has no meaning there.
+    quotes: Mapping[str, Any] = {"quoting": csv.QUOTE_NONE} if delimiter == "\t" else {}
+    reader = csv.reader(plain(), delimiter=delimiter, **quotes)
     header = tuple(_unquoted(cell, delimiter) for cell in _next_row(reader, path, offset) or ())
 
     def rows() -> Iterator[tuple[str, Sequence[str | None]]]:
@@ -142,7 +140,7 @@ def _json_objects(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def narrowed(table: Table, wanted: Sequence[str]) -> Table:
-    """Return the table with only the wanted columns; a Parquet or Arrow file then reads nothing else."""
+    """Return the table with only the wanted columns; a Parquet or Arrow file reads no others."""
     if data_suffix(table.path) in COLUMNAR_SUFFIXES:
         return Table(path=table.path, header=tuple(wanted), rows=columnar_rows(table.path, wanted))
     places = [table.header.index(name) for name in wanted]
@@ -151,7 +149,7 @@ def narrowed(table: Table, wanted: Sequence[str]) -> Table:
 
 
 def _open_torch(path: Path) -> Table:
-    """Read a list of dicts, or a dict of lists, of plain values; a file that would run code is refused."""
+    """Read a list of dicts, or a dict of lists, of plain values; a file that would run code is an error."""
     import torch
 
     advice = "expected a list of records with plain values; re-export it as CSV or JSON lines"

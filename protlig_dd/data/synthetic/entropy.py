@@ -1,8 +1,8 @@
-"""The exact entropy of the textbook world's ligands, given their length, and their protein or not.
+"""The exact entropy of the textbook world's ligands given their length, with or without their protein.
 
-A ligand is drawn in steps of known probability: its number of tokens, its group (the rule's own with probability `law`), and then one of the
-ligands of that size and group, each as likely. No ligand carries two groups, so the probability of each is a product. The proteins have no
-such closed form: drafts with a second motif are thrown away, which makes a protein's probability a sum over families and placements.
+A ligand is drawn in steps of known probability: its number of tokens, its group (the rule's own with probability `law`), and one of the
+equally likely ligands of that size and group. No ligand has two groups, so its probability is a product. Proteins have no such closed form:
+drafts with a second motif are rejected, which makes a protein's probability a sum over families and placements.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from protlig_dd.tokens.ligand import tokenize_smiles
 
 @dataclass(frozen=True, kw_only=True)
 class LigandEntropy:
-    """The entropy of a ligand whose length is known.
+    """The entropy of a ligand of known length.
 
     Attributes:
-        nats: of a whole ligand.
+        nats: entropy of a whole ligand in nats.
         tokens: mean SMILES tokens of a ligand.
     """
 
@@ -31,7 +31,7 @@ class LigandEntropy:
 
     @property
     def per_token(self) -> float:
-        """Nats a token, as sums over sums: what no model's negative log-likelihood can be below in the mean."""
+        """Nats a token (ratio of sums): the lower bound on any model's mean negative log-likelihood."""
         return self.nats / self.tokens
 
 
@@ -42,7 +42,7 @@ def ligand_entropy(world: DemoWorld, *, given_protein: bool) -> LigandEntropy:
 
         H = sum_n P(n) [ H(group | rule) + mean over groups of log |ligands of n tokens and the group| ],
 
-    with H(group | rule) = -law log law - (1 - law) log((1 - law) / 11); without the protein it is log 12 in its place.
+    with H(group | rule) = -law log law - (1 - law) log((1 - law) / 11); without the protein, log 12 instead.
     """
     row = world.law_table()[0]
     groups = float(-(row[row > 0] * np.log(row[row > 0])).sum()) if given_protein else float(np.log(len(RULES)))
@@ -52,7 +52,7 @@ def ligand_entropy(world: DemoWorld, *, given_protein: bool) -> LigandEntropy:
 
 
 def ligand_nll(world: DemoWorld, pairs: Sequence[Pair], *, given_protein: bool) -> Float[np.ndarray, " s"]:
-    """Return the exact negative log-probability of the ligand of each pair in nats, given its length, and its protein or not."""
+    """Return the exact negative log-probability in nats of each pair's ligand given its length, with or without its protein."""
     sizes = {n: [len(cell) for cell in cells] for n, _, cells in ligand_law(world)}
     number = {rule.group: i for i, rule in enumerate(RULES)}
     rules = {rule.name: i for i, rule in enumerate(RULES)}

@@ -1,7 +1,7 @@
-"""A synthetic source whose entropy is known exactly: a seeded Markov chain over the amino acids, of fixed length.
+"""A synthetic source with exactly known entropy: a seeded Markov chain over the amino acids, of fixed length.
 
-A scaling study on it can hold its fitted floor against the truth. The chain says nothing about proteins. Each part of the data is one
-stream of draws: sequence i is the same however many are asked for, so that training sets of several sizes are nested.
+A scaling study on it can compare its fitted floor with the true entropy. The chain says nothing about proteins. Each part of the data is one
+stream of draws: sequence i does not depend on the number of sequences, so training sets of several sizes are nested.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ class MarkovChain:
     """A Markov chain over the 20 amino acids.
 
     Attributes:
-        seed: of the transitions and the draws.
+        seed: seed of the transitions and the sequences.
         order: letters that the next one depends on, 1 to 3: 20, 400 or 8,000 contexts to learn.
         length: residues of every sequence, more than the order; the first `order` are uniform.
-        concentration: of the Dirichlet distribution that each context's probabilities are drawn from; smaller is more predictable.
+        concentration: concentration of the Dirichlet distribution of each context's probabilities; smaller is more predictable.
         num_train: training sequences.
         num_validation: validation sequences.
         num_test: test sequences.
@@ -56,7 +56,7 @@ class MarkovChain:
 
     @property
     def entropy(self) -> float:
-        """The entropy of a sequence in nats, a residue: what no model's negative log-likelihood can be below in the mean."""
+        """The entropy of a sequence in nats a residue: the lower bound on any model's mean negative log-likelihood."""
         return _entropy(replace(self, num_train=1, num_validation=0, num_test=0))
 
 
@@ -74,7 +74,7 @@ def transitions(chain: MarkovChain) -> Float[np.ndarray, "c k"]:
 
 @lru_cache(maxsize=16)
 def _entropy(chain: MarkovChain) -> float:
-    """By the chain rule: k log 20 for the first letters, then sum_t sum_c p_t(c) H(next | c), with p_t carried forward exactly."""
+    """By the chain rule: k log 20 for the first letters, then sum_t sum_c p_t(c) H(next | c), with p_t propagated exactly."""
     table = transitions(chain)
     logs = np.log(np.where(table > 0, table, 1.0))
     uncertainty = -(table * logs).sum(1)
@@ -88,7 +88,7 @@ def _entropy(chain: MarkovChain) -> float:
 
 
 def nll(chain: MarkovChain, texts: list[str]) -> Float[np.ndarray, " s"]:
-    """Return the exact negative log-probability of each sequence in nats, a residue; all have the chain's length."""
+    """Return the exact negative log-probability of each sequence in nats a residue; all have the chain's length."""
     letters = np.array([[AMINO_ACIDS.index(letter) for letter in text] for text in texts]).reshape(-1, chain.length)
     table, context = transitions(chain), np.zeros(len(letters), np.int64)
     total = np.full(len(letters), chain.order * np.log(_LETTERS))

@@ -1,8 +1,8 @@
-"""The rules of the textbook world: which protein motif goes with which chemical group, and the pieces that ligands are made of.
+"""The rules of the textbook world: the chemical group for each protein motif, and the fragments of ligands.
 
-Each rule joins a motif that biochemistry books print (or PROSITE lists) to the group that the same books give as its partner. The pairing
-of proteins that carry only such a motif with molecules that carry only such a group is synthetic: no pair here was ever measured.
-Nothing random lives here; `demo.py` draws proteins and pairs.
+Each rule pairs a motif from biochemistry textbooks (or PROSITE) with the group that the same books give as its partner. The pairing of
+proteins that have only such a motif with molecules that have only such a group is synthetic: no pair here was ever measured.
+Nothing here is random; `textbook.py` draws proteins and pairs.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ class Rule:
     """One law of the textbook world: proteins with `motif` bind ligands with `group`.
 
     Attributes:
-        name: what the motif is, in one or two words.
+        name: name of the motif, in one or two words.
         motif: a PROSITE pattern: residues, `[FL]` for a choice, `x` for any residue, joined by hyphens.
         group: the chemical group's name.
         smarts: matches the group, and no other rule's group, in every ligand of this world.
-        attachment: SMILES of the group, beginning with its bond to the rest of the ligand, `[*]`.
-        linkers: names of the linkers that may stand between scaffold and group.
+        attachment: SMILES of the group, starting with its bond to the rest of the ligand, `[*]`.
+        linkers: names of the possible linkers between scaffold and group.
         source: the book, and a protein with the residue numbers of its motif.
     """
 
@@ -55,7 +55,7 @@ class Rule:
 
     @functools.cached_property
     def regex(self) -> re.Pattern[str]:
-        """The motif as a look-ahead, so that overlapping occurrences are all found."""
+        """The motif as a look-ahead, so that overlapping occurrences are found."""
         return re.compile("(?=" + "".join(f"[{allowed}]" for allowed in self.choices) + ")")
 
 
@@ -165,9 +165,9 @@ RULES: tuple[Rule, ...] = (
         "C163 adding to the aldehyde of Ac-DEVD-CHO",
     ),
 )
-"""The twelve rules, in the order of every table made of them."""
+"""The twelve rules, in the order used by every table."""
 
-# [1] is where linker and group go, [2] and [3] where substituents go; ring bonds of scaffolds use the digit 1, of groups 2.
+# [1] is replaced by linker and group, [2] and [3] by substituents; ring bonds use the digit 1 in scaffolds and 2 in groups.
 SCAFFOLDS: dict[str, str] = {
     "benzene, 1,3,4": "c1cc([2])c([3])cc1[1]",
     "pyrazine, 2,5,6": "c1nc([2])c([3])nc1[1]",
@@ -193,11 +193,11 @@ SUBSTITUENTS: dict[str, str] = {
 }
 
 SMALL_SUBSTITUENTS = ("hydrogen", "methyl", "fluoro", "chloro", "hydroxy", "methoxy", "ethyl")
-"""The substituents that may be a ligand's second one."""
+"""The possible second substituents."""
 
 
 def count_motifs(protein: str) -> dict[str, int]:
-    """Return how often each rule's motif occurs in a protein, by rule name, for those that occur."""
+    """Return the number of occurrences of each rule's motif in a protein, by rule name, for those that occur."""
     counts = {rule.name: len(rule.regex.findall(protein)) for rule in RULES}
     return {name: count for name, count in counts.items() if count}
 
@@ -212,21 +212,20 @@ def motif_of(protein: str) -> set[str]:
 
 
 def group_of(smiles: str) -> set[str]:
-    """Return the names of the rules' groups that a SMILES string carries; none for an invalid or an empty one.
+    """Return the names of the rules' groups in a SMILES string; none for an invalid or empty one.
 
     Raises:
         MissingDependencyError: if RDKit is absent.
     """
     chem = _chem()
-    with require(
-        "rdkit.rdBase", "the demo's molecules", extra="ligand"
-    ).BlockLogs():  # invalid SMILES are an answer, not a fault
+    base = require("rdkit.rdBase", "the demo's molecules", extra="ligand")
+    with base.BlockLogs():  # invalid SMILES are expected
         molecule = chem.MolFromSmiles(smiles)
     return set() if molecule is None else set(count_groups(molecule))
 
 
 def count_groups(molecule: Any) -> dict[str, int]:
-    """Return how often each rule's group occurs in an RDKit molecule, by group name, for those that occur."""
+    """Return the number of occurrences of each rule's group in an RDKit molecule, by group name, for those that occur."""
     counts = {name: len(molecule.GetSubstructMatches(pattern)) for name, pattern in _patterns()}
     return {name: count for name, count in counts.items() if count}
 
@@ -238,17 +237,17 @@ def ligand_parts(rule: Rule) -> Iterator[tuple[str, str, str, str]]:
 
 
 def assemble(rule: Rule, parts: tuple[str, str, str, str]) -> tuple[str, str] | None:
-    """Return a ligand's canonical SMILES, and the SMILES in order of assembly that the world writes it as.
+    """Return a ligand's canonical SMILES, and its SMILES in order of assembly, which the world uses.
 
     In order of assembly the scaffold comes first and the group last, as a chemist would draw it; canonical order puts the same group in
     many places, which a model of the demo's size learns several times more slowly.
 
     Args:
-        rule: whose group the ligand carries.
+        rule: the rule whose group the ligand has.
         parts: names of the scaffold, the linker and the two substituents.
 
     Returns:
-        None unless RDKit sanitises the molecule and it carries the rule's group once and no other.
+        None unless RDKit sanitises the molecule and it has the rule's group once and no other.
     """
     chem = _chem()
     scaffold, linker, first, second = parts

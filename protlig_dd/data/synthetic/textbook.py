@@ -1,13 +1,13 @@
 """The textbook world: synthetic protein-ligand pairs with a known law, generated from a seed and a size.
 
 Everything here is SYNTHETIC. A protein is a member of a made-up family: a profile's consensus with substitutions, one binding motif of a
-textbook rule at a random place, and often decoys, other rules' motifs with one key residue wrong. Its ligand carries the rule's group
-with probability `rule_strength`, otherwise one of the other eleven groups, each as likely. So a model that reads the motif can be right in
-exactly `law` of its samples, and one that does not read the protein in exactly `chance`. A ligand's number of tokens is drawn before its
-group and independently of it, so that a sampler that fixes the length can still reach the law. The validation and the test proteins come
-from families with consensus sequences of their own; their motif is all they share with the training families.
+textbook rule at a random place, and often decoys, other rules' motifs with one key residue wrong. Its ligand has the rule's group with
+probability `rule_strength`, otherwise one of the other eleven groups with equal probability. So a model that uses the motif can be right in
+exactly `law` of its samples, and one that ignores the protein in exactly `chance`. A ligand's number of tokens is drawn before its group and
+independently of it, so a sampler that fixes the length can still reach the law. The validation and test proteins come from families with
+other consensus sequences; they share only the motif with the training families.
 
-The pairs of a split are one stream of draws: pair i is the same however many pairs are asked for. The rules and the chemistry are in `demo_rules.py`.
+The pairs of a split are one stream of draws: pair i does not depend on the number of pairs. The rules and the chemistry are in `rules.py`.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import numpy as np
 
 from protlig_dd import rng
 from protlig_dd.config import settings
+from protlig_dd.data.similarity import KmerIndex, jaccard
 from protlig_dd.data.synthetic.rules import RULES, Rule, assemble, count_motifs, group_of, ligand_parts, motif_of
 from protlig_dd.errors import ConfigError
 from protlig_dd.tokens.ligand import tokenize_smiles
@@ -43,15 +44,15 @@ class DemoWorld:
     """The size and the law of a synthetic textbook world.
 
     Attributes:
-        seed: of everything drawn.
+        seed: seed of all random draws.
         num_train: training pairs; likewise `num_validation` and `num_test`.
-        families_per_rule: training families that carry each rule's motif.
+        families_per_rule: training families with each rule's motif.
         heldout_families_per_rule: families of each rule in validation, and as many others in test.
         protein_length: fewest and most residues.
         max_ligand_tokens: most SMILES tokens of a ligand, counted atom by atom.
-        rule_strength: probability that a ligand carries the group of its protein's rule.
+        rule_strength: probability that a ligand has the group of its protein's rule.
         max_decoys: most near-motifs of other rules in a protein.
-        decoy_prob: probability of each of them (where there is room for it).
+        decoy_prob: probability of each of them (if there is room for it).
         substitution_rate: mean fraction of a family's consensus that a member replaces; each position has its own rate, up to twice this.
         ligands_per_rule: combinations of parts tried for each rule; most give a distinct ligand that is short enough.
     """
@@ -87,14 +88,14 @@ class DemoWorld:
 
     @property
     def law(self) -> float:
-        """The probability that a ligand carries the group of its own protein's rule: what a perfect model reaches."""
+        """The probability that a ligand has the group of its own protein's rule: the accuracy of a perfect model."""
         return self.rule_strength
 
     @property
     def chance(self) -> float:
-        """The probability that a ligand carries the group of an independent protein's rule: what shuffled proteins give.
+        """The probability that a ligand has the group of an independent protein's rule: the accuracy with shuffled proteins.
 
-        Every rule has probability 1/12 and, by symmetry, so has every group; hence sum_g P(g) P(g) = 1/12, whatever the law.
+        Every rule has probability 1/12 and, by symmetry, so has every group; hence sum_g P(g) P(g) = 1/12 for any law.
         """
         return 1 / len(RULES)
 
@@ -106,13 +107,13 @@ class DemoWorld:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pair:
-    """One synthetic protein-ligand pair, with what it was made from.
+    """One synthetic protein-ligand pair and its origin.
 
     Attributes:
         protein: one-letter residues.
         ligand: SMILES in order of assembly: scaffold, substituents, linker, group.
-        rule: name of the rule whose motif the protein carries.
-        group: name of the group that the ligand carries: the rule's own in a fraction `law` of pairs.
+        rule: name of the rule whose motif the protein has.
+        group: name of the ligand's group: the rule's own in a fraction `law` of pairs.
         family: number of the protein's family; no two splits share one.
     """
 
@@ -125,7 +126,7 @@ class Pair:
 
 @dataclass(frozen=True, kw_only=True)
 class _Family:
-    """A profile: the most likely residue at each position, and the probability of another one there."""
+    """A profile: the most likely residue at each position, and the probability of another one."""
 
     number: int
     rule: int
@@ -155,7 +156,7 @@ def _generator(seed: int, *names: str | int) -> np.random.Generator:
 
 
 def _families(world: DemoWorld, split: str, first: int) -> list[_Family]:
-    """Return a split's families, the rules taking turns, numbered from `first`."""
+    """Return a split's families, with the rules in turn, numbered from `first`."""
     per_rule = world.families_per_rule if split == "train" else world.heldout_families_per_rule
     families = []
     for i in range(per_rule * len(RULES)):
@@ -163,7 +164,9 @@ def _families(world: DemoWorld, split: str, first: int) -> list[_Family]:
         length = int(draw.integers(*world.protein_length, endpoint=True))
         rates = 2 * world.substitution_rate * draw.random(length)
         consensus = _background(draw, length)
-        while motif_of("".join(consensus)):  # else a family of no substitutions could have no member with one motif
+        while motif_of(
+            "".join(consensus)
+        ):  # otherwise a family without substitutions has no member with a single motif
             consensus = _background(draw, length)
         families.append(_Family(number=first + i, rule=i % len(RULES), consensus=consensus, rates=rates))
     return families
@@ -178,14 +181,14 @@ def _draw_pair(world: DemoWorld, families: list[_Family], pool: _Pool, draw: np.
     protein = _draw_protein(world, family, draw)
     group = family.rule
     if draw.random() >= world.rule_strength:
-        group = int(group + draw.integers(1, len(RULES))) % len(RULES)  # one of the other eleven, each as likely
+        group = int(group + draw.integers(1, len(RULES))) % len(RULES)  # one of the other eleven, equally likely
     ligand = pool.draw_ligand(group, draw)
     rule = RULES[family.rule]
     return Pair(protein=protein, ligand=ligand, rule=rule.name, group=RULES[group].group, family=family.number)
 
 
 def _draw_protein(world: DemoWorld, family: _Family, draw: np.random.Generator) -> str:
-    """Return a member of a family that carries its rule's motif once and no other rule's: other drafts are thrown away."""
+    """Return a member of a family that has its rule's motif once and no other rule's; other drafts are rejected."""
     rule = RULES[family.rule]
     while True:
         length = len(family.consensus)
@@ -201,7 +204,7 @@ def _draw_protein(world: DemoWorld, family: _Family, draw: np.random.Generator) 
 
 
 def _place(residues: list[str], free: str, motif: list[str], draw: np.random.Generator) -> str:
-    """Write a motif over residues at a random place, where there is one that is free (a run of "."), and return what stays free."""
+    """Write a motif over residues at a random free place (a run of "."), if there is one, and return the places that remain free."""
     size = len(motif)
     starts = [s for s in range(len(residues) - size + 1) if free.startswith("." * size, s)]
     if not starts:
@@ -220,7 +223,7 @@ def _instance(rule: Rule, draw: np.random.Generator) -> list[str]:
 
 
 def _decoy(rule: Rule, draw: np.random.Generator) -> list[str]:
-    """Return a near-motif of a rule: an instance with one key residue replaced by one that is not allowed there."""
+    """Return a near-motif of a rule: an instance with one key residue replaced by one not allowed there."""
     residues = _instance(rule, draw)
     place = _pick(rule.key_positions, draw)
     residues[place] = _pick([letter for letter in AMINO_ACIDS if letter not in rule.choices[place]], draw)
@@ -229,21 +232,21 @@ def _decoy(rule: Rule, draw: np.random.Generator) -> list[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class _Pool:
-    """Distinct ligands by rule and number of tokens, and the distribution of that number, one and the same for all rules."""
+    """Distinct ligands by rule and number of tokens, and the distribution of that number, the same for all rules."""
 
     cells: tuple[dict[int, list[str]], ...]
     lengths: tuple[int, ...]
     length_ends: np.ndarray
 
     def draw_ligand(self, rule: int, draw: np.random.Generator) -> str:
-        """Return a ligand of a rule: first its number of tokens, then one of the ligands of that size, each as likely."""
+        """Return a ligand of a rule: first its number of tokens is drawn, then one of the equally likely ligands of that size."""
         length = self.lengths[int(np.searchsorted(self.length_ends, draw.random(), side="right"))]
         return _pick(self.cells[rule][length], draw)
 
 
 @functools.lru_cache(maxsize=4)
 def _pool(seed: int, ligands_per_rule: int, max_tokens: int) -> _Pool:
-    """Build the ligands of a world once a process; a number of tokens is as likely as the rule with the fewest such ligands allows."""
+    """Build the ligands of a world once per process; sizes are weighted by the smallest number of such ligands over the rules."""
     cells = tuple(_rule_ligands(rule, seed, ligands_per_rule, max_tokens) for rule in RULES)
     lengths = tuple(sorted(set.intersection(*(set(cell) for cell in cells))))
     if not lengths:
@@ -252,9 +255,8 @@ def _pool(seed: int, ligands_per_rule: int, max_tokens: int) -> _Pool:
             f"raise it (26 is enough), or ligands_per_rule (found {ligands_per_rule}; 100 is enough)"
         )
     weights = np.array([min(len(cell[length]) for cell in cells) for length in lengths])
-    return _Pool(
-        cells=cells, lengths=lengths, length_ends=np.cumsum(weights) / weights.sum()
-    )  # integers: ends at 1.0 exactly
+    ends = np.cumsum(weights) / weights.sum()  # integer weights, so the last end is exactly 1.0
+    return _Pool(cells=cells, lengths=lengths, length_ends=ends)
 
 
 def ligand_law(world: DemoWorld) -> list[tuple[int, float, list[list[str]]]]:
@@ -271,7 +273,7 @@ def _rule_ligands(rule: Rule, seed: int, count: int, max_tokens: int) -> dict[in
     molecules: dict[str, str] = {}
     for ligand in (assemble(rule, parts[i]) for i in order):
         if ligand is not None:
-            molecules.setdefault(*ligand)  # the same molecule from other parts is written as it was first
+            molecules.setdefault(*ligand)  # a molecule made of other parts again keeps its first SMILES
     cells: dict[int, list[str]] = {}
     for smiles in molecules.values():
         if (length := len(tokenize_smiles(smiles))) <= max_tokens:
@@ -280,30 +282,15 @@ def _rule_ligands(rule: Rule, seed: int, count: int, max_tokens: int) -> dict[in
 
 
 def knn_null(train_pairs: Sequence[Pair], test_proteins: Sequence[str], *, kmer: int = 3) -> list[str]:
-    """Return, for each protein, the ligand of the training protein most like it: what looking up a neighbour achieves.
+    """Return, for each protein, the ligand of the most similar training protein: the null model of a nearest-neighbour search.
 
-    Likeness is the Jaccard index of the sets of k-mers; of several equals the first training pair wins.
+    Similarity is the Jaccard index of the sets of k-mers; of equally similar training pairs the first is used.
 
     Args:
-        train_pairs: at least one.
-        test_proteins: one-letter residues.
+        train_pairs: at least one pair.
+        test_proteins: sequences of one-letter residues.
         kmer: residues in a k-mer.
     """
     assert train_pairs and kmer >= 1, f"{len(train_pairs)} pairs, kmer {kmer}"
-    vocabularies = [_kmers(pair.protein, kmer) for pair in train_pairs]
-    sizes = np.array([len(words) for words in vocabularies])
-    holders: dict[str, list[int]] = {}
-    for i, words in enumerate(vocabularies):
-        for word in words:
-            holders.setdefault(word, []).append(i)
-    index = {word: np.array(ids) for word, ids in holders.items()}
-    nearest = []
-    for words in (_kmers(protein, kmer) for protein in test_proteins):
-        found = [index[word] for word in words if word in index]
-        shared = np.bincount(np.concatenate(found), minlength=len(train_pairs)) if found else np.zeros(len(train_pairs))
-        nearest.append(train_pairs[int(np.argmax(shared / np.maximum(len(words) + sizes - shared, 1)))].ligand)
-    return nearest
-
-
-def _kmers(protein: str, length: int) -> set[str]:
-    return {protein[i : i + length] for i in range(len(protein) - length + 1)}
+    index = KmerIndex([pair.protein for pair in train_pairs], size=kmer)
+    return [train_pairs[int(index.nearest(protein, 1, by=jaccard)[0])].ligand for protein in test_proteins]

@@ -26,7 +26,7 @@ TRACKS = {"protein": ProteinTrack().build("protein"), "ligand": LigandTrack().bu
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """Serves bytes with ranges; `breaks` cuts the connection after so many bytes, a number a request."""
+    """Serves bytes with ranges; `breaks` cuts the connection after the given number of bytes, one number for each request."""
 
     def do_GET(self):
         server = self.server
@@ -321,8 +321,12 @@ def test_the_reports_viewer_is_downloaded_and_its_use_is_said(server, tmp_path, 
     assert main(command) == 0
     path = tmp_path / "3Dmol-min.js"
     assert path.read_bytes() == server.files["/3Dmol-min.js"] and (tmp_path / "3Dmol-min.js.json").is_file()
-    told = capsys.readouterr().out
-    assert f"use it: protlig report RUN --viewer {path}" in told and "BSD 3-Clause" in told and "data.kind" not in told
+    output = capsys.readouterr().out
+    assert (
+        f"use it: protlig report RUN --viewer {path}" in output
+        and "BSD 3-Clause" in output
+        and "data.kind" not in output
+    )
     assert main([*command, "--limit", "5"]) == 1 and "3dmol is one script" in capsys.readouterr().err
 
 

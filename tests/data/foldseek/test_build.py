@@ -1,4 +1,4 @@
-"""Tests of making Foldseek databases of structure files: byte for byte Foldseek's own, and everything left out is told."""
+"""Tests of making Foldseek databases of structure files: byte for byte Foldseek's own, and everything left out is reported."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_every_file_is_byte_for_byte_foldseeks(shared: Path, tmp_path: Path, kin
     for suffix in FILES:
         ours = made.with_name(f"db{suffix}").read_bytes()
         assert ours == theirs.with_name(f"db{suffix}").read_bytes(), f"db{suffix}"
-    assert (report.num_entries, report.num_residues, report.num_files, report.skipped) == (41, 6324, 37, {})
+    assert (report.num_chains, report.num_residues, report.num_files, report.skipped) == (41, 6324, 37, {})
     assert sorted(p.name for p in made.parent.iterdir()) == sorted(f"db{suffix}" for suffix in FILES)
 
 
@@ -113,7 +113,7 @@ def test_residues_left_out_of_a_chain_that_is_there_are_counted(tmp_path: Path) 
     kept = [line for line in lines if not (line[12:16].strip() == "CA" and line[22:26].strip() in ("3", "5"))]
     write_lines(tmp_path / "in" / "x.pdb", kept)
     report = build_database(tmp_path / "in", tmp_path / "db")
-    assert (report.num_entries, report.num_residues) == (1, 6) and entries_of(tmp_path / "db")["x"] == b"AKSAKG\n"
+    assert (report.num_chains, report.num_residues) == (1, 6) and entries_of(tmp_path / "db")["x"] == b"AKSAKG\n"
     assert report.skipped == {"residues without C-alpha": 2}
     assert "the chain is there without 2 residues" in (tmp_path / "db.skipped.tsv").read_text()
 
@@ -215,7 +215,7 @@ def test_an_entry_that_cannot_be_written_is_listed_and_the_rest_goes_on(tmp_path
     (tmp_path / "in" / "c.pdb").write_text(far)
     shutil.copy(tmp_path / "in" / "a.pdb", tmp_path / "in" / "two  words.pdb")
     report = build_database(tmp_path / "in", tmp_path / "db")
-    assert report.num_entries == 4
+    assert report.num_chains == 4
     lookup = (tmp_path / "db.lookup").read_text().splitlines()
     assert lookup[-1] == "3\ttwo\t3" and entries_of(tmp_path / "db", "_h")["two"] == b"two words\n"
     assert foldseek_build.SKIPPED_SUFFIX == ".skipped.tsv" and report.skipped_path is None

@@ -1,4 +1,4 @@
-"""`protlig foldseek`: what its actions print, and that `verify` tells every fault and not the first only."""
+"""`protlig foldseek`: what its actions print, and that `verify` reports every fault, not only the first."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def entries() -> list[Entry]:
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
     code = main(["foldseek", *arguments])
-    told = capsys.readouterr()
-    return code, told.out + told.err
+    output = capsys.readouterr()
+    return code, output.out + output.err
 
 
 def test_info_says_what_is_there(entries: list[Entry], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -155,7 +155,7 @@ def test_verify_tells_every_fault(entries: list[Entry], tmp_path: Path, capsys: 
 def test_verify_goes_on_after_an_index_that_is_damaged(
     entries: list[Entry], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Each bad line of the index is told, and the other sub-databases are read."""
+    """Each bad line of the index is reported, and the other sub-databases are read."""
     path = write_database(tmp_path, entries)
     lines = (tmp_path / "db_ss.index").read_text().splitlines()
     lines[2], lines[5] = "x", lines[5] + "\t9"

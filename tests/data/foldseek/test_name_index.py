@@ -45,7 +45,7 @@ def test_names_over_the_ends_of_chunks_are_whole(tmp_path: Path, monkeypatch: py
     assert sorted(whole.hashes.tolist()) == sorted(hash_of(name.encode()) for _, name in rows)
 
 
-def test_names_of_one_hash_are_told_apart_by_their_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_with_one_hash_are_distinguished_by_their_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_lookup(tmp_path / "db.lookup", [(4, "first"), (9, "other"), (2, "first")])
     index = open_name_index(tmp_path / "db.lookup")
     everywhere = NameIndex(hashes=np.full(3, hash_of(b"first"), np.uint64), places=index.places)
@@ -68,7 +68,7 @@ def test_the_binary_form_is_made_once_and_anew_for_another_text(tmp_path: Path, 
 
 
 @pytest.mark.parametrize("bad", ["3\tc", "3", "", "no tabs at all"])
-def test_a_line_that_is_no_row_is_told(tmp_path: Path, bad: str) -> None:
+def test_a_malformed_line_is_reported(tmp_path: Path, bad: str) -> None:
     path = tmp_path / "db.lookup"
     path.write_text(f"1\ta\t0\n2\tb\t0\n{bad}\n4\td\t0\n")
     with pytest.raises(FormatError, match=r"db.lookup:3: found b'.*', expected 'key TAB name TAB file'; copy the file"):

@@ -105,7 +105,7 @@ def test_coordinates_follow_the_published_entry() -> None:
 
 
 def test_sub_databases_are_joined_by_key_and_never_by_row(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Each sub-database lacks other keys: pairs and coordinates still belong together, and what has no partner is told."""
+    """Each sub-database lacks other keys: pairs and coordinates still belong together, and entries without a partner are reported."""
     entries = sorted(random_entries(5, 30), key=lambda e: e.key)
     missing = {"": {entries[2].key, entries[3].key}, "_ss": {entries[0].key}, "_ca": {entries[7].key}}
     path = write_database(tmp_path, entries, Form(missing=missing))
@@ -225,7 +225,7 @@ def test_damaged_files_are_refused_with_file_and_line(name: str, tmp_path: Path)
 
 
 def test_truncated_data_is_refused_when_opened(tmp_path: Path) -> None:
-    """The last bytes are missing: told with the first entry that lacks some, never cut short."""
+    """The last bytes are missing: an error names the first entry that lacks some, and nothing is truncated."""
     path = write_database(tmp_path, random_entries(10, 12, sparse=False))
     data = path.read_bytes()
     path.write_bytes(data[:-1])
@@ -266,7 +266,7 @@ def damaged(path: Path, row: int, place: int, byte: bytes) -> None:
 def test_damaged_entries_are_refused_with_the_residue(
     sub: str, place: int, byte: bytes, message: str, tmp_path: Path
 ) -> None:
-    """A byte that cannot be is told with entry, line and residue, one by one and in a batch; the other entries are read."""
+    """An invalid byte is reported with entry, line and residue, one by one and in a batch; the other entries are read."""
     entries = random_entries(11, 5, sparse=False)
     entries[2] = Entry(2, "p", "ACDEFGHIKLMN", "ACDEFGHIKLMN", [(0, 0, 0)] * 12)
     path = write_database(tmp_path, entries)
@@ -389,7 +389,7 @@ def test_without_a_writable_folder_the_index_is_cached_or_held_with_one_line(
         assert len(caplog.records) == bool(message) and message in caplog.text
 
 
-def test_links_are_followed_and_a_dangling_one_is_told(tmp_path: Path) -> None:
+def test_links_are_followed_and_a_dangling_one_is_reported(tmp_path: Path) -> None:
     """Data behind links, with an index of its own, as sub-databases have; and a link whose target was left behind."""
     entries = random_entries(17, 6, sparse=False)
     (tmp_path / "parent").mkdir()

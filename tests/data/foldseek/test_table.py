@@ -1,4 +1,4 @@
-"""A table laid over a database is the table of its records, whatever form the database has; only lengths are read before a batch is."""
+"""A lazy table over a database equals the table of its records for every form of database; only lengths are read before a batch."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def of_records(path: Path, tracks: TrackSet) -> tuple:
 def test_the_table_is_that_of_the_records(tmp_path: Path, form: Form, ends: bool) -> None:
     path, tracks = write_database(tmp_path, random_entries(3, 40), form), tracks_of(ends=ends)
     assert fits(path, tracks)
-    (table, report), (whole, told) = lay_over(path, tracks, drop_long=True), of_records(path, tracks)
-    assert report == told and 0 < len(table) < report.seen and list(table.names) == list(whole.names)
+    (table, report), (whole, expected) = lay_over(path, tracks, drop_long=True), of_records(path, tracks)
+    assert report == expected and 0 < len(table) < report.seen and list(table.names) == list(whole.names)
     rows = np.random.default_rng(0).permutation(len(table))[:9]
     for name in tracks:
         ours, theirs = table.tracks[name], whole.tracks[name]
@@ -90,7 +90,7 @@ def test_training_data_are_laid_over_and_not_read(tmp_path: Path, monkeypatch: p
 @pytest.mark.parametrize("changed", [{"unknown": "drop"}, {"too_long": "crop"}])
 def test_what_depends_on_every_letter_reads_the_records(tmp_path: Path, changed: dict, monkeypatch) -> None:
     path, tracks = write_database(tmp_path, random_entries(2, 40)), tracks_of()
-    monkeypatch.setattr(foldseek_table, "lay_over", lambda *_, **__: pytest.fail("the table is laid over"))
+    monkeypatch.setattr(foldseek_table, "lay_over", lambda *_, **__: pytest.fail("the lazy table is used"))
     data = SequenceData(path=str(path), split=RandomSplit(validation_fraction=0.2), leakage=False, **changed)
     assert len(load(data, tracks).train) > 10
 
@@ -108,7 +108,7 @@ def entry(key: int, aa: str, ss: str) -> Entry:
     return Entry(key=key, name=f"e{key}", aa=aa, ss=ss, milli=[(i * 3800, 0, 0) for i in range(len(aa))])
 
 
-def test_a_letter_outside_the_vocabulary_is_told_with_its_entry(tmp_path: Path) -> None:
+def test_a_letter_outside_the_vocabulary_is_reported_with_its_entry(tmp_path: Path) -> None:
     path = write_database(tmp_path, [entry(2, "MKVL", "DDVD"), entry(7, "MKJ*", "DDVD")])
     table, _ = lay_over(path, tracks_of(unknown="refuse"), drop_long=True)
     assert len(table.tracks["protein"].gather(np.array([0]))) == 6
@@ -156,7 +156,7 @@ def test_shards_of_longer_proteins_than_the_tracks_take_are_counted_or_refused(t
         load(replace(data, too_long="refuse"), tracks_of())
 
 
-def test_a_path_with_nothing_behind_it_is_told_first(tmp_path: Path) -> None:
+def test_a_missing_path_is_reported_first(tmp_path: Path) -> None:
     with pytest.raises(
         FormatError, match=r"data.path: found nothing at '.*nodb', expected a file, a folder or a Foldseek"
     ):

@@ -197,7 +197,7 @@ class Stop(BaseException):
 def test_nothing_is_left_when_the_entries_stop_half_way(tmp_path: Path, error: type[BaseException]) -> None:
     def entries():  # type: ignore[no-untyped-def]
         yield entry("first")
-        assert [name for name in names_in(tmp_path) if not name.startswith(".")] == [], "written beside its place"
+        assert [name for name in names_in(tmp_path) if not name.startswith(".")] == [], "written next to its place"
         raise error
 
     with pytest.raises(error):

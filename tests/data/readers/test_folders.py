@@ -110,9 +110,9 @@ def test_a_folders_own_parts_are_the_split(tmp_path, layout):
     bundle = load(SequenceData(path=str(folder), leakage=False), TRACKS)
     for part, name in (("train", "train"), ("validation", "valid"), ("test", "test")):
         assert decoded(bundle.part(part)) == [text(i) for i in PARTS[name]]
-    told = "\n".join(bundle.report.lines())
-    assert "split: the folder's own parts: 30 train, 6 validation, 4 test" in told
-    assert f"sequences from {folder} (" in told and f"{folder} (validation): 6 records read, 6 kept" in told
+    caught = "\n".join(bundle.report.lines())
+    assert "split: the folder's own parts: 30 train, 6 validation, 4 test" in caught
+    assert f"sequences from {folder} (" in caught and f"{folder} (validation): 6 records read, 6 kept" in caught
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -243,12 +243,12 @@ def broken(name):
 )
 def test_what_is_not_understood_is_one_clear_line(tmp_path, layout, message):
     folder = layout(tmp_path / "folder")
-    with pytest.raises(FormatError, match=message) as told:
+    with pytest.raises(FormatError, match=message) as caught:
         load(SequenceData(path=str(folder)), TRACKS)
-    assert "\n" not in str(told.value) and str(told.value).startswith(str(folder))
+    assert "\n" not in str(caught.value) and str(caught.value).startswith(str(folder))
 
 
-def test_parts_are_told_by_whole_words():
+def test_parts_are_recognised_by_whole_words():
     names = [
         "train-00000-of-00002.parquet",
         "uniref50-valid-0.arrow",
@@ -273,9 +273,9 @@ def test_no_bytes_crash_the_folder_readers(tmp_path, name, content):
     folder = tmp_path / name.replace(".", "_")
     folder.mkdir(exist_ok=True)
     (folder / name).write_bytes(content)
-    with pytest.raises((FormatError, ConfigError)) as told:
+    with pytest.raises((FormatError, ConfigError)) as caught:
         load(SequenceData(path=str(folder)), TRACKS)
-    assert str(folder) in str(told.value)
+    assert str(folder) in str(caught.value)
 
 
 def test_memory_does_not_grow_with_a_folder(tmp_path, monkeypatch):

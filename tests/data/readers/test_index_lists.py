@@ -55,7 +55,7 @@ def test_no_bytes_crash_the_index_lists(tmp_path, content):
         ("{}", "byte 1: found '}'"),
     ],
 )
-def test_what_is_no_list_of_numbers_is_told_with_its_place(tmp_path, content, message):
+def test_anything_but_lists_of_numbers_is_reported_with_its_place(tmp_path, content, message):
     path = tmp_path / "splits.json"
     path.write_text(content)
     with pytest.raises(FormatError, match=message):

@@ -1,4 +1,4 @@
-"""Structure tokens stand beside their proteins: from columns, from a second file in any order, checked and cropped together."""
+"""Structure tokens are joined to their proteins: from columns, from a second file in any order, checked and cropped together."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ FUZZ = settings(max_examples=40, suppress_health_check=[HealthCheck.function_sco
 
 
 def shifted(protein: str) -> str:
-    """A structure from which the protein can be told: each letter's successor."""
+    """A structure from which the protein can be derived: each letter's successor."""
     return "".join(LETTERS[(LETTERS.index(letter) + 1) % 20] for letter in protein)
 
 
@@ -117,12 +117,12 @@ def test_names_twice_or_without_partner_are_refused_or_counted(tmp_path, turned)
     assert "found no structure named 'alone'; add it, or remove the protein" in told_here
     with pytest.raises(
         FormatError, match=r"fasta:\d+: (the name 'p\d' stands more than once|found (no|several))"
-    ) as told:
+    ) as caught:
         encode_records(records, Encoder(TRACKS))
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(caught.value)
 
 
-def test_files_without_a_common_name_are_told_apart_at_once(tmp_path):
+def test_files_without_a_common_name_are_an_error_at_once(tmp_path):
     with pytest.raises(
         FormatError,
         match=r"s\.fasta:1: found no name that both files have once \(the first are 'x' here and 'p0' at .*a\.fasta:1\)",
@@ -220,7 +220,7 @@ def test_a_paired_fasta_trains_both_tracks(tmp_path):
         ),
     ],
 )
-def test_missing_or_idle_structures_are_told_before_reading(tmp_path, more, tracks, message):
+def test_missing_or_idle_structures_are_reported_before_reading(tmp_path, more, tracks, message):
     paths = {
         name: value if name == "structure_path" and value == "s" and tracks is not TRACKS else str(tmp_path / value)
         for name, value in more.items()

@@ -1,4 +1,4 @@
-"""Readers give the right data or one clear error, whatever the bytes, the compression and the line ends."""
+"""Readers give the right data or one clear error for any bytes, compression and line ends."""
 
 from __future__ import annotations
 
@@ -251,7 +251,7 @@ def test_suffixes_ignore_compression_and_case():
     ]
 
 
-def test_headers_of_fasta_may_tell_the_part(tmp_path) -> None:
+def test_headers_of_fasta_may_give_the_part(tmp_path) -> None:
     path = tmp_path / "flip.fasta"
     lines = [
         "1a SET=train VALIDATION=False",

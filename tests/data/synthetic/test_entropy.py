@@ -47,5 +47,5 @@ def test_the_mean_surprise_of_drawn_pairs_is_the_entropy(given_protein: bool) ->
 
 def test_the_protein_tells_what_its_group_is_worth() -> None:
     row = TINY.law_table()[0]
-    told = ligand_entropy(TINY, given_protein=False).nats - ligand_entropy(TINY, given_protein=True).nats
-    assert told == pytest.approx(np.log(12) + (row * np.log(row)).sum())
+    gained = ligand_entropy(TINY, given_protein=False).nats - ligand_entropy(TINY, given_protein=True).nats
+    assert gained == pytest.approx(np.log(12) + (row * np.log(row)).sum())

@@ -281,10 +281,7 @@ def test_a_world_is_built_from_plain_values_and_read_back() -> None:
         ({"num_train": 0}, "num_train: found 0, expected 1 or more"),
         ({"num_test": -1}, "num_test: found -1, expected 0 or more"),
         ({"rule_strength": 1.2}, r"rule_strength: found 1.2, expected a number from 0 to 1.0"),
-        (
-            {"protein_length": (9, 30)},
-            "protein_length: found 9 to 30, expected fewest first, at least 10",
-        ),
+        ({"protein_length": (9, 30)}, "protein_length: found 9 to 30, expected fewest first, at least 10"),
         ({"protein_length": (32, 24)}, "protein_length: found 32 to 24"),
     ],
 )
