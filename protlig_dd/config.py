@@ -9,15 +9,19 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import re
 import types
 import typing
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, TypeVar, dataclass_transform
+from typing import TYPE_CHECKING, Any, TypeVar, dataclass_transform
 
 from protlig_dd.errors import ConfigError, nearest
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 T = TypeVar("T")
 
@@ -40,8 +44,7 @@ def config_folder() -> Path:
 def list_configs() -> list[str]:
     """Return the names of all packaged configs, such as "dual_track/demo"."""
     folder = config_folder()
-    launcher = folder / "accelerate"  # settings of the launcher, not of a run
-    files = (p for p in folder.rglob("*.yaml") if p.parent not in (folder, launcher))
+    files = (p for p in folder.rglob("*.yaml") if p.parent != folder)
     return sorted(p.relative_to(folder).with_suffix("").as_posix() for p in files)
 
 
@@ -146,13 +149,21 @@ def build(cls: type[T] | Any, values: Any, where: str = "") -> T:
     Raises:
         ConfigError: one line for each thing wrong, with its dotted path and the nearest valid name.
     """
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic import ValidationError
 
     try:
-        built: T = TypeAdapter(cls).validate_python(_resolve_kinds(cls, values, where))
+        built: T = _validator(cls).validate_python(_resolve_kinds(cls, values, where))  # type: ignore[arg-type]  # a type is hashable
     except ValidationError as error:
         raise ConfigError("\n".join(_explain(cls, item, where) for item in error.errors())) from error
     return built
+
+
+@functools.cache
+def _validator(annotation: Any) -> TypeAdapter[Any]:
+    """Return pydantic's validator for a type; making one takes milliseconds, and one experiment needs several."""
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(annotation)
 
 
 _WORDS = {True: "on", False: "off"}
@@ -231,12 +242,13 @@ def _plain_members(annotation: Any) -> set[Any]:
 
 def build_one(cls: type[T], values: Mapping[str, Any], where: str) -> T:
     """Validate one class whose nested unions are built already."""
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic import ValidationError
 
     try:
-        return TypeAdapter(cls).validate_python(values)
+        built: T = _validator(cls).validate_python(values)  # type: ignore[arg-type]  # a type is hashable
     except ValidationError as error:
         raise ConfigError("\n".join(_explain(cls, item, where) for item in error.errors())) from error
+    return built
 
 
 def _explain(cls: Any, item: Any, where: str) -> str:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
+from tests.support.optional import absent_package
 from tests.support.smoke import SMOKE
 
 # Before torch is imported, and inherited by the processes that tests start: sums in one order, and cores left for other workers.
@@ -58,8 +60,9 @@ def deterministic() -> None:
         torch.manual_seed(0)
 
 
-def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skip, with the reason, what cannot run here."""
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item: pytest.Item) -> Generator[None, object, object]:
+    """Skip a test that cannot run here, and say why."""
     if item.get_closest_marker("data") and not shared_folder().is_dir():
         pytest.skip(f"the shared data folder is absent: {shared_folder()} (set PROTLIG_SHARED to it)")
     if item.get_closest_marker("gpu"):
@@ -67,6 +70,24 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
         if not torch.cuda.is_available():
             pytest.skip("no CUDA device here")
+    return (yield from skipped_without_optional_packages())
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    """Skip a test that meets an optional package which is not installed, and name the package."""
+    return (yield from skipped_without_optional_packages())
+
+
+def skipped_without_optional_packages() -> Generator[None, object, object]:
+    """Run a phase of a test; an ImportError for an optional package that is absent becomes a skip."""
+    try:
+        return (yield)
+    except ImportError as error:
+        package = absent_package(error)
+        if package is None:
+            raise
+        pytest.skip(f"{package} is not installed: {error}")
 
 
 @pytest.fixture(scope="session")

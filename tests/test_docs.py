@@ -88,6 +88,7 @@ def run_blocks(page: Path, folder: Path) -> list[str]:
 
 @pytest.mark.timeout(900)
 def test_the_commands_of_the_readme_run(tmp_path: Path) -> None:
+    pytest.importorskip("rdkit", reason="the demo's molecules need RDKit (extra ligand)")
     shell, python = run_blocks(ROOT / "README.md", tmp_path)
     assert "SYNTHETIC" in shell and "matched" in shell
     assert "columns: protein = 'protein', ligand = 'ligand'" in shell
