@@ -6,7 +6,17 @@ from importlib.util import find_spec
 
 # Import names of what the extras bring, without `dev` (a test run has it) and `docs`; tokenizers comes with transformers.
 OPTIONAL = (
-    *("accelerate", "bitsandbytes", "deepspeed", "flash_attn", "gemmi", "huggingface_hub", "matplotlib", "mini3di", "peft"),
+    *(
+        "accelerate",
+        "bitsandbytes",
+        "deepspeed",
+        "flash_attn",
+        "gemmi",
+        "huggingface_hub",
+        "matplotlib",
+        "mini3di",
+        "peft",
+    ),
     *("pyarrow", "rdkit", "scipy", "tensorboard", "tokenizers", "transformers", "wandb", "zstandard"),
 )
 
