@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -16,6 +17,9 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+from protlig_dd.errors import MissingDependencyError, require
+from tests.support import optional
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -140,3 +144,54 @@ def test_hooks_are_local_and_fetch_nothing() -> None:
     hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())
     assert {repo["repo"] for repo in hooks["repos"]} == {"local"}
     assert {hook["language"] for repo in hooks["repos"] for hook in repo["hooks"]} == {"system"}
+
+
+# The names that packages are imported by, where these differ from the names that they are installed by.
+IMPORTED_AS = {"flash-attn": "flash_attn", "huggingface-hub": "huggingface_hub"}
+
+
+def test_the_optional_packages_are_those_of_the_extras() -> None:
+    installed_as = {r.name for extra in set(EXTRAS) - {"dev", "docs"} for r in requirements(extra)} - {
+        r.name for r in requirements()
+    }
+    assert set(optional.OPTIONAL) == {IMPORTED_AS.get(name, name) for name in installed_as} | {"tokenizers"}
+
+
+def test_only_a_missing_optional_package_is_a_reason_to_skip(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(MissingDependencyError) as told:
+        require("gemmi.nothing_of_this_name", "a test", extra="structure")
+    monkeypatch.setattr(optional, "find_spec", lambda package: object())
+    assert optional.absent_package(told.value) is None, "gemmi is installed: a missing module of it is an error"
+    monkeypatch.setattr(optional, "find_spec", lambda package: None)
+    told.value.__cause__ = ModuleNotFoundError(name="gemmi.nothing_of_this_name")
+    assert optional.absent_package(told.value) == "gemmi"
+    assert optional.absent_package(ModuleNotFoundError(name="protlig_dd.gemmi")) is None
+    assert optional.absent_package(ImportError("cannot import name")) is None
+
+
+def without(packages: str, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run pytest in a process where packages, separated by spaces, are not installed."""
+    path = os.pathsep.join([str(ROOT / "tests/support/absent"), str(ROOT)])
+    environment = os.environ | {"PYTHONPATH": path, "PROTLIG_ABSENT": packages}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *words]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+
+
+# Alone: the packages that test modules, or what these import, load when they are imported.
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "absent",
+    [" ".join(optional.OPTIONAL), "gemmi", "mini3di", "peft", "pyarrow", "rdkit", "scipy", "transformers"],
+    ids=lambda absent: "all" if " " in absent else absent,
+)
+def test_the_suite_is_collected_without_optional_packages(absent: str) -> None:
+    done = without(absent, "--collect-only")
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert re.search(r"^\d{4} tests collected", done.stdout, re.MULTILINE)
+
+
+@pytest.mark.slow
+def test_a_test_without_its_package_is_skipped_and_names_it() -> None:
+    done = without("scipy", "-rs", "tests/scaling/test_fits.py", "-k", "exact_losses")
+    assert done.returncode == 0, done.stdout
+    assert "1 skipped" in done.stdout and "scipy is not installed" in done.stdout
