@@ -5,10 +5,10 @@ from __future__ import annotations
 from importlib.util import find_spec
 
 # Import names of the packages of all extras but `dev` (always there when tests run) and `docs`; tokenizers comes with transformers.
-OPTIONAL = tuple(
-    "accelerate bitsandbytes deepspeed flash_attn gemmi huggingface_hub matplotlib mini3di peft pyarrow rdkit scipy tensorboard "
-    "tokenizers transformers wandb zstandard".split()
-)
+OPTIONAL = (
+    "accelerate", "bitsandbytes", "deepspeed", "flash_attn", "gemmi", "huggingface_hub", "matplotlib", "mini3di", "peft",
+    "pyarrow", "rdkit", "scipy", "tensorboard", "tokenizers", "transformers", "wandb", "zstandard",
+)  # fmt: skip
 
 
 def absent_package(error: BaseException | None) -> str | None:
