@@ -9,19 +9,15 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import re
 import types
 import typing
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, dataclass_transform
+from typing import Any, TypeVar, dataclass_transform
 
 from protlig_dd.errors import ConfigError, nearest
-
-if TYPE_CHECKING:
-    from pydantic import TypeAdapter
 
 T = TypeVar("T")
 
@@ -149,21 +145,13 @@ def build(cls: type[T] | Any, values: Any, where: str = "") -> T:
     Raises:
         ConfigError: one line for each thing wrong, with its dotted path and the nearest valid name.
     """
-    from pydantic import ValidationError
+    from pydantic import TypeAdapter, ValidationError
 
     try:
-        built: T = _validator(cls).validate_python(_resolve_kinds(cls, values, where))  # type: ignore[arg-type]  # a type is hashable
+        built: T = TypeAdapter(cls).validate_python(_resolve_kinds(cls, values, where))
     except ValidationError as error:
         raise ConfigError("\n".join(_explain(cls, item, where) for item in error.errors())) from error
     return built
-
-
-@functools.cache
-def _validator(annotation: Any) -> TypeAdapter[Any]:
-    """Return pydantic's validator for a type; making one takes milliseconds, and one experiment needs several."""
-    from pydantic import TypeAdapter
-
-    return TypeAdapter(annotation)
 
 
 _WORDS = {True: "on", False: "off"}
@@ -242,13 +230,12 @@ def _plain_members(annotation: Any) -> set[Any]:
 
 def build_one(cls: type[T], values: Mapping[str, Any], where: str) -> T:
     """Validate one class whose nested unions are built already."""
-    from pydantic import ValidationError
+    from pydantic import TypeAdapter, ValidationError
 
     try:
-        built: T = _validator(cls).validate_python(values)  # type: ignore[arg-type]  # a type is hashable
+        return TypeAdapter(cls).validate_python(values)
     except ValidationError as error:
         raise ConfigError("\n".join(_explain(cls, item, where) for item in error.errors())) from error
-    return built
 
 
 def _explain(cls: Any, item: Any, where: str) -> str:

@@ -1,6 +1,6 @@
-"""What every test has: one thread, fixed seeds, and the folder of real data where there is one.
+"""Set-up of every test: one thread, fixed seeds, the folder of real data, skips with reasons, and one shared smoke run.
 
-protlig_dd is not imported here, and torch is not either: the shape-checking hook of jaxtyping has to come first, and tests of the
+Neither protlig_dd nor torch is imported here: the shape-checking hook of jaxtyping has to be installed first, and tests of the
 command line and of the house style need neither.
 """
 
@@ -17,11 +17,11 @@ from hypothesis import settings
 from tests.support.optional import absent_package
 from tests.support.smoke import SMOKE
 
-# Before torch is imported, and inherited by the processes that tests start: sums in one order, and cores left for other workers.
+# Before torch is imported, and inherited by subprocesses: a fixed order of sums, and cores left for other workers.
 os.environ["OMP_NUM_THREADS"] = "1"
-# A test never talks to a tracking server; one that is about wandb sets its own mode.
+# No test contacts a tracking server; tests of wandb set their own mode.
 os.environ["WANDB_MODE"] = "disabled"
-# Figures are drawn into files.
+# Figures are drawn to files.
 os.environ["MPLBACKEND"] = "Agg"
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -31,13 +31,13 @@ settings.load_profile("suite")
 
 
 def shared_folder() -> Path:
-    """Return where the shared folder would be: $PROTLIG_SHARED, or `shared` beside the checkout."""
+    """Return the path of the shared folder, which may be absent: $PROTLIG_SHARED, or `shared` next to the checkout."""
     return Path(os.environ.get("PROTLIG_SHARED") or ROOT.parent / "shared")
 
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """Return the folder of real data and goldens, for tests marked `data`; skips where it is absent."""
+    """Return the folder of real data and golden values, for tests marked `data`; skip if it is absent."""
     folder = shared_folder()
     if not folder.is_dir():
         pytest.skip(f"the shared data folder is absent: {folder} (set PROTLIG_SHARED to it)")
@@ -92,7 +92,7 @@ def skipped_without_optional_packages() -> Generator[None, object, object]:
 
 @pytest.fixture(scope="session")
 def smoke_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder of a dual-track run of four steps on a tiny textbook world: everything is there, nothing is learned."""
+    """Return the folder of a dual-track run of four steps on a tiny textbook data set: all files of a run, nothing learned."""
     from protlig_dd.runs.experiment import load_experiment
     from protlig_dd.runs.train import train
 

@@ -1,4 +1,4 @@
-"""The documents hold what they say: commands run, links lead somewhere, options, configs and settings exist."""
+"""The pages are right: commands run, links resolve, and the options, configs, settings and paths that they name exist."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
 # Folders of a run or of a user, which pages name as the package's and the repository's own.
 RUN_FOLDERS = {"samples/", "tensorboard/", "runs/"}
 FENCE = re.compile(r"(<!-- tested -->\n)?```(\w+)\n(.*?)```", re.DOTALL)
-# Options that belong to other programs than ours: torchrun, accelerate, sbatch, pip.
+# Options of other programs: torchrun, accelerate, sbatch, pip.
 FOREIGN = {"--standalone", "--nproc_per_node", "--config_file", "--nodes", "--array", "--extra"}
 FOREIGN |= {"--nnodes", "--rdzv_backend", "--rdzv_endpoint", "--ntasks-per-node", "--gpus-per-node", "--mem"}
 
@@ -37,13 +37,13 @@ def in_any(pages: list[Path]) -> pytest.MarkDecorator:
 
 
 def blocks(page: Path, *, tested: bool = False) -> list[tuple[str, str]]:
-    """Return the language and the text of the fenced blocks of a page, or of those marked as tested."""
+    """Return the language and the text of the fenced blocks of a page; with `tested`, only of those marked as tested."""
     found = FENCE.findall(page.read_text(encoding="utf-8"))
     return [(language, text) for mark, language, text in found if mark or not tested]
 
 
 def commands(page: Path) -> Iterator[list[str]]:
-    """Yield the words of every command in the bash blocks of a page, comments left out."""
+    """Yield the words of every command in the bash blocks of a page, without comments."""
     for language, text in blocks(page):
         if language == "bash":
             text = re.sub(r"<<'(\w+)'\n.*?\n\1\n", "\n", text.replace("\\\n", " "), flags=re.DOTALL)
@@ -51,7 +51,7 @@ def commands(page: Path) -> Iterator[list[str]]:
 
 
 def protlig_commands(page: Path) -> Iterator[list[str]]:
-    """Yield the commands of protlig itself, however it is started."""
+    """Yield the words after `protlig` of every protlig command, whether started by name or as a module."""
     for words in commands(page):
         for i, word in enumerate(words):
             if word in ("protlig", "protlig_dd.cli") and i + 1 < len(words):
@@ -59,7 +59,7 @@ def protlig_commands(page: Path) -> Iterator[list[str]]:
 
 
 def options_of(command: str = "") -> set[str]:
-    """Return the options of a subcommand, or of all of them."""
+    """Return the options of a subcommand, or of all subcommands."""
     (subs,) = (a for a in build_parser()._actions if isinstance(a, argparse._SubParsersAction))
     parsers = [subs.choices[command]] if command else list(subs.choices.values())
     for parser in parsers:  # a command with subcommands, such as `scaling`, appends their parsers to the list
@@ -80,7 +80,7 @@ def help_texts() -> dict[str, str]:
 
 
 def run_blocks(page: Path, folder: Path) -> list[str]:
-    """Run the tested blocks of a page one after the other in a folder; return what each printed."""
+    """Run the tested blocks of a page in order in a folder; return the output of each."""
     tools = folder / "bin"
     tools.mkdir()
     (tools / "protlig").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m protlig_dd.cli "$@"\n', encoding="utf-8")
@@ -247,7 +247,7 @@ def test_pages_are_plain(page: Path) -> None:
 
 
 def fake_slurm(folder: Path, exit_status: int) -> dict[str, str]:
-    """Put stand-ins for SLURM and protlig on the PATH that note how they were called."""
+    """Put stand-ins for SLURM and protlig on the PATH that record their calls."""
     stand_ins = {
         "scontrol": 'echo "scontrol $*" >> calls; [ "$1" != show ] || echo node7',
         "srun": 'echo "srun $*" | head -n 1 >> calls; while [ "${1#--}" != "$1" ]; do shift; done; SLURM_PROCID=3 SLURM_LOCALID=1 "$@"',

@@ -1,4 +1,4 @@
-"""pyproject.toml, constraints.txt and what is built from them."""
+"""pyproject.toml, constraints.txt, the wheel built from them, and the suite without optional packages."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def pins() -> dict[str, str]:
 
 
 def requirements(*extras: str) -> Iterator[Requirement]:
-    """Yield the direct requirements of the core and of these extras, extras of our own followed."""
+    """Yield the direct requirements of the core and of these extras; our own extras are expanded."""
     for text in [*PROJECT["project"]["dependencies"], *(text for extra in extras for text in EXTRAS[extra])]:
         requirement = Requirement(text)
         if requirement.name == "protlig_dd":
@@ -44,7 +44,7 @@ def requirements(*extras: str) -> Iterator[Requirement]:
 
 
 def installed_by(*extras: str) -> dict[str, Distribution]:
-    """Return every installed distribution that these extras bring, directly or not."""
+    """Return every installed distribution that these extras require, directly or indirectly."""
     found: dict[str, Distribution] = {}
     todo = list(requirements(*extras))
     while todo:
@@ -65,7 +65,7 @@ def installed_by(*extras: str) -> dict[str, Distribution]:
 
 
 def licence_of(package: Distribution) -> str:
-    """Return the licence a distribution declares: its expression, its classifiers, and the first line of its licence field."""
+    """Return the licence that a distribution declares: its expression, the first line of its licence field, its classifiers."""
     data = package.metadata
     classifiers = [line for line in data.get_all("Classifier") or [] if line.startswith("License")]
     return "; ".join([data.get("License-Expression") or "", (data.get("License") or "").split("\n")[0], *classifiers])
@@ -137,7 +137,9 @@ def test_the_wheel_holds_configs_type_marker_licence_and_command(tmp_path: Path)
     assert {f"protlig_dd/{name}" for name in configs} <= names
     assert "protlig_dd/py.typed" in names
     assert any(name.endswith("licenses/LICENSE") for name in names)
-    assert not [name for name in names if name.startswith(("tests/", "docs/", "benchmarks/"))]
+    assert not [name for name in names if name.startswith(("tests/", "docs/", "benchmarks/", "deploy/"))]
+    files = [path for path in (ROOT / "protlig_dd").rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    assert {path.relative_to(ROOT).as_posix() for path in files} <= names, "templates and styles come with the package"
 
 
 def test_hooks_are_local_and_fetch_nothing() -> None:
