@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Sets up everything that is missing, then runs every check there is. `./run_tests.sh --help` says more.
+# Installs what is missing, then runs all checks. See `./run_tests.sh --help`.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/scripts/setup_environment.sh"
 
@@ -7,23 +7,23 @@ usage() {
     cat <<'HELP'
 Usage: ./run_tests.sh [--all] [--fast] [--no-install] [-- PYTEST ARGUMENTS]
 
-Installs what is missing into .venv beside this script (once), then runs ruff (check and format), mypy, and the tests with coverage.
+Installs what is missing into .venv next to this script (once), then runs ruff (check and format), mypy, and the tests with coverage.
 
-  --all          the slow tests too (run before a change is called finished)
-  --fast         the quick loop: only the tests that are not slow, no ruff, mypy or coverage, stop at the first failure
-  --no-install   use the active Python environment as it is; nothing is installed
-  -- ARGUMENTS   handed to pytest; coverage is then left out, since its floor holds for the whole suite
-  --help         this text
+  --all          the slow tests too (run before a change is finished)
+  --fast         only the tests that are not slow, without ruff, mypy or coverage; stop at the first failure
+  --no-install   use the active Python environment; install nothing
+  -- ARGUMENTS   passed to pytest; coverage is then off, because its minimum applies to the whole suite
+  --help         print this text
 
 Examples
   ./run_tests.sh
   ./run_tests.sh --fast -- tests/test_config.py -k unknown
 
-PROTLIG_TEST_JOBS sets the number of processes (2). PROTLIG_SHARED names the folder of real data for tests marked `data`.
+PROTLIG_TEST_JOBS sets the number of processes (default 2), PROTLIG_SHARED the folder of real data for tests marked `data`.
 HELP
 }
 
-coverage_floor=85
+coverage_floor=95
 selection=(-m "not slow") checks=yes install=yes
 pytest_arguments=() coverage=(--cov=protlig_dd --cov-report=term:skip-covered "--cov-fail-under=$coverage_floor")
 while [ $# -gt 0 ]; do
@@ -60,7 +60,7 @@ if [ "$checks" = yes ]; then
 fi
 
 say "pytest"
-# One thread a process: the workers share the cores, and sums in one order give the same digits everywhere.
+# One thread per process: the workers share the cores, and a fixed order of sums gives the same digits everywhere.
 export OMP_NUM_THREADS=1
 exec python -m pytest -n "${PROTLIG_TEST_JOBS:-2}" --dist loadgroup -q ${selection[@]+"${selection[@]}"} ${coverage[@]+"${coverage[@]}"} \
     ${pytest_arguments[@]+"${pytest_arguments[@]}"}

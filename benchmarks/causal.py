@@ -1,15 +1,15 @@
-"""Training and generation of a causal protein-to-3Di model against stock transformers on the same weights, side by side in one run.
+"""Training and generation speed of a causal protein-to-3Di model against stock transformers with the same weights, in one process.
 
     python benchmarks/causal.py [--rounds 5] [--fasta sequences.fasta.gz] [--device cuda --bf16]
 
-Training: one optimiser step's forward and backward pass of `--batch` proteins with their structures. Ours packs them one behind the other
-and asks the head for structure tokens only; stock `LlamaForCausalLM` (SDPA) pads to the longest, with labels of -100 on the protein and on
-padding. Both losses must agree. The floor is the token saving, padded over real tokens: products of a matrix with every token are nearly
+Training: forward and backward pass of one optimiser step on `--batch` proteins with their structures. Ours packs the sequences and
+computes logits of structure tokens only; stock `LlamaForCausalLM` (SDPA) pads to the longest, with labels of -100 on the protein and on
+padding. The losses must agree. The target is the token saving, padded over real tokens: matrix products with every token are nearly
 all of the work at this size.
 
-Generation: structures of `--batch` proteins, the likeliest token each. Ours keeps keys and values, writes structure tokens only and as many
-as there are residues; stock `generate` pads on the left, is told which ids to leave out, and writes as many as the longest protein needs.
-`tokens_that_differ` says whether both wrote the same. The floor of a step is reading the weights and the keys and values so far.
+Generation: structures of `--batch` proteins by greedy decoding. Ours caches keys and values and generates only structure tokens, one per
+residue; stock `generate` pads on the left, suppresses all other ids, and generates as many tokens as the longest protein needs.
+`tokens_that_differ` counts positions where the outputs differ. The lower bound of a step is reading the weights and the cached keys and values.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def tracks() -> TrackSet:
 
 
 def examples_of(lengths: list[int], generator: torch.Generator) -> list[dict[str, list[int]]]:
-    """Return random proteins and structures of some lengths, as ids with their ends."""
+    """Return random proteins and structures of the given lengths, as ids with their end tokens."""
     examples = []
     for length in lengths:
         example = {}
@@ -68,7 +68,7 @@ def examples_of(lengths: list[int], generator: torch.Generator) -> list[dict[str
 
 
 class Subject:
-    """Our model and stock transformers' on the same weights."""
+    """Our model and the model of stock transformers with the same weights."""
 
     def __init__(self, device: torch.device, *, bf16: bool) -> None:
         import transformers
@@ -83,7 +83,7 @@ class Subject:
         with torch.no_grad():
             for (
                 parameter
-            ) in self.ours.parameters():  # far enough from zero that what is written depends on what stands before
+            ) in self.ours.parameters():  # far enough from zero that the generated tokens depend on the context
                 parameter += SPREAD * torch.randn_like(parameter)
         config = transformers.LlamaConfig.from_dict(self.ours.llama.config.to_dict())
         config._attn_implementation = "sdpa"
@@ -94,12 +94,12 @@ class Subject:
         self.objective = CausalObjective(self.vocabulary, device=self.device)
 
     def mixed(self) -> torch.autocast:
-        """Return the precision of both."""
+        """Return the autocast context for both models."""
         return torch.autocast(self.device.type, self.dtype, enabled=self.autocast)
 
 
 def padded(batch: CausalBatch, pad: int) -> dict[str, Tensor]:
-    """Return what stock transformers takes for the same sequences: ids, mask and labels, padded on the right."""
+    """Return the input of stock transformers for the same sequences: ids, mask and labels, padded on the right."""
     labels = torch.full_like(batch.tokens, -100)
     labels[batch.rows + 1] = batch.targets
     cuts = list(batch.layout.lengths)
@@ -110,7 +110,7 @@ def padded(batch: CausalBatch, pad: int) -> dict[str, Tensor]:
 
 
 def training(subject: Subject, batches: list[list[int]], rounds: int) -> dict[str, Any]:
-    """Return real tokens a second of both, their ratio, and how far their losses differ."""
+    """Return real tokens per second of both, their ratio, and the difference of their losses."""
     generator = torch.Generator().manual_seed(SEED)
     both = tracks()
     packed = [pack_sequences(pack(examples_of(b, generator), both), subject.vocabulary) for b in batches]
@@ -148,14 +148,14 @@ def training(subject: Subject, batches: list[list[int]], rounds: int) -> dict[st
 
 
 def tokens_a_second(batches: list[CausalBatch], times: list[Seconds]) -> int:
-    """Return real tokens a second of wall time over all rounds."""
+    """Return real tokens per second of wall time over all rounds."""
     done = sum(batches[i % len(batches)].layout.num_tokens for i in range(len(times)))
     return round(done / sum(t.wall for t in times))
 
 
 @torch.no_grad()
 def generation(subject: Subject, lengths: list[int], rounds: int) -> dict[str, Any]:
-    """Return seconds of both for the structures of some proteins, their ratio, and how many tokens differ."""
+    """Return the seconds of both for generating the structures, their ratio, and the number of tokens that differ."""
     vocabulary, device = subject.vocabulary, subject.device
     examples = examples_of(lengths, torch.Generator().manual_seed(SEED))
     prompts = [vocabulary.prompt(example["protein"]) for example in examples]
@@ -196,8 +196,8 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--batch", type=int, default=8, help="proteins a batch (8)")
-    parser.add_argument("--fasta", type=Path, help="take the lengths of its sequences instead of drawing them")
+    parser.add_argument("--batch", type=int, default=8, help="proteins per batch (8)")
+    parser.add_argument("--fasta", type=Path, help="use the lengths of its sequences instead of random ones")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--bf16", action="store_true", help="bfloat16 autocast for both")
     parser.add_argument("--threads", type=int, default=THREADS)

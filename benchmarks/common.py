@@ -1,4 +1,4 @@
-"""What benchmarks share: lengths of examples, interleaved rounds of two variants, the machine in words. Results are printed as JSON."""
+"""Shared by the benchmarks: example lengths, interleaved rounds of two variants, a description of the machine, JSON output."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ class Seconds:
 
 
 def read_lengths(path: Path, *, cap: int) -> list[int]:
-    """Return the lengths of the sequences of a FASTA file (plain or gzip), longer ones cut at `cap`.
+    """Return the lengths of the sequences of a FASTA file (plain or gzip), truncated at `cap`.
 
     Raises:
-        FormatError: if there is no sequence in it.
+        FormatError: if it has no sequence.
     """
     lengths: list[int] = []
     with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as lines:
@@ -47,7 +47,7 @@ def read_lengths(path: Path, *, cap: int) -> list[int]:
 
 
 def drawn_lengths(*, count: int, cap: int, seed: int) -> list[int]:
-    """Return log-normal lengths like those of proteins: median 300, a factor of 1.8 for one standard deviation."""
+    """Return log-normal lengths similar to those of proteins: median 300, a factor of 1.8 for one standard deviation."""
     source = random.Random(seed)
     return [min(cap, max(16, int(source.lognormvariate(5.7, 0.6)))) for _ in range(count)]
 
@@ -59,7 +59,7 @@ def batches_of(lengths: Sequence[int], *, size: int, count: int, seed: int) -> l
 
 
 def timed(call: Callable[[], object], device: torch.device) -> Seconds:
-    """Return what a call takes, waiting for the device before and after."""
+    """Return the time of one call, with the device synchronised before and after."""
     _wait(device)
     cpu, wall = time.process_time(), time.perf_counter()
     call()
@@ -75,7 +75,7 @@ def _wait(device: torch.device) -> None:
 def interleaved(
     variants: Mapping[str, Callable[[int], object]], *, rounds: int, device: torch.device, warm_up: int = 1
 ) -> dict[str, list[Seconds]]:
-    """Time every variant once a round, the order reversed every other round; each gets the number of the round."""
+    """Time every variant once per round, in reversed order every other round; each is called with the number of the round."""
     times: dict[str, list[Seconds]] = {name: [] for name in variants}
     for i in range(-warm_up, rounds):
         for name in list(variants) if i % 2 else reversed(list(variants)):
@@ -86,7 +86,7 @@ def interleaved(
 
 
 def paired_ratio(slow: Sequence[Seconds], fast: Sequence[Seconds]) -> dict[str, float]:
-    """Return how many times faster the second is: medians over rounds of the paired ratios of wall and CPU time."""
+    """Return the speed-up of the second over the first: medians over rounds of the paired ratios of wall and CPU time."""
     return {
         clock: round(
             statistics.median(getattr(a, clock) / getattr(b, clock) for a, b in zip(slow, fast, strict=True)), 3
@@ -96,7 +96,7 @@ def paired_ratio(slow: Sequence[Seconds], fast: Sequence[Seconds]) -> dict[str, 
 
 
 def describe_machine(device: torch.device) -> dict[str, Any]:
-    """Return processor, threads, load and versions, so that a figure says where it comes from."""
+    """Return processor, threads, load and versions, to record where a figure was measured."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
     load = round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
     return {
@@ -110,7 +110,7 @@ def describe_machine(device: torch.device) -> dict[str, Any]:
 
 
 def has_native_bf16(device: torch.device) -> bool:
-    """Return whether bfloat16 products are faster than float32 ones by construction."""
+    """Return whether the hardware has bfloat16 products faster than float32 ones."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     if device.type == "cpu":

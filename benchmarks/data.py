@@ -2,9 +2,9 @@
 
     python benchmarks/data.py [--rounds 5] [--megabytes 20 200] [--full]
 
-The pairs are the demo's, written to a CSV and read again, and the training step is the demo's: the smallest model that is trained for a
-purpose, hence the highest rate that data has to keep up with. Both sides take turns in one process on one thread; the ratio of CPU times
-holds on a machine that others use too. `--full` measures the memory on 2 GB of generated FASTA besides.
+The pairs are the demo's, written to a CSV and read again, and the training step is the demo's: the smallest model trained in practice,
+hence the highest rate that reading has to keep up with. Reading and training alternate in one process on one thread; the ratio of CPU times
+is valid on a machine with other load too. `--full` also measures the memory on 2 GB of generated FASTA.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ try:
 except SystemExit:
     sys.stderr.write("torch imported" if "torch" in sys.modules else "torch not imported")
 """
-# The peak of a process's own memory: ru_maxrss on Linux still holds that of the process it was started from.
+# The peak memory of this process alone: ru_maxrss on Linux includes the peak of the process that started it.
 PREPARE = """
 import json, pathlib, resource, sys, time
 from protlig_dd import cli
@@ -63,7 +63,7 @@ sys.stderr.write(json.dumps({"code": code, "peak": peak, "cpu": time.process_tim
 
 
 def write_pairs(path: Path) -> None:
-    """Write the training pairs of a demo world as a table."""
+    """Write the training pairs of the demo data as a table."""
     world = DemoWorld(seed=SEED, num_train=NUM_PAIRS, num_validation=24, num_test=24)
     with path.open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file)
@@ -72,7 +72,7 @@ def write_pairs(path: Path) -> None:
 
 
 def data_and_training(path: Path) -> tuple[int, dict[str, Callable[[int], None]]]:
-    """Return the tokens of one pass over a table, and what takes turns: reading it, collating a pass of batches, training on them."""
+    """Return the tokens of one pass over a table, and the functions to time: reading it, collating its batches, training on them."""
     parts = Parts(load_experiment("dual_track/demo"))
     choice = choose_device("cpu", precision="fp32")
     data = PairData(path=str(path))
@@ -101,7 +101,7 @@ def data_and_training(path: Path) -> tuple[int, dict[str, Callable[[int], None]]
 
 
 def measure_rates(folder: Path, rounds: int) -> dict[str, Any]:
-    """Return tokens per second of reading, collation and training, and how many times the first two together exceed the third."""
+    """Return tokens per second of reading, collation and training, and the ratio of the first two together to the third."""
     path = folder / "pairs.csv"
     write_pairs(path)
     tokens, variants = data_and_training(path)
@@ -123,13 +123,13 @@ def _median(seconds: list[Seconds], clock: str) -> float:
 
 
 def _ratio(times: dict[str, list[Seconds]], parts: tuple[str, ...], clock: str) -> float:
-    """The median over rounds of training time to the time of the parts together."""
+    """Return the median over rounds of the training time divided by the total time of the parts."""
     rows = zip(times["train"], *(times[name] for name in parts), strict=True)
     return round(statistics.median(getattr(t, clock) / sum(getattr(p, clock) for p in rest) for t, *rest in rows), 1)
 
 
 def measure_help() -> dict[str, Any]:
-    """Return how long `protlig --help` takes, median of several after one for the file cache, and whether it imports torch."""
+    """Return the time of `protlig --help`, the median of several runs after one warm-up run, and whether it imports torch."""
     wall, cpu, told = [], [], ""
     for i in range(HELP_RUNS + 1):
         before, begun = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
@@ -148,7 +148,7 @@ def measure_help() -> dict[str, Any]:
 
 
 def write_fasta(path: Path, megabytes: float) -> int:
-    """Write about so many megabytes (10^6) of random proteins as FASTA, and return how many they are."""
+    """Write random proteins as FASTA, up to about the given number of megabytes (10^6 bytes), and return their number."""
     source = np.random.default_rng(SEED)
     pool = source.choice(np.frombuffer(RESIDUES, np.uint8), size=1_000_000).tobytes()
     lengths = drawn_lengths(count=20_000, cap=PROTEIN_CAP, seed=SEED)
@@ -165,7 +165,7 @@ def write_fasta(path: Path, megabytes: float) -> int:
 
 
 def measure_prepare(folder: Path, megabytes: list[float]) -> dict[str, Any]:
-    """Return the peak memory of `protlig prepare shards` for generated FASTA files of some sizes, each in a process of its own."""
+    """Return the peak memory of `protlig prepare shards` for generated FASTA files of the given sizes, each in its own process."""
     rows = []
     for size in sorted(megabytes):
         fasta, out = folder / f"{size:g}.fasta", folder / f"shards{size:g}"
@@ -190,11 +190,11 @@ def measure_prepare(folder: Path, megabytes: list[float]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measure all three and print them."""
+    """Run the three measurements and print the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--megabytes", type=float, nargs="+", default=[20, 200], help="sizes of the generated FASTA")
-    parser.add_argument("--full", action="store_true", help="2 GB of FASTA besides (some minutes)")
+    parser.add_argument("--full", action="store_true", help="also 2 GB of FASTA (some minutes)")
     options = parser.parse_args()
     torch.set_num_threads(1)
     sizes = [*options.megabytes, *([2000] if options.full else [])]

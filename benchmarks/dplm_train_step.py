@@ -2,11 +2,11 @@
 
     python benchmarks/dplm_train_step.py [--bf16] [--device cuda --shape 650m --tokens 65536] [--rounds 7]
 
-Both have the same weights and get the same batches in the same process, one step each a round, the order reversed every other round; a
-step is forward, cross-entropy at masked positions, backward, fused AdamW. A batch holds a fixed number of real tokens, begin and end
-included, of proteins whose lengths are log-normal (sigma 0.7, median 240, cut to 40..1022); each has a share of masks drawn evenly, as
-in DPLM's training. Ours computes logits at masks only; stock computes them everywhere and leaves the others out by label -100, as its users
-do. Figures are real tokens: padding does not count. Peak memory is that of a process which trains one of them alone.
+Both have the same weights and get the same batches in the same process, one step each per round, in reversed order every other round. A
+step is forward, cross-entropy at masked positions, backward, fused AdamW. A batch has a fixed number of real tokens, including begin and end,
+of proteins whose lengths are log-normal (sigma 0.7, median 240, limited to 40..1022); the masked share of each is drawn uniformly, as
+in DPLM's training. Ours computes logits at masks only; stock computes them everywhere and ignores the rest by label -100, which is its usual
+use. Rates count real tokens, not padding. Peak memory is that of a process that trains only one of the models.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ NAMES = ("stock", "ours")
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """What is measured: the shape, the real tokens of a step, the number of steps, the precision, the device."""
+    """One measurement: model shape, real tokens per step, number of steps, precision, device."""
 
     shape: str
     tokens: int
@@ -60,7 +60,7 @@ class Case:
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """One batch for both: packed with the masked positions and their residues, and padded with labels."""
+    """One batch for both models: packed with the masked positions and their residues, and padded with labels."""
 
     packed: TrackBatch
     at: Tensor
@@ -100,23 +100,23 @@ def stock_model(shape: str, *, dropout: float = DROPOUT) -> Any:
 
 
 def our_model(shape: str, precision: torch.dtype, device: torch.device, *, dropout: float = DROPOUT) -> Encoder:
-    """Return our model in a published shape, freshly initialised."""
+    """Return a freshly initialised model of ours in a published shape."""
     hidden, layers, heads = SHAPES[shape]
     settings = EncoderSettings(hidden_size=hidden, num_heads=heads, num_blocks=layers, dropout=dropout)
     return settings.build(tracks(), choose_backend("auto", device, precision).name)
 
 
 def copy_weights(stock: nn.Module, ours: Encoder) -> None:
-    """Give ours the stock model's weights."""
+    """Copy the weights of the stock model into ours."""
     ours.load_state_dict(from_published(stock.state_dict(), ours.state_dict(), "the stock model"))
 
 
 def drawn_lengths(tokens: int, source: random.Random) -> list[int]:
-    """Return lengths in residues that make up so many tokens with their ends; the last one is cut to fit."""
+    """Return lengths in residues whose tokens, end tokens included, add up to `tokens`; the last one is shortened to fit."""
     lengths: list[int] = []
     while (left := tokens - sum(lengths) - 2 * len(lengths)) > 0:
         drawn = min(LONGEST, max(SHORTEST, round(source.lognormvariate(math.log(MEDIAN), SIGMA))))
-        if left < SHORTEST + 2:  # too little for another one: it goes to the shortest
+        if left < SHORTEST + 2:  # too few for another protein: they go to the shortest
             lengths[lengths.index(min(lengths))] += left
         else:
             lengths.append(min(drawn, left - 2))
@@ -124,7 +124,7 @@ def drawn_lengths(tokens: int, source: random.Random) -> list[int]:
 
 
 def drawn_batch(index: int, tokens: int) -> Batch:
-    """Return a batch of random residues with masks, on the host."""
+    """Return a batch of random residues with masks, in host memory."""
     source = random.Random(f"{SEED} {index}")
     generator = torch.Generator().manual_seed(SEED + index)
     track = tracks()["protein"]
@@ -154,7 +154,7 @@ def drawn_batch(index: int, tokens: int) -> Batch:
 def losses(
     case: Case, names: tuple[str, ...] = NAMES
 ) -> tuple[dict[str, nn.Module], dict[str, Callable[[int], Tensor]]]:
-    """Return the models by name, and for each a function from the number of a round to its loss."""
+    """Return the models by name, and for each a function from the round number to its loss."""
     models: dict[str, nn.Module] = {}
     if "stock" in names:
         models["stock"] = stock_model(case.shape)
@@ -181,7 +181,7 @@ def losses(
 
 
 def on_device(batch: Batch, device: torch.device) -> Batch:
-    """Return a batch on a device."""
+    """Return the batch, moved to a device."""
     moved = {name: value.to(device) for name, value in vars(batch).items()}
     return Batch(**moved)
 
@@ -204,7 +204,7 @@ def step_of(model: nn.Module, loss_of: Callable[[int], Tensor], case: Case) -> C
 
 @torch.no_grad()
 def disagreement(models: dict[str, nn.Module], loss_of: dict[str, Callable[[int], Tensor]]) -> float:
-    """Return by how much the losses of the first batch differ without dropout: both are to compute one function."""
+    """Return the difference of the losses of the first batch without dropout; both must compute the same function."""
     found = []
     for name, model in models.items():
         model.eval()
@@ -229,7 +229,7 @@ def measure(case: Case) -> dict[str, Any]:
     for name, seconds in times.items():
         rates = [case.tokens / t.wall for t in seconds]
         result[name] = {"tokens_per_second": round(statistics.median(rates))}
-        if peak:  # of real tokens in both: what padding costs is no use
+        if peak:  # FLOPs of real tokens in both: padding is not useful work
             forward = [float(models["ours"].forward_flops(b.packed)) for b in batches]  # type: ignore[operator]
             used = [training_flops(f) / t.wall / peak for f, t in zip(forward, seconds, strict=True)]
             result[name]["mfu"] = round(statistics.median(used), 3)
@@ -239,7 +239,7 @@ def measure(case: Case) -> dict[str, Any]:
 
 
 def peak_memory(name: str, case: Case) -> dict[str, int]:
-    """Return the most memory that a process takes which trains one of the two for some steps, and what it took before it had a model."""
+    """Return the peak memory of a process that trains one of the two models, and its memory before the model was built."""
     options = ["--alone", name, "--shape", case.shape, "--tokens", str(case.tokens), "--device", case.device.type]
     options += ["--rounds", str(min(case.rounds, 3)), "--threads", str(torch.get_num_threads())]
     options += ["--bf16"] if case.precision == torch.bfloat16 else []
@@ -248,8 +248,8 @@ def peak_memory(name: str, case: Case) -> dict[str, int]:
 
 
 def train_alone(name: str, case: Case) -> dict[str, int]:
-    """Train one of the two in this process, and return its peak memory in MiB."""
-    require("transformers", "the stock model", extra="hf")  # in both, so that both start from the same
+    """Train one of the two models in this process, and return its peak memory in MiB."""
+    require("transformers", "the stock model", extra="hf")  # imported for both, so that both start from the same memory
     before = _resident(case.device)
     models, loss_of = losses(case, (name,))
     step = step_of(models[name], loss_of[name], case)
@@ -259,11 +259,11 @@ def train_alone(name: str, case: Case) -> dict[str, int]:
 
 
 def _resident(device: torch.device) -> int:
-    """The most memory so far, in MiB."""
+    """Return the peak memory so far, in MiB."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) // 2**20
     status = Path("/proc/self/status")
-    if status.exists():  # Linux's ru_maxrss begins at the peak of the process that started this one
+    if status.exists():  # Linux's ru_maxrss starts at the peak of the parent process
         peak = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
         return int(peak.split()[1]) // 1024
     unit = 1 if sys.platform == "darwin" else 1024
@@ -274,7 +274,7 @@ def main() -> None:
     """Measure all precisions and print them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", choices=sorted(SHAPES), default="35m")
-    parser.add_argument("--tokens", type=int, default=2048, help="real tokens a step")
+    parser.add_argument("--tokens", type=int, default=2048, help="real tokens per step")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=THREADS)

@@ -1,11 +1,11 @@
-"""The reader of Foldseek databases beside a plain Python one: opening, building the binary index, random reads, C-alpha coordinates.
+"""The reader of Foldseek databases against a plain Python reader: opening, building the binary index, random reads, C-alpha coordinates.
 
     python benchmarks/foldseek_reader.py [--entries 5000000] [--distinct 500000] [--length 300] [--rounds 3]
 
 A database of `--entries` rows is generated in a temporary folder and removed afterwards. Its rows share `--distinct` entries of data (row
-i has the data of i modulo that number), so that 5 million take 2 GB of disk and not 12; the indices are of full size. Opening, building
-and making training data are measured in processes of their own, reading in turns with the plain reader: the index as a list of tuples,
-each entry cut and decoded by Python. Rates are entries a second of CPU time, on one thread, in random order.
+i has the data of i modulo that number), so that 5 million take 2 GB of disk instead of 12; the indices have their full size. Opening, building
+and making training data are each measured in a separate process; reading alternates with the plain reader, which keeps the index as a list
+of tuples and slices and decodes each entry in Python. Rates are entries per second of CPU time, on one thread, in random order.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def memory(name):
 what, path = sys.argv[1:]
 small = pathlib.Path(path).with_name("small.index")
 small.write_text("0\\t0\\t302\\n")
-open_index(small, sidecar_from=0)  # what is imported on use is imported now
+open_index(small, sidecar_from=0)  # import now what is otherwise imported on first use
 before, wall, cpu = memory("VmRSS"), time.perf_counter(), time.process_time()
 if what == "build":
     open_index(pathlib.Path(path + ".index"))
@@ -94,7 +94,7 @@ print(json.dumps(told))
 
 
 def write_data(folder: Path, *, distinct: int, length: int) -> None:
-    """Write letters, 3Di letters and coordinates as 16-bit differences of so many entries."""
+    """Write the data of all entries: residues, 3Di letters, and coordinates as 16-bit differences."""
     source = np.random.default_rng(SEED)
     letters = np.frombuffer(b"ACDEFGHIKLMNPQRSTVWY", np.uint8)
     with open(folder / "db", "wb") as aa, open(folder / "db_ss", "wb") as ss, open(folder / "db_ca", "wb") as ca:
@@ -114,7 +114,7 @@ def write_data(folder: Path, *, distinct: int, length: int) -> None:
 
 
 def write_index(path: Path, *, entries: int, distinct: int, size: int) -> None:
-    """Write an index whose rows share the data."""
+    """Write an index whose rows share data entries."""
     with path.open("w") as file:
         for first in range(0, entries, 100_000):
             rows = range(first, min(first + 100_000, entries))
@@ -138,7 +138,7 @@ def write_database(folder: Path, *, entries: int, distinct: int, length: int) ->
 
 
 class PlainReader:
-    """What one writes first: the index as tuples, entries cut and decoded one at a time."""
+    """A straightforward reader: the index as tuples, entries sliced and decoded one at a time."""
 
     def __init__(self, path: Path) -> None:
         self.rows, self.maps = {}, {}
@@ -155,15 +155,15 @@ class PlainReader:
         return self.maps[ending][start : start + size]
 
     def sequence(self, row: int, ending: str = "") -> str:
-        """Return letters without their terminators."""
+        """Return the letters of an entry without the terminator."""
         return self.cut(ending, row).decode("ascii").rstrip("\0").rstrip("\n").upper()
 
     def pair(self, row: int) -> tuple[str, str]:
-        """Return amino acids and 3Di."""
+        """Return the amino acids and 3Di letters of an entry."""
         return self.sequence(row), self.sequence(row, "_ss")
 
     def calpha(self, row: int) -> list[tuple[float, ...]]:
-        """Return coordinates in Angstrom."""
+        """Return C-alpha coordinates in Angstrom."""
         raw = self.cut("_ca", row)
         length = (len(raw) - 8) // 6
         axes = []
@@ -174,7 +174,7 @@ class PlainReader:
 
 
 def probe(what: str, path: Path, *, runs: int) -> dict[str, float]:
-    """Return time and memory of opening or building in a process of its own: the median run, after one that warms the disk's cache."""
+    """Return time and memory of opening or building in a separate process: the median run, after one that fills the disk cache."""
     found = []
     for run in range(runs + 1):
         if what in ("build", "names"):
@@ -188,12 +188,12 @@ def probe(what: str, path: Path, *, runs: int) -> dict[str, float]:
 
 
 def rate(seconds: list[Seconds], reads: int) -> dict[str, int]:
-    """Return entries a second: the median round's, by CPU and by the clock."""
+    """Return entries per second of the median round, by CPU time and by wall time."""
     return {clock: round(reads / statistics.median(getattr(s, clock) for s in seconds)) for clock in ("cpu", "wall")}
 
 
 def reading(path: Path, *, entries: int, rounds: int) -> dict[str, Any]:
-    """Return the rates of both readers, which take turns."""
+    """Return the rates of both readers, which alternate."""
     db, plain = PairedFoldseekDB(path), PlainReader(path)
     source = np.random.default_rng(SEED + 1)
     orders = [source.integers(0, entries, READS) for _ in range(rounds + 1)]
@@ -234,7 +234,7 @@ def reading(path: Path, *, entries: int, rounds: int) -> dict[str, Any]:
 
 
 def verdicts(opened: dict[str, float], built: dict[str, float], rates: dict[str, Any], entries: int) -> dict[str, Any]:
-    """Return each target with what was reached."""
+    """Return each target with the measured value."""
     reached = {
         "open_ms": opened["wall_ms"],
         "open_mb": opened["added_mb"],
@@ -254,16 +254,22 @@ def verdicts(opened: dict[str, float], built: dict[str, float], rates: dict[str,
 
 
 def main() -> None:
-    """Generate, measure, print, remove."""
+    """Generate the database, measure, print, and remove it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--entries", type=int, default=5_000_000, help="rows of each index (5000000)")
-    parser.add_argument("--distinct", type=int, default=500_000, help="entries of data that the rows share (500000)")
+    parser.add_argument(
+        "--distinct", type=int, default=500_000, help="distinct entries of data that the rows share (500000)"
+    )
     parser.add_argument("--length", type=int, default=300, help="residues of each entry (300)")
     parser.add_argument("--rounds", type=int, default=3, help="rounds of reading, and runs of opening (3)")
     parser.add_argument(
-        "--no-reading", action="store_true", help="open and build only; the plain reader takes 0.6 GB a million entries"
+        "--no-reading",
+        action="store_true",
+        help="open and build only; the plain reader takes 0.6 GB per million entries",
     )
-    parser.add_argument("--folder", default=None, help="where to generate (the system's temporary folder)")
+    parser.add_argument(
+        "--folder", default=None, help="where to write the database (default: the system's temporary folder)"
+    )
     options = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory(prefix="foldseek_reader_", dir=options.folder) as folder:

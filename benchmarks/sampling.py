@@ -1,10 +1,10 @@
-"""Seconds and network calls for 100 ligands of each stepper, and how good they are.
+"""Seconds and network calls for 100 ligands by each stepper, and their quality.
 
     python benchmarks/sampling.py [--run RUN] [--rounds 3] [--samples 100] [--steps 250]
 
-With RUN, a trained dual-track run, proteins of its test split are the conditions and the quality of the ligands stands beside their
-cost: exact samplers agree in it, so the cheapest exact one is the one to take. Without RUN the network has the demo's shape and random
-weights: the cost is the same, the ligands mean nothing. Each round draws with every stepper in turn, on one thread.
+With RUN, a trained dual-track run, proteins of its test split are the conditions and the quality of the ligands is printed with their
+cost: exact samplers give equal quality, so use the cheapest exact one. Without RUN the network has the demo's shape and random
+weights: the cost is the same, the ligands are meaningless. Each round samples with every stepper in turn, on one thread.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ from protlig_dd.tokens.tracks import Track, TrackBatch, pack
 SEED = 0
 THREADS = 1
 BATCH_SIZE = 50
-TARGET = 3.0  # first-hitting takes at most a third of the time of ancestral steps
+TARGET = 3.0  # first hitting should take at most a third of the time of ancestral steps
 REFERENCE, FASTEST = "ancestral", "first_hitting"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """What is sampled from: a denoiser, and batches whose ligands are to be generated."""
+    """A denoiser, and batches whose ligands are to be generated."""
 
     name: str
     denoiser: Denoiser
@@ -104,7 +104,7 @@ def _random_network(tracks: Mapping[str, Track]) -> nn.Module:
 
 
 def steppers(steps: int) -> dict[str, SamplerSettings]:
-    """Return what is compared, by name."""
+    """Return the compared steppers by name."""
     return {
         REFERENCE: Ancestral(num_steps=steps),
         "euler": Euler(num_steps=steps),
@@ -115,7 +115,7 @@ def steppers(steps: int) -> dict[str, SamplerSettings]:
 
 
 class Case:
-    """One stepper on the subject; a call is a round, and draws anew from a seed of its own."""
+    """One stepper on the subject; a call is one round, with its own seed."""
 
     def __init__(self, subject: Subject, stepper: SamplerSettings) -> None:
         self.subject, self.stepper = subject, stepper
@@ -123,7 +123,7 @@ class Case:
         self.texts: list[str] = []
 
     def __call__(self, round_: int) -> None:
-        """Draw all samples of a round."""
+        """Draw all samples of one round."""
         on = self.subject
         drawn = [
             sample(on.denoiser, on.diffusion, batch, generate=("ligand",), sampler=self.stepper, seed=SEED + round_)
@@ -133,7 +133,7 @@ class Case:
         self.texts += [on.tracks["ligand"].decode(row) for d in drawn for row in d.batch.tracks["ligand"].split()]
 
     def result(self, times: list[Seconds], num: int) -> dict[str, Any]:
-        """Return cost and quality."""
+        """Return the cost and quality of the samples."""
         found: dict[str, Any] = {
             "exact": self.stepper.exact,
             "wall_seconds_per_100": round(statistics.median(t.wall for t in times) * 100 / num, 3),
@@ -159,10 +159,10 @@ def quality(texts: list[str]) -> dict[str, Any]:
 def main() -> None:
     """Measure all steppers and print them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run", default="", help="a trained dual-track run; a random network without it")
+    parser.add_argument("--run", default="", help="a trained dual-track run (default: a random network)")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--samples", type=int, default=100)
-    parser.add_argument("--steps", type=int, default=250, help="of ancestral and Euler")
+    parser.add_argument("--steps", type=int, default=250, help="steps of the ancestral and Euler steppers")
     options = parser.parse_args()
     torch.set_num_threads(THREADS)
     device = torch.device("cpu")

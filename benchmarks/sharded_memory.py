@@ -1,11 +1,11 @@
-"""Peak host memory of each of two processes that shard a causal model: while it is shared out, in a training step, and while it is saved.
+"""Peak host memory of each of two processes that shard a causal model: while distributing it, in a training step, and while saving.
 
     python benchmarks/sharded_memory.py [--strategies fsdp zero3] [--blocks 16] [--hidden 1024]
 
-Counted is what the kernel counts, VmHWM of /proc/self/status, above what the process held once its libraries were loaded and the processes
-had met; the mark is set back before each part. On a CPU host and device are the same memory, so rank 0's figures include the host's copy of
-the weights that it shares out, and, while saving, the gathered checkpoint. "whole" is what a strategy costs where each process builds the
-model for itself; "rank 0" is how `protlig train` does it. The floor of sharing out is a process's shard and the largest piece that is sent
+The measure is the kernel's VmHWM of /proc/self/status, above the memory of the process after its libraries were loaded and the process group was
+started; the high-water mark is reset before each phase. On a CPU, host and device share memory, so the figures of rank 0 include the host copy of
+the weights that it distributes and, while saving, the gathered checkpoint. "whole" is the cost where each process builds the complete
+model; "rank 0" is the method of `protlig train`. The floor of distributing is one shard plus the largest piece that is sent
 at once: a block or the rest for fsdp, a parameter for zero3.
 """
 
@@ -35,7 +35,7 @@ from protlig_dd.training.optim import OptimSettings, make_optimizer
 from protlig_dd.training.sharded import blocks_of
 
 WORLD, TOKENS, MB = 2, 256, 1e6
-STEPS = 3  # DeepSpeed plans from the second on
+STEPS = 3  # DeepSpeed plans its parameter fetches from the second step on
 PARTS = ("build", "share out", "step", "save")
 
 
@@ -66,7 +66,7 @@ def main() -> None:
 
 
 def run_case(options: argparse.Namespace, child: str) -> list[dict[str, float]]:
-    """Return what each process of a case found."""
+    """Return the figures of each process of a case."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
@@ -81,7 +81,7 @@ def run_case(options: argparse.Namespace, child: str) -> list[dict[str, float]]:
         str(options.hidden),
     ]
     common = {"WORLD_SIZE": str(WORLD), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
-    # Freed memory goes back to the kernel at once, or the marks would show what malloc keeps.
+    # Freed memory is returned to the kernel at once; otherwise the marks would include memory that malloc keeps.
     common |= {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1"}
     running = [
         subprocess.Popen(
@@ -100,7 +100,7 @@ def run_case(options: argparse.Namespace, child: str) -> list[dict[str, float]]:
 
 
 def measure(options: argparse.Namespace) -> dict[str, float]:
-    """Return this process's peaks in MB above its start, by part."""
+    """Return the peaks of this process in MB above its start, by phase."""
     name, how = options.child.split(",")
     choice = choose_device("cpu", precision="fp32")
     strategy = distributed.start(name, choice)
@@ -141,13 +141,13 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
 
 
 def memory(field: str) -> float:
-    """Return a field of this process's status, in MB."""
+    """Return a field of /proc/self/status, in MB."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 / MB for line in lines if line.startswith(f"{field}:"))
 
 
 def floor_of(model: Any, name: str) -> float:
-    """Return the MB of a shard and of the largest piece that is sent at once."""
+    """Return the size in MB of one shard plus the largest piece that is sent at once."""
     sizes = {parameter: parameter.numel() * 4 / MB for parameter in model.parameters()}
     total = sum(sizes.values())
     blocks = [sum(sizes[p] for p in block.parameters()) for block in blocks_of(model)]

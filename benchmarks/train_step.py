@@ -2,9 +2,9 @@
 
     python benchmarks/train_step.py [--fasta sequences.fasta.gz] [--device cuda] [--rounds 5]
 
-Both get the same batches in the same process, one step each a round, and the order is reversed every other round; a step is forward,
-cross-entropy over real tokens, backward, fused AdamW. The encoder uses SDPA with a key padding mask and learned positions; ours has rotary
-positions and adaptive layer norms besides, so it does slightly more for each token. Figures are real tokens: padding does not count.
+Both get the same batches in the same process, one step each per round, in reversed order every other round; a step is forward,
+cross-entropy over real tokens, backward, fused AdamW. The encoder uses SDPA with a key padding mask and learned positions; ours also has rotary
+positions and adaptive layer norms, so it does slightly more work per token. Rates count real tokens, not padding.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ TARGETS = {"batch 4": 1.4, "batch 16": 1.8, "equal lengths": 1.0}
 
 
 class PlainEncoder(nn.Module):
-    """Embedding, learned positions, `nn.TransformerEncoder`, one Linear: what one would write first."""
+    """The baseline: embedding, learned positions, `nn.TransformerEncoder`, one Linear layer."""
 
     def __init__(self, num_rows: int) -> None:
         super().__init__()
@@ -61,7 +61,7 @@ class PlainEncoder(nn.Module):
 
 
 def padded_batch(batch: TrackBatch, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return tokens [b, l], 0 behind an example's end, and where that is."""
+    """Return tokens [b, l], padded with 0, and the padding mask."""
     rows = [torch.tensor(row) for row in batch.tracks["protein"].split()]
     tokens = pad_sequence(rows, batch_first=True).to(device)
     lengths = torch.tensor([len(row) for row in rows], device=device)
@@ -117,7 +117,7 @@ def variants_of(
 
 
 def packed_batches(lengths: list[list[int]]) -> list[TrackBatch]:
-    """Return batches of random residues of these lengths."""
+    """Return batches of random residues of the given lengths."""
     track = ProteinTrack(max_length=CAP).build("protein")
     letters = torch.tensor(track.vocabulary.emittable_ids)
     generator = torch.Generator().manual_seed(SEED)
@@ -131,7 +131,7 @@ def packed_batches(lengths: list[list[int]]) -> list[TrackBatch]:
 
 
 def measure(lengths: list[list[int]], precision: torch.dtype, device: torch.device) -> dict[str, Any]:
-    """Return ratios and rates of one case: one batch of lengths a round."""
+    """Return ratios and rates of one case: one batch of lengths per round."""
     real = [sum(batch) for batch in lengths]
     padded = [len(batch) * max(batch) for batch in lengths]
     times = interleaved(variants_of(packed_batches(lengths), precision, device), rounds=len(lengths), device=device)
@@ -144,7 +144,7 @@ def measure(lengths: list[list[int]], precision: torch.dtype, device: torch.devi
 
 
 def count_parameters() -> dict[str, int]:
-    """Return the parameters of both models."""
+    """Return the parameter counts of both models."""
     tracks = {"protein": ProteinTrack(max_length=CAP).build("protein")}
     ours: DiT = DiTSettings(conditioning_size=64, **SHAPE).build(tracks, "reference")  # type: ignore[arg-type]
     plain = PlainEncoder(tracks["protein"].vocabulary.num_rows)
@@ -155,7 +155,7 @@ def main() -> None:
     """Measure all cases and print them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--fasta", type=Path, help="lengths of its sequences, cut at 512; drawn from a log-normal without it"
+        "--fasta", type=Path, help="use the lengths of its sequences, truncated at 512 (default: log-normal lengths)"
     )
     parser.add_argument("--device", default="cpu", help="cpu, cuda, xpu or mps")
     parser.add_argument("--rounds", type=int, default=9)

@@ -1,4 +1,4 @@
-"""Writes the tables of configs.md from the settings classes; a test holds the page against them.
+"""Write the tables of configs.md from the settings classes; a test compares the page with them.
 
 python docs/generate_configs.py
 """
@@ -20,83 +20,83 @@ from protlig_dd.runs.experiment import Experiment
 
 PAGE = Path(__file__).with_name("configs.md")
 START, END = "<!-- settings: begin -->", "<!-- settings: end -->"
-# What the classes do not say as "name: text": by dotted path, which comes first, or by field, which comes last.
+# Meanings that the docstrings do not give as "name: text": by dotted path (overrides the docstring) or by field name (used last).
 MEANINGS = {
-    "activation": "of the feed-forward layers; `gelu` is the exact form",
+    "activation": "activation of the feed-forward layers; `gelu` is the exact form",
     "activation_checkpointing": "recompute activations in the backward pass: less memory, about a third more time",
     "add_ends": "put begin and end tokens around each sequence; they are never noised",
     "conditioning_size": "width of the noise-level embedding",
-    "conditions": "class labels the model may be given, with their number of classes, such as `{affinity_bin: 3}`",
-    "affinity": "measured affinities, as -log10 M; concentrations in nM are turned into it",
+    "conditions": "class labels that the model can take as input, with their number of classes, such as `{affinity_bin: 3}`",
+    "affinity": "measured affinities, as -log10 M; concentrations in nM are converted",
     "columns": "column names that differ from the usual ones",
-    "conv_width": "width of a local convolution before the first block; 0 or null is none. For dual_track by track",
-    "cross_attention": "let the tracks read each other",
-    "dropout": "in blocks; 0 where runs must be the same on any number of processes",
-    "eps": "what survives at t = 1 (log_linear); AdamW's epsilon (train.optim)",
-    "factor": "what sigma is multiplied by",
+    "conv_width": "width of a local convolution before the first block; 0 or null for none. For dual_track one value per track",
+    "cross_attention": "attention between the tracks",
+    "dropout": "dropout in the blocks; use 0 for runs that must be the same on any number of processes",
+    "eps": "alpha at t = 1, the share of unnoised tokens (log_linear); AdamW's epsilon (train.optim)",
+    "factor": "factor on sigma",
     "base": "the schedule that is scaled",
     "final_silu": "SiLU after the noise-level embedding; the published protein model has none",
-    "head_bias": "a bias in the last layer; the published protein model has none",
+    "head_bias": "a bias in the output layer; the published protein model has none",
     "hidden_size": "width of the hidden state; a multiple of 2 x num_heads",
-    "label": "1 for pairs that bind, 0 for pairs that do not; only the first are trained on",
+    "label": "1 for pairs that bind, 0 for pairs that do not; only binding pairs are used for training",
     "ligand": "SMILES",
-    "mask_id": "the id of the mask",
-    "structure": "structure tokens, one for each residue",
-    "structure_path": "a FASTA of structure tokens with the names of `path`'s; likewise for validation and test",
+    "mask_id": "the id of the mask token",
+    "structure": "structure tokens, one per residue",
+    "structure_path": "a FASTA of structure tokens with the same names as `path`; likewise for validation and test",
     "validation_structure_path": "structure tokens of `validation_path`",
     "test_structure_path": "structure tokens of `test_path`",
-    "max_length": "the most tokens of an example, begin and end included",
+    "max_length": "maximum number of tokens of an example, including begin and end",
     "mlp_ratio": "width of the feed-forward layers, as a multiple of hidden_size",
-    "name": "what the record is called",
-    "num_blocks": "depth (of each track)",
-    "num_heads": "attention heads",
-    "num_rows": "rows of embedding and head; more than the vocabulary has gives spare rows, 0 is as many as it has",
-    "num_steps": "steps, one network call each",
-    "num_test": "test pairs",
-    "num_validation": "validation pairs",
+    "name": "the name of the record",
+    "num_blocks": "number of blocks (of each track)",
+    "num_heads": "number of attention heads",
+    "num_rows": "rows of embedding and output layer; a number above the vocabulary size adds unused rows, 0 means the vocabulary size",
+    "num_steps": "number of steps, one network call each",
+    "num_test": "number of test pairs",
+    "num_validation": "number of validation pairs",
     "parameters": "the expected parameter count; a mismatch is an error",
-    "protein": "the sequence",
+    "protein": "the protein sequence",
     "ramp": "the shape of the ramp",
-    "sigma_max": "total noise at t = 1; samplers want 4.7 or more",
+    "sigma_max": "total noise at t = 1; samplers need 4.7 or more",
     "sigma_min": "total noise at t = 0",
     "split": "the part each record belongs to: train, validation or test",
-    "start": "the factor on sigma at step 0",
-    "steps": "when the curriculum is over",
-    "train.batch_size": "examples a step, of all processes and micro-batches; or null, and tokens_per_batch",
-    "train.steps": "optimiser steps; or 0, and tokens",
+    "start": "factor on sigma at step 0",
+    "steps": "the step at which the curriculum ends",
+    "train.batch_size": "examples per step over all processes and micro-batches; null if tokens_per_batch is set",
+    "train.steps": "optimiser steps; 0 if tokens is set",
     "diffusion.schedule": "alpha(t)",
-    "diffusion.times": "how t is drawn",
-    "diffusion.curriculum": "ramps sigma up over the first steps",
-    "train.optim": "how the weights are updated",
-    "train.tracking": "which trackers there are beside metrics.jsonl",
-    "data.path": "CSV, TSV, JSON lines, Parquet, FASTA, SMILES or a torch list (.gz and .zst too); for shards the folder",
-    "tracks": "by name, such as `protein: {kind: protein}`",
-    "data": "where examples come from",
+    "diffusion.times": "the distribution of t",
+    "diffusion.curriculum": "increases sigma over the first steps",
+    "train.optim": "the optimiser",
+    "train.tracking": "trackers in addition to metrics.jsonl",
+    "data.path": "a file: CSV, TSV, JSON lines, Parquet, FASTA, SMILES or a torch list (.gz and .zst too); for shards their folder",
+    "tracks": "the tracks by name, such as `protein: {kind: protein}`",
+    "data": "the source of the examples",
     "model": "the network",
-    "diffusion": "the process, what logits mean, and the tasks",
-    "train": "how long and how it is trained",
-    "sampling": "how samples are drawn when nothing else is said",
-    "evaluation": "what is measured",
-    "strength": "how strong the bias is at step 0",
-    "corrected": "weigh the loss by 1 / density(t), so that its mean is the bound at every step",
+    "diffusion": "the process, the interpretation of logits, and the tasks",
+    "train": "training length, batches, optimiser, tracking",
+    "sampling": "the defaults of sampling",
+    "evaluation": "what is evaluated",
+    "strength": "strength of the bias at step 0",
+    "corrected": "weight the loss by 1 / density(t), so that its mean is the bound at every step",
     "t_min": "the smallest time drawn",
-    "test_fraction": "part of the examples kept for the test",
-    "validation_fraction": "part of the examples kept for validation",
-    "identity": "proteins more alike than this share a cluster",
-    "unknown": "symbols outside the vocabulary: `refuse`, or map them (tracks.protein, such as `X`) or drop the record (data)",
+    "test_fraction": "fraction of the examples held out for the test",
+    "validation_fraction": "fraction of the examples held out for validation",
+    "identity": "proteins with a higher identity are in the same cluster",
+    "unknown": "symbols outside the vocabulary: `refuse` is an error; tracks.protein can map them (`X`), data can drop the record",
     "vocabulary": "`built-in`, or a file made by `protlig prepare vocab`",
 }
 
 
 def classes(annotation: Any) -> list[type]:
-    """Return the settings classes in an annotation, however deep."""
+    """Return the settings classes in an annotation, nested ones included."""
     if dataclasses.is_dataclass(annotation) and isinstance(annotation, type):
         return [annotation]
     return [found for argument in typing.get_args(annotation) for found in classes(argument)]
 
 
 def in_words(annotation: Any) -> str:
-    """Return a type as it reads in YAML."""
+    """Return a description of a type as written in YAML."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if (found := classes(annotation)) and not {int, float, str} & set(arguments) and origin is not dict:
         kinds = [kind_of(c) for c in found if kind_of(c)]
@@ -115,7 +115,7 @@ def in_words(annotation: Any) -> str:
 
 
 def default_of(field: dataclasses.Field[Any]) -> str:
-    """Return a default as it reads in YAML."""
+    """Return a default value as written in YAML."""
     if field.default is dataclasses.MISSING:
         return "required"
     value = to_mapping(field.default)
@@ -129,7 +129,7 @@ def default_of(field: dataclasses.Field[Any]) -> str:
 
 
 def described(cls: type) -> dict[str, str]:
-    """Return what the docstring says of each field: the `Args:` or `Attributes:` entries."""
+    """Return the description of each field in the docstring: the `Args:` or `Attributes:` entries."""
     if cls is ShardData or "as in `PairData`" in (cls.__doc__ or ""):
         return described(PairData)
     found: dict[str, str] = {}
@@ -175,7 +175,7 @@ def tables() -> str:
     """Return the generated part of the page."""
     seen: set[type] = set()
     tokens = "\n".join(sections(Experiment, "", seen))
-    # a name of its own, since its data and model are others than those of MEANINGS; it does not stand in the YAML
+    # under its own path, because its data and model differ from those of MEANINGS; the path is not part of the YAML
     traces = "\n".join(sections(AutoencoderExperiment, "autoencoder", seen)).replace("`autoencoder.", "`")
     traces = traces.replace("### `autoencoder`", "### The experiment of a structure autoencoder")
     return f"{tokens}\n{traces}".replace("\n\n\n", "\n\n").strip()

@@ -1,6 +1,26 @@
 """Discrete-diffusion transformers on proteins, ligands and structure tokens.
 
-The names below are the public face; they are imported when first used, so that `import protlig_dd` needs no torch.
+The public names are `train`, `open_run`, `load_model`, `Generator`, `Request` and `Experiment`. They are imported on first use, so
+`import protlig_dd` does not import torch.
+
+Train an experiment (two steps of a very small one), open the run, generate two proteins of 32 residues:
+
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> from protlig_dd import Experiment, Generator, Request, load_model, open_run, train
+    >>> from protlig_dd.runs.experiment import load_experiment
+    >>> experiment = load_experiment("scaling/markov", ["data.num_train=64", "data.num_validation=8", "train.steps=2"])
+    >>> isinstance(experiment, Experiment)
+    True
+    >>> with TemporaryDirectory() as folder:
+    ...     result = train(experiment, Path(folder), device="cpu")
+    ...     model = load_model(folder, device="cpu")
+    ...     generator = Generator(open_run(folder, device="cpu"), seed=0)
+    ...     samples = list(generator.generate([Request(name="new", generate={"protein": 32})], num=2))
+    >>> result.steps, sum(parameter.numel() for parameter in model.parameters())
+    (2, 204641)
+    >>> [len(sample.texts["protein"]) for sample in samples]
+    [32, 32]
 """
 
 from importlib import import_module

@@ -40,8 +40,7 @@ def config_folder() -> Path:
 def list_configs() -> list[str]:
     """Return the names of all packaged configs, such as "dual_track/demo"."""
     folder = config_folder()
-    launcher = folder / "accelerate"  # settings of the launcher, not of a run
-    files = (p for p in folder.rglob("*.yaml") if p.parent not in (folder, launcher))
+    files = (p for p in folder.rglob("*.yaml") if p.parent != folder)
     return sorted(p.relative_to(folder).with_suffix("").as_posix() for p in files)
 
 

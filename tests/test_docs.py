@@ -1,4 +1,4 @@
-"""The documents hold what they say: commands run, links lead somewhere, options, configs and settings exist."""
+"""The pages are right: commands run, links resolve, and the options, configs, settings and paths that they name exist."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from protlig_dd.cli.entry import build_parser
-from protlig_dd.config import find_config, read_config
+from protlig_dd.config import find_config, list_configs, read_config
 from protlig_dd.runs.experiment import load_experiment
 from protlig_dd.runs.families.table import family_of
 from protlig_dd.runs.spellings import FLAGS, native_overrides
@@ -24,8 +24,10 @@ from protlig_dd.runs.spellings import FLAGS, native_overrides
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
+# Folders of a run or of a user, which pages name as the package's and the repository's own.
+RUN_FOLDERS = {"samples/", "tensorboard/", "runs/"}
 FENCE = re.compile(r"(<!-- tested -->\n)?```(\w+)\n(.*?)```", re.DOTALL)
-# Options that belong to other programs than ours: torchrun, accelerate, sbatch, pip.
+# Options of other programs: torchrun, accelerate, sbatch, pip.
 FOREIGN = {"--standalone", "--nproc_per_node", "--config_file", "--nodes", "--array", "--extra"}
 FOREIGN |= {"--nnodes", "--rdzv_backend", "--rdzv_endpoint", "--ntasks-per-node", "--gpus-per-node", "--mem"}
 
@@ -35,13 +37,13 @@ def in_any(pages: list[Path]) -> pytest.MarkDecorator:
 
 
 def blocks(page: Path, *, tested: bool = False) -> list[tuple[str, str]]:
-    """Return the language and the text of the fenced blocks of a page, or of those marked as tested."""
+    """Return the language and the text of the fenced blocks of a page; with `tested`, only of those marked as tested."""
     found = FENCE.findall(page.read_text(encoding="utf-8"))
     return [(language, text) for mark, language, text in found if mark or not tested]
 
 
 def commands(page: Path) -> Iterator[list[str]]:
-    """Yield the words of every command in the bash blocks of a page, comments left out."""
+    """Yield the words of every command in the bash blocks of a page, without comments."""
     for language, text in blocks(page):
         if language == "bash":
             text = re.sub(r"<<'(\w+)'\n.*?\n\1\n", "\n", text.replace("\\\n", " "), flags=re.DOTALL)
@@ -49,7 +51,7 @@ def commands(page: Path) -> Iterator[list[str]]:
 
 
 def protlig_commands(page: Path) -> Iterator[list[str]]:
-    """Yield the commands of protlig itself, however it is started."""
+    """Yield the words after `protlig` of every protlig command, whether started by name or as a module."""
     for words in commands(page):
         for i, word in enumerate(words):
             if word in ("protlig", "protlig_dd.cli") and i + 1 < len(words):
@@ -57,24 +59,34 @@ def protlig_commands(page: Path) -> Iterator[list[str]]:
 
 
 def options_of(command: str = "") -> set[str]:
-    """Return the options of a subcommand, or of all of them."""
+    """Return the options of a subcommand, or of all subcommands."""
     (subs,) = (a for a in build_parser()._actions if isinstance(a, argparse._SubParsersAction))
     parsers = [subs.choices[command]] if command else list(subs.choices.values())
-    for (
-        parser
-    ) in parsers:  # a command of several steps, such as `scaling`, has parsers of its own, which are met in turn
+    for parser in parsers:  # a command with subcommands, such as `scaling`, appends their parsers to the list
         inner = (a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
         parsers += [step for action in inner for step in action.choices.values()]
     return {option for parser in parsers for action in parser._actions for option in action.option_strings}
 
 
+def help_texts() -> dict[str, str]:
+    """Return the help text of protlig and of every subcommand, by the words of the command."""
+    todo, found = [("", build_parser())], {}
+    while todo:
+        words, parser = todo.pop()
+        found[words] = parser.format_help()
+        inner = (a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
+        todo += [(f"{words} {name}".strip(), step) for action in inner for name, step in action.choices.items()]
+    return found
+
+
 def run_blocks(page: Path, folder: Path) -> list[str]:
-    """Run the tested blocks of a page one after the other in a folder; return what each printed."""
+    """Run the tested blocks of a page in order in a folder; return the output of each."""
     tools = folder / "bin"
     tools.mkdir()
     (tools / "protlig").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m protlig_dd.cli "$@"\n', encoding="utf-8")
     (tools / "protlig").chmod(0o755)
-    environment = os.environ | {"PATH": f"{tools}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+    path = f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+    environment = os.environ | {"PATH": f"{tools}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": path}
     printed = []
     for language, text in blocks(page, tested=True):
         program = [sys.executable, "-c", text] if language == "python" else ["bash", "-euo", "pipefail", "-c", text]
@@ -88,6 +100,7 @@ def run_blocks(page: Path, folder: Path) -> list[str]:
 
 @pytest.mark.timeout(900)
 def test_the_commands_of_the_readme_run(tmp_path: Path) -> None:
+    pytest.importorskip("rdkit", reason="the demo's molecules need RDKit (extra ligand)")
     shell, python = run_blocks(ROOT / "README.md", tmp_path)
     assert "SYNTHETIC" in shell and "matched" in shell
     assert "columns: protein = 'protein', ligand = 'ligand'" in shell
@@ -162,10 +175,41 @@ def test_every_page_is_reached_from_the_readme_and_the_index() -> None:
 @in_any(PAGES)
 def test_files_that_are_named_exist(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
-    for name in re.findall(r"\b(?:configs|scripts|tests|benchmarks|docs)/[\w./-]*\w", text):
-        assert (ROOT / name).exists(), f"{page.name} names '{name}', which is not there"
-    for name in re.findall(r"`((?:dual_track|demo|sedd|recipe|scaling)/\w+)`", text):
+    for name in re.findall(r"\b(?:configs|deploy|scripts|tests|benchmarks|docs)/[\w./-]*\w", text):
+        assert (ROOT / name).exists(), f"{page.name} names '{name}', which does not exist"
+    families = "|".join(sorted({name.split("/")[0] for name in list_configs()} - {"structure"}))
+    for name in re.findall(rf"`((?:{families})/\w+|structure/\w+_\w+)`", text):
         assert find_config(name).is_file()
+
+
+@in_any([*PAGES, ROOT / "CONTRIBUTING.md"])
+def test_python_files_and_folders_that_are_named_exist(page: Path) -> None:
+    """`path/like.py` and `folder/` are under the repository or under the package; a bare `name.py` is in one of their folders."""
+    text = page.read_text(encoding="utf-8")
+    files = re.findall(r"(?<![\w/.>-])(?:[\w.-]+/)*[\w-]+\.py\b", text)
+    folders = set(re.findall(r"`((?:[\w-]+/)+)`", text)) - RUN_FOLDERS
+    bare = {
+        path.name for folder in ("protlig_dd", "tests", "docs", "benchmarks") for path in (ROOT / folder).rglob("*.py")
+    }
+    missing = [
+        name
+        for name in [*files, *folders]
+        if not any((top / name).exists() for top in (ROOT, ROOT / "protlig_dd"))
+        and not ("/" not in name and name in bare)
+    ]
+    assert not missing, f"{page.name} names {missing}, found neither in the repository nor in protlig_dd/"
+
+
+def test_run_folders_that_are_named_belong_to_a_config() -> None:
+    """`runs/NAME` on a page, in a script or in a help text is the run of a packaged config, or of a `name=` or `--out` given somewhere."""
+    paths = [*PAGES, *(ROOT / "scripts").iterdir(), ROOT / "run_train.sh"]
+    texts = {path.name: path.read_text(encoding="utf-8") for path in paths}
+    texts |= {f"protlig {words} --help": text for words, text in help_texts().items()}
+    known = {"NAME", *(name.replace("/", "_") for name in list_configs())}
+    known |= set(re.findall(r"(?:\bname(?:=|: )|--out runs/)(\w+)", "\n".join(texts.values())))
+    for where, text in texts.items():
+        unknown = set(re.findall(r"\bruns/(\w+)(?![\w/]*\.py)", text)) - known
+        assert not unknown, f"{where} names runs/{sorted(unknown)}, which no config makes"
 
 
 @in_any(PAGES)
@@ -203,7 +247,7 @@ def test_pages_are_plain(page: Path) -> None:
 
 
 def fake_slurm(folder: Path, exit_status: int) -> dict[str, str]:
-    """Put stand-ins for SLURM and protlig on the PATH that note how they were called."""
+    """Put stand-ins for SLURM and protlig on the PATH that record their calls."""
     stand_ins = {
         "scontrol": 'echo "scontrol $*" >> calls; [ "$1" != show ] || echo node7',
         "srun": 'echo "srun $*" | head -n 1 >> calls; while [ "${1#--}" != "$1" ]; do shift; done; SLURM_PROCID=3 SLURM_LOCALID=1 "$@"',

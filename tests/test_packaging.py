@@ -1,7 +1,8 @@
-"""pyproject.toml, constraints.txt and what is built from them."""
+"""pyproject.toml, constraints.txt, the wheel built from them, and the suite without optional packages."""
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -17,6 +18,9 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from protlig_dd.errors import MissingDependencyError, require
+from tests.support import optional
+
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
 EXTRAS: dict[str, list[str]] = PROJECT["project"]["optional-dependencies"]
@@ -30,7 +34,7 @@ def pins() -> dict[str, str]:
 
 
 def requirements(*extras: str) -> Iterator[Requirement]:
-    """Yield the direct requirements of the core and of these extras, extras of our own followed."""
+    """Yield the direct requirements of the core and of these extras; our own extras are expanded."""
     for text in [*PROJECT["project"]["dependencies"], *(text for extra in extras for text in EXTRAS[extra])]:
         requirement = Requirement(text)
         if requirement.name == "protlig_dd":
@@ -40,7 +44,7 @@ def requirements(*extras: str) -> Iterator[Requirement]:
 
 
 def installed_by(*extras: str) -> dict[str, Distribution]:
-    """Return every installed distribution that these extras bring, directly or not."""
+    """Return every installed distribution that these extras require, directly or indirectly."""
     found: dict[str, Distribution] = {}
     todo = list(requirements(*extras))
     while todo:
@@ -61,7 +65,7 @@ def installed_by(*extras: str) -> dict[str, Distribution]:
 
 
 def licence_of(package: Distribution) -> str:
-    """Return the licence a distribution declares: its expression, its classifiers, and the first line of its licence field."""
+    """Return the licence that a distribution declares: its expression, the first line of its licence field, its classifiers."""
     data = package.metadata
     classifiers = [line for line in data.get_all("Classifier") or [] if line.startswith("License")]
     return "; ".join([data.get("License-Expression") or "", (data.get("License") or "").split("\n")[0], *classifiers])
@@ -133,10 +137,63 @@ def test_the_wheel_holds_configs_type_marker_licence_and_command(tmp_path: Path)
     assert {f"protlig_dd/{name}" for name in configs} <= names
     assert "protlig_dd/py.typed" in names
     assert any(name.endswith("licenses/LICENSE") for name in names)
-    assert not [name for name in names if name.startswith(("tests/", "docs/", "benchmarks/"))]
+    assert not [name for name in names if name.startswith(("tests/", "docs/", "benchmarks/", "deploy/"))]
+    files = [path for path in (ROOT / "protlig_dd").rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    assert {path.relative_to(ROOT).as_posix() for path in files} <= names, "templates and styles come with the package"
 
 
 def test_hooks_are_local_and_fetch_nothing() -> None:
     hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())
     assert {repo["repo"] for repo in hooks["repos"]} == {"local"}
     assert {hook["language"] for repo in hooks["repos"] for hook in repo["hooks"]} == {"system"}
+
+
+# The names that packages are imported by, where these differ from the names that they are installed by.
+IMPORTED_AS = {"flash-attn": "flash_attn", "huggingface-hub": "huggingface_hub"}
+
+
+def test_the_optional_packages_are_those_of_the_extras() -> None:
+    installed_as = {r.name for extra in set(EXTRAS) - {"dev", "docs"} for r in requirements(extra)} - {
+        r.name for r in requirements()
+    }
+    assert set(optional.OPTIONAL) == {IMPORTED_AS.get(name, name) for name in installed_as} | {"tokenizers"}
+
+
+def test_only_a_missing_optional_package_is_a_reason_to_skip(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(MissingDependencyError) as told:
+        require("gemmi.nothing_of_this_name", "a test", extra="structure")
+    monkeypatch.setattr(optional, "find_spec", lambda package: object())
+    assert optional.absent_package(told.value) is None, "gemmi is installed: a missing module of it is an error"
+    monkeypatch.setattr(optional, "find_spec", lambda package: None)
+    told.value.__cause__ = ModuleNotFoundError(name="gemmi.nothing_of_this_name")
+    assert optional.absent_package(told.value) == "gemmi"
+    assert optional.absent_package(ModuleNotFoundError(name="protlig_dd.gemmi")) is None
+    assert optional.absent_package(ImportError("cannot import name")) is None
+
+
+def without(packages: str, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run pytest in a process where packages, separated by spaces, are not installed."""
+    path = os.pathsep.join([str(ROOT / "tests/support/absent"), str(ROOT)])
+    environment = os.environ | {"PYTHONPATH": path, "PROTLIG_ABSENT": packages}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *words]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+
+
+# Alone: the packages that test modules, or what these import, load when they are imported.
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "absent",
+    [" ".join(optional.OPTIONAL), "gemmi", "mini3di", "peft", "pyarrow", "rdkit", "scipy", "transformers"],
+    ids=lambda absent: "all" if " " in absent else absent,
+)
+def test_the_suite_is_collected_without_optional_packages(absent: str) -> None:
+    done = without(absent, "--collect-only")
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert re.search(r"^\d{4} tests collected", done.stdout, re.MULTILINE)
+
+
+@pytest.mark.slow
+def test_a_test_without_its_package_is_skipped_and_names_it() -> None:
+    done = without("scipy", "-rs", "tests/scaling/test_fits.py", "-k", "exact_losses")
+    assert done.returncode == 0, done.stdout
+    assert "1 skipped" in done.stdout and "scipy is not installed" in done.stdout

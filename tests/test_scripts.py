@@ -257,7 +257,7 @@ def test_run_tests_runs_every_check_and_keeps_slow_tests_for_all(run: Run, tmp_p
     assert "-n 2" in checks[3]
     assert "-m not slow" in checks[3]
     assert "--cov=protlig_dd" in checks[3]
-    assert "--cov-fail-under=85" in checks[3]
+    assert "--cov-fail-under=95" in checks[3]
 
     run("run_tests.sh", "--all")
     assert "not slow" not in calls(tmp_path)[-1]

@@ -18,11 +18,11 @@ _SHOWN = ("train/loss", "validation/nll", "speed/tokens_per_second")
 _EVALUATE = """The printed scores are also written to RUN/evaluation.json, from which `protlig report RUN` draws its page. Use --split validation for
 a run without test data.
   protlig evaluate runs/dual_track_demo --num 100
-  protlig evaluate runs/3di_tiny --split validation --prostt5 Rostlab/ProstT5
-  protlig evaluate runs/kanzi_folding --split validation --coordinates db --tokenizer runs/kanzi_tiny"""
+  protlig evaluate runs/structure_3di_tiny --split validation --prostt5 Rostlab/ProstT5
+  protlig evaluate runs/structure_kanzi_tiny --split validation --coordinates db --tokenizer runs/kanzi_tiny"""
 _REPORT = """The page shows the scores of the last `protlig evaluate RUN`, the training curves and samples. It loads nothing from the network.
-  protlig report runs/3di_tiny --out page.html
-  protlig report runs/kanzi_folding --viewer viewer/3Dmol-min.js"""
+  protlig report runs/structure_3di_tiny --out page.html
+  protlig report runs/structure_kanzi_tiny --viewer viewer/3Dmol-min.js"""
 _RUNS = """Nothing is written.
   protlig runs
   protlig runs runs/a runs/b"""

@@ -70,6 +70,7 @@ def test_every_command_explains_itself(capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_check_says_what_a_config_costs(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("rdkit", reason="the demo's molecules need RDKit (extra ligand)")
     assert main(["check", "demo/smoke", "--device", "cpu", "train.batch_size=8"]) == 0
     out = capsys.readouterr().out
     for words in ("config: demo_smoke, valid", "parameters", "FLOPs", "MiB", "SYNTHETIC", "ligand_given_protein 80%"):
@@ -168,6 +169,7 @@ def test_a_lead_is_optimised_beside_its_null(smoke_run: Path, capsys: pytest.Cap
 def test_training_from_the_command_line_ends_with_the_summary(
     in_empty_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    pytest.importorskip("rdkit", reason="the demo's molecules need RDKit (extra ligand)")
     arguments = [
         "train",
         "demo/smoke",

@@ -144,6 +144,7 @@ def write_csv(path: Path, header: str = "N,D,loss", noise: float = 1e-3) -> Path
 
 
 def test_a_csv_is_fitted_and_the_truth_is_in_the_intervals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("scipy", reason="fitting scaling laws needs scipy (extra scaling)")
     path = write_csv(tmp_path / "mine.csv", "size,seen,bits")
     words = ["--columns", "tokens=seen", "--metric", "bits", "--resamples", "60", "--budgets", "1e15"]
     assert main(["scaling", "fit", str(path), *words]) == 0

@@ -9,8 +9,6 @@ import tracemalloc
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from protlig_dd.cli import entry as cli
@@ -154,6 +152,8 @@ def test_memory_is_that_of_the_chosen_not_of_the_source(tmp_path, monkeypatch):
 
 
 def test_tables_and_folders_are_sources_too(out, tmp_path):
+    pa = pytest.importorskip("pyarrow", reason="Parquet needs pyarrow (extra data)")
+    pq = pytest.importorskip("pyarrow.parquet", reason="Parquet needs pyarrow (extra data)")
     for part, items in (("train", ITEMS), ("valid", [("v", "MKV")] * 5)):
         pq.write_table(pa.table({"aa_seq": [s for _, s in items]}), tmp_path / f"{part}.parquet")
     report = prepare_subsets(tmp_path, tmp_path / "out", PLAN)

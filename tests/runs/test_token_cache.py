@@ -58,6 +58,7 @@ def small_tokenizer() -> KanziTokenizer:
 
 
 def test_a_cache_holds_every_entry_and_trains(database: Path, tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow", reason="Arrow shards need pyarrow (extra data)")
     assert main(["tokenize", str(database), "--track", "3di", "--out", str(tmp_path / "cache")]) == 0
     assert structures(tmp_path / "cache", "3di") == {e.name: e.structure for e in entries()}
     command = [

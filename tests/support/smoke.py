@@ -1,4 +1,4 @@
-"""The settings of a run of seconds."""
+"""Settings that reduce `demo/smoke` to about a second."""
 
 from __future__ import annotations
 

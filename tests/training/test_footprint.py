@@ -44,6 +44,7 @@ def test_hours_are_operations_over_speed() -> None:
 
 
 def test_check_says_it(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("rdkit", reason="the demo's molecules need RDKit (extra ligand)")
     assert main(["check", "demo/smoke", "--device", "cpu", "--devices", "8xH100"]) == 0
     told = capsys.readouterr().out
     assert "stage 3 (zero3 and fsdp)" in told and "hours" in told and "assumed: MFU 40%" in told

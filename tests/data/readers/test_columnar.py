@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -13,6 +11,9 @@ from hypothesis import strategies as st
 from protlig_dd.data.readers.complexes import read_pairs
 from protlig_dd.data.readers.tables import open_table
 from protlig_dd.errors import FormatError
+
+pa = pytest.importorskip("pyarrow", reason="Arrow and Parquet need pyarrow (extra data)")
+pq = pytest.importorskip("pyarrow.parquet", reason="Arrow and Parquet need pyarrow (extra data)")
 
 FUZZ = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 ROWS = [{"extra": [i], "seq": "MKV" + "A" * i, "name": f"u{i}", "other": {"a": i}} for i in range(9)]

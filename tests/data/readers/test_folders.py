@@ -7,8 +7,6 @@ import tracemalloc
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -40,6 +38,8 @@ def rows(numbers, column="seq"):
 
 def save_to_disk(folder: Path, items, *, files=2, **state) -> Path:
     """Write what datasets.Dataset.save_to_disk writes."""
+    import pyarrow as pa
+
     folder.mkdir(parents=True)
     table, names = pa.Table.from_pylist(items), []
     cuts = np.linspace(0, len(items), files + 1).astype(int)
@@ -61,6 +61,9 @@ def dataset_dict(folder: Path, parts=PARTS, column="seq") -> Path:
 
 
 def parquet_folder(folder: Path, inside="", of="{part}-{i:05d}-of-00002.parquet") -> Path:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     place = folder / inside
     for part, numbers in PARTS.items():
         for i, half in enumerate(np.array_split(np.array(numbers), 2)):
@@ -154,6 +157,8 @@ def test_a_limit_counts_for_each_part(tmp_path):
 
 
 def test_pairs_molecules_and_structures_come_from_folders_too(tmp_path):
+    pa = pytest.importorskip("pyarrow", reason="Parquet needs pyarrow (extra data)")
+    pq = pytest.importorskip("pyarrow.parquet", reason="Parquet needs pyarrow (extra data)")
     folder = tmp_path / "pairs"
     folder.mkdir()
     for part, count in (("train", 6), ("valid", 2)):
