@@ -32,13 +32,13 @@ if TYPE_CHECKING:
     from protlig_dd.runs.generate import Generator as Generator
     from protlig_dd.runs.open import load_model as load_model
     from protlig_dd.runs.open import open_run as open_run
-    from protlig_dd.sampling.requests import Request
+    from protlig_dd.sampling.requests import Request as Request
 
 __version__ = "0.1.0"
 _HOMES = {
     "Experiment": "runs.experiment",
     "Generator": "runs.generate",
-    "Request": "runs.generate",
+    "Request": "sampling.requests",
     "load_model": "runs.open",
     "open_run": "runs.open",
     "train": "runs.families.table",

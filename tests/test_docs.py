@@ -345,3 +345,14 @@ def test_the_curriculum_can_be_drawn(tmp_path: Path) -> None:
     ]
     subprocess.run(command, check=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
     assert (tmp_path / "plot.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_each_walk_through_the_code_stops_at_eight_files_at_most() -> None:
+    """The page of the architecture follows an option, a setting and a path through the code; long walks mean too many layers."""
+    text = (DOCS / "architecture.md").read_text(encoding="utf-8")
+    walks = re.split(r"^From ", text.split("## Three walks")[1].split("\n## ")[0], flags=re.MULTILINE)[1:]
+    assert len(walks) == 3
+    for walk in walks:
+        files = set(re.findall(r"`(\w+(?:/\w+)*\.py)`", walk))
+        assert 4 <= len(files) <= 8, f"{walk.splitlines()[0]}: {sorted(files)}"
+        assert all((ROOT / "protlig_dd" / name).is_file() for name in files)

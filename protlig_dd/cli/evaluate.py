@@ -25,7 +25,7 @@ _REPORT = """The page shows the scores of the last `protlig evaluate RUN`, the t
   protlig report runs/structure_kanzi_tiny --viewer viewer/3Dmol-min.js"""
 _RUNS = """Nothing is written.
   protlig runs
-  protlig runs runs/a runs/b"""
+  protlig runs runs/demo_smoke runs/dual_track_demo"""
 
 
 @dataclass(frozen=True, kw_only=True)
