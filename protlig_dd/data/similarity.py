@@ -146,6 +146,9 @@ def identity(queries: Sequence[Protein], targets: Sequence[Protein], *, over: De
         queries: the first protein of each pair.
         targets: the second one.
         over: the length that identical positions are divided by, and with it the alignment (see the module).
+
+    >>> [float(identity(["MKTAYIAK"], ["TAYI"], over=length)[0]) for length in ("shorter", "query")]
+    [1.0, 0.5]
     """
     whole = np.array(
         [len(q) if over == "query" else min(len(q), len(t)) for q, t in zip(queries, targets, strict=True)]

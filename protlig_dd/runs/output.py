@@ -73,7 +73,12 @@ class PartialFile:
 
 
 def rank(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """Return rows grouped by request, the most likely first, with their rank from 1."""
+    """Return rows grouped by request, the most likely first, with their rank from 1.
+
+    >>> rows = [{"name": "a", "id": 0, "nll_per_token": 2.5}, {"name": "a", "id": 1, "nll_per_token": 1.5}]
+    >>> [(row["id"], row["rank"]) for row in rank(rows)]
+    [(1, 1), (0, 2)]
+    """
     names = list(dict.fromkeys(row["name"] for row in rows))
     ranked = []
     for name in names:

@@ -97,6 +97,9 @@ def fixed_template(length: int, fixed: Sequence[str]) -> str:
 
     Raises:
         ConfigError: for a range outside the sequence, of another length than its letters, or overlapping another.
+
+    >>> fixed_template(8, ["1-2=MK", "7=V"])
+    'MK____V_'
     """
     template = ["_"] * length
     for one in fixed:

@@ -114,6 +114,9 @@ def parse_range(text: str, where: str) -> Linker:
 
     Raises:
         ConfigError: if it is not a range, or the second number is smaller.
+
+    >>> parse_range("5-20", "--motif")
+    Linker(low=5, high=20)
     """
     match = _RANGE.fullmatch(text.strip())
     if not match:
@@ -135,6 +138,9 @@ def parse_motif(text: str, *, total: str | None = None) -> MotifSpec:
 
     Raises:
         ConfigError: for an invalid part, or if there is no segment.
+
+    >>> [type(part).__name__ for part in parse_motif("5-20,A15-34,10").items]
+    ['Linker', 'NumberedSegment', 'Linker']
     """
     items: list[Segment | Linker] = []
     for part in (piece.strip() for piece in text.split(",")):

@@ -50,6 +50,10 @@ def lddt(
         ValueError: if the shapes differ.
 
     Source: Mariani, Biasini, Barbato and Schwede 2013, Bioinformatics 29, 2722.
+
+    >>> helix = np.stack([[2.3 * np.cos(1.745 * i), 2.3 * np.sin(1.745 * i), 1.5 * i] for i in range(12)])
+    >>> float(lddt(helix + 5, helix).value)
+    1.0
     """
     if model.shape != reference.shape:
         raise ValueError(f"lddt: found the shapes {model.shape} and {reference.shape}, expected equal ones")

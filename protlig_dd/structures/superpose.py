@@ -64,6 +64,11 @@ def superpose(
 
     Raises:
         ValueError: if no point has coordinates in both, or the shapes differ.
+
+    >>> here = np.array([[0.0, 0, 0], [3.8, 0, 0], [3.8, 3.8, 0]])
+    >>> there = here[:, [1, 0, 2]] * [-1, 1, 1] + 10
+    >>> float(np.abs(superpose(here, there).apply(here) - there).max()) < 1e-9
+    True
     """
     x, y, found = _complete(mobile, target)
     chosen = np.ones(len(x)) if weights is None else np.asarray(weights, dtype=np.float64)[found]

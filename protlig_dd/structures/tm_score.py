@@ -37,6 +37,9 @@ def tm_d0(length: int) -> float:
     """Return the TM-score's distance scale in Angstrom: 1.24 (L - 15)^(1/3) - 1.8, at least 0.5.
 
     Source: Zhang and Skolnick 2004, equation 5; the floor as in their program.
+
+    >>> round(tm_d0(100), 2), tm_d0(10)
+    (3.65, 0.5)
     """
     return max(0.5, 1.24 * (length - 15) ** (1 / 3) - 1.8) if length > 15 else 0.5
 
