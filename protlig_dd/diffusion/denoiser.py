@@ -12,7 +12,7 @@ from torch import Tensor
 
 from protlig_dd.diffusion.parameterizations import Parameterization
 from protlig_dd.diffusion.schedules import NoiseSchedule
-from protlig_dd.tokens.tracks import TrackBatch
+from protlig_dd.tokens.tracks import TrackBatch, TrackSet
 
 
 @runtime_checkable
@@ -37,6 +37,23 @@ class Diffusion:
 
     parameterizations: Mapping[str, Parameterization]
     schedule: NoiseSchedule
+
+
+@dataclass(frozen=True)
+class Denoising:
+    """A denoiser with what every use of it needs.
+
+    Args:
+        denoiser: a model in evaluation mode, or a guided one from `sampling`.
+        diffusion: the meaning of its logits, and the noise schedule.
+        tracks: the tracks that it takes, by name.
+        device: where its weights are; batches on the host are moved there.
+    """
+
+    denoiser: Denoiser
+    diffusion: Diffusion
+    tracks: TrackSet
+    device: torch.device | str = "cpu"
 
 
 def total_noise(alpha: Float[Tensor, " b"]) -> Float[Tensor, " b"]:

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from protlig_dd import rng
-from protlig_dd.diffusion.denoiser import Denoiser, Diffusion
+from protlig_dd.diffusion.denoiser import Denoiser, Denoising
 from protlig_dd.diffusion.times import Task
 from protlig_dd.errors import ConfigError
 from protlig_dd.evaluation.intervals import Estimate, normal_interval
@@ -43,8 +43,7 @@ class StratifiedBounds:
 
 
 def stratified_bound(
-    denoiser: Denoiser,
-    diffusion: Diffusion,
+    denoising: Denoising,
     batches: TrackBatch | Iterable[TrackBatch],
     task: str | Task,
     *,
@@ -52,7 +51,6 @@ def stratified_bound(
     num_draws: int = 2,
     seed: int = 0,
     tokens_per_call: int = 16_384,
-    device: torch.device | str = "cpu",
 ) -> StratifiedBounds:
     """Return the any-order bound on the negative log-likelihood of each example, stratified over how many tokens are hidden.
 
@@ -64,15 +62,13 @@ def stratified_bound(
     model without time.
 
     Args:
-        denoiser: a model in evaluation mode.
-        diffusion: what its logits mean; absorbing noise only.
+        denoising: the model in evaluation mode; absorbing noise only.
         batches: one batch or many, on the host; every example must have the task's tracks.
         task: as in `likelihood.bound`.
         num_strata: runs of counts.
         num_draws: draws in each; at least 2, for the standard error. A count with no more sets than this has them all, without error.
         seed: with the example ids the root of the draws: examples with one id and one length hide the same places.
         tokens_per_call: as in `ask`.
-        device: where the denoiser lives.
 
     Raises:
         ConfigError: for uniform noise, or an unknown task.
@@ -83,20 +79,12 @@ def stratified_bound(
     if num_strata < 1 or num_draws < 2:
         raise ValueError(f"num_strata, num_draws: found {num_strata} and {num_draws}, expected at least 1 and 2")
     parts, errors = [], []
-    for batch, name, noised in _of_one_group(denoiser, batches, task):
+    for batch, name, noised in _of_one_group(denoising.denoiser, batches, task):
         drawn = _draw_sets(batch, num_places(batch, noised), num_strata, num_draws, rng.Draws.root(seed, "any order"))
         nats = {track: np.zeros(batch.num_examples) for track in noised}
         values = torch.zeros(len(drawn.example), dtype=torch.float64)
-        for answer in ask(
-            denoiser,
-            diffusion,
-            batch,
-            noised,
-            drawn.example.tolist(),
-            drawn.hidden,
-            tokens_per_call=tokens_per_call,
-            device=device,
-        ):
+        questions = drawn.example.tolist()
+        for answer in ask(denoising, batch, noised, questions, drawn.hidden, tokens_per_call=tokens_per_call):
             share = -answer.of_token().double() * drawn.weight[answer.question]
             values.index_add_(0, answer.question, share)
             np.add.at(nats[answer.track], drawn.example[answer.question].numpy(), share.numpy())
@@ -197,25 +185,21 @@ def _standard_errors(values: Float[Tensor, " q"], drawn: _Drawn, num_examples: i
 
 
 def pseudo_log_likelihood(
-    denoiser: Denoiser,
-    diffusion: Diffusion,
+    denoising: Denoising,
     batches: TrackBatch | Iterable[TrackBatch],
     task: str | Task,
     *,
     tokens_per_call: int = 16_384,
-    device: torch.device | str = "cpu",
 ) -> ExampleBounds:
     """Return minus the pseudo-log-likelihood of each example: -sum_i log p(x_i | all other tokens), one token hidden at a time, in nats.
 
     It is no likelihood and no bound on one (its exponentials do not sum to one over sequences), but the field compares sequences by it.
 
     Args:
-        denoiser: a model in evaluation mode.
-        diffusion: what its logits mean; absorbing noise only.
+        denoising: the model in evaluation mode; absorbing noise only.
         batches: one batch or many, on the host.
         task: as in `likelihood.bound`.
         tokens_per_call: as in `ask`; an example costs as many questions as it has tokens.
-        device: where the denoiser lives.
 
     Raises:
         ConfigError: for uniform noise, or an unknown task.
@@ -224,15 +208,13 @@ def pseudo_log_likelihood(
     Source: Besag 1975; Salazar et al. 2020, Masked Language Model Scoring.
     """
     parts = []
-    for batch, name, noised in _of_one_group(denoiser, batches, task):
+    for batch, name, noised in _of_one_group(denoising.denoiser, batches, task):
         counts = num_places(batch, noised)
         rows = torch.repeat_interleave(counts)
         hidden = torch.cat([torch.eye(int(counts.max()), dtype=torch.bool)[:n] for n in counts.tolist()])
         nats = {track: np.zeros(batch.num_examples) for track in noised}
         questions = rows.tolist()
-        for answer in ask(
-            denoiser, diffusion, batch, noised, questions, hidden, tokens_per_call=tokens_per_call, device=device
-        ):
+        for answer in ask(denoising, batch, noised, questions, hidden, tokens_per_call=tokens_per_call):
             np.add.at(nats[answer.track], rows[answer.question].numpy(), -answer.of_token().double().numpy())
         parts.append(ExampleBounds.of_batch(name, batch, nats))
     return ExampleBounds.joined(parts)

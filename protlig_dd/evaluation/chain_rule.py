@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from protlig_dd import rng
-from protlig_dd.diffusion.denoiser import Denoiser, Diffusion, total_noise
+from protlig_dd.diffusion.denoiser import Denoising, total_noise
 from protlig_dd.diffusion.processes import Absorbing
 from protlig_dd.diffusion.times import Task
 from protlig_dd.errors import ConfigError
@@ -25,13 +25,11 @@ from protlig_dd.tokens.tracks import TrackBatch
 
 @torch.no_grad()
 def chain_rule_nll(
-    denoiser: Denoiser,
-    diffusion: Diffusion,
+    denoising: Denoising,
     batches: TrackBatch | Iterable[TrackBatch],
     task: str | Task,
     *,
     seed: int = 0,
-    device: torch.device | str = "cpu",
 ) -> ExampleBounds:
     """Return the exact negative log-likelihood of each example under one random order of its tokens, in nats.
 
@@ -40,12 +38,10 @@ def chain_rule_nll(
     bound of an absorbing process whose denoiser does not depend on t; a single order may lie on either side of it.
 
     Args:
-        denoiser: a model in evaluation mode.
-        diffusion: what its logits mean; absorbing noise only.
+        denoising: the model in evaluation mode; absorbing noise only.
         batches: one batch or many, on the host.
         task: as in `bound`.
         seed: of the orders.
-        device: where the denoiser lives.
 
     Raises:
         ConfigError: for uniform noise, or an unknown task.
@@ -54,21 +50,22 @@ def chain_rule_nll(
     Source: Uria, Murray and Larochelle 2014; Ou et al. 2024 (RADD), for the two views of one likelihood.
     """
     parts = []
-    for batch, mixture in of_task(denoiser, batches, task):
+    for batch, mixture in of_task(denoising.denoiser, batches, task):
         spec = mixture.tasks[mixture.names[0]]
         for name in spec.noised_tracks:
-            if not isinstance(diffusion.parameterizations[name].process, Absorbing):
+            if not isinstance(denoising.diffusion.parameterizations[name].process, Absorbing):
                 raise ConfigError(
                     f"chain rule: track '{name}' has uniform noise, expected absorbing noise; use the bound instead"
                 )
-        nats = _opened_one_by_one(denoiser, diffusion, batch, spec, seed, torch.device(device))
+        nats = _opened_one_by_one(denoising, batch, spec, seed)
         parts.append(ExampleBounds.of_batch(mixture.names[0], batch, nats))
     return ExampleBounds.joined(parts)
 
 
 def _opened_one_by_one(
-    denoiser: Denoiser, diffusion: Diffusion, batch: TrackBatch, task: Task, seed: int, device: torch.device
+    denoising: Denoising, batch: TrackBatch, task: Task, seed: int
 ) -> dict[str, Float[np.ndarray, " b"]]:
+    diffusion, device = denoising.diffusion, torch.device(denoising.device)
     draws = rng.Draws.root(seed, "chain rule").fold_in(batch.example_ids)
     kept = {name: track.keep([name in task.tracks] * batch.num_examples) for name, track in batch.tracks.items()}
     batch, ranks = replace(batch, tracks=kept), _ranks(batch, task.noised_tracks, draws)
@@ -88,7 +85,7 @@ def _opened_one_by_one(
         hidden = {
             n: torch.where((rank >= index).to(device), masks[n], batch.tracks[n].tokens) for n, rank in ranks.items()
         }
-        logits = denoiser(batch.with_tokens(**hidden), sigma, at={n: at.get(n, none) for n in batch.tracks})
+        logits = denoising.denoiser(batch.with_tokens(**hidden), sigma, at={n: at.get(n, none) for n in batch.tracks})
         for name, position in at.items():
             segment = batch.tracks[name].layout.segment[position]
             param, xt = diffusion.parameterizations[name], hidden[name][position]

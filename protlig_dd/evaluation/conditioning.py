@@ -11,16 +11,14 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 from jaxtyping import Float, Int64
 
 from protlig_dd import rng
 from protlig_dd.data.table import TokenTable
-from protlig_dd.diffusion.denoiser import Denoiser, Diffusion
+from protlig_dd.diffusion.denoiser import Denoising
 from protlig_dd.diffusion.times import Task, TaskMixture
 from protlig_dd.evaluation.intervals import Estimate, Score, cluster_bootstrap_mean
 from protlig_dd.evaluation.likelihood import ExampleBounds, bound, table_batches
-from protlig_dd.tokens.tracks import TrackSet
 
 log = logging.getLogger(__name__)
 
@@ -88,37 +86,31 @@ class ConditionDependence:
 
 
 def condition_dependence(
-    denoiser: Denoiser,
-    diffusion: Diffusion,
+    denoising: Denoising,
     table: TokenTable,
-    tracks: TrackSet,
     task: str | Task,
     *,
     clusters: Sequence[Hashable] | None = None,
     num_times: int = 8,
     seed: int = 0,
     batch_size: int = 32,
-    device: torch.device | str = "cpu",
 ) -> ConditionDependence:
     """Return what the condition is worth to a model on some pairs.
 
     Args:
-        denoiser: a model in evaluation mode.
-        diffusion: what its logits mean.
+        denoising: the model in evaluation mode, with all tracks of the table that it takes.
         table: pairs, best of a split whose conditions were not trained on; rows without all of the task's tracks are left out.
-        tracks: all tracks of the table that the model takes.
         task: a task with a clean track, such as "ligand_given_protein".
         clusters: for each row of the table the cluster of its condition (a protein family, say); by default the condition itself.
         num_times: noise levels an example.
         seed: of noise, shuffling and bootstrap.
         batch_size: examples a network call.
-        device: where the denoiser lives.
 
     Raises:
         ConfigError: for an unknown task.
         ValueError: if the task has no clean track, or there are fewer than two different conditions.
     """
-    mixture = TaskMixture({"given": task} if isinstance(task, Task) else {task: 1.0}, tuple(tracks))
+    mixture = TaskMixture({"given": task} if isinstance(task, Task) else {task: 1.0}, tuple(denoising.tracks))
     spec, name = mixture.tasks[mixture.names[0]], mixture.names[0]
     if not spec.clean:
         raise ValueError(
@@ -132,11 +124,11 @@ def condition_dependence(
     partner, is_permutation = shuffle_across(codes, seed=seed)
     others = {t: pairs.tracks[t].select(partner) for t in spec.clean}
     mixed = replace(pairs, tracks={**pairs.tracks, **others})
-    used = {t: tracks[t] for t in spec.tracks}
+    used = {t: denoising.tracks[t] for t in spec.tracks}
 
     def judge(pairs: TokenTable) -> ExampleBounds:
         batches = table_batches(pairs, used, batch_size=batch_size)
-        return bound(denoiser, diffusion, batches, task, num_times=num_times, seed=seed, device=device)
+        return bound(denoising, batches, task, num_times=num_times, seed=seed)
 
     return _compare(
         name,

@@ -23,7 +23,7 @@ from jaxtyping import Float
 
 from protlig_dd import rng
 from protlig_dd.data.readers.mutants import Mutants
-from protlig_dd.diffusion.denoiser import Denoiser, Diffusion
+from protlig_dd.diffusion.denoiser import Denoising
 from protlig_dd.diffusion.processes import Absorbing
 from protlig_dd.diffusion.times import Task
 from protlig_dd.errors import ConfigError, nearest
@@ -31,7 +31,7 @@ from protlig_dd.evaluation.any_order import stratified_bound
 from protlig_dd.evaluation.intervals import Estimate, Score
 from protlig_dd.evaluation.likelihood import bound
 from protlig_dd.evaluation.questions import ask, num_places, places
-from protlig_dd.tokens.tracks import Example, TrackSet, pack
+from protlig_dd.tokens.tracks import Example, pack
 
 METHODS = ("masked-marginal", "masked-marginal-additive", "wt-marginal", "bound")
 """How a mutant may be scored."""
@@ -45,21 +45,15 @@ class Scorer:
     """A denoiser with all that is needed to score mutants.
 
     Attributes:
-        denoiser: a model in evaluation mode.
-        diffusion: what its logits mean.
-        tracks: its tracks.
+        denoising: the model in evaluation mode.
         track: the track of the protein.
         beside: tokens of other tracks that are shown clean, such as a ligand's; absent tracks stay absent.
-        device: where the denoiser lives.
         tokens_per_call: how many tokens go into one network call.
     """
 
-    denoiser: Denoiser
-    diffusion: Diffusion
-    tracks: TrackSet
+    denoising: Denoising
     track: str = "protein"
     beside: Example | None = None
-    device: torch.device | str = "cpu"
     tokens_per_call: int = 16_384
 
     def effects(
@@ -88,8 +82,8 @@ class Scorer:
             raise ConfigError(
                 f"method: found '{method}'{nearest(method, METHODS)}, expected one of {', '.join(METHODS)}"
             )
-        if self.track not in self.tracks:
-            raise ConfigError(f"track: found '{self.track}', expected one of {', '.join(self.tracks)}")
+        if self.track not in self.denoising.tracks:
+            raise ConfigError(f"track: found '{self.track}', expected one of {', '.join(self.denoising.tracks)}")
         if method == "bound":
             return self._bound_differences(mutants, seed, num_strata, num_draws)
         return self._marginals(mutants, method)
@@ -98,14 +92,14 @@ class Scorer:
         others: Mapping[str, Sequence[int]] = self.beside or {}
         return {
             **{name: list(ids) for name, ids in others.items()},
-            self.track: self.tracks[self.track].encode(sequence),
+            self.track: self.denoising.tracks[self.track].encode(sequence),
         }
 
     def _marginals(self, mutants: Mutants, method: str) -> Float[np.ndarray, " m"]:
         """sum_i log p(mut_i) - log p(wt_i), each site under the question that the method asks of it."""
-        batch = pack([self._example(mutants.wild_type)], self.tracks)
-        vocabulary = self.tracks[self.track].vocabulary
-        first = 1 if self.tracks[self.track].add_ends else 0
+        batch = pack([self._example(mutants.wild_type)], self.denoising.tracks)
+        track = self.denoising.tracks[self.track]
+        first = 1 if track.add_ends else 0
         place_of = places(batch, (self.track,))[self.track].tolist()[first:]
         sites = [tuple(place_of[m.position] for m in mutations) for mutations in mutants.mutations]
         if method == "masked-marginal":
@@ -120,16 +114,9 @@ class Scorer:
             wanted[row, list(places_of_set)] = True
         hidden = torch.zeros_like(wanted) if method == "wt-marginal" else wanted
         answers: dict[tuple[int, int], torch.Tensor] = {}
+        questions, limit = [0] * len(sets), self.tokens_per_call
         for answer in ask(
-            self.denoiser,
-            self.diffusion,
-            batch,
-            (self.track,),
-            [0] * len(sets),
-            hidden,
-            wanted=wanted,
-            tokens_per_call=self.tokens_per_call,
-            device=self.device,
+            self.denoising, batch, (self.track,), questions, hidden, wanted=wanted, tokens_per_call=limit
         ):
             keys = zip(answer.question.tolist(), answer.place.tolist(), strict=True)
             answers.update(zip(keys, answer.log_probs, strict=True))
@@ -139,7 +126,7 @@ class Scorer:
             for site, mutation in zip(own, mutations, strict=True):
                 asked = {"masked-marginal": own, "masked-marginal-additive": (site,)}.get(method, sets[0])
                 log_probs = answers[number[asked], site]
-                new, old = vocabulary.encode([mutation.mutant, mutation.wild])
+                new, old = track.vocabulary.encode([mutation.mutant, mutation.wild])
                 effects[i] += float(log_probs[new].double() - log_probs[old].double())
         return effects
 
@@ -149,28 +136,24 @@ class Scorer:
         """Bounds of wild type and mutants as examples of one id, so that all hide the same places."""
         clean = tuple(name for name, ids in (self.beside or {}).items() if len(ids))
         task = Task(noised=((self.track,),), clean=clean)
-        absorbing = isinstance(self.diffusion.parameterizations[self.track].process, Absorbing)
+        absorbing = isinstance(self.denoising.diffusion.parameterizations[self.track].process, Absorbing)
         sequences = [mutants.wild_type, *(mutants.sequence(i) for i in range(len(mutants)))]
         nats = list[float]()
         for start in range(0, len(sequences), _BOUND_BATCH):
             examples = [self._example(sequence) for sequence in sequences[start : start + _BOUND_BATCH]]
-            batch = pack(examples, self.tracks, example_ids=[0] * len(examples))
+            batch = pack(examples, self.denoising.tracks, example_ids=[0] * len(examples))
             if absorbing:
                 found = stratified_bound(
-                    self.denoiser,
-                    self.diffusion,
+                    self.denoising,
                     batch,
                     task,
                     num_strata=num_strata,
                     num_draws=num_draws,
                     seed=seed,
                     tokens_per_call=self.tokens_per_call,
-                    device=self.device,
                 ).bounds
             else:
-                found = bound(
-                    self.denoiser, self.diffusion, batch, task, num_times=num_strata, seed=seed, device=self.device
-                )
+                found = bound(self.denoising, batch, task, num_times=num_strata, seed=seed)
             nats += found.total.tolist()
         return nats[0] - np.array(nats[1:])
 

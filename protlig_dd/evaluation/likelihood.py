@@ -19,7 +19,7 @@ from protlig_dd import rng
 from protlig_dd.config import settings
 from protlig_dd.data.loader import Loader
 from protlig_dd.data.table import TokenTable
-from protlig_dd.diffusion.denoiser import Denoiser, Diffusion
+from protlig_dd.diffusion.denoiser import Denoiser, Denoising
 from protlig_dd.diffusion.objective import DiffusionObjective, Prepared
 from protlig_dd.diffusion.times import Task, TaskMixture, Times, UniformTimes
 from protlig_dd.evaluation.intervals import Estimate, Score, normal_interval
@@ -105,15 +105,13 @@ def table_batches(table: TokenTable, tracks: TrackSet, *, batch_size: int) -> It
 
 @torch.no_grad()
 def bound(
-    denoiser: Denoiser,
-    diffusion: Diffusion,
+    denoising: Denoising,
     batches: TrackBatch | Iterable[TrackBatch],
     task: str | Task,
     *,
     num_times: int = 8,
     seed: int = 0,
     t_min: float = 1e-5,
-    device: torch.device | str = "cpu",
 ) -> ExampleBounds:
     """Return the negative evidence bound of each example in nats, estimated from `num_times` stratified noise levels.
 
@@ -121,14 +119,12 @@ def bound(
     result; the divergence of x_1 from the sampler's prior, which vanishes with alpha(1), is left out, as everywhere in the literature.
 
     Args:
-        denoiser: a model in evaluation mode.
-        diffusion: what its logits mean.
+        denoising: the model in evaluation mode.
         batches: one batch or many, on the host; every example must have the task's tracks.
         task: the name of one of `named_tasks`, or a task of one's own.
         num_times: noise levels, hence network calls, for each batch.
         seed: with the example ids the root of the noise; equal seeds give paired numbers.
         t_min: where the integral over times begins.
-        device: where the denoiser lives.
 
     Raises:
         ConfigError: for an unknown task.
@@ -139,33 +135,36 @@ def bound(
     if num_times < 1:
         raise ValueError(f"num_times: found {num_times}, expected at least 1")
     parts = []
-    for batch, mixture in of_task(denoiser, batches, task):
+    for batch, mixture in of_task(denoising.denoiser, batches, task):
         objective = DiffusionObjective(
-            diffusion=diffusion,
+            diffusion=denoising.diffusion,
             tasks=mixture,
             times=_Strata(num=num_times, t_min=t_min),
             seed=seed,
             purpose="likelihood",
-            device=device,
+            device=denoising.device,
             condition_dropout=0.0,
         )
         noised = mixture.tasks[mixture.names[0]].noised_tracks
         nats = {name: np.zeros(batch.num_examples) for name in noised}
         for step in range(num_times):
-            for name, sums in _example_sums(denoiser, diffusion, objective.prepare(batch, step), noised).items():
+            for name, sums in _example_sums(denoising, objective.prepare(batch, step), noised).items():
                 nats[name] += sums / num_times
         parts.append(ExampleBounds.of_batch(mixture.names[0], batch, nats))
     return ExampleBounds.joined(parts)
 
 
 def _example_sums(
-    denoiser: Denoiser, diffusion: Diffusion, prepared: Prepared, noised: Sequence[str]
+    denoising: Denoising, prepared: Prepared, noised: Sequence[str]
 ) -> dict[str, Float[np.ndarray, " b"]]:
     """The weighted loss of each example at one noise level, always with the weights of the bound."""
-    logits = denoiser(prepared.batch, prepared.sigma, at={name: t.active for name, t in prepared.tracks.items()})
+    logits = denoising.denoiser(
+        prepared.batch, prepared.sigma, at={name: t.active for name, t in prepared.tracks.items()}
+    )
     sums = {}
     for name in noised:
-        track, param = prepared.tracks[name], replace(diffusion.parameterizations[name], weighting="elbo")  # type: ignore[type-var]
+        track, own = prepared.tracks[name], denoising.diffusion.parameterizations[name]
+        param = replace(own, weighting="elbo")  # type: ignore[type-var]
         loss = param.loss(logits[name], track.clean, track.noised, track.alpha, track.alpha_prime) * track.weight
         segment = prepared.batch.tracks[name].layout.segment[track.active]
         sums[name] = add_up(segment, loss, prepared.batch.num_examples)

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from protlig_dd.diffusion.denoiser import Denoiser, Diffusion
+from protlig_dd.diffusion.denoiser import Denoising
 from protlig_dd.errors import ConfigError, nearest
 from protlig_dd.evaluation.ligands import parse_molecule, silent_rdkit
 from protlig_dd.evaluation.properties import PROPERTIES
@@ -24,7 +24,7 @@ from protlig_dd.evaluation.proteins import HYDROPATHY, longest_run, repeat_fract
 from protlig_dd.sampling.loop import Stepper, sample
 from protlig_dd.sampling.tilting import Property, Tilting, texts_of
 from protlig_dd.sampling.towards import sample_tilted
-from protlig_dd.tokens.tracks import TrackBatch, TrackSet
+from protlig_dd.tokens.tracks import TrackBatch
 
 SHORT_NAMES: Mapping[str, str] = MappingProxyType(
     {"qed": "QED", "logp": "logP", "sa": "SA score", "mw": "MW", "tpsa": "TPSA"}
@@ -79,10 +79,8 @@ def property_from(name: str, tracks: Collection[str], *, is_probability: bool = 
 
 
 def sample_measured(
-    denoiser: Denoiser,
-    diffusion: Diffusion,
+    denoising: Denoising,
     batch: TrackBatch,
-    tracks: TrackSet,
     *,
     tilting: Tilting,
     generate: tuple[str, ...],
@@ -98,9 +96,9 @@ def sample_measured(
     """
     prop = property_from(tilting.name, generate, is_probability=tilting.is_probability)
     how: Any = {"generate": generate, "sampler": sampler, "seed": seed}
-    found = sample_tilted(denoiser, diffusion, batch, tracks, prop=prop, tilting=tilting, **how)
-    plain = sample(denoiser, diffusion, batch, **how).batch
-    null = prop(texts_of(tracks[prop.track], plain, plain.tracks[prop.track].tokens))
+    found = sample_tilted(denoising, batch, prop=prop, tilting=tilting, **how)
+    plain = sample(denoising.denoiser, denoising.diffusion, batch, **how).batch
+    null = prop(texts_of(denoising.tracks[prop.track], plain, plain.tracks[prop.track].tokens))
     measured = {"property": found.values, "property_unguided": null}
     return found.batch, measured if found.ess is None else {**measured, "ess": found.ess}
 

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from protlig_dd.diffusion.denoiser import Denoiser, Diffusion, total_noise
+from protlig_dd.diffusion.denoiser import Denoising, total_noise
 from protlig_dd.diffusion.processes import Absorbing
 from protlig_dd.errors import ConfigError
 from protlig_dd.tokens.tracks import Layout, TrackBatch, TrackTokens
@@ -85,8 +85,7 @@ def take(batch: TrackBatch, rows: Sequence[int]) -> TrackBatch:
 
 @torch.no_grad()
 def ask(
-    denoiser: Denoiser,
-    diffusion: Diffusion,
+    denoising: Denoising,
     batch: TrackBatch,
     noised: Sequence[str],
     questions: Sequence[int],
@@ -94,7 +93,6 @@ def ask(
     *,
     wanted: Bool[Tensor, "q p"] | None = None,
     tokens_per_call: int = 16_384,
-    device: torch.device | str = "cpu",
 ) -> Iterator[Answers]:
     """Iterate over the answers to questions, a few questions a network call.
 
@@ -102,24 +100,23 @@ def ask(
     (n - m + 1) / (n + 2). A denoiser that does not read it gives the exact conditional.
 
     Args:
-        denoiser: a model in evaluation mode.
-        diffusion: what its logits mean; absorbing noise only.
+        denoising: the model in evaluation mode; absorbing noise only.
         batch: examples on the host; tracks that are not noised are shown clean.
         noised: tracks whose tokens may be hidden.
         questions: the example of each question.
         hidden: which places of that example the mask replaces.
         wanted: the places whose answers are returned; the hidden ones when None.
         tokens_per_call: how many tokens, all tracks together, go into one call (at least one question does).
-        device: where the denoiser lives.
 
     Raises:
         ConfigError: for uniform noise.
     """
+    diffusion, device = denoising.diffusion, torch.device(denoising.device)
     for name in noised:
         if not isinstance(diffusion.parameterizations[name].process, Absorbing):
             raise ConfigError(f"track '{name}': found uniform noise, expected absorbing noise; use the bound instead")
     where, counts = places(batch, noised), num_places(batch, noised)
-    device, ceiling = torch.device(device), float(diffusion.schedule.alpha(torch.zeros(1)))
+    ceiling = float(diffusion.schedule.alpha(torch.zeros(1)))
     wanted = hidden if wanted is None else wanted
     sizes = [sum(track.layout.lengths[row] for track in batch.tracks.values()) for row in questions]
     for start, end in _spans(sizes, tokens_per_call):
@@ -135,7 +132,7 @@ def ask(
             tokens[name] = torch.where((place >= 0) & hidden[start:end][own], mask_id, track.tokens)
             asked[name] = ((place >= 0) & wanted[start:end][own]).nonzero().squeeze(1)
         sigma = {name: total_noise(alpha if name in at else torch.ones_like(alpha)).to(device) for name in part.tracks}
-        logits = denoiser(
+        logits = denoising.denoiser(
             part.with_tokens(**tokens).to(device), sigma, at={name: index.to(device) for name, index in asked.items()}
         )
         for name, place in at.items():
