@@ -28,7 +28,8 @@ from protlig_dd.kanzi.experiment import (
     train_autoencoder,
 )
 from protlig_dd.nn.flops import training_flops
-from protlig_dd.report.page import write_report, write_reproduction
+from protlig_dd.report.page import write_report
+from protlig_dd.report.reproduction import write_reproduction
 from protlig_dd.runs.evaluate import summarise_evaluation
 from protlig_dd.runs.experiment import Experiment, Parts, experiment_from
 from protlig_dd.runs.open import open_run

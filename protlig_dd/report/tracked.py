@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from protlig_dd.evaluation.sections import Section, read_evaluation
-from protlig_dd.evaluation.traces import best_median_worst, read_traces, trace_pdb
+from protlig_dd.evaluation.trace_pairs import best_median_worst, read_traces, trace_pdb
 from protlig_dd.training.tracking import TrackingSettings, rejoin_wandb
 
 _NO_WORD = re.compile(r"[^a-z0-9.]+")

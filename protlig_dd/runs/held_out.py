@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from protlig_dd.data.table import TokenTable
-from protlig_dd.evaluation.structure_tokens import Folded
+from protlig_dd.evaluation.token_accuracy import Folded
 from protlig_dd.runs.run import Run
 from protlig_dd.tokens.tracks import Track
 

@@ -17,7 +17,8 @@ from protlig_dd.errors import FormatError
 from protlig_dd.evaluation.intervals import Estimate, Score, wilson
 from protlig_dd.evaluation.sections import Section, Table, read_evaluation, write_evaluation
 from protlig_dd.report.drawings import Curve, line_chart, molecule, nice_ticks, tick_text
-from protlig_dd.report.page import render, write_report, write_reproduction
+from protlig_dd.report.page import render, write_report
+from protlig_dd.report.reproduction import write_reproduction
 
 HOSTILE = "<script>alert('x')</script><img src=http://evil.example/x.png onerror=alert(1)>&\""
 CONFIG = "name: demo run\nseed: 7\ndata: {kind: demo}\nnote: " + json.dumps(HOSTILE) + "\n"

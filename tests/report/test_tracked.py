@@ -10,7 +10,7 @@ import pytest
 
 from protlig_dd.evaluation.intervals import Estimate, Score, wilson
 from protlig_dd.evaluation.sections import Section, write_evaluation
-from protlig_dd.evaluation.traces import write_traces
+from protlig_dd.evaluation.trace_pairs import write_traces
 from protlig_dd.report.tracked import evaluation_metrics, track_evaluation
 from protlig_dd.training.tracking import TrackingSettings, start_tracking
 from tests.support.traces import traces

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from protlig_dd.errors import FormatError
-from protlig_dd.evaluation.traces import Trace, best_median_worst, read_traces, trace_pdb, write_traces
+from protlig_dd.evaluation.trace_pairs import TracePair, best_median_worst, read_traces, trace_pdb, write_traces
 from protlig_dd.report.page import render
-from protlig_dd.report.traces import trace_svg, traces_html
+from protlig_dd.report.trace_pictures import trace_svg
 from protlig_dd.structures.structure_io import read_structure
 from tests.support.traces import helix, traces
 
@@ -27,7 +27,7 @@ def test_best_median_and_worst_are_by_rmsd() -> None:
 def test_a_moved_and_turned_prediction_is_drawn_on_the_truth() -> None:
     true = helix(12)
     turn = np.array([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]])
-    trace = Trace(name="turned", predicted=true @ turn.T + 40, true=true)
+    trace = TracePair(name="turned", predicted=true @ turn.T + 40, true=true)
     assert trace.rmsd == pytest.approx(0, abs=1e-9)
     lines = ElementTree.fromstring(trace_svg(trace)).findall("polyline")
     assert len(lines) == 2 and lines[0].get("points") == lines[1].get("points")
@@ -39,24 +39,24 @@ def test_a_moved_and_turned_prediction_is_drawn_on_the_truth() -> None:
 
 def test_a_mirror_image_is_not_drawn_on_the_truth_and_the_view_mirrors_nothing() -> None:
     true = np.random.default_rng(1).normal(size=(12, 3)) * [1, 2, 4]
-    mirrored = trace_svg(Trace(name="m", predicted=true * [1, 1, -1], true=true))
+    mirrored = trace_svg(TracePair(name="m", predicted=true * [1, 1, -1], true=true))
     first, second = (line.get("values") for line in ElementTree.fromstring(mirrored).findall("polyline/animate"))
     assert first != second, "they may agree from the front, not all around"
     for chain in (true, true * [1, 1, -1]):
-        front, quarter = drawn(Trace(name="h", predicted=chain, true=chain))[0], drawn_frame(chain, 9)
+        front, quarter = drawn(TracePair(name="h", predicted=chain, true=chain))[0], drawn_frame(chain, 9)
         seen = np.stack([front[:, 0], -front[:, 1], quarter[:, 0]], axis=1)
         moved = chain - chain.mean(0)
         fit = np.linalg.lstsq(moved, seen, rcond=None)[0]
         assert np.linalg.det(fit) > 0
 
 
-def drawn(trace: Trace) -> list[np.ndarray]:
+def drawn(trace: TracePair) -> list[np.ndarray]:
     lines = ElementTree.fromstring(trace_svg(trace)).findall("polyline")
     return [numbers(line.get("points") or "") for line in lines]
 
 
 def drawn_frame(chain: np.ndarray, frame: int) -> np.ndarray:
-    line = ElementTree.fromstring(trace_svg(Trace(name="h", predicted=chain, true=chain))).find("polyline/animate")
+    line = ElementTree.fromstring(trace_svg(TracePair(name="h", predicted=chain, true=chain))).find("polyline/animate")
     assert line is not None
     return numbers((line.get("values") or "").split(";")[frame])
 
@@ -66,7 +66,7 @@ def numbers(text: str) -> np.ndarray:
 
 
 def test_traces_come_back_and_stand_in_the_report(tmp_path: Path) -> None:
-    assert traces_html([]) == ""
+    assert "<h2>Structures</h2>" not in render(tmp_path)
     write_traces(tmp_path / "traces.json", traces())
     again = read_traces(tmp_path / "traces.json")
     assert [one.name for one in again] == [one.name for one in traces()]
@@ -81,7 +81,7 @@ def test_a_trace_is_a_pdb_file_with_the_prediction_on_the_truth(tmp_path: Path) 
     pytest.importorskip("gemmi", reason="gemmi is not installed (extra structure)")
     true = helix(120) + 9000.0
     turn = np.array([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]])
-    text = trace_pdb(Trace(name="turned \u00e9\nEND", predicted=true @ turn.T, true=true))
+    text = trace_pdb(TracePair(name="turned \u00e9\nEND", predicted=true @ turn.T, true=true))
     (tmp_path / "x.pdb").write_text(text)
     predicted, again = read_structure(tmp_path / "x.pdb").chains
     assert (predicted.name, again.name) == ("P", "T") and predicted.numbers[-1] == "120"

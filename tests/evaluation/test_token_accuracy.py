@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from protlig_dd.evaluation.structure_tokens import Folded, Nulls, summary, token_accuracy
+from protlig_dd.evaluation.token_accuracy import Folded, Nulls, summary, token_accuracy
 
 TRAINING = [
     Folded(sequence="AAAAGGGG", tokens="HHHHCCCC"),
