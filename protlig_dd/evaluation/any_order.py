@@ -185,11 +185,7 @@ def _standard_errors(values: Float[Tensor, " q"], drawn: _Drawn, num_examples: i
 
 
 def pseudo_log_likelihood(
-    denoising: Denoising,
-    batches: TrackBatch | Iterable[TrackBatch],
-    task: str | Task,
-    *,
-    tokens_per_call: int = 16_384,
+    denoising: Denoising, batches: TrackBatch | Iterable[TrackBatch], task: str | Task, *, tokens_per_call: int = 16_384
 ) -> ExampleBounds:
     """Return minus the pseudo-log-likelihood of each example: -sum_i log p(x_i | all other tokens), one token hidden at a time, in nats.
 

@@ -25,11 +25,7 @@ from protlig_dd.tokens.tracks import TrackBatch
 
 @torch.no_grad()
 def chain_rule_nll(
-    denoising: Denoising,
-    batches: TrackBatch | Iterable[TrackBatch],
-    task: str | Task,
-    *,
-    seed: int = 0,
+    denoising: Denoising, batches: TrackBatch | Iterable[TrackBatch], task: str | Task, *, seed: int = 0
 ) -> ExampleBounds:
     """Return the exact negative log-likelihood of each example under one random order of its tokens, in nats.
 

@@ -79,13 +79,7 @@ def property_from(name: str, tracks: Collection[str], *, is_probability: bool = 
 
 
 def sample_measured(
-    denoising: Denoising,
-    batch: TrackBatch,
-    *,
-    tilting: Tilting,
-    generate: tuple[str, ...],
-    sampler: Stepper,
-    seed: int,
+    denoising: Denoising, batch: TrackBatch, *, tilting: Tilting, generate: tuple[str, ...], sampler: Stepper, seed: int
 ) -> tuple[TrackBatch, dict[str, np.ndarray]]:
     """Return samples drawn towards a property, with "property", "property_unguided" and, of smc, "ess" [b] of each.
 

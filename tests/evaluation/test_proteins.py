@@ -46,8 +46,7 @@ def test_the_longest_run_is_counted(sequence: str, run: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("sequence", "fraction"),
-    [("AAAAAA", 3 / 4), ("ACDACDACD", 4 / 7), ("ACDEFGHIK", 0.0), ("AC", 0.0)],
+    ("sequence", "fraction"), [("AAAAAA", 3 / 4), ("ACDACDACD", 4 / 7), ("ACDEFGHIK", 0.0), ("AC", 0.0)]
 )
 def test_repeats_are_words_seen_before(sequence: str, fraction: float) -> None:
     assert proteins.repeat_fraction(sequence) == pytest.approx(fraction)

@@ -9,16 +9,7 @@ from pathlib import Path
 import pytest
 
 from protlig_dd.errors import ConfigError, FormatError
-from protlig_dd.scaling.plan import (
-    Plan,
-    PlannedRun,
-    number,
-    read_plan,
-    shard_of,
-    short,
-    write_launcher,
-    write_plan,
-)
+from protlig_dd.scaling.plan import Plan, PlannedRun, number, read_plan, shard_of, short, write_launcher, write_plan
 
 
 def planned(name: str, hours: float | None = 0.5) -> PlannedRun:
