@@ -1,4 +1,4 @@
-"""The exact negative log-likelihood of an example under one order of its tokens: what the bound of `likelihood.py` is held against.
+"""The exact negative log-likelihood of an example under one order of its tokens, to compare with the bound of `likelihood.py`.
 
 For short sequences: it calls the network once for every token of the longest example.
 """
@@ -29,15 +29,15 @@ def chain_rule_nll(
 ) -> ExampleBounds:
     """Return the exact negative log-likelihood of each example under one random order of its tokens, in nats.
 
-    -log p(x) = -sum_j log p(x_{o_j} | x_{o_1} .. x_{o_{j-1}}): the denoiser opens one token a call, so this is for short sequences; it calls
-    the network as often as the longest example of a batch has tokens. The order depends on (seed, example id). Its mean over orders is the
-    bound of an absorbing process whose denoiser does not depend on t; a single order may lie on either side of it.
+    -log p(x) = -sum_j log p(x_{o_j} | x_{o_1} .. x_{o_{j-1}}): one token is revealed in each network call, so this is for short
+    sequences: the number of calls is the number of tokens of the longest example in a batch. The order depends on (seed, example id). Its mean over orders is the
+    bound of an absorbing process whose denoiser does not depend on t; a single order may be above or below it.
 
     Args:
         denoising: the model in evaluation mode; absorbing noise only.
         batches: one batch or many, on the host.
         task: as in `bound`.
-        seed: of the orders.
+        seed: seed of the orders.
 
     Raises:
         ConfigError: for uniform noise, or an unknown task.
@@ -53,12 +53,12 @@ def chain_rule_nll(
                 raise ConfigError(
                     f"chain rule: track '{name}' has uniform noise, expected absorbing noise; use the bound instead"
                 )
-        nats = _opened_one_by_one(denoising, batch, spec, seed)
+        nats = _revealed_one_by_one(denoising, batch, spec, seed)
         parts.append(ExampleBounds.of_batch(mixture.names[0], batch, nats))
     return ExampleBounds.joined(parts)
 
 
-def _opened_one_by_one(
+def _revealed_one_by_one(
     denoising: Denoising, batch: TrackBatch, task: Task, seed: int
 ) -> dict[str, Float[np.ndarray, " b"]]:
     diffusion, device = denoising.diffusion, torch.device(denoising.device)
@@ -92,7 +92,7 @@ def _opened_one_by_one(
 
 
 def _ranks(batch: TrackBatch, noised: Sequence[str], draws: rng.Draws) -> dict[str, Int[Tensor, " n"]]:
-    """The place of each modelled token in its example's random order over all noised tracks; -1 for the others."""
+    """The rank of each modelled token in its example's random order over all noised tracks; -1 for tokens that are not modelled."""
     tracks = [batch.tracks[name] for name in noised]
     maskable = torch.cat([track.maskable for track in tracks])
     segment = torch.cat([track.layout.segment for track in tracks])

@@ -266,6 +266,8 @@ def _measures(properties: Sequence[str], seed: int) -> dict[str, Callable[[Molec
         "scaffolds": lambda molecules, known: scaffold_count(molecules),
         "unique scaffolds": lambda molecules, known: scaffold_uniqueness(molecules),
     }
-    for name in properties:
-        measures[name] = lambda molecules, known, name=name: mean_property(molecules, name, seed=seed)
-    return measures
+
+    def mean_of(name: str) -> Callable[[Molecules, Set[str]], Estimate]:
+        return lambda molecules, known: mean_property(molecules, name, seed=seed)
+
+    return measures | {name: mean_of(name) for name in properties}
