@@ -18,9 +18,9 @@ from protlig_dd.runs.experiment import experiment_from
 from protlig_dd.scaling import plots
 from protlig_dd.scaling.analysis import Analysis, analyse, write_runs
 from protlig_dd.scaling.folders import DEFAULT_METRIC, RunFacts, find_runs, read_run, table_rows, to_runs
+from protlig_dd.scaling.grid import Grid, make_plan
 from protlig_dd.scaling.page import render
 from protlig_dd.scaling.plan import numbers, read_plan, shard_of, write_launcher, write_plan
-from protlig_dd.scaling.planning import Grid, make_plan
 from protlig_dd.scaling.runs import ALIASES, Runs, join, orient, read_csv
 from protlig_dd.scaling.sizes import explicit_size, nearest_size, require_different
 from protlig_dd.scaling.truth import truth_of

@@ -47,13 +47,13 @@ class Scorer:
     Attributes:
         denoising: the model in evaluation mode.
         track: the track of the protein.
-        beside: token ids of other tracks that are shown clean, such as a ligand's; absent tracks stay absent.
+        given: token ids of other tracks that are shown clean, such as a ligand's; absent tracks stay absent.
         tokens_per_call: tokens in one network call.
     """
 
     denoising: Denoising
     track: str = "protein"
-    beside: Example | None = None
+    given: Example | None = None
     tokens_per_call: int = 16_384
 
     def effects(
@@ -89,7 +89,7 @@ class Scorer:
         return self._marginals(mutants, method)
 
     def _example(self, sequence: str) -> dict[str, list[int]]:
-        others: Mapping[str, Sequence[int]] = self.beside or {}
+        others: Mapping[str, Sequence[int]] = self.given or {}
         return {
             **{name: list(ids) for name, ids in others.items()},
             self.track: self.denoising.tracks[self.track].encode(sequence),
@@ -133,7 +133,7 @@ class Scorer:
         self, mutants: Mutants, seed: int, num_strata: int, num_draws: int
     ) -> Float[np.ndarray, " m"]:
         """Bounds of wild type and mutants under one example id, so that all hide the same places."""
-        clean = tuple(name for name, ids in (self.beside or {}).items() if len(ids))
+        clean = tuple(name for name, ids in (self.given or {}).items() if len(ids))
         task = Task(noised=((self.track,),), clean=clean)
         absorbing = isinstance(self.denoising.diffusion.parameterizations[self.track].process, Absorbing)
         sequences = [mutants.wild_type, *(mutants.sequence(i) for i in range(len(mutants)))]

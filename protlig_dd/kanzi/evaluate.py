@@ -1,4 +1,4 @@
-"""What a structure autoencoder keeps of chains: figures beside their nulls, and traces for the report."""
+"""Evaluation of a structure autoencoder: scores of reconstructed chains with their nulls, and traces for the report."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def assess_autoencoder(run: AutoencoderRun, *, num: int = 0) -> Iterator[str]:
 
     Args:
         run: an opened run.
-        num: chains at most; 0 takes the config's `data.num_validation`.
+        num: maximum number of chains; 0 takes the config's `data.num_validation`.
 
     Raises:
         ConfigError: for a published file, which has no data.

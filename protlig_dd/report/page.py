@@ -51,11 +51,7 @@ _SMALL_CHARTS = {
     "learning rate": ("train/lr",),
     "gradient norm": ("train/grad_norm",),
     "tokens per second": ("speed/tokens_per_second",),
-    "structures drawn on the way, error in angstrom": (
-        "samples/rmsd_mean",
-        "samples/rmsd_median",
-        "samples/rmsd_floor",
-    ),
+    "structures drawn on the way, error in angstrom": tuple(f"samples/rmsd_{n}" for n in ("mean", "median", "floor")),
     "structures drawn on the way, token accuracy": ("samples/token_accuracy", "samples/null_token_accuracy"),
 }
 _CAUTION = (

@@ -1,4 +1,4 @@
-"""A study as one self-contained HTML page: verdicts first, then the law, the pictures, the curves, the budgets and the runs."""
+"""A study as one self-contained HTML page: the law with its verdicts, the pictures, the curves, the budgets and the runs."""
 
 from __future__ import annotations
 
@@ -64,8 +64,8 @@ def _cards(analysis: Analysis) -> list[tuple[str, str, str]]:
     cards = []
     for name, what in (("alpha", "exponent of size"), ("beta", "exponent of data"), ("E", "floor")):
         p = law.parameter(name)
-        beside = f"{p.low:.3g} \u2013 {p.high:.3g}" if p.is_identified else "not identifiable"
-        cards.append((f"{p.value:.3g}", beside, f"{name}, {what}"))
+        interval = f"{p.low:.3g} \u2013 {p.high:.3g}" if p.is_identified else "not identifiable"
+        cards.append((f"{p.value:.3g}", interval, f"{name}, {what}"))
     held = analysis.held_out
     if held is not None and not math.isnan(held.error):
         cards.append((f"{held.error:.2%}", f"null {held.null_error:.2%}", "error on held-out larger runs"))
@@ -130,8 +130,8 @@ def _others(analysis: Analysis) -> list[Section]:
         rows = tuple(f"C = {one.compute:.3g}" for one in analysis.optima)
         table = Table(rows=rows, columns=("N_opt", "D_opt", "L", "why not to trust it"), cells=best)
         counted = analysis.flops_constant
-        told = (CONVENTION, f"these runs count {counted:.3g} N D") if not math.isnan(counted) else (CONVENTION,)
-        sections.append(Section(title="Best size and data for a compute", tables=(table,), lines=told))
+        notes = (CONVENTION, f"these runs count {counted:.3g} N D") if not math.isnan(counted) else (CONVENTION,)
+        sections.append(Section(title="Best size and data for a compute", tables=(table,), lines=notes))
     return sections
 
 

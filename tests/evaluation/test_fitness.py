@@ -44,7 +44,7 @@ MUTANTS = Mutants(
 
 
 def scorer() -> Scorer:
-    return Scorer(denoising=model(), track="a", beside={"b": B_IDS})
+    return Scorer(denoising=model(), track="a", given={"b": B_IDS})
 
 
 def state(sequence: str) -> list[int]:
@@ -77,7 +77,7 @@ def test_the_additive_one_hides_them_one_by_one_and_agrees_on_singles() -> None:
 
 
 def enumerated_bound(sequence: str) -> float:
-    """The any-order bound of track a beside track b."""
+    """The any-order bound of track a given track b."""
     total, codes = 0.0, state(sequence)
     for k in (1, 2, 3):
         sets = list(itertools.combinations(range(3), k))
@@ -100,7 +100,7 @@ def test_drawn_bounds_share_their_sets_so_that_the_wild_type_has_no_effect() -> 
 def test_uniform_noise_has_bounds_but_no_masked_marginals() -> None:
     diffusion = Diffusion(parameterizations=WORLD.parameterizations("uniform"), schedule=LogLinear(eps=1e-4))
     exact = Denoising(ExactDenoiser(WORLD, WORLD.parameterizations("uniform")), diffusion, WORLD.tracks)
-    uniform = Scorer(denoising=exact, track="a", beside={"b": B_IDS})
+    uniform = Scorer(denoising=exact, track="a", given={"b": B_IDS})
     found = uniform.effects(MUTANTS, "bound", num_strata=20, seed=3)
     rows = torch.tensor([state(s) for s in (WILD, *(MUTANTS.sequence(i) for i in range(len(MUTANTS))))])
     batch = replace(WORLD.batch(rows), example_ids=torch.zeros(5, dtype=torch.int64))
@@ -112,7 +112,7 @@ def test_uniform_noise_has_bounds_but_no_masked_marginals() -> None:
 
 
 class ByPlace:
-    """Logits that tell the place and what is shown beside it: token id t at packed place i gets sin(i + t + sum of shown ids)."""
+    """Logits that depend on the place and on all visible tokens: token id t at packed place i gets sin(i + t + sum of visible ids)."""
 
     def __init__(self) -> None:
         self.seen: list[list[int]] = []
@@ -129,7 +129,7 @@ class ByPlace:
 
 
 def test_wt_marginal_is_one_call_on_the_shown_wild_type_and_counts_behind_the_begin_token() -> None:
-    """The X of the wild type is no place that could be hidden, yet positions keep their numbers."""
+    """The X of the wild type cannot be hidden, yet positions keep their numbers."""
     track = ProteinTrack(unknown="X").build("protein")
     denoiser = ByPlace()
     diffusion = Diffusion(
@@ -156,7 +156,7 @@ def test_wt_marginal_is_one_call_on_the_shown_wild_type_and_counts_behind_the_be
 
 @pytest.mark.parametrize("method", ["masked-marginal", "masked-marginal-additive", "wt-marginal"])
 def test_small_calls_change_nothing(method: str) -> None:
-    small = Scorer(denoising=model(), track="a", tokens_per_call=4, beside={"b": B_IDS})
+    small = Scorer(denoising=model(), track="a", tokens_per_call=4, given={"b": B_IDS})
     np.testing.assert_allclose(small.effects(MUTANTS, method), scorer().effects(MUTANTS, method), atol=1e-9)
     assert max(small.denoising.denoiser.sizes) <= 5
 
