@@ -23,10 +23,6 @@ from protlig_dd.structures.superpose import rmsd
 class Tokenizer(Protocol):
     """Chains to tokens and back, as `kanzi.tokenizer.KanziTokenizer` does it."""
 
-    @property
-    def num_codes(self) -> int:
-        """The number of different tokens."""
-
     def encode(self, chains: Sequence[Float[np.ndarray, "_ 3"]]) -> list[list[int]]:
         """Return the tokens of chains."""
 

@@ -1,4 +1,4 @@
-"""Tests of questions to a denoiser and of what is made of them: exact against enumeration on a small world."""
+"""Tests of questions to a denoiser and of likelihoods computed from the answers: exact against enumeration on a small world."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def test_answers_come_for_wanted_places_whether_hidden_or_not() -> None:
     assert float(first.of_token()[0]) == pytest.approx(tempered_log_prob(state, 0, (0, 4)), abs=1e-6)
 
 
-def test_what_has_no_any_order_bound_is_refused() -> None:
+def test_tasks_and_noise_without_an_any_order_bound_are_refused() -> None:
     denoising = model()
     with pytest.raises(ConfigError, match="task 'independent': found tracks with times of their own"):
         stratified_bound(denoising, chosen_batch(), "independent")

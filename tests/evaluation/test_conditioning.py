@@ -1,4 +1,4 @@
-"""Tests of condition dependence: exact on an enumerable world, nought where the condition cannot be read, deranged across clusters."""
+"""Tests of condition dependence: exact on an enumerable world, zero where the condition is ignored, deranged across clusters."""
 
 from __future__ import annotations
 
@@ -63,13 +63,13 @@ def test_the_gap_of_an_exact_model_is_what_the_law_says() -> None:
     assert [score.name for score in found.scores()][0] == "condition gap, b_given_a"
 
 
-def test_a_model_that_ignores_its_condition_has_a_gap_of_exactly_nought() -> None:
+def test_a_model_that_ignores_its_condition_has_a_gap_of_exactly_zero() -> None:
     """A fresh dual-track model: cross-attention starts at zero, so not one bit may differ; conditions have several lengths."""
     table = TokenTable.from_examples(
         [{"a": [1 + i % 3] * (1 + i % 4), "b": [(0, 1, 3, 4)[i % 4]] * (1 + i % 5)} for i in range(20)], list(NAMES)
     )
     model = untrained()
-    for parameter in model.parameters():  # heads start at zero too; give them something to say, but not the crossing
+    for parameter in model.parameters():  # heads start at zero too; initialise them, but not the cross-attention
         if parameter.dim() == 2 and not parameter.any():
             nn.init.normal_(parameter, std=0.3, generator=torch.Generator().manual_seed(1))
     for block in (b for stack in model.stacks.values() for b in stack.blocks):  # type: ignore[union-attr]
@@ -85,7 +85,7 @@ def test_a_model_that_ignores_its_condition_has_a_gap_of_exactly_nought() -> Non
 
 
 class Hashed:
-    """A denoiser whose logits depend on the condition wildly, and on the data not at all."""
+    """A denoiser whose logits depend erratically on the condition, and not on the data."""
 
     def __call__(
         self, batch: TrackBatch, sigma: Mapping[str, Tensor], *, at: Mapping[str, Tensor] | None = None
@@ -98,7 +98,7 @@ class Hashed:
         return logits
 
 
-def test_the_interval_of_an_untrained_model_that_reads_its_condition_covers_nought() -> None:
+def test_the_interval_of_an_untrained_model_that_reads_its_condition_covers_zero() -> None:
     draws = np.random.default_rng(0)
     covered = 0
     for seed in range(8):

@@ -1,4 +1,4 @@
-"""Tests of likelihood bounds: exact on an enumerable world, paired by example id, and beside a null that is counted by hand."""
+"""Tests of likelihood bounds: exact on an enumerable world, paired by example id, and a null counted by hand."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_a_conditional_task_gives_the_conditional_entropy_and_leaves_the_conditi
     assert summary.perplexity.value == pytest.approx(math.exp(summary.nats_per_token.value))
 
 
-def test_an_example_has_the_same_noise_in_any_batch_and_beside_any_partner() -> None:
+def test_an_example_has_the_same_noise_in_any_batch_and_with_any_partner() -> None:
     denoising = exact("subs")
     whole = bound(denoising, rows_of(all_states(), list(range(201))), "joint", num_times=2, seed=7)
     parts = bound(
@@ -182,7 +182,7 @@ def test_a_table_is_read_in_its_order_in_any_batch_size() -> None:
         assert ids == [0, 1, 2]
 
 
-def test_what_cannot_be_judged_is_refused_in_words() -> None:
+def test_unusable_input_is_refused_in_words() -> None:
     denoising = exact("subs")
     with pytest.raises(ValueError, match="found no examples, expected at least one"):
         bound(denoising, [], "joint")
@@ -207,7 +207,7 @@ def test_what_cannot_be_judged_is_refused_in_words() -> None:
         summarise(bad)
 
 
-def test_a_task_of_ones_own_is_named_after_its_tracks() -> None:
+def test_a_custom_task_is_named_after_its_tracks() -> None:
     denoising = exact("subs")
     found = bound(denoising, all_states(), Task(noised=(("a",), ("b",))), num_times=1)
     assert found.task == "a+b" and set(found.nats) == {"a", "b"}

@@ -16,7 +16,7 @@ TRAINING = [
 def test_accuracy_divides_by_the_true_length() -> None:
     true = ["HHHH", "CCCCCC"]
     assert token_accuracy(true, true).value == 1
-    assert token_accuracy(["H", "C"], true).value == pytest.approx(2 / 10), "a short answer is not right by being short"
+    assert token_accuracy(["H", "C"], true).value == pytest.approx(2 / 10), "a short prediction gains nothing"
     assert token_accuracy(["HHHHHHHH", "EEEEEE"], true).value == pytest.approx(4 / 10)
     assert token_accuracy(["", ""], true).value == 0
     with pytest.raises(ValueError, match="expected one each"):
@@ -40,7 +40,7 @@ def test_a_copy_takes_its_neighbours_tokens_and_a_gap_the_residues() -> None:
     assert "".join(nulls.of_neighbours(["KTWYV"])[0]) == "EEECC"
 
 
-def test_the_summary_has_every_null_beside_the_accuracy() -> None:
+def test_the_summary_has_the_accuracy_with_every_null() -> None:
     true = [Folded(sequence="MKTWYVLN", tokens="EEEECCCC"), Folded(sequence="PPAC", tokens="CCHC")]
     scores = summary(["EEEECCCC", "CC?"], true, Nulls(TRAINING), known=frozenset("HEC"))
     assert [s.name for s in scores] == ["token accuracy"] * 3 + ["length match", "valid tokens"]

@@ -1,4 +1,4 @@
-"""Predicted traces over true ones: kept, chosen, drawn, and what is no such file."""
+"""Predicted traces and true ones: written, selected, drawn, and files of another form."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def numbers(text: str) -> np.ndarray:
     return np.array([[float(n) for n in pair.split(",")] for pair in text.split()])
 
 
-def test_traces_come_back_and_stand_in_the_report(tmp_path: Path) -> None:
+def test_traces_are_read_back_and_shown_in_the_report(tmp_path: Path) -> None:
     assert "<h2>Structures</h2>" not in render(tmp_path)
     write_traces(tmp_path / "traces.json", traces())
     again = read_traces(tmp_path / "traces.json")
@@ -94,6 +94,21 @@ def test_a_trace_is_a_pdb_file_with_the_prediction_on_the_truth(tmp_path: Path) 
     assert serials == list(range(1, 243))
 
 
+def test_an_interrupted_write_leaves_the_old_traces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "traces.json"
+    write_traces(path, traces())
+    before, whole = path.read_text(), Path.write_text
+
+    def full_disk(self: Path, text: str, **settings: str) -> int:
+        whole(self, text[: len(text) // 2], **settings)
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        write_traces(path, traces()[:1])
+    assert path.read_text() == before and list(tmp_path.iterdir()) == [path]
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -104,7 +119,7 @@ def test_a_trace_is_a_pdb_file_with_the_prediction_on_the_truth(tmp_path: Path) 
         '[{"name": "a", "predicted": [[1, 2]], "true": [[1, 2, 3]]}]',
     ],
 )
-def test_what_is_no_trace_is_refused(tmp_path: Path, text: str) -> None:
+def test_a_file_of_another_form_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "traces.json").write_text(text)
     with pytest.raises(FormatError, match="traces.json"):
         read_traces(tmp_path / "traces.json")

@@ -22,8 +22,6 @@ def helix(length: int, rise: float = 1.5) -> np.ndarray:
 class Memory:
     """Remembers chains by their length; its tokens are residue numbers, or with `turning` depend on the frame."""
 
-    num_codes = 1000
-
     def __init__(self, chains: Sequence[np.ndarray], *, mirrored: bool = False, turning: bool = False) -> None:
         self.chains = {len(chain): chain for chain in chains}
         self.mirrored, self.turning = mirrored, turning

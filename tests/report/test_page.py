@@ -1,4 +1,4 @@
-"""Tests of the report: every part of it, hostile text in every file, no network, and what a browser makes of it."""
+"""Tests of the report: every part of it, hostile text in every file, no network, and its display in a browser."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ def test_the_page_refers_to_nothing_outside_itself(run_folder: Path) -> None:
     assert "default-src 'none'" in render(run_folder)
 
 
-def test_molecules_are_drawn_and_strings_that_are_none_are_said_to_be_none(run_folder: Path) -> None:
+def test_molecules_are_drawn_and_other_strings_are_reported_as_none(run_folder: Path) -> None:
     pytest.importorskip("rdkit.Chem", reason="drawing molecules needs RDKit")
     reader = read(render(run_folder))
     labels = [a.get("aria-label") for tag, a in reader.seen if tag == "svg"]

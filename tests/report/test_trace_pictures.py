@@ -1,4 +1,4 @@
-"""The picture of traces: drawn beside the report where matplotlib is, of the right chains, and one line where it is not."""
+"""The picture of traces: drawn with the report if matplotlib is installed, of the right chains, and one line of text if it is not."""
 
 from __future__ import annotations
 

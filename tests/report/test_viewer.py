@@ -1,4 +1,4 @@
-"""Structures in 3Dmol: the script stands in the page and cannot break it, only it may run, and what is no 3Dmol is refused."""
+"""Structures in 3Dmol: the script is embedded in the page and cannot break it, only it may run, and other files are refused."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from protlig_dd.report.page import write_report
 from protlig_dd.report.viewer import Viewer, structures_html
 from tests.support.traces import helix, traces
 
-# What stands in for 3Dmol: it says what it was asked for, and holds what would end or swallow a script element.
+# A substitute for 3Dmol: it reports its calls, and contains what would end or swallow a script element.
 FAKE = """/*! a stand-in */
 var $3Dmol = {createViewer(place, how) {
   const chains = [];
