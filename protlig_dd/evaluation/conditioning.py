@@ -49,7 +49,7 @@ class ConditionDependence:
 
     @property
     def is_shown(self) -> bool:
-        """Whether the interval of the gap lies above 0."""
+        """Whether the interval of the gap is above 0."""
         return self.gap.has_interval and self.gap.low > 0
 
     def scores(self) -> list[Score]:

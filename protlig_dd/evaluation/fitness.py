@@ -76,7 +76,7 @@ class Scorer:
 
         Raises:
             ConfigError: for an unknown method or track, or a masked marginal under uniform noise.
-            FormatError: if the track cannot hold a sequence.
+            FormatError: if a sequence does not fit the track's vocabulary.
         """
         if method not in METHODS:
             raise ConfigError(

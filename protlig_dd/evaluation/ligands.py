@@ -42,7 +42,7 @@ def silent_rdkit() -> Iterator[None]:
 
 @dataclass(frozen=True, kw_only=True)
 class Molecules(Validity):
-    """The valid molecules among some strings, and the count of the others.
+    """The valid molecules among some strings, and the count of the invalid ones.
 
     Attributes:
         smiles: canonical isomeric SMILES of the valid ones, in order, duplicates kept.
@@ -143,7 +143,7 @@ def internal_diversity(molecules: Molecules, *, seed: int = 0, max_molecules: in
 
 
 def scaffolds(molecules: Molecules) -> list[str]:
-    """Return the Bemis-Murcko scaffold of each valid molecule as canonical SMILES; an empty string where there is no ring.
+    """Return the Bemis-Murcko scaffold of each valid molecule as canonical SMILES; an empty string for a molecule without rings.
 
     Source: Bemis and Murcko 1996, J. Med. Chem. 39, 2887, as implemented in RDKit (atoms and bond orders kept).
     """

@@ -157,7 +157,7 @@ def bound(
 def _example_sums(
     denoising: Denoising, prepared: Prepared, noised: Sequence[str]
 ) -> dict[str, Float[np.ndarray, " b"]]:
-    """The loss of each example at one noise level, with the weights of the bound whatever those of training."""
+    """The loss of each example at one noise level, with the weights of the bound instead of those of training."""
     logits = denoising.denoiser(
         prepared.batch, prepared.sigma, at={name: t.active for name, t in prepared.tracks.items()}
     )

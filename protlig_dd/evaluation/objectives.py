@@ -1,4 +1,4 @@
-"""Properties by name, for guidance and optimisation: of proteins, of molecules, and functions of the user's own.
+"""Properties by name, for guidance and optimisation: properties of proteins and of molecules, and functions of the user.
 
 Molecules that cannot be parsed have no property: guidance excludes them (-inf), optimisation leaves them out (NaN).
 """

@@ -34,7 +34,7 @@ HYDROPATHY = dict(zip("IVLFCMAGTSWYPHEQDNKR", map(float, _HYDROPATHIES.split()),
 
 @dataclass(frozen=True, kw_only=True)
 class Proteins(Validity):
-    """The valid sequences among some strings, and the count of the others.
+    """The valid sequences among some strings, and the count of the invalid ones.
 
     Attributes:
         sequences: the valid ones in order, duplicates kept.

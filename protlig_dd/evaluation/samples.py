@@ -13,7 +13,7 @@ from protlig_dd import rng
 
 @dataclass(frozen=True, kw_only=True)
 class Validity:
-    """How many of some strings are valid, and why the others are not.
+    """The number of valid strings, and the reasons why the rest are invalid.
 
     Attributes:
         num_samples: number of strings.

@@ -37,7 +37,7 @@ def assess_reconstruction(
 
     rmsd, rmsd_worst (the maximum): in Angstrom; null_rmsd: RMSD of the decoded chain nearest in length, both cut to the shorter;
     tm: TM-score; steps_3.8: share of a chain's C-alpha steps within 0.2 of 3.8 Angstrom; tokens_kept: share of all tokens that are the
-    same after a rotation; codes_used, perplexity: of the tokens of all chains together.
+    same after a rotation; codes_used, perplexity: number of distinct tokens and perplexity over all chains together.
 
     Args:
         tokenizer: the autoencoder to assess.

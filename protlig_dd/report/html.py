@@ -61,7 +61,7 @@ def cell_text(cell: Cell) -> str:
 
 
 def _strip(score: Score) -> str:
-    """The strip from 0 to 1 of a score whose value, interval and null lie there, else nothing."""
+    """The strip from 0 to 1 of a score; empty unless its value, interval and null are all in that range."""
     value, low, high = score.value.value, score.value.low, score.value.high
     null = None if score.null is None or math.isnan(score.null.value) else score.null.value
     known = [x for x in (value, low, high, null) if x is not None and not math.isnan(x)]

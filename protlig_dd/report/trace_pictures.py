@@ -30,7 +30,7 @@ def upright(trace: TracePair) -> tuple[Coords, Coords]:
     predicted, true = superposed(trace)
     axes = np.linalg.svd(true, full_matrices=False)[2] if len(true) > 2 else np.eye(3)
     turn = axes[[1, 0, 2]]
-    turn[2] *= np.sign(np.linalg.det(turn))  # a rotation: what is shown is no mirror image
+    turn[2] *= np.sign(np.linalg.det(turn))  # a proper rotation, so the picture is not mirrored
     return np.asarray(true @ turn.T), np.asarray(predicted @ turn.T)
 
 

@@ -83,7 +83,7 @@ def structures_html(pdbs: Sequence[str]) -> str:
 
 
 def _inline(text: str) -> str:
-    """A script such that HTML reads it to its end: in strings and patterns, where alone these can stand, `\\/` is `/` and `\\!` is `!`."""
+    """A script that cannot end its own element: in strings and patterns, the only places for such sequences, `\\/` is `/` and `\\!` is `!`."""
     text = _SOURCE_MAP.sub("", text.removeprefix("\ufeff")).replace("\r\n", "\n").replace("\r", "\n")
     text = re.sub(r"</(?=script)", r"<\\/", text, flags=re.IGNORECASE)
     return text.replace("<!--", "<\\!--")

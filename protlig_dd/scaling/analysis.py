@@ -27,7 +27,7 @@ CONVENTION = (
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Analysis:
-    """What a set of runs says about size, data and compute.
+    """The analysis of a set of runs in size, data and compute.
 
     Attributes:
         runs: the runs.

@@ -203,7 +203,7 @@ def _columns(runs: Runs) -> tuple[Array, Array]:
 
 
 def _leave_one_out(columns: Array, values: Array, fitted: PowerSum) -> tuple[float, float]:
-    """Root mean square log error of each run predicted from the others: by the law, and by their mean."""
+    """Root mean square log error of leave-one-out predictions: by the law, and by the mean of the remaining runs."""
     law, constant = [], []
     for i in range(len(values)):
         others = np.arange(len(values)) != i

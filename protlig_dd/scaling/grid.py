@@ -184,8 +184,8 @@ def _time(
         validations = math.ceil(draft.run.steps / every) if every else 1
         rows = min(len(bundle.validation), config.evaluation.num_examples)
         share = rows / max(len(bundle.validation), 1) * bundle.validation.num_tokens
-        worth = validations * share / 3 / (draft.run.tokens / draft.run.steps)
-        hours.append((draft.run.steps + worth) * seconds[draft.run.size] / 3600)
+        validation_steps = validations * share / 3 / (draft.run.tokens / draft.run.steps)
+        hours.append((draft.run.steps + validation_steps) * seconds[draft.run.size] / 3600)
     return hours
 
 

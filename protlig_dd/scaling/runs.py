@@ -119,7 +119,7 @@ def orient(runs: Runs, direction: Direction = "auto", ceiling: float | None = No
 
 
 def _rises(runs: Runs) -> bool:
-    """Whether the rank correlation of the metric with N D is above one half; less is no trend."""
+    """Whether the rank correlation of the metric with N D is above one half; below, there is no clear trend."""
     return len(runs) > 2 and spearman(runs.compute, runs.values) > 0.5
 
 

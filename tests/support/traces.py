@@ -1,15 +1,11 @@
-"""Traces to compare: a helix, and pairs of predicted and true chains."""
+"""Pairs of predicted and true chains."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from protlig_dd.evaluation.trace_pairs import TracePair
-
-
-def helix(length: int) -> np.ndarray:
-    t = np.arange(length)
-    return np.stack([2.3 * np.cos(1.745 * t), 2.3 * np.sin(1.745 * t), 1.5 * t], axis=1)
+from tests.support.chains import helix
 
 
 def traces() -> list[TracePair]:
