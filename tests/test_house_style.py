@@ -42,7 +42,13 @@ OWNERS = {
     r"\bprint\(": r"cli/entry\.py",
 }
 # The same for optional packages, imported in any way.
-PACKAGE_OWNERS = {"wandb": TRACKING, "tensorboard": TRACKING, "deepspeed": DISTRIBUTED, "flash_attn": ATTENTION}
+PACKAGE_OWNERS = {
+    "wandb": TRACKING,
+    "tensorboard": TRACKING,
+    "deepspeed": DISTRIBUTED,
+    "flash_attn": ATTENTION,
+    "jinja2": r"report/html\.py",
+}
 NOWHERE = {
     r"weights_only\s*=\s*False": "loading with weights_only=False runs whatever code a file holds",
     r"\b(pickle|cPickle|dill|joblib)\.(loads?\b|Unpickler\()": "unpickling runs whatever code a file holds",

@@ -135,7 +135,7 @@ def test_the_wheel_holds_configs_type_marker_licence_and_command(tmp_path: Path)
     configs = {p.relative_to(ROOT).as_posix() for p in (ROOT / "configs").rglob("*") if p.suffix in (".yaml", ".json")}
     assert configs, "there are no configs"
     assert {f"protlig_dd/{name}" for name in configs} <= names
-    assert "protlig_dd/py.typed" in names
+    assert {"protlig_dd/py.typed", "protlig_dd/report/templates/run.html"} <= names
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert not [name for name in names if name.startswith(("tests/", "docs/", "benchmarks/", "deploy/"))]
     files = [path for path in (ROOT / "protlig_dd").rglob("*") if path.is_file() and "__pycache__" not in path.parts]

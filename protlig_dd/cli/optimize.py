@@ -124,10 +124,8 @@ def optimize_lead(options: OptimizeOptions) -> Iterator[str]:
         given["protein"] = read_proteins(options.protein)[0][1]
     batch = generator.lead(Request(name="lead", given=given), "ligand")
     result = optimize(
-        generator.denoiser(("ligand",)),
-        run.parts.diffusion,
+        generator.denoising(("ligand",)),
         batch,
-        run.parts.tracks,
         track="ligand",
         objective=score,
         constraint=_keeps(options.keep),

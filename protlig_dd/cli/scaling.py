@@ -98,8 +98,8 @@ def plan(options: PlanOptions) -> Iterator[str]:
     """Write the configs, the plan and the launch script of a study, and print its cost."""
     from protlig_dd.device import choose_device
     from protlig_dd.runs.experiment import experiment_from
+    from protlig_dd.scaling.grid import Grid, make_plan
     from protlig_dd.scaling.plan import numbers, write_launcher, write_plan
-    from protlig_dd.scaling.planning import Grid, make_plan
     from protlig_dd.scaling.sizes import explicit_size, nearest_size, require_different
 
     base = read_config(options.config, options.overrides)

@@ -146,10 +146,7 @@ def _mutants(options: ScoreOptions, run: Run) -> tuple[list[dict[str, Any]], lis
         )
     mutants = read_mutants(Path(options.mutants), wild_type)
     method = options.method or "masked-marginal"
-    scorer = Scorer(
-        denoiser=run.model, diffusion=run.parts.diffusion, tracks=run.parts.tracks, device=run.choice.device
-    )
-    effects = scorer.effects(mutants, method, seed=options.seed)
+    effects = Scorer(denoising=run.denoising).effects(mutants, method, seed=options.seed)
     measured = mutants.scores if mutants.scores is not None else np.full(len(mutants), math.nan)
     rows: list[dict[str, Any]] = []
     for name, effect, value in zip(mutants.names, effects.tolist(), measured.tolist(), strict=True):
@@ -200,17 +197,14 @@ def _nats(run: Run, batch: TrackBatch, method: str, options: ScoreOptions) -> tu
     from protlig_dd.evaluation.chain_rule import chain_rule_nll
 
     alone = Task(noised=(("protein",),))
-    diffusion, device = run.parts.diffusion, run.choice.device
     if method == "bound":
-        found = stratified_bound(
-            run.model, diffusion, batch, alone, seed=options.seed, num_draws=options.draws, device=device
-        )
+        found = stratified_bound(run.denoising, batch, alone, seed=options.seed, num_draws=options.draws)
         return float(found.bounds.total[0]), float(found.standard_errors[0])
     if method == "pll":
-        return float(pseudo_log_likelihood(run.model, diffusion, batch, alone, device=device).total[0]), 0.0
+        return float(pseudo_log_likelihood(run.denoising, batch, alone).total[0]), 0.0
     if method == "chain":
         draws = [
-            float(chain_rule_nll(run.model, diffusion, batch, alone, seed=options.seed + i, device=device).total[0])
+            float(chain_rule_nll(run.denoising, batch, alone, seed=options.seed + i).total[0])
             for i in range(options.draws)
         ]
         error = float(np.std(draws, ddof=1) / math.sqrt(len(draws))) if len(draws) > 1 else 0.0

@@ -1,1 +1,1 @@
-"""What samples and models are worth, with a null beside every score."""
+"""Scores of samples and models, each with a null."""

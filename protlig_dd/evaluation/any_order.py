@@ -1,4 +1,4 @@
-"""Likelihoods of masked-diffusion denoisers without a time: the any-order bound, stratified over how many tokens are hidden, and the
+"""Likelihoods of masked-diffusion denoisers without a time: the any-order bound, stratified over the number of hidden tokens, and the
 pseudo-log-likelihood. The exact likelihood under one order is in `chain_rule.py`, the bound over times in `likelihood.py`.
 """
 
@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from protlig_dd import rng
-from protlig_dd.diffusion.denoiser import Denoiser, Diffusion
+from protlig_dd.diffusion.denoiser import Denoiser, Denoising
 from protlig_dd.diffusion.times import Task
 from protlig_dd.errors import ConfigError
 from protlig_dd.evaluation.intervals import Estimate, normal_interval
@@ -26,11 +26,11 @@ from protlig_dd.tokens.tracks import TrackBatch
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class StratifiedBounds:
-    """Bounds on the negative log-likelihood of examples, with the standard error that drawing the hidden tokens leaves.
+    """Bounds on the negative log-likelihood of examples, with the standard error due to drawing the hidden tokens.
 
     Attributes:
-        bounds: the examples; their nats stand track by track, as those of `likelihood.bound`.
-        standard_errors: of each example's total, in nats.
+        bounds: the nats of each example by track, as from `likelihood.bound`.
+        standard_errors: standard error of each example's total, in nats.
     """
 
     bounds: ExampleBounds
@@ -43,8 +43,7 @@ class StratifiedBounds:
 
 
 def stratified_bound(
-    denoiser: Denoiser,
-    diffusion: Diffusion,
+    denoising: Denoising,
     batches: TrackBatch | Iterable[TrackBatch],
     task: str | Task,
     *,
@@ -52,27 +51,24 @@ def stratified_bound(
     num_draws: int = 2,
     seed: int = 0,
     tokens_per_call: int = 16_384,
-    device: torch.device | str = "cpu",
 ) -> StratifiedBounds:
-    """Return the any-order bound on the negative log-likelihood of each example, stratified over how many tokens are hidden.
+    """Return the any-order bound on the negative log-likelihood of each example, stratified over the number of hidden tokens.
 
     The bound is sum_{k=1..L} 1/k E_S[ sum_{i in S} -log p(x_i | x outside S) ], S uniform among the sets of k tokens: the bound of absorbing
-    noise, in which the time has been integrated out exactly (for whatever schedule) and only the hidden sets are drawn. The counts 1..L are
-    cut into `num_strata` runs of equal size; each gives `num_draws` independent draws of (k, S), so that the spread within a run is the only
-    noise. With L <= num_strata every count has its own run. Against `likelihood.bound`: no time grid, no part left out, and a standard
-    error of each single example. A denoiser that reads the noise level is asked at the level's mean given k; its bound is then one on the
-    model without time.
+    noise, in which the time has been integrated out exactly (for any schedule) and only the hidden sets are drawn. The counts 1..L are
+    split into `num_strata` ranges of equal size; each gives `num_draws` independent draws of (k, S), so that the spread within a range is
+    the only noise. With L <= num_strata every count has its own range. Compared with `likelihood.bound` there is no time grid, no part
+    is left out, and each example has a standard error. A denoiser that reads the noise level gets the level's mean given k; the bound is
+    then one on the model without time.
 
     Args:
-        denoiser: a model in evaluation mode.
-        diffusion: what its logits mean; absorbing noise only.
+        denoising: the model in evaluation mode; absorbing noise only.
         batches: one batch or many, on the host; every example must have the task's tracks.
         task: as in `likelihood.bound`.
-        num_strata: runs of counts.
-        num_draws: draws in each; at least 2, for the standard error. A count with no more sets than this has them all, without error.
-        seed: with the example ids the root of the draws: examples with one id and one length hide the same places.
+        num_strata: ranges of counts.
+        num_draws: draws in each range; at least 2, for the standard error. A count with no more sets than this uses all of them, without error.
+        seed: seed of the draws, which also depend on the example ids: examples of one id and one length hide the same places.
         tokens_per_call: as in `ask`.
-        device: where the denoiser lives.
 
     Raises:
         ConfigError: for uniform noise, or an unknown task.
@@ -83,20 +79,12 @@ def stratified_bound(
     if num_strata < 1 or num_draws < 2:
         raise ValueError(f"num_strata, num_draws: found {num_strata} and {num_draws}, expected at least 1 and 2")
     parts, errors = [], []
-    for batch, name, noised in _of_one_group(denoiser, batches, task):
+    for batch, name, noised in _of_one_group(denoising.denoiser, batches, task):
         drawn = _draw_sets(batch, num_places(batch, noised), num_strata, num_draws, rng.Draws.root(seed, "any order"))
         nats = {track: np.zeros(batch.num_examples) for track in noised}
         values = torch.zeros(len(drawn.example), dtype=torch.float64)
-        for answer in ask(
-            denoiser,
-            diffusion,
-            batch,
-            noised,
-            drawn.example.tolist(),
-            drawn.hidden,
-            tokens_per_call=tokens_per_call,
-            device=device,
-        ):
+        questions = drawn.example.tolist()
+        for answer in ask(denoising, batch, noised, questions, drawn.hidden, tokens_per_call=tokens_per_call):
             share = -answer.of_token().double() * drawn.weight[answer.question]
             values.index_add_(0, answer.question, share)
             np.add.at(nats[answer.track], drawn.example[answer.question].numpy(), share.numpy())
@@ -124,7 +112,7 @@ def _of_one_group(
 
 @dataclass(frozen=True, kw_only=True)
 class _Drawn:
-    """Hidden sets [q]: the example of each, its places, the weight of its nats, its run, and whether the run holds all its sets."""
+    """Hidden sets [q]: the example of each, its places, the weight of its nats, its range of counts, and whether that range has all its sets."""
 
     example: Int[Tensor, " q"]
     hidden: Bool[Tensor, "q p"]
@@ -136,7 +124,7 @@ class _Drawn:
 def _draw_sets(
     batch: TrackBatch, counts: Int[Tensor, " b"], num_strata: int, num_draws: int, draws: rng.Draws
 ) -> _Drawn:
-    """Draw the hidden sets of all examples. A run of one count that has no more sets than draws holds each of them once."""
+    """Draw the hidden sets of all examples. A range of one count that has no more sets than draws gets each of them once."""
     most = int(counts.max())
     examples, hidden, weights, complete = [], [], [], []
     runs = list[Tensor]()
@@ -182,7 +170,7 @@ def _random_sets(draws: rng.Draws, low: int, high: int, num: int, width: int) ->
 
 
 def _standard_errors(values: Float[Tensor, " q"], drawn: _Drawn, num_examples: int) -> Float[np.ndarray, " b"]:
-    """From the spread of the draws within each run; a run that holds all its sets has no error."""
+    """Standard errors from the spread of the draws within each range of counts; a range with all its sets has no error."""
     num_runs = int(drawn.run.max()) + 1
     num, first, second = (torch.zeros(num_runs, dtype=torch.float64) for _ in range(3))
     num.index_add_(0, drawn.run, torch.ones_like(values))
@@ -197,25 +185,17 @@ def _standard_errors(values: Float[Tensor, " q"], drawn: _Drawn, num_examples: i
 
 
 def pseudo_log_likelihood(
-    denoiser: Denoiser,
-    diffusion: Diffusion,
-    batches: TrackBatch | Iterable[TrackBatch],
-    task: str | Task,
-    *,
-    tokens_per_call: int = 16_384,
-    device: torch.device | str = "cpu",
+    denoising: Denoising, batches: TrackBatch | Iterable[TrackBatch], task: str | Task, *, tokens_per_call: int = 16_384
 ) -> ExampleBounds:
     """Return minus the pseudo-log-likelihood of each example: -sum_i log p(x_i | all other tokens), one token hidden at a time, in nats.
 
-    It is no likelihood and no bound on one (its exponentials do not sum to one over sequences), but the field compares sequences by it.
+    It is neither a likelihood nor a bound on one (its exponentials do not sum to one over sequences), but is widely used to compare sequences.
 
     Args:
-        denoiser: a model in evaluation mode.
-        diffusion: what its logits mean; absorbing noise only.
+        denoising: the model in evaluation mode; absorbing noise only.
         batches: one batch or many, on the host.
         task: as in `likelihood.bound`.
-        tokens_per_call: as in `ask`; an example costs as many questions as it has tokens.
-        device: where the denoiser lives.
+        tokens_per_call: as in `ask`; an example takes one question for each of its tokens.
 
     Raises:
         ConfigError: for uniform noise, or an unknown task.
@@ -224,15 +204,12 @@ def pseudo_log_likelihood(
     Source: Besag 1975; Salazar et al. 2020, Masked Language Model Scoring.
     """
     parts = []
-    for batch, name, noised in _of_one_group(denoiser, batches, task):
+    for batch, name, noised in _of_one_group(denoising.denoiser, batches, task):
         counts = num_places(batch, noised)
         rows = torch.repeat_interleave(counts)
         hidden = torch.cat([torch.eye(int(counts.max()), dtype=torch.bool)[:n] for n in counts.tolist()])
         nats = {track: np.zeros(batch.num_examples) for track in noised}
-        questions = rows.tolist()
-        for answer in ask(
-            denoiser, diffusion, batch, noised, questions, hidden, tokens_per_call=tokens_per_call, device=device
-        ):
+        for answer in ask(denoising, batch, noised, rows.tolist(), hidden, tokens_per_call=tokens_per_call):
             np.add.at(nats[answer.track], rows[answer.question].numpy(), -answer.of_token().double().numpy())
         parts.append(ExampleBounds.of_batch(name, batch, nats))
     return ExampleBounds.joined(parts)

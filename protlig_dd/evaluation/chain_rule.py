@@ -1,4 +1,4 @@
-"""The exact negative log-likelihood of an example under one order of its tokens: what the bound of `likelihood.py` is held against.
+"""The exact negative log-likelihood of an example under one order of its tokens, to compare with the bound of `likelihood.py`.
 
 For short sequences: it calls the network once for every token of the longest example.
 """
@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from protlig_dd import rng
-from protlig_dd.diffusion.denoiser import Denoiser, Diffusion, total_noise
+from protlig_dd.diffusion.denoiser import Denoising, total_noise
 from protlig_dd.diffusion.processes import Absorbing
 from protlig_dd.diffusion.times import Task
 from protlig_dd.errors import ConfigError
@@ -25,27 +25,19 @@ from protlig_dd.tokens.tracks import TrackBatch
 
 @torch.no_grad()
 def chain_rule_nll(
-    denoiser: Denoiser,
-    diffusion: Diffusion,
-    batches: TrackBatch | Iterable[TrackBatch],
-    task: str | Task,
-    *,
-    seed: int = 0,
-    device: torch.device | str = "cpu",
+    denoising: Denoising, batches: TrackBatch | Iterable[TrackBatch], task: str | Task, *, seed: int = 0
 ) -> ExampleBounds:
     """Return the exact negative log-likelihood of each example under one random order of its tokens, in nats.
 
-    -log p(x) = -sum_j log p(x_{o_j} | x_{o_1} .. x_{o_{j-1}}): the denoiser opens one token a call, so this is for short sequences; it calls
-    the network as often as the longest example of a batch has tokens. The order depends on (seed, example id). Its mean over orders is the
-    bound of an absorbing process whose denoiser does not depend on t; a single order may lie on either side of it.
+    -log p(x) = -sum_j log p(x_{o_j} | x_{o_1} .. x_{o_{j-1}}): one token is revealed in each network call, so this is for short
+    sequences: the number of calls is the number of tokens of the longest example in a batch. The order depends on (seed, example id). Its mean over orders is the
+    bound of an absorbing process whose denoiser does not depend on t; a single order may be above or below it.
 
     Args:
-        denoiser: a model in evaluation mode.
-        diffusion: what its logits mean; absorbing noise only.
+        denoising: the model in evaluation mode; absorbing noise only.
         batches: one batch or many, on the host.
         task: as in `bound`.
-        seed: of the orders.
-        device: where the denoiser lives.
+        seed: seed of the orders.
 
     Raises:
         ConfigError: for uniform noise, or an unknown task.
@@ -54,21 +46,22 @@ def chain_rule_nll(
     Source: Uria, Murray and Larochelle 2014; Ou et al. 2024 (RADD), for the two views of one likelihood.
     """
     parts = []
-    for batch, mixture in of_task(denoiser, batches, task):
+    for batch, mixture in of_task(denoising.denoiser, batches, task):
         spec = mixture.tasks[mixture.names[0]]
         for name in spec.noised_tracks:
-            if not isinstance(diffusion.parameterizations[name].process, Absorbing):
+            if not isinstance(denoising.diffusion.parameterizations[name].process, Absorbing):
                 raise ConfigError(
                     f"chain rule: track '{name}' has uniform noise, expected absorbing noise; use the bound instead"
                 )
-        nats = _opened_one_by_one(denoiser, diffusion, batch, spec, seed, torch.device(device))
+        nats = _revealed_one_by_one(denoising, batch, spec, seed)
         parts.append(ExampleBounds.of_batch(mixture.names[0], batch, nats))
     return ExampleBounds.joined(parts)
 
 
-def _opened_one_by_one(
-    denoiser: Denoiser, diffusion: Diffusion, batch: TrackBatch, task: Task, seed: int, device: torch.device
+def _revealed_one_by_one(
+    denoising: Denoising, batch: TrackBatch, task: Task, seed: int
 ) -> dict[str, Float[np.ndarray, " b"]]:
+    diffusion, device = denoising.diffusion, torch.device(denoising.device)
     draws = rng.Draws.root(seed, "chain rule").fold_in(batch.example_ids)
     kept = {name: track.keep([name in task.tracks] * batch.num_examples) for name, track in batch.tracks.items()}
     batch, ranks = replace(batch, tracks=kept), _ranks(batch, task.noised_tracks, draws)
@@ -88,7 +81,7 @@ def _opened_one_by_one(
         hidden = {
             n: torch.where((rank >= index).to(device), masks[n], batch.tracks[n].tokens) for n, rank in ranks.items()
         }
-        logits = denoiser(batch.with_tokens(**hidden), sigma, at={n: at.get(n, none) for n in batch.tracks})
+        logits = denoising.denoiser(batch.with_tokens(**hidden), sigma, at={n: at.get(n, none) for n in batch.tracks})
         for name, position in at.items():
             segment = batch.tracks[name].layout.segment[position]
             param, xt = diffusion.parameterizations[name], hidden[name][position]
@@ -99,7 +92,7 @@ def _opened_one_by_one(
 
 
 def _ranks(batch: TrackBatch, noised: Sequence[str], draws: rng.Draws) -> dict[str, Int[Tensor, " n"]]:
-    """The place of each modelled token in its example's random order over all noised tracks; -1 for the others."""
+    """The rank of each modelled token in its example's random order over all noised tracks; -1 for tokens that are not modelled."""
     tracks = [batch.tracks[name] for name in noised]
     maskable = torch.cat([track.maskable for track in tracks])
     segment = torch.cat([track.layout.segment for track in tracks])

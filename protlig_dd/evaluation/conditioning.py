@@ -1,7 +1,7 @@
 """Does a model read its condition? The bound of true pairs against the bound of the same targets under shuffled conditions.
 
-The shuffled bound uses the very same noise (same tokens masked, same times), so that a model that ignores its condition has a gap of
-exactly nought, and everything that is left is the condition's doing. What generated samples owe to it is counted in `motifs.py`.
+The shuffled bound uses the same noise (same masked tokens, same times), so a model that ignores its condition has a gap of exactly 0 and
+any other gap is due to the condition. `motif_match.py` counts the effect of the condition on generated samples.
 """
 
 from __future__ import annotations
@@ -11,33 +11,31 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 from jaxtyping import Float, Int64
 
 from protlig_dd import rng
 from protlig_dd.data.table import TokenTable
-from protlig_dd.diffusion.denoiser import Denoiser, Diffusion
+from protlig_dd.diffusion.denoiser import Denoising
 from protlig_dd.diffusion.times import Task, TaskMixture
 from protlig_dd.evaluation.intervals import Estimate, Score, cluster_bootstrap_mean
 from protlig_dd.evaluation.likelihood import ExampleBounds, bound, table_batches
-from protlig_dd.tokens.tracks import TrackSet
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ConditionDependence:
-    """How much worse a model predicts its targets under the conditions of others, in nats per target token.
+    """How much worse a model predicts its targets under the conditions of other pairs, in nats per target token.
 
     Attributes:
         task: the conditional task.
-        true: the bound of the targets beside their own conditions.
-        shuffled: the bound of the same targets, with the same noise, beside conditions of other clusters.
-        gap: shuffled minus true. Positive: the model reads the condition and gains from it. An interval that holds 0: no dependence shown.
-        num_pairs: pairs compared.
-        num_clusters: clusters of conditions, the units of the bootstrap.
-        num_left_out: rows without all of the task's tracks.
-        is_permutation: whether every condition was used once; if one cluster holds more than half of the pairs it cannot be.
+        true: the bound of the targets given their own conditions.
+        shuffled: the bound of the same targets, with the same noise, given conditions of other clusters.
+        gap: shuffled minus true. Positive: the model uses the condition. If the interval contains 0, no dependence is shown.
+        num_pairs: number of pairs compared.
+        num_clusters: number of clusters of conditions, the units of the bootstrap.
+        num_left_out: number of rows without all of the task's tracks.
+        is_permutation: whether every condition was used once, which is impossible if one cluster has more than half of the pairs.
     """
 
     task: str
@@ -51,11 +49,11 @@ class ConditionDependence:
 
     @property
     def is_shown(self) -> bool:
-        """Whether the interval of the gap lies above 0."""
+        """Whether the interval of the gap is above 0."""
         return self.gap.has_interval and self.gap.low > 0
 
     def scores(self) -> list[Score]:
-        """Return the gap beside its null, 0, and the two bounds."""
+        """Return the gap with its null, 0, and the two bounds."""
         null = Estimate.plain(0.0, self.num_pairs)
         return [
             Score(name=f"condition gap, {self.task}", value=self.gap, null=null, null_name="condition ignored"),
@@ -72,53 +70,47 @@ class ConditionDependence:
             verdict = "the right condition makes the prediction worse, which points to over-fitting"
         elif not self.gap.has_interval:
             verdict = "too few clusters for an interval"
-        told = [
+        lines = [
             f"condition dependence of {self.task}: {self.num_pairs} pairs in {self.num_clusters} clusters, common noise",
             f"  true pairs      {self.true} nats per token",
             f"  shuffled pairs  {self.shuffled} nats per token",
             f"  gap             {self.gap} nats per token; {verdict}",
         ]
         if not self.is_permutation:
-            told.append(
+            lines.append(
                 "  one cluster holds more than half of the pairs: conditions were drawn from the others, some repeatedly"
             )
         if self.num_left_out:
-            told.append(f"  {self.num_left_out} rows without all tracks of the task were left out")
-        return told
+            lines.append(f"  {self.num_left_out} rows without all tracks of the task were left out")
+        return lines
 
 
 def condition_dependence(
-    denoiser: Denoiser,
-    diffusion: Diffusion,
+    denoising: Denoising,
     table: TokenTable,
-    tracks: TrackSet,
     task: str | Task,
     *,
     clusters: Sequence[Hashable] | None = None,
     num_times: int = 8,
     seed: int = 0,
     batch_size: int = 32,
-    device: torch.device | str = "cpu",
 ) -> ConditionDependence:
-    """Return what the condition is worth to a model on some pairs.
+    """Return how much a model's bound on some pairs depends on the condition.
 
     Args:
-        denoiser: a model in evaluation mode.
-        diffusion: what its logits mean.
-        table: pairs, best of a split whose conditions were not trained on; rows without all of the task's tracks are left out.
-        tracks: all tracks of the table that the model takes.
+        denoising: the model in evaluation mode, with all tracks of the table that it takes.
+        table: pairs, preferably of a split whose conditions were not trained on; rows without all of the task's tracks are left out.
         task: a task with a clean track, such as "ligand_given_protein".
         clusters: for each row of the table the cluster of its condition (a protein family, say); by default the condition itself.
-        num_times: noise levels an example.
-        seed: of noise, shuffling and bootstrap.
-        batch_size: examples a network call.
-        device: where the denoiser lives.
+        num_times: noise levels for each example.
+        seed: seed of noise, shuffling and bootstrap.
+        batch_size: examples in one network call.
 
     Raises:
         ConfigError: for an unknown task.
         ValueError: if the task has no clean track, or there are fewer than two different conditions.
     """
-    mixture = TaskMixture({"given": task} if isinstance(task, Task) else {task: 1.0}, tuple(tracks))
+    mixture = TaskMixture({"given": task} if isinstance(task, Task) else {task: 1.0}, tuple(denoising.tracks))
     spec, name = mixture.tasks[mixture.names[0]], mixture.names[0]
     if not spec.clean:
         raise ValueError(
@@ -132,46 +124,26 @@ def condition_dependence(
     partner, is_permutation = shuffle_across(codes, seed=seed)
     others = {t: pairs.tracks[t].select(partner) for t in spec.clean}
     mixed = replace(pairs, tracks={**pairs.tracks, **others})
-    used = {t: tracks[t] for t in spec.tracks}
+    used = {t: denoising.tracks[t] for t in spec.tracks}
 
-    def judge(pairs: TokenTable) -> ExampleBounds:
+    def bounds_of(pairs: TokenTable) -> ExampleBounds:
         batches = table_batches(pairs, used, batch_size=batch_size)
-        return bound(denoiser, diffusion, batches, task, num_times=num_times, seed=seed, device=device)
+        return bound(denoising, batches, task, num_times=num_times, seed=seed)
 
-    return _compare(
-        name,
-        judge(pairs),
-        judge(mixed),
-        codes,
-        seed=seed,
-        num_left_out=len(table) - len(whole),
-        is_permutation=is_permutation,
-    )
-
-
-def _compare(
-    task: str,
-    true: ExampleBounds,
-    shuffled: ExampleBounds,
-    codes: Int64[np.ndarray, " b"],
-    *,
-    seed: int,
-    num_left_out: int,
-    is_permutation: bool,
-) -> ConditionDependence:
-    per_token = float(true.total_tokens.mean())  # lengths are given, so the denominator is no random number
+    true, shuffled = bounds_of(pairs), bounds_of(mixed)
+    per_token = float(true.total_tokens.mean())  # lengths are given, so the denominator is not random
 
     def estimate(nats: Float[np.ndarray, " b"]) -> Estimate:
         return cluster_bootstrap_mean(nats / per_token, codes.tolist(), seed=seed)
 
     return ConditionDependence(
-        task=task,
+        task=name,
         true=estimate(true.total),
         shuffled=estimate(shuffled.total),
         gap=estimate(shuffled.total - true.total),
         num_pairs=len(codes),
         num_clusters=len(np.unique(codes)),
-        num_left_out=num_left_out,
+        num_left_out=len(table) - len(whole),
         is_permutation=is_permutation,
     )
 
@@ -179,7 +151,7 @@ def _compare(
 def _cluster_codes(
     pairs: TokenTable, clean: Sequence[str], clusters: Sequence[Hashable] | None
 ) -> Int64[np.ndarray, " b"]:
-    """Return a number for the cluster of each row. Clusters that share a condition become one, so that it never meets itself."""
+    """Return a number for the cluster of each row. Clusters that share a condition are merged, so that no condition is paired with its own target."""
     parent: dict[Hashable, Hashable] = {}
 
     def root(label: Hashable) -> Hashable:
@@ -198,11 +170,11 @@ def _cluster_codes(
 
 
 def shuffle_across(clusters: Int64[np.ndarray, " b"], *, seed: int = 0) -> tuple[Int64[np.ndarray, " b"], bool]:
-    """Return a partner of another cluster for each row, at random, and whether the partners are a permutation of the rows.
+    """Return a random partner of another cluster for each row, and whether the partners are a permutation of the rows.
 
     A random permutation is repaired by swaps. Row i with partner i' of its own cluster c swaps with a row j that is not of c and whose
-    partner is not of c; if c holds at most half of the rows there always is such a j, and each swap leaves fewer to repair. If a cluster
-    holds more than half, no permutation avoids it, and each row draws a partner from the other clusters.
+    partner is not of c; if c has at most half of the rows there always is such a j, and each swap leaves fewer to repair. If a cluster
+    has more than half, no such permutation exists, and each row draws a partner from the other clusters.
 
     Raises:
         ValueError: if there are fewer than two clusters.
@@ -225,7 +197,7 @@ def shuffle_across(clusters: Int64[np.ndarray, " b"], *, seed: int = 0) -> tuple
     for row in np.flatnonzero(clusters[partner] == clusters):
         own = clusters[row]
         if clusters[partner[row]] != own:
-            continue  # mended by an earlier swap
+            continue  # repaired by an earlier swap
         other = draws.choice(np.flatnonzero((clusters != own) & (clusters[partner] != own)))
         partner[[row, other]] = partner[[other, row]]
     return partner, True

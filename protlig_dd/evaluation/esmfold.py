@@ -17,7 +17,7 @@ Fold = Callable[[str], Structure]
 ESMFOLD = "facebook/esmfold_v1"
 """ESMFold's published weights on the Hugging Face Hub (8.4 GB)."""
 
-_CHUNK_ABOVE = 400  # residues from which attention over pairs goes in chunks, to bound memory
+_CHUNK_ABOVE = 400  # residues; above it attention over pairs is computed in chunks, to bound memory
 
 
 def esmfold(
@@ -27,13 +27,13 @@ def esmfold(
 
     Args:
         source: a local folder in the Hub's layout, or a Hub id.
-        device: where it runs; off the CPU its language model is held in half precision, as its authors do.
-        local_only: look among downloaded files only.
-        chunk_size: of attention over pairs in chains above 400 residues; smaller is slower and needs less memory.
+        device: the device; off the CPU its language model uses half precision, as its authors do.
+        local_only: use downloaded files only.
+        chunk_size: rows of pair attention computed at once for chains above 400 residues; smaller is slower and needs less memory.
 
     Raises:
-        DownloadError: if the weights are neither here nor reachable; the message says what to do.
-        CheckpointError: if what is there is no folding model.
+        DownloadError: if the weights are neither downloaded nor reachable; the message says what to do.
+        CheckpointError: if the source is not a folding model.
         MissingDependencyError: without transformers.
 
     Source: Lin et al. 2023, Science 379, 1123; the model as in transformers' EsmForProteinFolding.
@@ -66,10 +66,7 @@ def esmfold(
 def find_fold(
     source: str = ESMFOLD, *, device: torch.device | str = "cpu", local_only: bool = False
 ) -> tuple[Fold | None, str]:
-    """Return a fold function and an empty text, or None and one line that says why there is none and what to do.
-
-    For reports, which go on without structures.
-    """
+    """Return a fold function and an empty text, or None and one line with the reason and what to do, for reports that go on without structures."""
     try:
         return esmfold(source, device=device, local_only=local_only), ""
     except ProtligError as error:

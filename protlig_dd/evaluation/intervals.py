@@ -1,7 +1,7 @@
-"""Estimates with their intervals, and scores with a null beside them: what every number of an evaluation is made of.
+"""Estimates with their intervals, and scores with their nulls: every number of an evaluation is one of these.
 
 The intervals are Wilson's for a fraction, the percentile bootstrap for a mean (over single values or whole clusters), Hoeffding's for a
-mean over pairs, and the jackknife for any other smooth statistic. What is measured lives in the files beside this one.
+mean over pairs, and the jackknife for any other smooth statistic.
 """
 
 from __future__ import annotations
@@ -18,19 +18,17 @@ from jaxtyping import Float, Int
 from protlig_dd import rng
 
 _NUM_RESAMPLES = 2000
-_MAX_BOOTSTRAP = (
-    20_000  # above this many values the bootstrap and the normal interval agree to far below the printed digits
-)
+_MAX_BOOTSTRAP = 20_000  # values; above it the bootstrap and the normal interval agree to far below the printed digits
 _CHUNK = 1 << 20  # resampled indices held at once
 
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """A number, its interval, and how many values it rests on.
+    """A number, its interval, and the number of values behind it.
 
     Attributes:
-        value: the estimate; NaN when nothing was there to measure.
-        low: lower end of the interval; NaN when an interval is not known (one value, one cluster, a plain count).
+        value: the estimate; NaN if there were no values.
+        low: lower end of the interval; NaN if it is not known (one value, one cluster, a plain count).
         high: upper end of the interval; NaN with `low`.
         num: number of values (not of clusters) behind the estimate.
     """
@@ -41,7 +39,7 @@ class Estimate:
     num: int
 
     def __post_init__(self) -> None:
-        """Check once that the interval holds the value.
+        """Check once that the interval contains the value.
 
         Raises:
             ValueError: if it does not, or if `num` is negative.
@@ -55,12 +53,12 @@ class Estimate:
 
     @staticmethod
     def missing() -> Estimate:
-        """Return the estimate of nothing: no values were there."""
+        """Return the estimate of an empty list of values."""
         return Estimate(value=math.nan, low=math.nan, high=math.nan, num=0)
 
     @staticmethod
     def plain(value: float | int, num: int) -> Estimate:
-        """Return a number without an interval, such as a count of distinct things."""
+        """Return a number without an interval, such as a count of distinct items."""
         return Estimate(value=float(value), low=math.nan, high=math.nan, num=num)
 
     @property
@@ -69,7 +67,7 @@ class Estimate:
         return not math.isnan(self.low)
 
     def __str__(self) -> str:
-        """Return for example "0.81 [0.78, 0.84]": as many digits as the interval's half-width makes meaningful."""
+        """Return for example "0.81 [0.78, 0.84]": with as many digits as the interval's half-width justifies."""
         if self.num == 0 or math.isnan(self.value):
             return "none"
         if not self.has_interval:
@@ -84,14 +82,14 @@ class Estimate:
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """A measured number with its null: what the same measure gives where nothing was learned, or on real data.
+    """A measured number with its null: the same measure where nothing was learned, or on real data.
 
     Attributes:
-        name: what was measured, as a report prints it.
+        name: the name of the measure, as a report prints it.
         value: the estimate on the samples.
-        null: the same measure on the null; None where there is no meaningful one.
+        null: the same measure on the null; None if there is no meaningful one.
         null_name: what the null is, such as "training sample".
-        note: what a reader must know beside the number, such as how many samples were left out.
+        note: a remark needed to read the number, such as how many samples were left out.
     """
 
     name: str
@@ -111,7 +109,7 @@ class Score:
 
 
 def format_scores(scores: Sequence[Score]) -> str:
-    """Return scores as aligned lines of text, one a score."""
+    """Return scores as aligned lines of text, one for each score."""
     rows = [score.cells() for score in scores]
     widths = [max((len(row[i]) for row in rows), default=0) for i in range(5)]
     return "\n".join("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True) if w).rstrip() for row in rows)
@@ -129,7 +127,7 @@ def z_value(level: float) -> float:
 
 
 def wilson(num_true: int, num: int, *, level: float = 0.95) -> Estimate:
-    """Return a fraction and its Wilson score interval, which stays inside [0, 1] and is right for 0 of n too.
+    """Return a fraction and its Wilson score interval, which stays inside [0, 1] and is valid for 0 of n too.
 
     Raises:
         ValueError: unless 0 <= num_true <= num.
@@ -157,7 +155,7 @@ def bootstrap_mean(
 ) -> Estimate:
     """Return a mean and its percentile bootstrap interval.
 
-    Above 20,000 values the normal interval, to which the bootstrap converges, stands in for it.
+    Above 20,000 values it returns the normal interval, to which the bootstrap converges.
 
     Raises:
         ValueError: if a value is not finite; missing values must be left out and counted, not averaged.
@@ -182,18 +180,18 @@ def cluster_bootstrap_mean(
 ) -> Estimate:
     """Return a mean over all values and its interval when whole clusters (protein families, scaffolds) are resampled.
 
-    Values of one cluster are not independent; resampling them singly gives intervals that are too narrow. With a single cluster there is
-    no interval.
+    Values of one cluster are not independent; resampling them individually gives intervals that are too narrow. A single cluster has no
+    interval.
 
     Args:
-        values: one number a measured thing.
+        values: the measured numbers.
         clusters: the cluster of each value, as any hashable label.
-        seed: of the resampling.
-        num_resamples: how many sets of clusters are drawn.
+        seed: seed of the resampling.
+        num_resamples: number of resampled sets of clusters.
         level: coverage of the interval.
 
     Raises:
-        ValueError: if a value is not finite, or if there is not one label a value.
+        ValueError: if a value is not finite, or if there is not one label for each value.
 
     Source: Davison and Hinkley 1997, Bootstrap Methods and their Application, section 3.8.
     """
@@ -225,15 +223,14 @@ def ratio_bootstrap(
     num_resamples: int = _NUM_RESAMPLES,
     level: float = 0.95,
 ) -> Estimate:
-    """Return sum(sums) / sum(counts) with its interval over resampled rows, such as chains with so many right residues of so many.
+    """Return sum(sums) / sum(counts) with its interval over resampled rows, such as the correct residues and the residues of each chain.
 
     Args:
-        sums, counts: of each row.
-        seed: of the resampling.
-        num_resamples: how many sets of rows are drawn.
+        sums, counts: numerator and denominator of each row.
+        seed: seed of the resampling.
+        num_resamples: number of resampled sets of rows.
         level: coverage of the interval.
     """
-    tail = 50 * (1 - level)
     z_value(level)  # refuses a level outside (0, 1)
     num = int(counts.sum())
     if num == 0:
@@ -247,7 +244,13 @@ def ratio_bootstrap(
     for start in range(0, num_resamples, chunk):
         rows: Int[np.ndarray, "r c"] = draws.integers(len(sums), size=(min(chunk, num_resamples - start), len(sums)))
         means[start : start + len(rows)] = sums[rows].sum(1) / counts[rows].sum(1)
-    low, high = np.percentile(means, [tail, 100 - tail])
+    return percentile_interval(value, means, num, level=level)
+
+
+def percentile_interval(value: float, drawn: Float[np.ndarray, " r"], num: int, *, level: float = 0.95) -> Estimate:
+    """Return a value with the central percentiles of its resampled values, widened where they leave it out."""
+    tail = 50 * (1 - level)
+    low, high = np.percentile(drawn, [tail, 100 - tail])
     return Estimate(value=value, low=min(float(low), value), high=max(float(high), value), num=num)
 
 
@@ -265,7 +268,7 @@ def jackknife(
     Args:
         value: the statistic on all n values.
         left_out: the statistic with each one of the n values left out in turn; fewer than two give no interval.
-        minimum: what the statistic cannot fall below; the interval ends there.
+        minimum: a lower bound of the statistic; the interval ends there.
         level: coverage of the interval.
 
     Source: Efron and Tibshirani 1993, chapter 11.
@@ -280,10 +283,10 @@ def jackknife(
 
 
 def pair_mean(distances: Float[np.ndarray, "n n"], *, level: float = 0.95) -> Estimate:
-    """Return the mean over all pairs of different things, with the interval that counts things, not pairs.
+    """Return the mean over all pairs of different items, with the interval that counts items, not pairs.
 
     Args:
-        distances: symmetric; its diagonal is not looked at.
+        distances: symmetric; the diagonal is ignored.
         level: coverage of the interval.
 
     Source: Hoeffding 1948, Ann. Math. Stat. 19, 293: the variance of a U-statistic of order two tends to 4/n var(h_1).

@@ -1,9 +1,9 @@
-"""What generated ligands are like: validity, uniqueness, novelty, diversity, scaffolds, and the properties of each molecule.
+"""Scores of generated ligands: validity, uniqueness, novelty, diversity, scaffolds, and the properties of each molecule.
 
-Invalid strings are counted with their reason and left out; they never enter a mean as a zero or a worst value. `summary` puts a null
-beside every score: letters drawn from the training frequencies for validity, real molecules measured the same way for all else.
-RDKit is silenced only inside `silent_rdkit`. Properties of one molecule live in `properties.py`, the match of a ligand to its protein in
-`conditioning.py`.
+Invalid strings are counted with their reason and left out; they never enter a mean as a zero or a worst value. `summary` gives every score
+a null: tokens drawn from the training frequencies for validity, real molecules measured the same way for all others. RDKit is silenced
+only inside `silent_rdkit`. Properties of one molecule are in `properties.py`, the demo's match of a ligand to its protein in
+`motif_match.py`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -23,6 +22,7 @@ from protlig_dd import rng
 from protlig_dd.errors import ConfigError, nearest, require
 from protlig_dd.evaluation.intervals import Estimate, Score, bootstrap_mean, pair_mean, wilson
 from protlig_dd.evaluation.properties import PROPERTIES
+from protlig_dd.evaluation.samples import Validity, subsample
 from protlig_dd.tokens.ligand import tokenize_smiles
 
 _MAX_DIVERSITY = 1000
@@ -35,43 +35,28 @@ def _chem() -> ModuleType:
 
 @contextmanager
 def silent_rdkit() -> Iterator[None]:
-    """Keep RDKit's log quiet inside the block, and as it was after it."""
+    """Keep RDKit's log quiet inside the block, and restore its level afterwards."""
     with require("rdkit.rdBase", "judging molecules", extra="ligand").BlockLogs():
         yield
 
 
 @dataclass(frozen=True, kw_only=True)
-class Molecules:
-    """The valid molecules among some strings, and the count of the others.
+class Molecules(Validity):
+    """The valid molecules among some strings, and the count of the invalid ones.
 
     Attributes:
-        smiles: canonical isomeric SMILES of the valid ones, in order, copies kept.
+        smiles: canonical isomeric SMILES of the valid ones, in order, duplicates kept.
         mols: their RDKit molecules.
-        num_samples: how many strings there were.
-        invalid: how many were left out for each reason, most frequent first.
     """
 
     smiles: tuple[str, ...]
     mols: tuple[Any, ...]
-    num_samples: int
-    invalid: tuple[tuple[str, int], ...]
-
-    @property
-    def num_valid(self) -> int:
-        """How many strings are molecules."""
-        return len(self.smiles)
-
-    def describe_invalid(self) -> str:
-        """Return for example "3 of 100 left out: 2 syntax, 1 valence", or an empty string."""
-        left_out = self.num_samples - self.num_valid
-        reasons = ", ".join(f"{n} {reason}" for reason, n in self.invalid)
-        return f"{left_out} of {self.num_samples} left out: {reasons}" if left_out else ""
 
 
 def parse_molecule(smiles: str) -> tuple[Any | None, str]:
-    """Return the sanitised RDKit molecule of a SMILES string and "", or None and the reason why there is none.
+    """Return the sanitised RDKit molecule of a SMILES string and "", or None and the reason.
 
-    The whole string must be the molecule: RDKit's habit of reading what follows a space as a name is off. Reasons: "empty",
+    The whole string must be the molecule: RDKit's reading of text after a space as a name is off. Reasons: "empty",
     "white space", "syntax", "valence", "aromaticity" (rings that cannot be kekulized), "other". Call it inside `silent_rdkit`.
     """
     chem = _chem()
@@ -134,15 +119,15 @@ def novelty(molecules: Molecules, known: Set[str]) -> Estimate:
 
 
 def exact_copy_rate(molecules: Molecules, known: Set[str]) -> Estimate:
-    """Return the fraction of the valid samples, copies of one another counted, that are training molecules."""
+    """Return the fraction of the valid samples, duplicates counted, that are training molecules."""
     return wilson(sum(smiles in known for smiles in molecules.smiles), molecules.num_valid)
 
 
 def internal_diversity(molecules: Molecules, *, seed: int = 0, max_molecules: int = _MAX_DIVERSITY) -> Estimate:
     """Return 1 - mean Tanimoto similarity over pairs of different samples (Morgan, radius 2, 2048 bits).
 
-    Copies count: a generator that repeats one molecule has diversity 0. Above `max_molecules` a draw by `seed` stands for all.
-    It differs from MOSES' IntDiv, which counts each molecule paired with itself too and so is lower by a factor 1 - 1/n.
+    Duplicates count: a generator that repeats one molecule has diversity 0. Above `max_molecules`, a random subsample is used.
+    MOSES' IntDiv also counts each molecule paired with itself, and so is lower by a factor 1 - 1/n.
 
     Source: Polykovskiy et al. 2020 (MOSES), section 4; Morgan fingerprints: Rogers and Hahn 2010.
     """
@@ -150,7 +135,7 @@ def internal_diversity(molecules: Molecules, *, seed: int = 0, max_molecules: in
         radius=2, fpSize=2048
     )
     compare = require("rdkit.DataStructs", "fingerprints", extra="ligand").BulkTanimotoSimilarity
-    prints = [generator.GetFingerprint(mol) for mol in _subsample(molecules.mols, max_molecules, seed)]
+    prints = [generator.GetFingerprint(mol) for mol in subsample(molecules.mols, max_molecules, seed)]
     distances: Float[np.ndarray, "n n"] = np.zeros((len(prints), len(prints)))
     for i in range(1, len(prints)):
         distances[i, :i] = distances[:i, i] = 1 - np.asarray(compare(prints[i], prints[:i]))
@@ -158,9 +143,9 @@ def internal_diversity(molecules: Molecules, *, seed: int = 0, max_molecules: in
 
 
 def scaffolds(molecules: Molecules) -> list[str]:
-    """Return the Bemis-Murcko scaffold of each valid molecule as canonical SMILES; an empty string where there is no ring.
+    """Return the Bemis-Murcko scaffold of each valid molecule as canonical SMILES; an empty string for a molecule without rings.
 
-    Source: Bemis and Murcko 1996, J. Med. Chem. 39, 2887, as RDKit has it (atoms and bond orders kept).
+    Source: Bemis and Murcko 1996, J. Med. Chem. 39, 2887, as implemented in RDKit (atoms and bond orders kept).
     """
     murcko = require("rdkit.Chem.Scaffolds.MurckoScaffold", "scaffolds", extra="ligand")
     chem = _chem()
@@ -181,7 +166,7 @@ def scaffold_uniqueness(molecules: Molecules) -> Estimate:
 
 
 def draw_unigrams(training: Sequence[str], num: int, *, seed: int = 0) -> list[str]:
-    """Return strings of tokens drawn one by one from the training frequencies, as long as training strings are: a null for validity.
+    """Return strings of tokens drawn independently from the training frequencies, with the lengths of training strings: a null for validity.
 
     Raises:
         FormatError: if a training string is not SMILES.
@@ -195,22 +180,15 @@ def draw_unigrams(training: Sequence[str], num: int, *, seed: int = 0) -> list[s
     return ["".join(draws.choice(symbols, size=length, p=probs)) for length in lengths]
 
 
-def _subsample(items: Sequence[Any], limit: int, seed: int) -> list[Any]:
-    if len(items) <= limit:
-        return list(items)
-    rows = np.random.default_rng(rng.key(seed, "subsample")).choice(len(items), size=limit, replace=False)
-    return [items[i] for i in np.sort(rows)]
-
-
 def mean_property(molecules: Molecules, name: str, *, seed: int = 0) -> Estimate:
-    """Return the mean of a property over the valid molecules (over 5,000 of them, drawn by `seed`, if there are more).
+    """Return the mean of a property over the valid molecules, or over a random 5,000 of them if there are more.
 
     Raises:
         ConfigError: if there is no property of that name.
     """
     _check_property(name)
     with silent_rdkit():
-        values = [PROPERTIES[name](mol) for mol in _subsample(molecules.mols, _MAX_DESCRIBED, seed)]
+        values = [PROPERTIES[name](mol) for mol in subsample(molecules.mols, _MAX_DESCRIBED, seed)]
     return bootstrap_mean(values, seed=seed)
 
 
@@ -234,10 +212,10 @@ def summary(
     Args:
         samples: generated SMILES, invalid ones included.
         training: training SMILES.
-        reference: real molecules for the null, best from a test split. By default as many training rows as there are samples (half of
-            the rows at most) are drawn, and novelty and copies of these are judged against the rows that were not drawn.
-        properties: which of `PROPERTIES` to average; leave "SA score" out where RDKit lacks its data.
-        seed: of the subsamples, the nulls and the bootstrap.
+        reference: real molecules for the null, preferably from a test split. By default as many training rows as there are samples (half
+            of the rows at most) are drawn, and their novelty and exact copies are measured against the remaining rows.
+        properties: the `PROPERTIES` to average; omit "SA score" if RDKit lacks its data.
+        seed: seed of the subsamples, the nulls and the bootstrap.
 
     Raises:
         ConfigError: if there are no samples, no valid training molecule, or a property is unknown.
@@ -257,10 +235,8 @@ def summary(
     rest, null_name = known, "reference"
     if reference is None:
         drawn = _draw_rows(len(training), len(samples), seed)
-        reference, null_name = (
-            [smiles for smiles, taken in zip(training, drawn, strict=True) if taken],
-            "training sample",
-        )
+        reference = [smiles for smiles, taken in zip(training, drawn, strict=True) if taken]
+        null_name = "training sample"
         rest = {smiles for smiles, taken in zip(canonical, drawn, strict=True) if smiles is not None and not taken}
     molecules, null = read_molecules(samples), read_molecules(reference)
     unigrams = read_molecules(draw_unigrams(training, min(len(samples), _MAX_DESCRIBED), seed=seed))
@@ -274,7 +250,7 @@ def summary(
 
 
 def _draw_rows(num_rows: int, num: int, seed: int) -> np.ndarray:
-    """Return which rows are drawn, as booleans: `num` of them, half of the rows at most, one at least."""
+    """A boolean for each row: whether it is among the `num` drawn, at most half of the rows and at least one."""
     drawn = np.zeros(num_rows, dtype=bool)
     size = max(1, min(num, num_rows // 2))
     drawn[np.random.default_rng(rng.key(seed, "training sample")).choice(num_rows, size=size, replace=False)] = True
@@ -290,8 +266,8 @@ def _measures(properties: Sequence[str], seed: int) -> dict[str, Callable[[Molec
         "scaffolds": lambda molecules, known: scaffold_count(molecules),
         "unique scaffolds": lambda molecules, known: scaffold_uniqueness(molecules),
     }
-    return measures | {name: partial(_mean_property, name=name, seed=seed) for name in properties}
 
+    def mean_of(name: str) -> Callable[[Molecules, Set[str]], Estimate]:
+        return lambda molecules, known: mean_property(molecules, name, seed=seed)
 
-def _mean_property(molecules: Molecules, known: Set[str], *, name: str, seed: int) -> Estimate:
-    return mean_property(molecules, name, seed=seed)
+    return measures | {name: mean_of(name) for name in properties}

@@ -1,7 +1,7 @@
-"""How likely a model finds data: the bound on the negative log-likelihood of each example, its mean per token, and the unigram null.
+"""The bound on the negative log-likelihood of each example, its mean per token, and the unigram null.
 
-Everything is in nats and per example, so that any two runs over the same examples are paired: the noise of an example depends on
-(seed, its id, track, position) and on nothing else, least of all on its partner in another track. No curriculum enters.
+Everything is in nats and per example, so that any two runs over the same examples are paired: the noise of an example depends only on
+(seed, its id, track, position), not on its partner in another track. No curriculum is applied.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from protlig_dd import rng
 from protlig_dd.config import settings
 from protlig_dd.data.loader import Loader
 from protlig_dd.data.table import TokenTable
-from protlig_dd.diffusion.denoiser import Denoiser, Diffusion
+from protlig_dd.diffusion.denoiser import Denoiser, Denoising
 from protlig_dd.diffusion.objective import DiffusionObjective, Prepared
 from protlig_dd.diffusion.times import Task, TaskMixture, Times, UniformTimes
 from protlig_dd.evaluation.intervals import Estimate, Score, normal_interval
@@ -33,10 +33,10 @@ class ExampleBounds:
 
     Attributes:
         task: the name of the task.
-        example_ids: whose numbers these are.
+        example_ids: the id of each example.
         nats: for each track an upper bound on (or, for `chain_rule_nll`, the exact) negative log-likelihood of each example.
-        tokens: for each track the modelled token ids of all examples, one behind the other.
-        num_tokens: for each track how many of them each example has.
+        tokens: for each track the modelled token ids of all examples, concatenated.
+        num_tokens: for each track the number of modelled tokens of each example.
     """
 
     task: str
@@ -57,7 +57,7 @@ class ExampleBounds:
 
     @staticmethod
     def of_batch(task: str, batch: TrackBatch, nats: Mapping[str, Float[np.ndarray, " b"]]) -> ExampleBounds:
-        """Return the nats of a batch together with what was modelled in it."""
+        """Return the nats of a batch together with its modelled tokens."""
         tokens, counts = {}, {}
         for name in nats:
             track = batch.tracks[name]
@@ -71,7 +71,7 @@ class ExampleBounds:
         """Return the bounds of several batches as one.
 
         Raises:
-            ValueError: if there are none.
+            ValueError: if there is no batch.
         """
         if not parts:
             raise ValueError("batches: found no examples, expected at least one")
@@ -87,7 +87,7 @@ class ExampleBounds:
 
 @settings
 class _Strata(UniformTimes):
-    """One time an example in stratum `step` of `num` equal ones: their mean is the integral over t, with little variance."""
+    """One time for each example in stratum `step` of `num` equal ones: the mean over strata estimates the integral over t with little variance."""
 
     num: int = 1
 
@@ -105,30 +105,26 @@ def table_batches(table: TokenTable, tracks: TrackSet, *, batch_size: int) -> It
 
 @torch.no_grad()
 def bound(
-    denoiser: Denoiser,
-    diffusion: Diffusion,
+    denoising: Denoising,
     batches: TrackBatch | Iterable[TrackBatch],
     task: str | Task,
     *,
     num_times: int = 8,
     seed: int = 0,
     t_min: float = 1e-5,
-    device: torch.device | str = "cpu",
 ) -> ExampleBounds:
     """Return the negative evidence bound of each example in nats, estimated from `num_times` stratified noise levels.
 
     The estimate is unbiased up to the part of the integral below `t_min` and above alpha(1), together about (t_min + alpha(1)) times the
-    result; the divergence of x_1 from the sampler's prior, which vanishes with alpha(1), is left out, as everywhere in the literature.
+    result; the divergence of x_1 from the sampler's prior, which vanishes with alpha(1), is left out, as is usual.
 
     Args:
-        denoiser: a model in evaluation mode.
-        diffusion: what its logits mean.
+        denoising: the model in evaluation mode.
         batches: one batch or many, on the host; every example must have the task's tracks.
-        task: the name of one of `named_tasks`, or a task of one's own.
-        num_times: noise levels, hence network calls, for each batch.
-        seed: with the example ids the root of the noise; equal seeds give paired numbers.
-        t_min: where the integral over times begins.
-        device: where the denoiser lives.
+        task: the name of one of `named_tasks`, or a custom task.
+        num_times: noise levels, and network calls, for each batch.
+        seed: seed of the noise, which also depends on the example ids; equal seeds give paired numbers.
+        t_min: lower limit of the integral over times.
 
     Raises:
         ConfigError: for an unknown task.
@@ -139,33 +135,36 @@ def bound(
     if num_times < 1:
         raise ValueError(f"num_times: found {num_times}, expected at least 1")
     parts = []
-    for batch, mixture in of_task(denoiser, batches, task):
+    for batch, mixture in of_task(denoising.denoiser, batches, task):
         objective = DiffusionObjective(
-            diffusion=diffusion,
+            diffusion=denoising.diffusion,
             tasks=mixture,
             times=_Strata(num=num_times, t_min=t_min),
             seed=seed,
             purpose="likelihood",
-            device=device,
+            device=denoising.device,
             condition_dropout=0.0,
         )
         noised = mixture.tasks[mixture.names[0]].noised_tracks
         nats = {name: np.zeros(batch.num_examples) for name in noised}
         for step in range(num_times):
-            for name, sums in _example_sums(denoiser, diffusion, objective.prepare(batch, step), noised).items():
+            for name, sums in _example_sums(denoising, objective.prepare(batch, step), noised).items():
                 nats[name] += sums / num_times
         parts.append(ExampleBounds.of_batch(mixture.names[0], batch, nats))
     return ExampleBounds.joined(parts)
 
 
 def _example_sums(
-    denoiser: Denoiser, diffusion: Diffusion, prepared: Prepared, noised: Sequence[str]
+    denoising: Denoising, prepared: Prepared, noised: Sequence[str]
 ) -> dict[str, Float[np.ndarray, " b"]]:
-    """The weighted loss of each example at one noise level, always with the weights of the bound."""
-    logits = denoiser(prepared.batch, prepared.sigma, at={name: t.active for name, t in prepared.tracks.items()})
+    """The loss of each example at one noise level, with the weights of the bound instead of those of training."""
+    logits = denoising.denoiser(
+        prepared.batch, prepared.sigma, at={name: t.active for name, t in prepared.tracks.items()}
+    )
     sums = {}
     for name in noised:
-        track, param = prepared.tracks[name], replace(diffusion.parameterizations[name], weighting="elbo")  # type: ignore[type-var]
+        track, own = prepared.tracks[name], denoising.diffusion.parameterizations[name]
+        param = replace(own, weighting="elbo")  # type: ignore[type-var]
         loss = param.loss(logits[name], track.clean, track.noised, track.alpha, track.alpha_prime) * track.weight
         segment = prepared.batch.tracks[name].layout.segment[track.active]
         sums[name] = add_up(segment, loss, prepared.batch.num_examples)
@@ -181,7 +180,7 @@ def add_up(segment: Int[Tensor, " a"], values: Float[Tensor, " a"], num_examples
 def of_task(
     denoiser: Denoiser, batches: TrackBatch | Iterable[TrackBatch], task: str | Task
 ) -> Iterator[tuple[TrackBatch, TaskMixture]]:
-    """Iterate over batches, each with the mixture that always draws one task, after checking that they fit.
+    """Iterate over batches, each with a mixture of the one task, after checking that every example has the task's tracks.
 
     Raises:
         ConfigError: for an unknown task.
@@ -210,9 +209,9 @@ class TrackLikelihood:
         task: the task.
         track: the noised track.
         nats_per_token: sum of nats over sum of tokens, with its 95 % interval; `num` counts examples.
-        standard_error: of `nats_per_token`, over examples and their noise.
-        num_tokens: modelled tokens.
-        null: the same tokens under the training unigrams, or None.
+        standard_error: standard error of `nats_per_token`, over examples and their noise.
+        num_tokens: number of modelled tokens.
+        null: nats per token of the same tokens under the training unigrams, or None.
     """
 
     task: str
@@ -228,21 +227,19 @@ class TrackLikelihood:
         return _exp(self.nats_per_token)
 
     def scores(self) -> list[Score]:
-        """Return nats per token and perplexity, each beside the unigram null."""
+        """Return nats per token and perplexity, each with the unigram null."""
         name = "training unigrams" if self.null is not None else ""
         note = f"standard error {self.standard_error:.2g} over {self.num_tokens} tokens"
         where = f"{self.track} in {self.task}"
         null = None if self.null is None else _exp(self.null)
-        return [
-            Score(
-                name=f"nats per token, {where}", value=self.nats_per_token, null=self.null, null_name=name, note=note
-            ),
-            Score(name=f"perplexity, {where}", value=self.perplexity, null=null, null_name=name),
-        ]
+        nats = Score(
+            name=f"nats per token, {where}", value=self.nats_per_token, null=self.null, null_name=name, note=note
+        )
+        return [nats, Score(name=f"perplexity, {where}", value=self.perplexity, null=null, null_name=name)]
 
 
 def summarise(bounds: ExampleBounds, unigrams: Unigrams | None = None) -> list[TrackLikelihood]:
-    """Return nats per token, standard error and null for each noised track of some bounds.
+    """Return nats per token, standard error and null for each noised track.
 
     Raises:
         ValueError: if a bound is not a finite number.

@@ -1,6 +1,6 @@
-"""Properties by name, for guidance and optimisation: of proteins, of molecules, and functions of the user's own.
+"""Properties by name, for guidance and optimisation: properties of proteins and of molecules, and functions of the user.
 
-Molecules that cannot be read have no property: guidance excludes them (-inf), optimisation leaves them out (NaN).
+Molecules that cannot be parsed have no property: guidance excludes them (-inf), optimisation leaves them out (NaN).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from protlig_dd.diffusion.denoiser import Denoiser, Diffusion
+from protlig_dd.diffusion.denoiser import Denoising
 from protlig_dd.errors import ConfigError, nearest
 from protlig_dd.evaluation.ligands import parse_molecule, silent_rdkit
 from protlig_dd.evaluation.properties import PROPERTIES
@@ -24,12 +24,12 @@ from protlig_dd.evaluation.proteins import HYDROPATHY, longest_run, repeat_fract
 from protlig_dd.sampling.loop import Stepper, sample
 from protlig_dd.sampling.tilting import Property, Tilting, texts_of
 from protlig_dd.sampling.towards import sample_tilted
-from protlig_dd.tokens.tracks import TrackBatch, TrackSet
+from protlig_dd.tokens.tracks import TrackBatch
 
 SHORT_NAMES: Mapping[str, str] = MappingProxyType(
     {"qed": "QED", "logp": "logP", "sa": "SA score", "mw": "MW", "tpsa": "TPSA"}
 )
-"""What properties of molecules are called on the command line."""
+"""The names of properties of molecules on the command line."""
 
 _LETTERS: dict[str, tuple[Mapping[str, float], bool]] = {
     "charge": ({"K": 1.0, "R": 1.0, "D": -1.0, "E": -1.0}, False),
@@ -47,15 +47,15 @@ PROTEIN_PROPERTIES = (*_LETTERS, *_OF_SEQUENCES)
 
 
 def property_from(name: str, tracks: Collection[str], *, is_probability: bool = False) -> Property:
-    """Return the property that a name or module:function stands for; a function sees proteins where they are generated.
+    """Return the property with a name, or given by module:function; a function gets the proteins if they are generated.
 
     Args:
         name: one of `PROTEIN_PROPERTIES`, a property of molecules, or module:function, which takes a list of texts.
         tracks: the tracks that are generated.
-        is_probability: the function gives probabilities of a class.
+        is_probability: whether the function returns probabilities of a class.
 
     Raises:
-        ConfigError: for an unknown name, with the nearest one, or a function that cannot be had.
+        ConfigError: for an unknown name, with the nearest one, or a function that cannot be imported.
     """
     if ":" in name:
         track = "protein" if "protein" in tracks else next(iter(tracks))
@@ -79,39 +79,31 @@ def property_from(name: str, tracks: Collection[str], *, is_probability: bool = 
 
 
 def sample_measured(
-    denoiser: Denoiser,
-    diffusion: Diffusion,
-    batch: TrackBatch,
-    tracks: TrackSet,
-    *,
-    tilting: Tilting,
-    generate: tuple[str, ...],
-    sampler: Stepper,
-    seed: int,
+    denoising: Denoising, batch: TrackBatch, *, tilting: Tilting, generate: tuple[str, ...], sampler: Stepper, seed: int
 ) -> tuple[TrackBatch, dict[str, np.ndarray]]:
-    """Return samples drawn towards a property, with "property", "property_unguided" and, of smc, "ess" [b] of each.
+    """Return samples drawn towards a property, with the values "property", "property_unguided" and, for smc, "ess" [b] of each.
 
-    The unguided value is that of the sample which the same seed and id give without guidance: the null beside it.
+    The unguided value, the null, is that of the sample drawn without guidance from the same seed and id.
 
     Raises:
         ConfigError: for an unknown property, or as `sample_tilted`.
     """
     prop = property_from(tilting.name, generate, is_probability=tilting.is_probability)
     how: Any = {"generate": generate, "sampler": sampler, "seed": seed}
-    found = sample_tilted(denoiser, diffusion, batch, tracks, prop=prop, tilting=tilting, **how)
-    plain = sample(denoiser, diffusion, batch, **how).batch
-    null = prop(texts_of(tracks[prop.track], plain, plain.tracks[prop.track].tokens))
+    found = sample_tilted(denoising, batch, prop=prop, tilting=tilting, **how)
+    plain = sample(denoising.denoiser, denoising.diffusion, batch, **how).batch
+    null = prop(texts_of(denoising.tracks[prop.track], plain, plain.tracks[prop.track].tokens))
     measured = {"property": found.values, "property_unguided": null}
     return found.batch, measured if found.ess is None else {**measured, "ess": found.ess}
 
 
 def molecule_scores(name: str, *, sign: float = 1.0) -> Callable[[list[str]], np.ndarray]:
-    """Return the function that gives a property of SMILES times a sign, NaN for those that cannot be read."""
+    """Return the function that computes a property of SMILES times a sign, NaN for those that cannot be parsed."""
     return lambda texts: sign * _of_molecules(texts, name=name, missing=math.nan)
 
 
 def user_function(name: str, option: str) -> Callable[[list[str]], np.ndarray]:
-    """Return the function that module:function names, found from the current folder too.
+    """Return the function given by module:function; modules in the current folder are found too.
 
     Raises:
         ConfigError: with the option, if it cannot be imported.
@@ -131,7 +123,7 @@ def user_function(name: str, option: str) -> Callable[[list[str]], np.ndarray]:
 
 
 def _over_letters(texts: list[str], *, letters: Mapping[str, float], is_mean: bool) -> np.ndarray:
-    """The sum, or mean, over letters; one that has no value counts 0."""
+    """The sum, or mean, over letters; a letter without a value counts 0."""
     sums = [sum(letters.get(letter, 0.0) for letter in text) for text in texts]
     return np.array([s / max(len(t), 1) if is_mean else s for s, t in zip(sums, texts, strict=True)], dtype=float)
 

@@ -1,6 +1,6 @@
 """Properties of one molecule, by RDKit: QED, SA score, logP, weight and the counts of Lipinski's rule.
 
-Each function takes an RDKit molecule and returns a float, so that it also serves as an objective; `PROPERTIES` names them all.
+Each function takes an RDKit molecule and returns a float, so it can also be used as an objective; `PROPERTIES` lists them all.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def sa_score(mol: Any) -> float:
     Raises:
         MissingDependencyError: if this RDKit came without its contributed SA_Score folder.
 
-    Source: Ertl and Schuffenhauer 2009, J. Cheminformatics 1, 8; Contrib/SA_Score of RDKit, run as it is.
+    Source: Ertl and Schuffenhauer 2009, J. Cheminformatics 1, 8; Contrib/SA_Score of RDKit, unchanged.
     """
     return float(
         _sascorer(Path(require("rdkit.RDConfig", "the SA score", extra="ligand").RDContribDir)).calculateScore(mol)
@@ -105,7 +105,7 @@ PROPERTIES: Mapping[str, Callable[[Any], float]] = MappingProxyType(
 
 
 class _PlainUnpickler(pickle.Unpickler):
-    """Reads lists and numbers; a pickle that wants to call anything is refused."""
+    """Reads lists and numbers; a pickle that calls anything is refused."""
 
     def find_class(self, module: str, name: str) -> Any:
         raise pickle.UnpicklingError(f"it wants to load '{module}.{name}', expected lists and numbers only")
@@ -113,7 +113,7 @@ class _PlainUnpickler(pickle.Unpickler):
 
 @functools.cache
 def _sascorer(contrib: Path) -> ModuleType:
-    """Return RDKit's contributed scorer, run from its file, its table read by an unpickler that can call nothing."""
+    """Return RDKit's contributed scorer, run from its file, its table read by an unpickler that cannot call anything."""
     code, table = contrib / "SA_Score" / "sascorer.py", contrib / "SA_Score" / "fpscores.pkl.gz"
     for path in (code, table):
         if not path.is_file():
@@ -134,7 +134,7 @@ def _read_fragment_scores(table: Path) -> dict[int, float]:
     """Return the score of each Morgan fragment; the file is a gzipped pickle of rows [score, fragment, fragment, ...].
 
     Raises:
-        FormatError: if the file is damaged or holds anything but lists and numbers.
+        FormatError: if the file is damaged or contains anything but lists and numbers.
     """
     try:
         with gzip.open(table) as file:

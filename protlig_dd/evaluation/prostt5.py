@@ -1,6 +1,6 @@
 """ProstT5 as a baseline: 3Di letters from a sequence by a published translation model, through transformers.
 
-Its answers are lower case and here upper, as Foldseek's are; a predecessor that compared the two as they came measured 0.
+Its output is lower case, and converted here to upper case, as in Foldseek; comparing the two without conversion gives an accuracy of 0.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from protlig_dd.checkpoints.hub import is_answered
 from protlig_dd.errors import CheckpointError, DownloadError, ProtligError, require
 
 Translate = Callable[[Sequence[str]], list[list[str]]]
-"""Returns the 3Di letters of each sequence, as many as it has residues where the model ends in time."""
+"""Returns the 3Di letters of each sequence, one for each residue if the model stops in time."""
 
 PROSTT5 = "Rostlab/ProstT5"
 """The published weights on the Hugging Face Hub (11 GB; 5.6 GB as ProstT5_fp16)."""
@@ -34,19 +34,19 @@ def prostt5(
 ) -> Translate:
     """Return a function that translates sequences to 3Di letters with ProstT5.
 
-    Beam search, and as many tokens as the sequence has residues (the authors sample; this is their beams without the draw, so that the
-    answer is one). U, Z, O and B become X.
+    Beam search, with as many tokens as the sequence has residues. The authors combine beams with sampling; here the search is deterministic.
+    U, Z, O and B become X.
 
     Args:
         source: a local folder in the Hub's layout, or a Hub id.
-        device: where it runs; off the CPU in half precision, as its authors do.
-        batch_size: sequences of one call; each is given its own length.
-        num_beams: of the search.
-        local_only: look among downloaded files only.
+        device: the device; off the CPU in half precision, as its authors do.
+        batch_size: sequences in one call; each keeps its own length.
+        num_beams: beams of the search.
+        local_only: use downloaded files only.
 
     Raises:
-        DownloadError: if the weights are neither here nor reachable; the message says what to do.
-        CheckpointError: if what is there does not know the prefix <AA2fold>.
+        DownloadError: if the weights are neither downloaded nor reachable; the message says what to do.
+        CheckpointError: if the tokenizer lacks the prefix <AA2fold>.
         MissingDependencyError: without transformers.
 
     Source: Heinzinger et al. 2024, NAR Genomics and Bioinformatics 6, lqae150.
@@ -87,7 +87,7 @@ def prostt5(
 def find_prostt5(
     source: str = PROSTT5, *, device: torch.device | str = "cpu", local_only: bool = False
 ) -> tuple[Translate | None, str]:
-    """Return the translation and an empty text, or None and one line that says why there is none and what to do."""
+    """Return the translation function and an empty text, or None and one line with the reason and what to do."""
     try:
         return prostt5(source, device=device, local_only=local_only), ""
     except ProtligError as error:

@@ -1,8 +1,8 @@
-"""What generated proteins are like: letters, length, repeats, copies, the nearest training protein, hydropathy and charge.
+"""Scores of generated proteins: composition, length, repeats, copies, the nearest training protein, hydropathy and charge.
 
-Sequences that are empty or hold anything but the twenty amino acids are counted with the reason and left out. `summary` puts a null
-beside every score: training sequences with their residues shuffled, or residues drawn from the training frequencies. Whether a sequence
-folds, and whether it binds, is not measured here.
+Sequences that are empty or contain anything but the twenty amino acids are counted with the reason and left out. `summary` gives every
+score a null: training sequences with their residues shuffled, or residues drawn from the training frequencies. Whether a sequence folds
+or binds is not measured here.
 """
 
 from __future__ import annotations
@@ -19,80 +19,40 @@ from protlig_dd import rng
 from protlig_dd.data.similarity import KmerIndex, kmers, nearest_identities
 from protlig_dd.errors import ConfigError
 from protlig_dd.evaluation.intervals import Estimate, Score, bootstrap_mean, jackknife, wilson
+from protlig_dd.evaluation.samples import Validity, subsample
 from protlig_dd.tokens.protein import AMINO_ACIDS
 
 _MAX_TRAINING = 20_000  # training sequences in the neighbour search
-_MAX_SAMPLES = 300  # samples (and nulls) whose neighbours are sought
+_MAX_SAMPLES = 300  # samples (and nulls) whose neighbours are searched
 _SET = frozenset(AMINO_ACIDS)
 _COLUMN = {letter: i for i, letter in enumerate(AMINO_ACIDS)}
 
-HYDROPATHY = dict(
-    zip(
-        "IVLFCMAGTSWYPHEQDNKR",
-        (
-            4.5,
-            4.2,
-            3.8,
-            2.8,
-            2.5,
-            1.9,
-            1.8,
-            -0.4,
-            -0.7,
-            -0.8,
-            -0.9,
-            -1.3,
-            -1.6,
-            -3.2,
-            -3.5,
-            -3.5,
-            -3.5,
-            -3.5,
-            -3.9,
-            -4.5,
-        ),
-        strict=True,
-    )
-)
+_HYDROPATHIES = "4.5 4.2 3.8 2.8 2.5 1.9 1.8 -0.4 -0.7 -0.8 -0.9 -1.3 -1.6 -3.2 -3.5 -3.5 -3.5 -3.5 -3.9 -4.5"
+HYDROPATHY = dict(zip("IVLFCMAGTSWYPHEQDNKR", map(float, _HYDROPATHIES.split()), strict=True))
 """Kyte and Doolittle 1982, J. Mol. Biol. 157, 105, table 2: positive is hydrophobic."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Proteins:
-    """The valid sequences among some strings, and the count of the others.
+class Proteins(Validity):
+    """The valid sequences among some strings, and the count of the invalid ones.
 
     Attributes:
-        sequences: the valid ones in order, copies kept.
-        num_samples: how many strings there were.
-        invalid: how many were left out for each reason, most frequent first.
+        sequences: the valid ones in order, duplicates kept.
     """
 
     sequences: tuple[str, ...]
-    num_samples: int
-    invalid: tuple[tuple[str, int], ...]
-
-    @property
-    def num_valid(self) -> int:
-        """How many strings are proteins."""
-        return len(self.sequences)
-
-    def describe_invalid(self) -> str:
-        """Return for example "3 of 100 left out: 2 empty, 1 letter 'X'", or an empty string."""
-        left_out = self.num_samples - self.num_valid
-        reasons = ", ".join(f"{n} {reason}" for reason, n in self.invalid)
-        return f"{left_out} of {self.num_samples} left out: {reasons}" if left_out else ""
 
 
 def read_proteins(strings: Sequence[str]) -> Proteins:
-    """Return the sequences made of the twenty amino acids only, and how many were left out for which reason (their first odd letter)."""
+    """Return the sequences made of the twenty amino acids only, and how many were left out for which reason (their first invalid letter)."""
     reasons = Counter[str]()
     kept = []
     for text in strings:
-        odd = next((letter for letter in text if letter not in _SET), None)
-        if text and odd is None:
+        wrong = next((letter for letter in text if letter not in _SET), None)
+        if text and wrong is None:
             kept.append(text)
         else:
-            reasons["empty" if odd is None else f"letter '{odd}'"] += 1
+            reasons["empty" if wrong is None else f"letter '{wrong}'"] += 1
     return Proteins(sequences=tuple(kept), num_samples=len(strings), invalid=tuple(reasons.most_common()))
 
 
@@ -162,7 +122,7 @@ def length_spread(proteins: Proteins) -> Estimate:
 
 
 def sequence_entropy(sequence: str) -> float:
-    """Return the Shannon entropy of a sequence's own residues in bits: 0 for one letter, 4.32 for twenty equally; low is low-complexity."""
+    """Return the Shannon entropy of a sequence's own residues in bits: 0 for one letter, 4.32 for twenty equally frequent ones; a low entropy means low complexity."""
     return float(_entropy(composition([sequence])))
 
 
@@ -172,9 +132,9 @@ def longest_run(sequence: str) -> float:
 
 
 def repeat_fraction(sequence: str) -> float:
-    """Return the fraction of a sequence's overlapping 3-letter words that it has had before; 0 below 4 residues.
+    """Return the fraction of a sequence's overlapping 3-letter words that repeat an earlier one; 0 below 4 residues.
 
-    It sees runs and tandem repeats alike. Chance alone gives about L / 16,000 for uniform letters: compare with the null.
+    Runs and tandem repeats count alike. Chance alone gives about L / 16,000 for uniform letters: compare with the null.
     """
     words = kmers(sequence)
     return 1 - len(np.unique(words)) / len(words) if len(words) else 0.0
@@ -186,22 +146,22 @@ def hydropathy(sequence: str) -> float:
 
 
 def net_charge(sequence: str) -> float:
-    """Return the net charge in elementary charges, counting K and R +1, D and E -1, all else (H and the ends too) 0."""
+    """Return the net charge in elementary charges, counting K and R as +1, D and E as -1, all others (H and the termini too) as 0."""
     return float(sum(map(sequence.count, "KR")) - sum(map(sequence.count, "DE")))
 
 
 def shuffle_residues(sequences: Sequence[str], num: int, *, seed: int = 0) -> list[str]:
-    """Return up to `num` of the sequences, drawn without replacement, each with its residues in random order: a null that keeps letters."""
+    """Return up to `num` of the sequences, drawn without replacement, each with its residues in random order: a null that keeps the composition."""
     draws = np.random.default_rng(rng.key(seed, "shuffled null"))
     rows = draws.permutation(len(sequences))[:num]
     return ["".join(draws.permutation(list(sequences[row]))) for row in rows]
 
 
 def draw_residues(sequences: Sequence[str], num: int, *, seed: int = 0) -> list[str]:
-    """Return `num` sequences of residues drawn one by one from the frequencies of `sequences`, as long as these are.
+    """Return `num` sequences of residues drawn independently from the frequencies of `sequences`, with lengths drawn from theirs.
 
     Raises:
-        ConfigError: if there is no residue to take frequencies from.
+        ConfigError: if there is no residue.
     """
     probs = composition(sequences)
     draws = np.random.default_rng(rng.key(seed, "residue null"))
@@ -214,13 +174,13 @@ def summary(samples: Sequence[str], training: Sequence[str], *, seed: int = 0) -
 
     Args:
         samples: generated sequences, invalid ones included.
-        training: training sequences in capital letters. All are searched for exact copies; neighbours are sought among 20,000 of them
-            at most, for 300 samples at most, drawn by `seed`.
-        seed: of the subsamples, the nulls and the bootstrap.
+        training: training sequences in capital letters. All are searched for exact copies; nearest neighbours are searched among at most
+            20,000 of them, for at most 300 samples, drawn at random.
+        seed: seed of the subsamples, the nulls and the bootstrap.
 
     Raises:
         ConfigError: if there are no samples, or no residue in the training sequences.
-        FormatError: if a training sequence holds anything but capital letters.
+        FormatError: if a training sequence contains anything but capital letters.
     """
     if not samples:
         raise ConfigError(
@@ -252,12 +212,11 @@ def summary(samples: Sequence[str], training: Sequence[str], *, seed: int = 0) -
 
 def _measures(training: Sequence[str], seed: int) -> dict[str, Callable[[Proteins], Estimate]]:
     known = frozenset(training)
-    index = KmerIndex(_subsample([s for s in training if s], _MAX_TRAINING, seed))
+    index = KmerIndex(subsample([s for s in training if s], _MAX_TRAINING, seed))
 
     def nearest(proteins: Proteins) -> Estimate:
-        return bootstrap_mean(
-            nearest_identities(_subsample(proteins.sequences, _MAX_SAMPLES, seed), index, over="query")[0], seed=seed
-        )
+        some = subsample(proteins.sequences, _MAX_SAMPLES, seed)
+        return bootstrap_mean(nearest_identities(some, index, over="query")[0], seed=seed)
 
     def mean_of(measure: Callable[[str], float]) -> Callable[[Proteins], Estimate]:
         return lambda proteins: bootstrap_mean([measure(s) for s in proteins.sequences], seed=seed)
@@ -274,10 +233,3 @@ def _measures(training: Sequence[str], seed: int) -> dict[str, Callable[[Protein
         "hydropathy": mean_of(hydropathy),
         "net charge": mean_of(net_charge),
     }
-
-
-def _subsample(sequences: Sequence[str], limit: int, seed: int) -> list[str]:
-    if len(sequences) <= limit:
-        return list(sequences)
-    rows = np.random.default_rng(rng.key(seed, "subsample")).choice(len(sequences), size=limit, replace=False)
-    return [sequences[i] for i in np.sort(rows).tolist()]

@@ -1,7 +1,7 @@
-"""Questions to a masked-diffusion denoiser: what does it say about chosen tokens of an example when chosen tokens are hidden?
+"""Questions to a masked-diffusion denoiser: its predictions for chosen tokens of an example when chosen tokens are hidden.
 
-`ask` packs many questions into few network calls. The likelihoods of `any_order.py` and the mutation effects of `fitness.py` are made of
-its answers. A place is the number of a modelled (maskable) token in its example, counted over the noised tracks in turn, from 0.
+`ask` packs many questions into few network calls. The likelihoods of `any_order.py` and the mutation effects of `fitness.py` are computed
+from its answers. A place is the index of a modelled (maskable) token in its example, counted from 0 over the noised tracks in turn.
 Absorbing noise only: a uniform process hides nothing.
 """
 
@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from protlig_dd.diffusion.denoiser import Denoiser, Diffusion, total_noise
+from protlig_dd.diffusion.denoiser import Denoising, total_noise
 from protlig_dd.diffusion.processes import Absorbing
 from protlig_dd.errors import ConfigError
 from protlig_dd.tokens.tracks import Layout, TrackBatch, TrackTokens
@@ -22,14 +22,14 @@ from protlig_dd.tokens.tracks import Layout, TrackBatch, TrackTokens
 
 @dataclass(frozen=True, kw_only=True)
 class Answers:
-    """What the denoiser says about the wanted tokens of one track, on the host.
+    """The denoiser's predictions for the wanted tokens of one track, on the host.
 
     Attributes:
         track: the track.
-        question: which question each answer belongs to.
+        question: the index of the question of each answer.
         place: the place of the token in its example.
         token: its true id.
-        log_probs: log p(x0 | what is shown), normalised over emittable ids.
+        log_probs: log p(x0 | visible tokens), normalised over emittable ids.
     """
 
     track: str
@@ -57,7 +57,7 @@ def places(batch: TrackBatch, noised: Sequence[str]) -> dict[str, Int[Tensor, " 
 
 
 def num_places(batch: TrackBatch, noised: Sequence[str]) -> Int[Tensor, " b"]:
-    """Return how many modelled tokens each example has in the noised tracks."""
+    """Return the number of modelled tokens of each example in the noised tracks."""
     total = torch.zeros(batch.num_examples, dtype=torch.int64)
     for name in noised:
         track = batch.tracks[name]
@@ -66,7 +66,7 @@ def num_places(batch: TrackBatch, noised: Sequence[str]) -> Int[Tensor, " b"]:
 
 
 def take(batch: TrackBatch, rows: Sequence[int]) -> TrackBatch:
-    """Return a batch of the named examples, in that order; an example may be named several times."""
+    """Return a batch of some examples, in that order; an example may occur several times."""
     tracks = {}
     for name, track in batch.tracks.items():
         lengths = tuple(track.layout.lengths[r] for r in rows)
@@ -85,8 +85,7 @@ def take(batch: TrackBatch, rows: Sequence[int]) -> TrackBatch:
 
 @torch.no_grad()
 def ask(
-    denoiser: Denoiser,
-    diffusion: Diffusion,
+    denoising: Denoising,
     batch: TrackBatch,
     noised: Sequence[str],
     questions: Sequence[int],
@@ -94,32 +93,30 @@ def ask(
     *,
     wanted: Bool[Tensor, "q p"] | None = None,
     tokens_per_call: int = 16_384,
-    device: torch.device | str = "cpu",
 ) -> Iterator[Answers]:
-    """Iterate over the answers to questions, a few questions a network call.
+    """Iterate over the answers to questions, several questions in one network call.
 
-    The noise level told to the denoiser is the mean of alpha given that m of n tokens are hidden, for alpha uniform on (0, 1):
+    The noise level given to the denoiser is the mean of alpha given that m of n tokens are hidden, for alpha uniform on (0, 1):
     (n - m + 1) / (n + 2). A denoiser that does not read it gives the exact conditional.
 
     Args:
-        denoiser: a model in evaluation mode.
-        diffusion: what its logits mean; absorbing noise only.
+        denoising: the model in evaluation mode; absorbing noise only.
         batch: examples on the host; tracks that are not noised are shown clean.
         noised: tracks whose tokens may be hidden.
-        questions: the example of each question.
-        hidden: which places of that example the mask replaces.
+        questions: the row of the example of each question.
+        hidden: the places of that example that are replaced by the mask.
         wanted: the places whose answers are returned; the hidden ones when None.
-        tokens_per_call: how many tokens, all tracks together, go into one call (at least one question does).
-        device: where the denoiser lives.
+        tokens_per_call: maximum number of tokens of all tracks in one call; a longer question gets a call of its own.
 
     Raises:
         ConfigError: for uniform noise.
     """
+    diffusion, device = denoising.diffusion, torch.device(denoising.device)
     for name in noised:
         if not isinstance(diffusion.parameterizations[name].process, Absorbing):
             raise ConfigError(f"track '{name}': found uniform noise, expected absorbing noise; use the bound instead")
     where, counts = places(batch, noised), num_places(batch, noised)
-    device, ceiling = torch.device(device), float(diffusion.schedule.alpha(torch.zeros(1)))
+    ceiling = float(diffusion.schedule.alpha(torch.zeros(1)))
     wanted = hidden if wanted is None else wanted
     sizes = [sum(track.layout.lengths[row] for track in batch.tracks.values()) for row in questions]
     for start, end in _spans(sizes, tokens_per_call):
@@ -135,7 +132,7 @@ def ask(
             tokens[name] = torch.where((place >= 0) & hidden[start:end][own], mask_id, track.tokens)
             asked[name] = ((place >= 0) & wanted[start:end][own]).nonzero().squeeze(1)
         sigma = {name: total_noise(alpha if name in at else torch.ones_like(alpha)).to(device) for name in part.tracks}
-        logits = denoiser(
+        logits = denoising.denoiser(
             part.with_tokens(**tokens).to(device), sigma, at={name: index.to(device) for name, index in asked.items()}
         )
         for name, place in at.items():
@@ -162,5 +159,5 @@ def _spans(sizes: Sequence[int], limit: int) -> Iterator[tuple[int, int]]:
 
 
 def _gather(values: Tensor, layout: Layout, rows: Sequence[int]) -> Tensor:
-    """The values of the named examples, one behind the other."""
+    """The values of some examples, concatenated."""
     return torch.cat([values[layout.offsets[r] : layout.offsets[r + 1]] for r in rows] or [values[:0]])

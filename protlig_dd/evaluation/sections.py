@@ -1,4 +1,4 @@
-"""What an evaluation hands to a report: sections of scores, tables and lines, and their JSON form.
+"""The result of an evaluation: sections of scores, tables and lines, and their JSON form.
 
 `evaluation.json` is a list of sections:
 
@@ -9,15 +9,14 @@
       "tables": [{"title": str, "rows": [str], "columns": [str], "cells": [[str | number | null]], "heat": bool, "diagonal": bool}],
       "lines": [str]}]
 
-All keys but "title" (of sections), "name" and "value" (of scores), "rows", "columns" and "cells" (of tables) may be absent. `null` stands
-for what is not known: a value of nothing, an interval of one value, a score without a null.
+All keys but "title" (of sections), "name" and "value" (of scores), "rows", "columns" and "cells" (of tables) may be absent. `null` means
+unknown: the value of an empty list, the interval of a single value, the null of a score without one.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from typing import Any
 
 from protlig_dd.errors import FormatError
 from protlig_dd.evaluation.intervals import Estimate, Score
+from protlig_dd.files import write_text
 
 Cell = str | int | float | None
 
@@ -34,12 +34,12 @@ class Table:
     """A table of texts and numbers.
 
     Attributes:
-        title: what it shows.
+        title: the heading of the table.
         rows: the label of each row.
-        columns: the label of each column, without one for the row labels.
-        cells: a row of cells for each label of `rows`.
+        columns: the label of each column of cells.
+        cells: a row of cells for each label in `rows`.
         heat: whether cells are shaded by their share of the row's sum.
-        diagonal: whether the cells on the diagonal are framed, as the ones that should be full.
+        diagonal: whether the cells on the diagonal, where the counts should be, are framed.
     """
 
     title: str = ""
@@ -69,10 +69,10 @@ class Section:
 
     Attributes:
         title: what was evaluated.
-        caution: in plain words what the numbers do not say; shown beside them.
+        caution: what the numbers do not say, in plain words; shown above them.
         scores: numbers with intervals and nulls.
         tables: tables.
-        lines: anything else, one line of text each.
+        lines: further lines of text.
     """
 
     title: str
@@ -97,9 +97,7 @@ def write_evaluation(path: Path, sections: Sequence[Section]) -> None:
         }
         for section in sections
     ]
-    temporary = path.with_name(f".{path.name}.writing")
-    temporary.write_text(json.dumps(plain, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    write_text(path, json.dumps(plain, indent=1, allow_nan=False) + "\n")
 
 
 def read_evaluation(path: Path) -> list[Section]:
@@ -127,30 +125,28 @@ def read_evaluation(path: Path) -> list[Section]:
     return sections
 
 
-def _known(value: float) -> float | None:
+def finite_or_none(value: float) -> float | None:
+    """Return a number as JSON takes it: None if it is NaN or infinite."""
     return float(value) if math.isfinite(value) else None
 
 
 def _cell_to_json(cell: Cell) -> Cell:
-    return _known(cell) if isinstance(cell, float) else cell
+    return finite_or_none(cell) if isinstance(cell, float) else cell
 
 
 def _score_to_json(score: Score) -> dict[str, Any]:
-    null = score.null or Estimate.missing()
-    value = score.value
     return {
         "name": score.name,
-        "value": _known(value.value),
-        "low": _known(value.low),
-        "high": _known(value.high),
-        "num": value.num,
-        "null": _known(null.value),
-        "null_low": _known(null.low),
-        "null_high": _known(null.high),
-        "null_num": null.num,
+        **_estimate_to_json(score.value, "value", ""),
+        **_estimate_to_json(score.null or Estimate.missing(), "null", "null_"),
         "null_name": score.null_name,
         "note": score.note,
     }
+
+
+def _estimate_to_json(estimate: Estimate, name: str, prefix: str) -> dict[str, Any]:
+    ends = {f"{prefix}{end}": finite_or_none(getattr(estimate, end)) for end in ("low", "high")}
+    return {name: finite_or_none(estimate.value), **ends, f"{prefix}num": estimate.num}
 
 
 def _section_from_json(item: Mapping[str, Any]) -> Section:

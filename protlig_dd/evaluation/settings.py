@@ -1,4 +1,4 @@
-"""The `evaluation:` part of an experiment: what is drawn during training, and what is measured after it."""
+"""The `evaluation:` part of an experiment: samples drawn during training, and what is measured after it."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from protlig_dd.sampling import Ancestral, ConfidenceUnmasking, SamplerSettings
 
 @settings
 class EvaluationSettings:
-    """What happens after training, and how long it may take.
+    """What is sampled and measured during and after training.
 
     Args:
         after_training: sample, evaluate and write the report when training ends.
-        num_samples: conditions of the held-out split that get a sample each.
-        num_times: noise levels an example in the bound.
-        num_examples: examples of the bound, at most.
-        samplers: the methods that are shown side by side.
-        generate: the track that is generated; the others are given.
+        num_samples: held-out examples for which a sample is drawn each.
+        num_times: noise levels for each example in the bound.
+        num_examples: maximum number of examples of the bound.
+        samplers: the sampling methods to compare.
+        generate: the track that is generated; all other tracks are given.
         fold: the folding model that generated proteins are folded with (a folder, or facebook/esmfold_v1); "" folds nothing.
-        num_folded: how many of them.
-        preview_every: steps between samples drawn during training, with their molecules or their agreement with the truth; 0 is never.
-        preview_samples: how many.
+        num_folded: number of proteins that are folded.
+        preview_every: steps between samples drawn during training, with their molecules or their agreement with the truth; 0 draws none.
+        preview_samples: number of such samples.
         coordinates: a Foldseek database with the true C-alphas, under the data's names; previews and evaluation then also compare
             structures of Kanzi's tokens in Angstrom. "" compares tokens only.
-        tokenizer: the autoencoder of these tokens: a run folder, or a published file; with `coordinates`, or not at all.
+        tokenizer: the autoencoder of these tokens: a run folder, or a published file; set together with `coordinates`.
     """
 
     after_training: bool = False

@@ -1,8 +1,8 @@
-"""What generated proteins look like once folded: confidence, self-consistency, motif, diversity and novelty, each beside a null.
+"""Scores of generated proteins after folding: confidence, self-consistency, motif, diversity and novelty, each with a null.
 
-A structure comes from a `Fold` (`runs/folding.py`). TM-scores are by C-alphas: self-consistency at the given residues with a searched
-superposition, diversity and novelty by our own alignment (`structures/tm_align.py`). A high pLDDT says that the folding model is sure, not that
-it is right; low-complexity helices get it too, so read it beside the sequence scores.
+A structure comes from a `Fold` (`esmfold.py`). TM-scores are by C-alphas: self-consistency at the given residues with a searched
+superposition, diversity and novelty by our own alignment (`structures/tm_align.py`). A high pLDDT means that the folding model is
+confident, not that it is right; low-complexity helices get one too, so compare it with the sequence scores.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from protlig_dd import rng
 from protlig_dd.data.similarity import identity
 from protlig_dd.evaluation.esmfold import Fold
 from protlig_dd.evaluation.intervals import Estimate, Score, bootstrap_mean, pair_mean, wilson
-from protlig_dd.evaluation.proteins import Proteins, read_proteins, shuffle_residues
+from protlig_dd.evaluation.proteins import read_proteins, shuffle_residues
 from protlig_dd.evaluation.sections import Section
 from protlig_dd.structures.lddt import lddt
 from protlig_dd.structures.scaffolds import Motif, Template
@@ -44,12 +44,12 @@ def mean_plddt(chain: Chain) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class SelfConsistency:
-    """How well a sequence folds back into the backbone it was made with.
+    """How well a sequence folds back into the backbone it was generated with.
 
     Attributes:
         tm: scTM, by C-alphas, normalised by the backbone's residues.
-        rmsd: scRMSD over N, CA and C after superposition, in Angstrom (over C-alphas where the backbone has no more).
-        lddt: of the C-alphas.
+        rmsd: scRMSD over N, CA and C after superposition, in Angstrom (over C-alphas if the backbone has only these).
+        lddt: lDDT of the C-alphas.
     """
 
     tm: float
@@ -60,8 +60,7 @@ class SelfConsistency:
 def self_consistency(designed: Chain, refolded: Chain) -> SelfConsistency:
     """Return scTM, scRMSD and lDDT of a refolded chain against the backbone it was designed with, residue by residue.
 
-    The known evaluator of this field hands [L, 3, 3] arrays to a TM-align wrapper that reads the first third of the residues; ours are
-    of all of them.
+    A common evaluator passes [L, 3, 3] arrays to a TM-align wrapper that reads only the first third of the residues; ours uses all of them.
 
     Raises:
         ValueError: if the chains differ in length, or share no residue with coordinates.
@@ -103,7 +102,7 @@ def pairwise_tm(chains: Sequence[Chain], *, thorough: bool = False) -> Float[np.
 
 
 def cluster(tm: Float[np.ndarray, "n n"], *, threshold: float = SAME_FOLD) -> Int[np.ndarray, " n"]:
-    """Return the cluster of each chain: the one with most neighbours above the threshold takes them, then the next of the rest.
+    """Return the cluster of each chain: the chain with most neighbours above the threshold takes them, then the next among the rest.
 
     Greedy set cover, as MMseqs2 and Foldseek cluster by default; every member is near its cluster's centre, not near every other member.
     """
@@ -125,51 +124,39 @@ def nearest_tm(
 
 
 def confidence_scores(folded: Sequence[Chain], null: Sequence[Chain], *, seed: int = 0) -> list[Score]:
-    """Return mean pLDDT and the share of confident chains, beside the same of shuffled sequences."""
+    """Return mean pLDDT and the share of confident chains; the null is the same for shuffled sequences."""
     values, others = ([mean_plddt(chain) for chain in chains] for chains in (folded, null))
-    confident = [sum(value > _CONFIDENT for value in group) for group in (values, others)]
     name = "shuffled residues"
     return [
-        Score(
-            name="pLDDT",
-            value=bootstrap_mean(values, seed=seed),
-            null=bootstrap_mean(others, seed=seed),
-            null_name=name,
-        ),
-        Score(
-            name=f"pLDDT above {_CONFIDENT:g}",
-            value=wilson(confident[0], len(values)),
-            null=wilson(confident[1], len(others)),
-            null_name=name,
-        ),
+        _mean("pLDDT", values, others, name, seed),
+        _share(f"pLDDT above {_CONFIDENT:g}", [v > _CONFIDENT for v in values], [v > _CONFIDENT for v in others], name),
     ]
 
 
+def _mean(name: str, values: Sequence[float], null: Sequence[float], null_name: str, seed: int) -> Score:
+    value, other = (bootstrap_mean(group, seed=seed) for group in (values, null))
+    return Score(name=name, value=value, null=other, null_name=null_name)
+
+
+def _share(name: str, values: Sequence[bool], null: Sequence[bool], null_name: str) -> Score:
+    value, other = (wilson(sum(group), len(group)) for group in (values, null))
+    return Score(name=name, value=value, null=other, null_name=null_name)
+
+
 def consistency_scores(designed: Sequence[Chain], refolded: Sequence[Chain], *, seed: int = 0) -> list[Score]:
-    """Return scTM, scRMSD and lDDT, beside the same of backbones and the refolded chains of others, paired up to the shorter one.
+    """Return scTM, scRMSD and lDDT; the null compares each backbone with another sample's refolded chain, both cut to the shorter.
 
     Raises:
         ValueError: if there is not one refolded chain for each backbone.
     """
     found = [self_consistency(d, r) for d, r in zip(designed, refolded, strict=True)]
-    others = (
-        [self_consistency(*_shortest(d, refolded[i - 1])) for i, d in enumerate(designed)] if len(designed) > 1 else []
-    )
+    shifted = [_shortest(d, refolded[i - 1]) for i, d in enumerate(designed)] if len(designed) > 1 else []
+    others, name = [self_consistency(*pair) for pair in shifted], "another sample's fold"
     scores = []
-    for name, label in (("tm", "scTM"), ("rmsd", "scRMSD (A)"), ("lddt", "refolded lDDT")):
-        value, null = (bootstrap_mean([getattr(f, name) for f in group], seed=seed) for group in (found, others))
-        scores.append(Score(name=label, value=value, null=null, null_name="another sample's fold"))
-    good = [sum(f.tm >= SAME_FOLD for f in group) for group in (found, others)]
-    designable = wilson(good[0], len(found)), wilson(good[1], len(others))
-    return [
-        *scores,
-        Score(
-            name=f"scTM at least {SAME_FOLD:g}",
-            value=designable[0],
-            null=designable[1],
-            null_name="another sample's fold",
-        ),
-    ]
+    for key, label in (("tm", "scTM"), ("rmsd", "scRMSD (A)"), ("lddt", "refolded lDDT")):
+        scores.append(_mean(label, [getattr(f, key) for f in found], [getattr(f, key) for f in others], name, seed))
+    good, by_chance = ([f.tm >= SAME_FOLD for f in group] for group in (found, others))
+    return [*scores, _share(f"scTM at least {SAME_FOLD:g}", good, by_chance, name)]
 
 
 def _shortest(first: Chain, second: Chain) -> tuple[Chain, Chain]:
@@ -179,7 +166,7 @@ def _shortest(first: Chain, second: Chain) -> tuple[Chain, Chain]:
 
 
 def motif_scores(folded: Sequence[Chain], templates: Sequence[Template], motif: Motif, *, seed: int = 0) -> list[Score]:
-    """Return the motif's RMSD and the share below 1 A, beside the same at as many residues elsewhere (the motif's places turned about).
+    """Return the motif's RMSD and the share below 1 A; the null is the same at other residues (the motif's positions shifted cyclically).
 
     Raises:
         ValueError: if there is not one template for each chain.
@@ -191,17 +178,16 @@ def motif_scores(folded: Sequence[Chain], templates: Sequence[Template], motif: 
         length = len(template.text)
         turned = (np.array(template.positions) + draws.integers(1, max(length, 2))) % length
         others.append(rmsd(chain.ca[turned], motif.coords_angstrom[:, 1]))
-    value, null = (bootstrap_mean(group, seed=seed) for group in (values, others))
-    kept, lost = (wilson(sum(v < _MOTIF_KEPT for v in group), len(group)) for group in (values, others))
+    kept, lost = ([v < _MOTIF_KEPT for v in group] for group in (values, others))
     name = "the same places, turned about"
     return [
-        Score(name="motif RMSD (A)", value=value, null=null, null_name=name),
-        Score(name=f"motif RMSD below {_MOTIF_KEPT:g} A", value=kept, null=lost, null_name=name),
+        _mean("motif RMSD (A)", values, others, name, seed),
+        _share(f"motif RMSD below {_MOTIF_KEPT:g} A", kept, lost, name),
     ]
 
 
 def diversity_scores(folded: Sequence[Chain], references: Sequence[Chain] = ()) -> list[Score]:
-    """Return mean pairwise TM and sequence identity (no chain with itself) and the share of clusters, beside the references' own."""
+    """Return mean pairwise TM and sequence identity (no chain with itself) and the number of clusters per chain; the null is the same for the references."""
     groups = [group for group in (list(folded), list(references)) if len(group) > 1]
     if not groups or len(folded) < 2:
         return []
@@ -227,16 +213,13 @@ def _identity_table(sequences: Sequence[str]) -> Float[np.ndarray, "n n"]:
 
 
 def novelty_scores(folded: Sequence[Chain], references: Sequence[Chain], *, seed: int = 0) -> list[Score]:
-    """Return the mean TM to the nearest reference, beside what each reference has to the other references."""
+    """Return the mean TM-score to the nearest reference; the null is the same of each reference to the other references."""
     if not references or not folded:
         return []
-    others = (
-        [nearest_tm([r], [*references[:i], *references[i + 1 :]])[0] for i, r in enumerate(references)]
-        if len(references) > 1
-        else []
-    )
-    value, null = (bootstrap_mean(values, seed=seed) for values in (nearest_tm(folded, references), others))
-    return [Score(name="TM to the nearest reference", value=value, null=null, null_name="references among themselves")]
+    rest = [[*references[:i], *references[i + 1 :]] for i in range(len(references))] if len(references) > 1 else []
+    others = [nearest_tm([one], others)[0] for one, others in zip(references, rest, strict=False)]
+    found = nearest_tm(folded, references).tolist()
+    return [_mean("TM to the nearest reference", found, others, "references among themselves", seed)]
 
 
 def structure_section(
@@ -251,18 +234,18 @@ def structure_section(
     max_samples: int = 50,
     seed: int = 0,
 ) -> Section:
-    """Return what folding says about samples, as a section of a report; without a fold function the section holds the reason.
+    """Return the scores of folded samples as a section of a report; without a fold function the section has the reason.
 
     Args:
         samples: generated sequences, invalid ones included; the first `max_samples` valid ones are folded.
-        fold: from `folding.find_fold`, or one's own.
+        fold: a fold function, such as from `esmfold.find_fold`; None folds nothing.
         reason: why there is none.
-        designed: for each sample the backbone that it was generated with (co-generation), or None.
+        designed: the backbone that each sample was generated with (co-generation), or None.
         references: chains that novelty is measured against, such as those of the training set.
-        templates: for each sample its template, beside `motif`.
+        templates: the template of each sample; needed with `motif`.
         motif: the motif that was scaffolded.
-        max_samples: folding and all-against-all alignment are slow.
-        seed: of nulls and resampling.
+        max_samples: maximum number of folded samples; folding and all-against-all alignment are slow.
+        seed: seed of nulls and resampling.
     """
     title = "Structures"
     if fold is None:
@@ -274,9 +257,7 @@ def structure_section(
             title=title, lines=(f"Nothing was folded: {proteins.describe_invalid() or 'there are no samples'}.",)
         )
     folded = [fold(samples[i]).chains[0] for i in valid]
-    shuffled = [
-        fold(sequence).chains[0] for sequence in shuffle_residues([samples[i] for i in valid], len(valid), seed=seed)
-    ]
+    shuffled = [fold(s).chains[0] for s in shuffle_residues([samples[i] for i in valid], len(valid), seed=seed)]
     scores = confidence_scores(folded, shuffled, seed=seed)
     if designed is not None:
         scores += consistency_scores([designed[i] for i in valid], folded, seed=seed)
@@ -284,9 +265,5 @@ def structure_section(
         scores += motif_scores(folded, [templates[i] for i in valid], motif, seed=seed)
     alignable = [chain for chain in folded if len(chain) >= 5]
     scores += diversity_scores(alignable, references) + novelty_scores(alignable, references, seed=seed)
-    return Section(title=title, caution=CAUTION, scores=tuple(scores), lines=_lines(proteins, len(folded)))
-
-
-def _lines(proteins: Proteins, num_folded: int) -> tuple[str, ...]:
-    lines = [f"{num_folded} of {proteins.num_samples} samples were folded.", proteins.describe_invalid()]
-    return tuple(line for line in lines if line)
+    lines = (f"{len(folded)} of {proteins.num_samples} samples were folded.", proteins.describe_invalid())
+    return Section(title=title, caution=CAUTION, scores=tuple(scores), lines=tuple(line for line in lines if line))

@@ -1,4 +1,4 @@
-"""The null of every likelihood: each token drawn by itself from the composition of the training data."""
+"""The null of every likelihood: tokens drawn independently from the composition of the training data."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _ROWS_AT_ONCE = 65_536
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Unigrams:
-    """The composition of training data, track by track: the null of every likelihood.
+    """The composition of training data, track by track.
 
     Attributes:
-        log_probs: for each track the log frequency of each id [k], with one added to every emittable id's count; -inf for others.
+        log_probs: for each track the log frequency of each id [k], with one added to every emittable id's count; -inf for ids that are not emittable.
     """
 
     log_probs: Mapping[str, Float[np.ndarray, " _"]]
@@ -32,7 +32,7 @@ class Unigrams:
     def nats(
         self, track: str, tokens: Int[np.ndarray, " n"], num_tokens: Int[np.ndarray, " b"]
     ) -> Float[np.ndarray, " b"]:
-        """Return -log probability of each example's tokens, which lie one example behind the other."""
+        """Return the -log probability of each example's tokens; `tokens` are those of all examples, concatenated."""
         example = np.repeat(np.arange(len(num_tokens)), num_tokens)
         nats = -self.log_probs[track][tokens]
         return np.bincount(example, weights=nats, minlength=len(num_tokens)).astype(np.float64)

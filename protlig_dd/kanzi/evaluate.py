@@ -1,4 +1,4 @@
-"""What a structure autoencoder keeps of chains: figures beside their nulls, and traces for the report."""
+"""Evaluation of a structure autoencoder: scores of reconstructed chains with their nulls, and traces for the report."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from protlig_dd.errors import ConfigError
 from protlig_dd.evaluation.coordinates import coordinate_scores
 from protlig_dd.evaluation.intervals import Estimate, Score, format_scores
 from protlig_dd.evaluation.sections import Section, write_evaluation
-from protlig_dd.evaluation.traces import Trace, write_traces
+from protlig_dd.evaluation.trace_pairs import TracePair, write_traces
 from protlig_dd.kanzi.data import load_traces
 from protlig_dd.kanzi.experiment import AutoencoderRun
 from protlig_dd.kanzi.reconstruction import token_figures, turned_chains
@@ -25,7 +25,7 @@ def assess_autoencoder(run: AutoencoderRun, *, num: int = 0) -> Iterator[str]:
 
     Args:
         run: an opened run.
-        num: chains at most; 0 takes the config's `data.num_validation`.
+        num: maximum number of chains; 0 takes the config's `data.num_validation`.
 
     Raises:
         ConfigError: for a published file, which has no data.
@@ -54,7 +54,7 @@ def assess_autoencoder(run: AutoencoderRun, *, num: int = 0) -> Iterator[str]:
     title = f"Reconstruction, {count} {part}"
     write_evaluation(run.folder / "evaluation.json", [Section(title=title, scores=tuple(scores), lines=lines)])
     traces = [
-        Trace(name=held_out.name(i), predicted=predicted, true=true)
+        TracePair(name=held_out.name(i), predicted=predicted, true=true)
         for i, (predicted, true) in enumerate(zip(decoded, chains, strict=True))
     ]
     write_traces(run.folder / "traces.json", traces)

@@ -1,6 +1,6 @@
-"""Pictures for a report, each a string of SVG that refers to nothing outside itself: curves, intervals, molecules.
+"""Pictures for a report, each a self-contained string of SVG: curves, intervals, molecules.
 
-Written by hand but for the molecules, which RDKit draws. Every text that comes in is escaped.
+RDKit draws the molecules; the rest is written here. Every text that is passed in is escaped.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ class Curve:
     """One line of a chart.
 
     Attributes:
-        name: what the legend calls it.
-        points: (x, y) in order of x; what is not finite is left out.
-        colour: of the line, as in CSS.
-        is_strong: whether it is thick with a dot at each point, or thin.
+        name: the name in the legend.
+        points: (x, y) in order of x; points that are not finite are left out.
+        colour: colour of the line, as in CSS.
+        is_strong: whether the line is thick with a dot at each point, or thin.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Curve:
 
 
 def line_chart(title: str, curves: Sequence[Curve], *, x_label: str = "step", y_label: str = "") -> str:
-    """Return a chart with axes and a legend; long curves are shown by the means of equal stretches."""
+    """Return a chart with axes and a legend, empty without points; long curves are averaged over equal stretches."""
     shown = [(curve, _thinned(curve.points)) for curve in curves]
     shown = [(curve, points) for curve, points in shown if points]
     if not shown:
@@ -73,7 +73,7 @@ def line_chart(title: str, curves: Sequence[Curve], *, x_label: str = "step", y_
 
 
 def _ends(values: Sequence[float]) -> tuple[float, float]:
-    """The range of some values, with room around a single one."""
+    """The range of some values, widened if they are all equal."""
     low, high = min(values), max(values)
     return (low, high) if high > low else (low - 0.5, high + 0.5)
 
@@ -99,7 +99,7 @@ def _axes(x_ticks: list[float], y_ticks: list[float], place: Place, x_label: str
 
 
 def nice_ticks(low: float | int, high: float | int, count: int = 5) -> list[float]:
-    """Return about `count` round numbers between low and high, or the one number if they are equal."""
+    """Return about `count` round numbers between low and high, or a single number if they are equal."""
     if not high > low:
         return [float(low)]
     raw = (high - low) / count
@@ -135,21 +135,18 @@ def interval_strip(value: float, low: float, high: float, null: float | None) ->
     bar = ""
     if not math.isnan(low):
         thickness = max(at(high) - at(low), 1.5)
-        bar = (
-            f'<rect x="{at(low)}" y="6" width="{thickness:.1f}" height="6" rx="2" fill="#0072b2" fill-opacity="0.45"/>'
-        )
-    mark = (
-        ""
-        if null is None
-        else f'<circle cx="{at(null)}" cy="9" r="3.4" fill="#fff" stroke="#8a929c" stroke-width="1.4"/>'
-    )
+        style = 'height="6" rx="2" fill="#0072b2" fill-opacity="0.45"'
+        bar = f'<rect x="{at(low)}" y="6" width="{thickness:.1f}" {style}/>'
+    mark = ""
+    if null is not None:
+        mark = f'<circle cx="{at(null)}" cy="9" r="3.4" fill="#fff" stroke="#8a929c" stroke-width="1.4"/>'
     axis = f'<line x1="6" x2="{width - 6}" y1="9" y2="9" stroke="#d5dae0"/>'
     dot = f'<circle cx="{at(value)}" cy="9" r="2.6" fill="#0072b2"/>'
     return f'<svg class="strip" viewBox="0 0 {width} 18" width="{width}" height="18" aria-hidden="true">{axis}{bar}{mark}{dot}</svg>'
 
 
 def molecule(smiles: str, *, width: int = 260, height: int = 170) -> str | None:
-    """Return the drawing of a molecule, or None if the string is not one.
+    """Return the drawing of a molecule, or None if the string is not a molecule.
 
     Raises:
         MissingDependencyError: if RDKit is absent.
@@ -164,7 +161,7 @@ def molecule(smiles: str, *, width: int = 260, height: int = 170) -> str | None:
         options = canvas.drawOptions()
         options.clearBackground = False
         options.bondLineWidth = 1.5
-        options.fixedBondLength = 24.0  # small molecules are not blown up to fill the frame
+        options.fixedBondLength = 24.0  # small molecules are not enlarged to fill the frame
         draw.PrepareAndDrawMolecule(canvas, mol)
     canvas.FinishDrawing()
     svg = str(canvas.GetDrawingText())

@@ -1,62 +1,57 @@
-"""A run as one self-contained HTML page: what it reached, its curves, tables, molecules, settings, and how to make it again.
+"""A run as one self-contained HTML page: its scores, curves, tables, molecules, settings, and how to reproduce it.
 
 The page is a function of the files in the run folder, any of which may be absent:
 
-    config.yaml          the settings (or config.json); shown as they stand
+    config.yaml          the settings (or config.json), shown unchanged
     metrics.jsonl        one JSON object a line: {"step": int, "seconds": number, "<name>": number | null ...}; names drawn are
                          train/nll/<task>/<track>, validation/nll/<task>/<track>, train/loss, validation/nll, train/lr, train/grad_norm,
                          speed/tokens_per_second, and of structures drawn on the way samples/rmsd_* and samples/*token_accuracy
-    evaluation.json      sections; the form stands in `sections.py`
+    evaluation.json      sections, in the form that `evaluation/sections.py` describes
     samples.csv          generated samples in the order to show them: columns "ligand" (or "smiles"), "protein", "structure", any of them, and
-                         optionally "matched" (1/0, true/false, yes/no); other short columns are shown as they are
-    traces.json          predicted C-alpha traces beside the true ones (`traces.py`)
+                         optionally "matched" (1/0, true/false, yes/no); other short columns are shown unchanged
+    traces.json          predicted C-alpha traces and the true ones (`evaluation/trace_pairs.py`)
     traces.png           a picture of them, which `write_report` makes
     data.txt             what was read, line by line
     reproduction.json    {"command": str, "seed": int, "versions": {package: version}, ...}, made by `write_reproduction`
 
-It refers to nothing on a network; a content policy in its head keeps browsers from fetching anything. It holds no script, unless 3Dmol.js is
-given (`viewer.py`). Everything that comes from a file is escaped.
+It refers to nothing on a network; a content policy in its head keeps browsers from fetching anything. It has no script, unless 3Dmol.js is
+given (`viewer.py`). Everything that comes from a file is escaped. The markup is in `templates/run.html`.
 """
 
 from __future__ import annotations
 
+import base64
 import csv
 import json
 import logging
 import math
-import os
 from collections.abc import Mapping, Sequence
-from html import escape
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from protlig_dd.errors import FormatError, MissingDependencyError
-from protlig_dd.evaluation.sections import Section, Table, read_evaluation, write_evaluation
-from protlig_dd.evaluation.traces import read_traces
+from protlig_dd.evaluation.sections import Section, read_evaluation
+from protlig_dd.evaluation.trace_pairs import TracePair, best_median_worst, read_traces, trace_pdb
+from protlig_dd.files import write_text
 from protlig_dd.report.drawings import COLOURS, Curve, line_chart, molecule
-from protlig_dd.report.reproduction import reproduction_html, write_reproduction
-from protlig_dd.report.tables import cards_html, headline, section_html
-from protlig_dd.report.trace_pictures import traces_png
-from protlig_dd.report.traces import PREDICTED, TRUE, traces_html
-from protlig_dd.report.viewer import Viewer
-
-__all__ = ["Section", "Table", "render", "write_evaluation", "write_report", "write_reproduction"]
+from protlig_dd.report.html import headline, render_template
+from protlig_dd.report.reproduction import reproduction_facts
+from protlig_dd.report.trace_pictures import PREDICTED, TRUE, traces_png
+from protlig_dd.report.viewer import Viewer, structures_html
 
 log = logging.getLogger(__name__)
+Metrics = Mapping[str, list[tuple[float, float]]]
+"""(step, value) of each metric by name."""
+
 NUM_SHOWN = 12
 _SMALL_CHARTS = {
     "loss": ("train/loss", "validation/nll"),
     "learning rate": ("train/lr",),
     "gradient norm": ("train/grad_norm",),
     "tokens per second": ("speed/tokens_per_second",),
-    "structures drawn on the way, error in angstrom": (
-        "samples/rmsd_mean",
-        "samples/rmsd_median",
-        "samples/rmsd_floor",
-    ),
+    "structures drawn on the way, error in angstrom": tuple(f"samples/rmsd_{n}" for n in ("mean", "median", "floor")),
     "structures drawn on the way, token accuracy": ("samples/token_accuracy", "samples/null_token_accuracy"),
 }
 _CAUTION = (
@@ -67,27 +62,24 @@ _SYNTHETIC = "The data of this run are a synthetic world made up after textbooks
 
 
 def write_report(run_folder: Path, path: Path | None = None, *, viewer: Path | None = None) -> Path:
-    """Write the page, by default as `report.html` in the run folder, and return where it is; a run with traces also gets `traces.png`.
+    """Write the page, by default as `report.html` in the run folder, and return its path; a run with traces also gets `traces.png`.
 
     Args:
-        run_folder: of the run.
-        path: of the page.
-        viewer: a local 3Dmol.js, with which structures can be turned by hand; without it they turn by themselves.
+        run_folder: the run folder.
+        path: the file to write.
+        viewer: a local 3Dmol.js, with which structures can be turned by hand; without it they are animated.
 
     Raises:
-        FormatError: if the folder is none, or one of its files or the viewer is not of the form that it should have.
+        FormatError: if there is no such folder, or one of its files or the viewer does not have the expected form.
     """
     loaded = Viewer.read(viewer) if viewer is not None else None
-    traces = run_folder / "traces.json"
-    if traces.is_file() and (found := read_traces(traces)):
+    if traces := _traces(run_folder):
         try:
-            (run_folder / "traces.png").write_bytes(traces_png(found))
+            (run_folder / "traces.png").write_bytes(traces_png(traces))
         except MissingDependencyError as error:
             log.info("traces.png: not drawn; %s", error)
     path = path or run_folder / "report.html"
-    temporary = path.with_name(f".{path.name}.writing")
-    temporary.write_text(render(run_folder, loaded), encoding="utf-8")
-    os.replace(temporary, path)
+    write_text(path, render(run_folder, loaded))
     return path
 
 
@@ -100,45 +92,30 @@ def render(run_folder: Path, viewer: Viewer | None = None) -> str:
     if not run_folder.is_dir():
         raise FormatError(f"{run_folder}: found no folder, expected the folder of a run; list yours with: protlig runs")
     config_text, config = _read_config(run_folder)
-    name = str(config.get("name") or run_folder.resolve().name)
     metrics = read_metrics(run_folder / "metrics.jsonl")
-    evaluation = run_folder / "evaluation.json"
+    evaluation, picture, data = (run_folder / name for name in ("evaluation.json", "traces.png", "data.txt"))
     sections = read_evaluation(evaluation) if evaluation.is_file() else []
     is_synthetic = isinstance(config.get("data"), Mapping) and config["data"].get("kind") == "demo"
-    caution = (_SYNTHETIC if is_synthetic else "") + _CAUTION
-    body = [
-        f"<h1>{escape(name)}</h1>",
-        '<p class="soft">protlig report</p>',
-        f'<p class="caution"><strong>Read with care.</strong> {escape(caution)}</p>',
-        cards_html(_headlines(metrics, sections)),
-        *(section_html(section) for section in sections),
-        _curves_html(metrics),
-        _traces_html(run_folder, is_interactive=viewer is not None),
-        _samples_html(run_folder / "samples.csv"),
-        _settings_html(run_folder, config_text),
-        reproduction_html(run_folder, config, config_text),
-    ]
-    policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
-    elements = ""
-    if viewer is not None and "data-trace" in "".join(body):
-        elements, scripts = viewer.html(true_colour=TRUE, predicted_colour=PREDICTED)
-        policy += f"; {scripts}"
-    body += [
-        f"<footer>One file, {'' if elements else 'no scripts, '}no network. Made by protlig report.</footer>",
-        elements,
-    ]
-    css = resources.files("protlig_dd.evaluation").joinpath("report.css").read_text(encoding="utf-8")
-    head = (
-        f'<meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{policy}">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(name)} \u2013 protlig report</title><style>{css}</style>"
+    traces = _traces(run_folder)
+    return render_template(
+        "run.html",
+        name=str(config.get("name") or run_folder.resolve().name),
+        caution=(_SYNTHETIC if is_synthetic else "") + _CAUTION,
+        headlines=_headlines(metrics, sections),
+        sections=sections,
+        charts=_charts(metrics),
+        traces=traces,
+        picture=base64.b64encode(picture.read_bytes()).decode() if picture.is_file() else "",
+        scripts=_scripts(viewer, traces) if viewer is not None and traces else None,
+        samples=_samples(run_folder / "samples.csv"),
+        data=data.read_text(encoding="utf-8", errors="replace").rstrip() if data.is_file() else "",
+        settings=config_text.rstrip(),
+        reproduction=reproduction_facts(run_folder, config, config_text),
     )
-    joined = "\n".join(part for part in body if part)
-    return f'<!DOCTYPE html>\n<html lang="en"><head>{head}</head>\n<body><main>\n{joined}\n</main></body></html>\n'
 
 
 def read_metrics(path: Path) -> dict[str, list[tuple[float, float]]]:
-    """Return (step, value) of each metric in a metrics.jsonl; a last line cut off by a stop is passed over.
+    """Return (step, value) of each metric in a metrics.jsonl; a truncated last line, left by an interrupted run, is skipped.
 
     Raises:
         FormatError: for any other line that is not a JSON object with a step.
@@ -176,23 +153,38 @@ def _read_config(run_folder: Path) -> tuple[str, dict[str, Any]]:
     return "", {}
 
 
-def _headlines(
-    metrics: Mapping[str, list[tuple[float, float]]], sections: Sequence[Section]
-) -> list[tuple[str, str, str]]:
-    """The numbers to see first: the first scores of the first section that has any, then what the run was."""
+def _traces(run_folder: Path) -> list[TracePair]:
+    path = run_folder / "traces.json"
+    return read_traces(path) if path.is_file() else []
+
+
+def _scripts(viewer: Viewer, traces: Sequence[TracePair]) -> dict[str, str]:
+    """The script elements of the viewer, the content policy that allows them, and the structures that they show."""
+    elements, policy = viewer.html(true_colour=TRUE, predicted_colour=PREDICTED)
+    data = structures_html([trace_pdb(trace) for _, trace in best_median_worst(traces)])
+    return {"elements": elements, "policy": policy, "data": data}
+
+
+def _headlines(metrics: Metrics, sections: Sequence[Section]) -> list[tuple[str, str, str]]:
+    """The most important numbers: the first scores of the first section that has any, the best validation bound, the number of steps."""
     first = next((section.scores for section in sections if section.scores), ())
-    told = [headline(score) for score in first[:4]]
+    cards = [headline(score) for score in first[:4]]
     bound = metrics.get("validation/nll")
     if bound:
         step, best = min(bound, key=lambda point: point[1])
-        told.append((f"{best:.3f}", f"at step {int(step):,}", "best validation bound, nats per token"))
+        cards.append((f"{best:.3f}", f"at step {int(step):,}", "best validation bound, nats per token"))
     steps = max((points[-1][0] for points in metrics.values()), default=None)
     if steps is not None:
-        told.append((f"{int(steps):,}", "", "training steps"))
-    return told
+        cards.append((f"{int(steps):,}", "", "training steps"))
+    return cards
 
 
-def _curves_html(metrics: Mapping[str, list[tuple[float, float]]]) -> str:
+def _charts(metrics: Metrics) -> str:
+    """The training curves as SVG: the bound on each track by task, then the small charts."""
+
+    def curve(key: str, name: str, colour: str, is_strong: bool) -> Curve:
+        return Curve(name=name, points=tuple(metrics.get(key, ())), colour=colour, is_strong=is_strong)
+
     tasks: dict[str, dict[str, None]] = {}
     for name in metrics:
         parts = name.split("/")
@@ -201,49 +193,27 @@ def _curves_html(metrics: Mapping[str, list[tuple[float, float]]]) -> str:
     charts = []
     for track, names in sorted(tasks.items()):
         curves = []
-        for colour, task in zip(_cycle(len(names)), names, strict=True):
-            curves.append(_curve(metrics, f"train/nll/{task}/{track}", f"{task}, training", colour, False))
-            curves.append(_curve(metrics, f"validation/nll/{task}/{track}", f"{task}, validation", colour, True))
+        for i, task in enumerate(names):
+            colour = COLOURS[i % len(COLOURS)]
+            curves.append(curve(f"train/nll/{task}/{track}", f"{task}, training", colour, False))
+            curves.append(curve(f"validation/nll/{task}/{track}", f"{task}, validation", colour, True))
         charts.append(line_chart(f"Bound on {track}", curves, y_label="nats per token"))
-    for title, names_ in _SMALL_CHARTS.items():
-        curves = [
-            _curve(metrics, name, name, COLOURS[i], name.startswith("validation")) for i, name in enumerate(names_)
-        ]
+    for title, keys in _SMALL_CHARTS.items():
+        curves = [curve(key, key, COLOURS[i], key.startswith("validation")) for i, key in enumerate(keys)]
         charts.append(line_chart(title.capitalize(), curves))
-    drawn = "".join(charts)
-    if not drawn:
-        return ""
-    note = "Validation is the bound itself. Training values are means over the noise levels met, which a curriculum shifts."
-    return f'<h2>Training</h2><p class="note">{note}</p><div class="charts">{drawn}</div>'
+    return "".join(charts)
 
 
-def _cycle(count: int) -> list[str]:
-    return [COLOURS[i % len(COLOURS)] for i in range(count)]
-
-
-def _curve(
-    metrics: Mapping[str, list[tuple[float, float]]], key: str, name: str, colour: str, is_strong: bool
-) -> Curve:
-    return Curve(name=name, points=tuple(metrics.get(key, ())), colour=colour, is_strong=is_strong)
-
-
-def _traces_html(run_folder: Path, *, is_interactive: bool) -> str:
-    path, picture = run_folder / "traces.json", run_folder / "traces.png"
-    traces = read_traces(path) if path.is_file() else []
-    return traces_html(traces, png=picture.read_bytes() if picture.is_file() else b"", is_interactive=is_interactive)
-
-
-def _samples_html(path: Path) -> str:
+def _samples(path: Path) -> dict[str, Any] | None:
+    """The first samples with their drawings, the number of all, and why a molecule was not drawn; None without a file."""
     if not path.is_file():
-        return ""
+        return None
     with path.open(newline="", encoding="utf-8") as file:
         try:
             rows = list(csv.DictReader(file))
         except (csv.Error, UnicodeDecodeError) as error:
             raise FormatError(f"{path}: not readable as CSV: {error}") from error
-    if not rows:
-        return "<h2>Samples</h2><p>The file of samples is empty.</p>"
-    figures, reason = [], ""
+    shown, reason = [], ""
     for row in rows[:NUM_SHOWN]:
         row = {key: value for key, value in row.items() if isinstance(key, str) and isinstance(value, str)}
         smiles = row.pop("ligand", None) or row.pop("smiles", None) or ""
@@ -253,37 +223,21 @@ def _samples_html(path: Path) -> str:
                 drawing = molecule(smiles) or '<div class="none">not a molecule</div>'
             except MissingDependencyError as error:
                 reason = str(error)
-        figures.append(f'<figure class="molecule">{drawing}{_facts_html(row, smiles)}</figure>')
-    note = f"The first {len(figures)} of {len(rows):,} samples in the order of the file, invalid ones included."
-    drawn = f'<p class="note">Not drawn: {escape(reason)}</p>' if reason else ""
-    return f'<h2>Samples</h2><p class="note">{note}</p>{drawn}<div class="molecules">{"".join(figures)}</div>'
+        shown.append({"drawing": drawing, **_facts(row, smiles)})
+    return {"num": len(rows), "shown": shown, "reason": reason}
 
 
-def _facts_html(row: Mapping[str, str], smiles: str) -> str:
-    badge = ""
-    if row.get("matched", "") != "":
-        is_match = row["matched"].strip().lower() in ("1", "1.0", "true", "yes")
-        badge = (
-            f'<span class="badge {"yes" if is_match else "no"}">{"matches" if is_match else "does not match"}</span>'
-        )
-    facts = [("ligand", f"<code>{escape(smiles)}</code>")] if smiles else []
-    texts = [track for track in ("protein", "structure") if row.get(track)]
-    facts += [(track, f"<code>{escape(_shortened(row[track]))}</code>") for track in texts]
-    facts += [(k, escape(v)) for k, v in row.items() if k not in ("matched", "id", *texts) and v and len(v) <= 40]
-    return badge + "<dl>" + "".join(f"<dt>{escape(k)}</dt><dd>{v}</dd>" for k, v in facts) + "</dl>"
+def _facts(row: Mapping[str, str], smiles: str) -> dict[str, Any]:
+    """What is written below a sample: whether it matches (None if not known), its texts, and its other short columns."""
+    matched = row.get("matched", "")
+    texts = [(track, _shortened(row[track])) for track in ("protein", "structure") if row.get(track)]
+    hidden = {"matched", "id", *(track for track, _ in texts)}
+    return {
+        "is_match": matched.strip().lower() in ("1", "1.0", "true", "yes") if matched else None,
+        "texts": [("ligand", smiles), *texts] if smiles else texts,
+        "facts": [(key, value) for key, value in row.items() if key not in hidden and value and len(value) <= 40],
+    }
 
 
 def _shortened(sequence: str, limit: int = 90) -> str:
     return sequence if len(sequence) <= limit else f"{sequence[:40]} \u2026 {sequence[-40:]} ({len(sequence)})"
-
-
-def _settings_html(run_folder: Path, config_text: str) -> str:
-    parts = []
-    data = run_folder / "data.txt"
-    if data.is_file():
-        parts.append(f"<h3>Data</h3><pre>{escape(data.read_text(encoding='utf-8', errors='replace').rstrip())}</pre>")
-    if config_text:
-        parts.append(
-            f"<details open><summary>All settings of the run</summary><pre>{escape(config_text.rstrip())}</pre></details>"
-        )
-    return "<h2>Data and settings</h2>" + "".join(parts) if parts else ""

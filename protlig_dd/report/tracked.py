@@ -1,4 +1,4 @@
-"""What an evaluation found, beside the curves of the training it belongs to: in the same wandb run, where the run has one."""
+"""The results of an evaluation in the wandb run of its training, if there is one."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from protlig_dd.evaluation.sections import Section, read_evaluation
-from protlig_dd.evaluation.traces import best_median_worst, read_traces, trace_pdb
+from protlig_dd.evaluation.trace_pairs import best_median_worst, read_traces, trace_pdb
 from protlig_dd.training.tracking import TrackingSettings, rejoin_wandb
 
 _NO_WORD = re.compile(r"[^a-z0-9.]+")
 
 
 def track_evaluation(folder: Path, settings: TrackingSettings, *, step: int, with_traces: bool = False) -> None:
-    """Log evaluation.json, and best, median and worst of traces.json, to the wandb run that training made; else do nothing.
+    """Log evaluation.json, and best, median and worst of traces.json, to the wandb run that training made; do nothing if there is none.
 
     Args:
         folder: the run folder, just evaluated.
-        settings: those of the run's training: the same rules decide whether wandb is used, and how.
-        step: of the weights that were evaluated.
+        settings: the tracking settings of the run's training, which decide whether and how wandb is used.
+        step: step of the evaluated weights.
         with_traces: whether traces.json belongs to this evaluation.
 
     Raises:
-        ConfigError: if wandb is asked for ("on") and there is no key.
+        ConfigError: if wandb is required ("on") and there is no key.
     """
     tracking = rejoin_wandb(folder, settings)
     if not tracking.trackers:
@@ -38,7 +38,7 @@ def track_evaluation(folder: Path, settings: TrackingSettings, *, step: int, wit
 def evaluation_metrics(sections: Sequence[Section]) -> dict[str, float]:
     """Return each score as `evaluation/SECTION/NAME`, its interval's ends as `.../low` and `.../high`, and its null as `.../null/ITS_NAME`.
 
-    Words are in lower case, with `_` for all that is neither letter nor digit. A value of nothing is left out.
+    Words are in lower case, with `_` instead of all characters except letters, digits and full stops. Missing values are left out.
     """
     found: dict[str, float] = {}
     for section in sections:

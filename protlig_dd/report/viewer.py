@@ -1,7 +1,7 @@
-"""Structures in a page that can be turned by hand: 3Dmol.js from a local file, written into the page, so that nothing is fetched.
+"""Structures in a page that can be turned by hand: 3Dmol.js from a local file, embedded in the page, so that nothing is fetched.
 
-The script is not part of this package (BSD-3-Clause, https://3dmol.org); `protlig download 3dmol` fetches it. A page names the SHA-256
-of the scripts that it may run; a browser without WebGL, or with scripts turned off, shows the pictures in their place.
+The script is not part of this package (BSD-3-Clause, https://3dmol.org); `protlig download 3dmol` fetches it. The page's content policy lists
+the SHA-256 of the scripts that may run; a browser without WebGL, or with scripts turned off, shows the pictures instead.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ DATA_ID = "protlig-traces"
 _ADVICE = "expected 3Dmol-min.js; fetch it with: protlig download 3dmol"
 _LARGEST = 1 << 24
 _SOURCE_MAP = re.compile(r"^//[#@] *sourceMappingURL=.*$", re.MULTILINE)
-# What follows each place is a <noscript> with its picture, which a browser that runs scripts holds as text.
+# Each place is followed by a <noscript> with its picture, which a browser that runs scripts keeps as text.
 _START = """
 (() => {
   const structures = JSON.parse(document.getElementById("DATA_ID").textContent);
@@ -42,17 +42,17 @@ _START = """
 
 @dataclass(frozen=True)
 class Viewer:
-    """3Dmol.js, ready to stand in a page.
+    """3Dmol.js, ready to be embedded in a page.
 
     Args:
-        script: its text; no part of it ends the element that it stands in.
+        script: its text; no part of it ends the script element.
     """
 
     script: str
 
     @staticmethod
     def read(path: Path) -> Viewer:
-        """Return the viewer of a local file.
+        """Return the viewer read from a local file.
 
         Raises:
             FormatError: if it is not 3Dmol.js.
@@ -67,7 +67,7 @@ class Viewer:
         return Viewer(_inline(text))
 
     def html(self, *, true_colour: str, predicted_colour: str) -> tuple[str, str]:
-        """Return the script elements, and what a content policy must say to let them run, and nothing else."""
+        """Return the script elements, and the content policy that allows these scripts and no others."""
         start = _START.replace("DATA_ID", DATA_ID).replace("TRUE_COLOUR", true_colour)
         scripts = (self.script, start.replace("PREDICTED_COLOUR", predicted_colour))
         elements = "".join(f"<script>{script}</script>" for script in scripts)
@@ -75,7 +75,7 @@ class Viewer:
 
 
 def structures_html(pdbs: Sequence[str]) -> str:
-    """Return the element that holds structures, as JSON of the texts of PDB files: no text in it is markup."""
+    """Return the element with the structures, as JSON of the texts of PDB files in which no text is markup."""
     text = json.dumps(list(pdbs), ensure_ascii=True)
     for character in "<>&":
         text = text.replace(character, f"\\u{ord(character):04x}")
@@ -83,7 +83,7 @@ def structures_html(pdbs: Sequence[str]) -> str:
 
 
 def _inline(text: str) -> str:
-    """A script such that HTML reads it to its end: in strings and patterns, where alone these can stand, `\\/` is `/` and `\\!` is `!`."""
+    """A script that cannot end its own element: in strings and patterns, the only places for such sequences, `\\/` is `/` and `\\!` is `!`."""
     text = _SOURCE_MAP.sub("", text.removeprefix("\ufeff")).replace("\r\n", "\n").replace("\r", "\n")
     text = re.sub(r"</(?=script)", r"<\\/", text, flags=re.IGNORECASE)
     return text.replace("<!--", "<\\!--")

@@ -15,12 +15,12 @@ from typing import Any
 from protlig_dd.data.synthetic.textbook import RULES, DemoWorld, generate, motif_of
 from protlig_dd.data.table import TokenTable
 from protlig_dd.errors import ConfigError
-from protlig_dd.evaluation import ligands, proteins, structure_tokens
+from protlig_dd.evaluation import ligands, proteins, token_accuracy
 from protlig_dd.evaluation.esmfold import find_fold
 from protlig_dd.evaluation.intervals import Score, format_scores
+from protlig_dd.evaluation.motif_match import MatchTable, column_of, matching
 from protlig_dd.evaluation.sections import Section, read_evaluation, write_evaluation
 from protlig_dd.evaluation.structures import structure_section
-from protlig_dd.evaluation.textbook import MatchTable, column_of, matching
 from protlig_dd.report.tracked import track_evaluation
 from protlig_dd.runs.families.tokens import family_of
 from protlig_dd.runs.folding import assess_folding, assess_prostt5, open_held_out
@@ -146,11 +146,11 @@ def _judge(run: Run, table: TokenTable) -> Callable[[Sequence[str]], list[Score]
     """Return the function that scores generated texts of the run's track; the training data are read once for all ways to sample."""
     track, seed = run.parts.tracks[run.config.evaluation.generate], run.config.seed
     if track.aligned_to is not None and track.aligned_to in run.parts.tracks:
-        nulls, true = structure_tokens.Nulls(chains_of(run, run.data.train, track)), chains_of(run, table, track)
+        nulls, true = token_accuracy.Nulls(chains_of(run, run.data.train, track)), chains_of(run, table, track)
 
         def judge(drawn: Sequence[str]) -> list[Score]:
             tokens = [track.split(text, where="a sample") if text else [] for text in drawn]
-            return structure_tokens.summary(tokens, true, nulls, known=emitted(track), seed=seed)
+            return token_accuracy.summary(tokens, true, nulls, known=emitted(track), seed=seed)
 
         return judge
     known = texts_of(run, run.data.train, track.name)

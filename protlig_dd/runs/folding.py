@@ -16,13 +16,13 @@ from jaxtyping import Float
 from protlig_dd.data.foldseek.pairs import FoldseekDB
 from protlig_dd.data.table import TokenTable
 from protlig_dd.errors import CheckpointError, ConfigError, FormatError
-from protlig_dd.evaluation import structure_tokens
+from protlig_dd.evaluation import token_accuracy
 from protlig_dd.evaluation.coordinates import coordinate_figures, coordinate_scores
 from protlig_dd.evaluation.intervals import Score, format_scores
 from protlig_dd.evaluation.prostt5 import find_prostt5
 from protlig_dd.evaluation.sections import Section, read_evaluation, write_evaluation
-from protlig_dd.evaluation.structure_tokens import Nulls
-from protlig_dd.evaluation.traces import Trace, write_traces
+from protlig_dd.evaluation.token_accuracy import Nulls
+from protlig_dd.evaluation.trace_pairs import TracePair, write_traces
 from protlig_dd.runs.experiment import Parts
 from protlig_dd.runs.families.tokenizers import StructureTokenizer, alphabet_of, has_tokenizer, open_structure_tokenizer
 from protlig_dd.runs.families.tokens import generator_for
@@ -73,10 +73,10 @@ class TrueChains:
         """Return the same scores as plain numbers, for training curves."""
         return coordinate_figures(predicted, self.coords, floor=self.floor)
 
-    def traces(self, predicted: Sequence[Coords | None]) -> list[Trace]:
+    def traces(self, predicted: Sequence[Coords | None]) -> list[TracePair]:
         """Return the predictions that have the true length, with the true chains."""
         chains = zip(self.names, predicted, self.coords, strict=True)
-        return [Trace(name=n, predicted=p, true=t) for n, p, t in chains if p is not None and len(p) == len(t)]
+        return [TracePair(name=n, predicted=p, true=t) for n, p, t in chains if p is not None and len(p) == len(t)]
 
 
 def open_true_chains(
@@ -211,7 +211,7 @@ def assess_prostt5(held: HeldOut, source: str) -> Iterator[str]:
     chains = chains_of(run, held.sampled, track)
     nulls = Nulls(chains_of(run, run.data.train, track))
     predicted = translate([one.sequence for one in chains])
-    scores = structure_tokens.summary(predicted, chains, nulls, known=emitted(track), seed=run.config.seed)
+    scores = token_accuracy.summary(predicted, chains, nulls, known=emitted(track), seed=run.config.seed)
     title = f"ProstT5, {held.split} split"
     _add_section(run, Section(title=title, scores=tuple(scores)))
     yield from (f"{title}:", *format_scores(scores).splitlines())

@@ -16,7 +16,7 @@ import torch
 from protlig_dd.config import to_mapping
 from protlig_dd.data.lengths import draw_lengths
 from protlig_dd.data.table import TokenTable
-from protlig_dd.diffusion.denoiser import Denoiser
+from protlig_dd.diffusion.denoiser import Denoising
 from protlig_dd.diffusion.times import Task
 from protlig_dd.errors import ConfigError, FormatError
 from protlig_dd.evaluation.likelihood import bound
@@ -197,15 +197,14 @@ class Generator:
             maskable[name] = replace(batch.tracks[name], maskable=torch.tensor(flags, dtype=torch.bool))
         return replace(batch, tracks=maskable).to(self.run.choice.device)
 
-    def denoiser(self, generate: tuple[str, ...]) -> Denoiser:
+    def denoising(self, generate: tuple[str, ...]) -> Denoising:
         """Return the run's model with guidance applied.
 
         Raises:
             ConfigError: for classifier-free guidance that the run was not trained for.
         """
-        parts = self.run.parts
-        parts.require_guidance(self.guidance, generate)
-        return self.guidance.apply(self.run.model, parts.diffusion, parts.tracks, generate=generate)
+        self.run.parts.require_guidance(self.guidance, generate)
+        return self.guidance.apply(self.run.denoising, generate=generate)
 
     def lead(self, request: Request, track: str) -> TrackBatch:
         """Return a batch of one example in which every emittable token of a track may change.
@@ -225,16 +224,14 @@ class Generator:
 
     def _draw(self, chunk: Sequence[_Item]) -> Iterator[Sample]:
         generate = _open_tracks(chunk[0])
-        parts, batch, denoiser = self.run.parts, self._pack(chunk), self.denoiser(generate)
+        parts, batch, denoising = self.run.parts, self._pack(chunk), self.denoising(generate)
         with torch.autocast(self.run.choice.device.type, self.run.choice.dtype, enabled=self.run.choice.autocast):
             measured: dict[str, np.ndarray] = {}
             how: Any = {"generate": generate, "sampler": self.sampler, "seed": self.seed}
             if self.tilting is None:
-                done = sample(denoiser, parts.diffusion, batch, **how).batch
+                done = sample(denoising.denoiser, denoising.diffusion, batch, **how).batch
             else:
-                done, measured = sample_measured(
-                    denoiser, parts.diffusion, batch, parts.tracks, tilting=self.tilting, **how
-                )
+                done, measured = sample_measured(denoising, batch, tilting=self.tilting, **how)
             scores = self._likelihood(done, generate) if self.with_likelihood else [None] * len(chunk)
         ids = {name: track.split() for name, track in done.tracks.items()}
         for row, item in enumerate(chunk):
@@ -253,8 +250,7 @@ class Generator:
         given = tuple(n for n, t in done.tracks.items() if t.layout.num_tokens and n not in generate)
         task = Task(noised=(generate,), clean=given)
         host = done.to(torch.device("cpu"))
-        device = self.run.choice.device
-        result = bound(self.run.model, self.run.parts.diffusion, host, task, seed=self.seed, device=device)
+        result = bound(self.run.denoising, host, task, seed=self.seed)
         return [float(x) for x in result.total / np.maximum(result.total_tokens, 1)]
 
 

@@ -11,7 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from protlig_dd.data.table import TokenTable
-from protlig_dd.evaluation.structure_tokens import Folded
+from protlig_dd.evaluation.token_accuracy import Folded
 from protlig_dd.runs.generate import example_requests
 from protlig_dd.runs.run import Run
 from protlig_dd.sampling.requests import Request, Sample

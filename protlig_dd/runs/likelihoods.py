@@ -27,9 +27,7 @@ def bounds(run: Run, table: TokenTable, split: str) -> Told:
             continue
         used = {t: parts.tracks[t] for t in parts.tracks if t in task.tracks}
         batches = _with_absent(run, table_batches(complete, used, batch_size=64))
-        result = bound(
-            run.model, parts.diffusion, batches, task, num_times=settings.num_times, device=run.choice.device
-        )
+        result = bound(run.denoising, batches, task, num_times=settings.num_times)
         for summary in summarise(result, unigrams):
             scores += [_renamed(s, summary.task, name) for s in summary.scores()]
     title = f"Likelihood bound, {split} split"
@@ -59,15 +57,7 @@ def dependence(run: Run, table: TokenTable, split: str, task: str) -> Told:
     complete = table.select(np.all([table.tracks[t].lengths > 0 for t in needed], axis=0))
     title = f"Condition dependence, {task}, {split} split"
     try:
-        found = condition_dependence(
-            run.model,
-            parts.diffusion,
-            complete,
-            parts.tracks,
-            task,
-            num_times=settings.num_times,
-            device=run.choice.device,
-        )
+        found = condition_dependence(run.denoising, complete, task, num_times=settings.num_times)
     except ValueError as error:
         return Section(title=title, lines=(str(error),)), [f"{title}: {error}"]
     lines = found.lines() + _negatives(run, split, task)
@@ -81,13 +71,6 @@ def _negatives(run: Run, split: str, task: str) -> list[str]:
         return []
     some = spread(negatives, run.config.evaluation.num_examples)
     batches = table_batches(some, run.parts.tracks, batch_size=64)
-    result = bound(
-        run.model,
-        run.parts.diffusion,
-        batches,
-        task,
-        num_times=run.config.evaluation.num_times,
-        device=run.choice.device,
-    )
+    result = bound(run.denoising, batches, task, num_times=run.config.evaluation.num_times)
     (summary,) = summarise(result)
     return [f"pairs labelled as not binding: {summary.nats_per_token} nats per token (n={len(some)})"]

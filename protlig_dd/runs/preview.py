@@ -17,7 +17,7 @@ from protlig_dd.data.table import TokenTable
 from protlig_dd.device import DeviceChoice
 from protlig_dd.errors import ConfigError, MissingDependencyError, require
 from protlig_dd.evaluation.ligands import parse_molecule, silent_rdkit
-from protlig_dd.evaluation.traces import best_median_worst, trace_pdb
+from protlig_dd.evaluation.trace_pairs import best_median_worst, trace_pdb
 from protlig_dd.runs.experiment import Parts
 from protlig_dd.runs.families.models import sampled_track
 from protlig_dd.runs.families.tokens import family_of

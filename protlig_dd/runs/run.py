@@ -14,6 +14,7 @@ from torch import nn
 from protlig_dd.data.bundle import DataBundle, load
 from protlig_dd.data.lengths import LengthDistribution
 from protlig_dd.device import DeviceChoice
+from protlig_dd.diffusion.denoiser import Denoising
 from protlig_dd.errors import ConfigError
 from protlig_dd.runs.experiment import Experiment, Parts
 from protlig_dd.tokens.tracks import Track
@@ -46,6 +47,11 @@ class Run:
     def tracks(self) -> dict[str, Track]:
         """The tracks by name."""
         return self.parts.tracks
+
+    @property
+    def denoising(self) -> Denoising:
+        """The model with its diffusion, tracks and device."""
+        return Denoising(self.model, self.parts.diffusion, self.tracks, self.choice.device)
 
     @cached_property
     def lengths(self) -> LengthDistribution:

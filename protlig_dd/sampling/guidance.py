@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from protlig_dd.config import settings
-from protlig_dd.diffusion.denoiser import Denoiser, Diffusion
+from protlig_dd.diffusion.denoiser import Denoiser, Denoising
 from protlig_dd.diffusion.processes import Absorbing
 from protlig_dd.errors import ConfigError, nearest
 from protlig_dd.sampling.letters import restrict
@@ -45,33 +45,28 @@ class Guidance:
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p: found {self.top_p}, expected 0 < top_p <= 1")
 
-    def apply(
-        self, denoiser: Denoiser, diffusion: Diffusion, tracks: TrackSet, *, generate: tuple[str, ...]
-    ) -> Denoiser:
+    def apply(self, denoising: Denoising, *, generate: tuple[str, ...]) -> Denoising:
         """Return the guided denoiser; the same object when nothing is to change.
 
         Raises:
             ConfigError: for a symbol that is not in a track, or guidance of a track with uniform noise.
         """
         if self == Guidance():
-            return denoiser
+            return denoising
         for name in generate:
-            if not isinstance(diffusion.parameterizations[name].process, Absorbing):
+            if not isinstance(denoising.diffusion.parameterizations[name].process, Absorbing):
                 raise ConfigError(
                     f"sampling.guidance: track '{name}' has uniform noise; guidance is defined for absorbing noise"
                 )
+        denoiser, tracks = denoising.denoiser, denoising.tracks
+        emittable = {name: tracks[name].emittable for name in generate}
         if self.weight != 1:
-            emittable = {name: tracks[name].emittable for name in generate}
             denoiser = ClassifierFree(denoiser, emittable=emittable, weight=self.weight)
         if self.temperature == 1 and self.top_p == 1 and not self.forbidden:
-            return denoiser
-        return Reshaped(
-            denoiser,
-            emittable={name: tracks[name].emittable for name in generate},
-            allowed={name: self._allowed(name, tracks) for name in generate},
-            temperature=self.temperature,
-            top_p=self.top_p,
-        )
+            return replace(denoising, denoiser=denoiser)
+        allowed = {name: self._allowed(name, tracks) for name in generate}
+        reshaped = Reshaped(denoiser, emittable, allowed, temperature=self.temperature, top_p=self.top_p)
+        return replace(denoising, denoiser=reshaped)
 
     def _allowed(self, name: str, tracks: TrackSet) -> Bool[Tensor, " k"]:
         allowed = tracks[name].emittable.clone()

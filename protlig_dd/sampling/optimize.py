@@ -17,10 +17,10 @@ import numpy as np
 import torch
 
 from protlig_dd import rng
-from protlig_dd.diffusion.denoiser import Denoiser, Diffusion
+from protlig_dd.diffusion.denoiser import Denoising
 from protlig_dd.errors import ConfigError
 from protlig_dd.sampling.loop import Sampled, Stepper, sample
-from protlig_dd.tokens.tracks import Layout, Track, TrackBatch, TrackSet, TrackTokens
+from protlig_dd.tokens.tracks import Layout, Track, TrackBatch, TrackTokens
 
 Objective = Callable[[list[str]], np.ndarray]
 """Scores of texts, larger is better; NaN says that a text is no valid answer."""
@@ -81,10 +81,8 @@ class OptimizeResult:
 
 
 def optimize(
-    denoiser: Denoiser,
-    diffusion: Diffusion,
+    denoising: Denoising,
     batch: TrackBatch,
-    tracks: TrackSet,
     *,
     track: str,
     objective: Objective,
@@ -98,10 +96,8 @@ def optimize(
     """Return the best variations on a lead, and the null beside them. A pure function of its arguments, the seed among them.
 
     Args:
-        denoiser: a model, or a guided one.
-        diffusion: what its logits mean.
+        denoising: a model, or a guided one, with the tracks that turn tokens into text.
         batch: one example: the lead in `track`, its conditions in the other tracks. Positions that are not `maskable` are kept.
-        tracks: to turn tokens into text.
         track: the track that is optimised.
         objective: scores texts, larger is better, NaN for an invalid one.
         constraint: texts that fail it are dropped, whatever their score.
@@ -117,17 +113,17 @@ def optimize(
     _check(batch, track, rounds, population, t_range)
     judge = _Judge(objective, constraint)
     ids = tuple(batch.tracks[track].tokens.tolist())
-    text = tracks[track].decode(ids)
+    text = denoising.tracks[track].decode(ids)
     lead = Candidate(text=text, score=judge.scores_of([text])[0], ids=ids)
     if math.isnan(lead.score):
         raise ConfigError(
             f"optimize: the lead '{text}' has no score or fails the constraint; start from one that is valid and meets it"
         )
-    vary = partial(sample, denoiser, diffusion, generate=(track,), sampler=sampler)
+    vary = partial(sample, denoising.denoiser, denoising.diffusion, generate=(track,), sampler=sampler)
     search = partial(
         _search,
         lead,
-        _Variations(vary, batch, tracks[track]),
+        _Variations(vary, batch, denoising.tracks[track]),
         rounds=rounds,
         population=population,
         t_range=t_range,

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -25,12 +25,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from protlig_dd.config import settings
-from protlig_dd.diffusion.denoiser import Denoiser, Diffusion
+from protlig_dd.diffusion.denoiser import Denoiser, Denoising, Diffusion
 from protlig_dd.diffusion.processes import Absorbing
 from protlig_dd.errors import ConfigError
 from protlig_dd.rng import Draws
 from protlig_dd.sampling.letters import restrict
-from protlig_dd.tokens.tracks import Track, TrackBatch, TrackSet
+from protlig_dd.tokens.tracks import Track, TrackBatch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -253,28 +253,22 @@ def _finite_mean(values: Float[np.ndarray, "c a y"]) -> Float[np.ndarray, "a y"]
 
 
 def guided(
-    denoiser: Denoiser,
-    diffusion: Diffusion,
-    tracks: TrackSet,
-    *,
-    prop: Property,
-    tilting: Tilting,
-    generate: tuple[str, ...],
-    seed: int,
-) -> Denoiser:
+    denoising: Denoising, *, prop: Property, tilting: Tilting, generate: tuple[str, ...], seed: int
+) -> Denoising:
     """Return the denoiser under classifier guidance; the same object for weight 0.
 
     Raises:
         ConfigError: for uniform noise, or a property of a track that is not generated.
     """
-    tilting.check(prop, diffusion, generate)
+    tilting.check(prop, denoising.diffusion, generate)
     if tilting.weight == 0:
-        return denoiser
-    return Tilted(
-        denoiser=denoiser,
+        return denoising
+    tilted = Tilted(
+        denoiser=denoising.denoiser,
         prop=prop,
-        track=tracks[prop.track],
+        track=denoising.tracks[prop.track],
         weight=tilting.weight,
         completions=tilting.completions,
         seed=seed,
     )
+    return replace(denoising, denoiser=tilted)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,12 +18,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from protlig_dd.diffusion.denoiser import Denoiser, Diffusion
+from protlig_dd.diffusion.denoiser import Denoiser, Denoising
 from protlig_dd.rng import Draws
 from protlig_dd.sampling.loop import State, Stepper, sample
 from protlig_dd.sampling.smc import Weighing, Weighted, effective_size
 from protlig_dd.sampling.tilting import Property, Tilting, exponents, guided, texts_of
-from protlig_dd.tokens.tracks import Layout, TrackBatch, TrackSet, TrackTokens
+from protlig_dd.tokens.tracks import Layout, TrackBatch, TrackTokens
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,10 +50,8 @@ class TiltedSamples:
 
 
 def sample_tilted(
-    denoiser: Denoiser,
-    diffusion: Diffusion,
+    denoising: Denoising,
     batch: TrackBatch,
-    tracks: TrackSet,
     *,
     prop: Property,
     tilting: Tilting,
@@ -67,20 +65,20 @@ def sample_tilted(
     Raises:
         ConfigError: for uniform noise, a property of a track that is not generated, or values that are no numbers.
     """
-    tilting.check(prop, diffusion, generate)
-    track, counted = tracks[prop.track], _Counted(denoiser)
-    denoise: Denoiser = counted
+    tilting.check(prop, denoising.diffusion, generate)
+    track, counted = denoising.tracks[prop.track], _Counted(denoising.denoiser)
+    denoising = replace(denoising, denoiser=counted)
     crowd, stepper, last = batch, sampler, deque[State](maxlen=1)
     streams = Draws.root(seed, "particles").fold_in(batch.example_ids.cpu())
     if tilting.weight == 0 or tilting.method == "classifier":
-        denoise = guided(counted, diffusion, tracks, prop=prop, tilting=tilting, generate=generate, seed=seed)
+        denoising = guided(denoising, prop=prop, tilting=tilting, generate=generate, seed=seed)
     else:
         crowd = _crowd(batch, tilting.particles, streams)
         if tilting.method == "smc":
             stepper = Weighing(inner=sampler, prop=prop, track=track, tilting=tilting, streams=streams)
     done = sample(
-        denoise,
-        diffusion,
+        denoising.denoiser,
+        denoising.diffusion,
         crowd,
         generate=generate,
         sampler=stepper,

@@ -1,1 +1,1 @@
-"""Scaling laws: which runs to make, what their losses say about size and data, and when they say nothing."""
+"""Scaling laws: studies of runs on a grid of sizes and data, the laws fitted to them, and whether the runs determine these laws."""

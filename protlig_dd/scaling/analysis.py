@@ -1,11 +1,10 @@
-"""Everything that is asked of a set of runs, in one value: the law, the curves, the IsoFLOP minima, the held-out runs, the budgets."""
+"""The whole analysis of a set of runs as one value: the law, the curves, the IsoFLOP minima, the held-out runs, the budgets."""
 
 from __future__ import annotations
 
 import csv
 import dataclasses
 import math
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from protlig_dd.evaluation.sections import finite_or_none
+from protlig_dd.files import written_whole
 from protlig_dd.scaling.curves import Curve, IsoFlop, fit_curves, frontier, iso_flops
 from protlig_dd.scaling.fits import LawFit, Parameter, fit_law
 from protlig_dd.scaling.predictions import HeldOut, Optimum, flops_constant, hold_out, optimum
@@ -26,18 +27,18 @@ CONVENTION = (
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Analysis:
-    """What a set of runs says about size, data and compute.
+    """The analysis of a set of runs in size, data and compute.
 
     Attributes:
         runs: the runs.
         law: L(N, D).
         over_params, over_tokens: a * x^-b + c at each level of the other variable.
-        iso_flops: parabolas at fixed compute; empty where no three runs share one.
+        iso_flops: parabolas at fixed compute; empty if no three runs share one.
         frontier: k and p of N_opt = k C^p over their minima.
-        held_out: the largest runs predicted from the others; None if there is nothing to hold out.
-        optima: best N and D of each budget.
-        flops_constant: counted FLOPs over N D, beside the 6 of the convention.
-        seed: of the bootstraps.
+        held_out: the largest runs predicted from the smaller ones; None if there are too few runs.
+        optima: best N and D for each budget.
+        flops_constant: counted FLOPs over N D, to compare with the 6 of the convention.
+        seed: seed of the bootstraps.
     """
 
     runs: Runs
@@ -67,8 +68,8 @@ class Analysis:
         yield f"  {self.law.verdict}" if not self.law.is_fitted else f"  verdict: {_short(self.law)}"
         for curve in (*self.over_params, *self.over_tokens):
             x, at = ("N", "D") if curve.over == "params" else ("D", "N")
-            told = ", ".join(str(p).split(":")[0] for p in curve.parameters)
-            yield f"L({x}) at {at} = {curve.level:.3g}: {told}{'; ' if told else ''}{curve.verdict}"
+            text = ", ".join(str(p).split(":")[0] for p in curve.parameters)
+            yield f"L({x}) at {at} = {curve.level:.3g}: {text}{'; ' if text else ''}{curve.verdict}"
         for one in self.iso_flops:
             best = "" if math.isnan(one.best_params) else f"best N {one.best_params:.3g}, "
             yield f"IsoFLOP {one.compute:.3g}: {best}{one.verdict}"
@@ -88,8 +89,8 @@ class Analysis:
             held: dict[str, Any] = plain["held_out"]
             plain["held_out"] = held | {
                 "verdict": self.held_out.verdict,
-                "error": _known(self.held_out.error),
-                "null_error": _known(self.held_out.null_error),
+                "error": finite_or_none(self.held_out.error),
+                "null_error": finite_or_none(self.held_out.null_error),
             }
         return plain
 
@@ -103,18 +104,18 @@ def _short(law: LawFit) -> str:
 
 def _optimum_words(best: Optimum) -> str:
     numbers = (("N", best.params), ("D", best.tokens), ("L", best.loss))
-    told = ", ".join(f"{n}_opt {v:.3g} [{low:.3g}, {high:.3g}]" for n, (v, low, high) in numbers)
-    return told + (f"; not to be trusted: {best.reason}" if best.reason else "")
+    text = ", ".join(f"{n}_opt {v:.3g} [{low:.3g}, {high:.3g}]" for n, (v, low, high) in numbers)
+    return text + (f"; not to be trusted: {best.reason}" if best.reason else "")
 
 
 def analyse(runs: Runs, *, budgets: Sequence[float] = (), seed: int = 0, num_resamples: int = 200) -> Analysis:
-    """Return everything that runs say.
+    """Return the analysis of some runs.
 
     Args:
         runs: see `runs.orient` for a metric that rises.
-        budgets: computes C = 6 N D to find the best N and D for; empty for the largest run's and ten times that.
-        seed: of the bootstraps.
-        num_resamples: bootstrap fits of the law.
+        budgets: computes C = 6 N D to find the best N and D for; empty takes the largest run's and ten times that.
+        seed: seed of the bootstraps.
+        num_resamples: number of bootstrap fits of the law.
     """
     law = fit_law(runs, seed=seed, num_resamples=num_resamples)
     groups = tuple(iso_flops(runs))
@@ -134,10 +135,6 @@ def analyse(runs: Runs, *, budgets: Sequence[float] = (), seed: int = 0, num_res
     )
 
 
-def _known(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
-
-
 def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = (f.name for f in dataclasses.fields(value) if f.name != "resampled")
@@ -146,17 +143,16 @@ def _plain(value: Any) -> Any:
         return [_plain(v) for v in value.tolist()]
     if isinstance(value, tuple | list):
         return [_plain(v) for v in value]
-    return _known(float(value)) if isinstance(value, float | np.floating) else value
+    return finite_or_none(float(value)) if isinstance(value, float | np.floating) else value
 
 
 def write_runs(path: Path, analysis: Analysis) -> None:
-    """Write the runs with what the law says of each, as a CSV that `runs.read_csv` reads, whole or not at all."""
+    """Write the runs with the fitted value of each as a CSV that `runs.read_csv` reads, whole or not at all."""
     runs, law = analysis.runs, analysis.law.law
     header = ["name", "params", "tokens", "value", "flops", "compute_6nd", "fitted", "metric"]
     fitted = np.full(len(runs), np.nan) if law is None else runs.to_measured(law.loss(runs.params, runs.tokens))
     columns = (runs.names, runs.params, runs.tokens, runs.values, runs.flops, runs.compute, fitted)
-    temporary = path.with_name(f".{path.name}.writing")
-    with temporary.open("w", newline="", encoding="utf-8") as file:
+    with written_whole(path) as growing, growing.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(h for h in header if h != "flops" or np.isfinite(runs.flops).all())
         for row in zip(*columns, strict=True):
@@ -166,4 +162,3 @@ def write_runs(path: Path, analysis: Analysis) -> None:
             writer.writerow(
                 [name, f"{params:.0f}", f"{tokens:.0f}", f"{value:.8g}", *counted, f"{compute:.6g}", close, runs.metric]
             )
-    os.replace(temporary, path)

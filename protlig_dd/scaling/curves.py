@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,16 +9,15 @@ from jaxtyping import Float
 
 from protlig_dd.errors import require
 from protlig_dd.scaling.fits import Parameter
-from protlig_dd.scaling.runs import Runs
+from protlig_dd.scaling.runs import Runs, levels
 from protlig_dd.scaling.sums import EXPONENTS, Array, f_test, linear_heights
 
 _UNKNOWNS = 3
-_SAME_LEVEL = 0.02  # sizes, or tokens, within 2 % are one level: tokens seen differ by a batch
 _SAME_COMPUTE = 0.05
 _P_LAW = 0.05
 _GRID, _MOST_ZOOMS = 61, 8
 _ROUNDING = 1e-18  # of a sum of squared relative residuals
-_WIDER = 0.05  # how far, in units of log N, a minimum may lie outside the sizes
+_WIDER = 0.05  # how far, relative to N, a minimum may be outside the sizes
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -27,10 +25,10 @@ class Curve:
     """y = a * x^-b + c over one variable, with the other one fixed.
 
     Attributes:
-        over: what x is: "params" or "tokens".
-        level: the value of the other one.
+        over: the variable x: "params" or "tokens".
+        level: the value of the other variable.
         x, y: the points, in order of x.
-        parameters: a, b and c; empty where there are too few points.
+        parameters: a, b and c; empty if there are too few points.
         verdict: "identified", or why not.
     """
 
@@ -51,7 +49,7 @@ def fit_curves(runs: Runs, over: str) -> list[Curve]:
     """Return a curve for each level of the other variable that has two points or more.
 
     Least squares on relative residuals. Intervals are profiles: the exponents (and the a and c that are best with them) whose sum of
-    squares lies within the 95 % point of F(1, n - 3) of the least; a bootstrap over four points would draw the same one too often.
+    squares is within the 95 % point of F(1, n - 3) of the minimum; a bootstrap over four points would draw the same one too often.
 
     Args:
         runs: see `runs.orient`.
@@ -59,7 +57,7 @@ def fit_curves(runs: Runs, over: str) -> list[Curve]:
     """
     x, other = (runs.params, runs.tokens) if over == "params" else (runs.tokens, runs.params)
     curves = []
-    for rows in groups(other, _SAME_LEVEL):
+    for rows in levels(other):
         rows = rows[np.argsort(x[rows])]
         if len(rows) >= 2:
             level = float(np.exp(np.log(other[rows]).mean()))
@@ -67,25 +65,18 @@ def fit_curves(runs: Runs, over: str) -> list[Curve]:
     return curves
 
 
-def groups(column: Float[np.ndarray, " r"], tolerance: float) -> Iterator[np.ndarray]:
-    """Yield the rows of each run of neighbouring values, in ascending order; a relative gap above the tolerance starts a new one."""
-    order = np.argsort(column, kind="stable")
-    cuts = np.flatnonzero(np.diff(np.log(column[order])) > tolerance) + 1
-    yield from np.split(order, cuts)
-
-
 def fit_curve(x: Array, y: Array, *, over: str = "params", level: float = np.nan) -> Curve:
     """Return the curve through some points, in ascending order of x; see `fit_curves`."""
 
-    def told(parameters: tuple[Parameter, ...], reason: str) -> Curve:
+    def curve(parameters: tuple[Parameter, ...], reason: str) -> Curve:
         verdict = f"not identifiable from these runs: {reason}" if reason else "identified"
         return Curve(over=over, level=level, x=x, y=y, parameters=parameters, verdict=verdict)
 
-    distinct = sum(1 for _ in groups(x, _SAME_LEVEL))
+    distinct = len(levels(x))
     if len(x) <= _UNKNOWNS or distinct < _UNKNOWNS:
-        return told((), f"{len(x)} runs at {distinct} places for {_UNKNOWNS} unknowns")
+        return curve((), f"{len(x)} runs at {distinct} places for {_UNKNOWNS} unknowns")
     if np.ptp(y) / y.min() < 1e-6:
-        return told((), "the values are flat")
+        return curve((), "the values are flat")
     spare = len(x) - _UNKNOWNS
     exponents, squares, heights = _profile(x, y, 1 + _f_limit(spare) / spare)
     best = int(np.argmin(squares))
@@ -100,11 +91,11 @@ def fit_curve(x: Array, y: Array, *, over: str = "params", level: float = np.nan
         Parameter(name=n, value=float(v), low=float(a), high=float(b), reason=reasons[n])
         for n, (v, a, b) in numbers.items()
     )
-    return told(parameters, "; ".join(dict.fromkeys(r for r in reason if r)))
+    return curve(parameters, "; ".join(dict.fromkeys(r for r in reason if r)))
 
 
 def _profile(x: Array, y: Array, limit: float) -> tuple[Array, Array, Array]:
-    """Exponents, the least squares with each, and their (c, a), on a grid that is narrowed until a good part lies within the limit."""
+    """Exponents, the least squares with each, and their (c, a), on a grid that is narrowed until a quarter of it is within the limit."""
     centre = float(np.log(x).mean())
     column = (np.log(x) - centre)[None]
     low, high = EXPONENTS
@@ -125,7 +116,7 @@ def _f_limit(spare: int) -> float:
 
 
 def _reason(p_value: float, exponents: Array, floors: Array, y: Array) -> tuple[str, str]:
-    """Why the exponent, and why the floor, are not determined."""
+    """The reasons why the exponent and the floor are not determined; empty if they are."""
     if p_value >= _P_LAW:
         return f"no better than a constant (F-test, p = {p_value:.2g})", ""
     if exponents.min() <= EXPONENTS[0] * 1.01:
@@ -139,13 +130,13 @@ def _reason(p_value: float, exponents: Array, floors: Array, y: Array) -> tuple[
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class IsoFlop:
-    """Runs of one compute, and the size that is best for it.
+    """Runs of equal compute, and the best size for it.
 
     Attributes:
         compute: C = 6 N D of the group.
         params, losses: its points, in order of N.
-        quadratic: of log L over log N, the highest power first; empty where there are too few points.
-        best_params: where it is lowest; NaN if not identified.
+        quadratic: coefficients of log L over log N, the highest power first.
+        best_params: N at its minimum; NaN if not identified.
         verdict: "identified", or why not.
     """
 
@@ -158,14 +149,14 @@ class IsoFlop:
 
 
 def iso_flops(runs: Runs, *, tolerance: float = _SAME_COMPUTE) -> list[IsoFlop]:
-    """Return, for each compute that three runs or more of different sizes share, the parabola through them in log N and its minimum.
+    """Return, for each compute shared by three or more sizes, the parabola through the runs in log N and its minimum.
 
     Source: Hoffmann et al. 2022, approach 2.
     """
     found = []
-    for rows in groups(runs.compute, tolerance):
+    for rows in levels(runs.compute, tolerance):
         rows = rows[np.argsort(runs.params[rows])]
-        if sum(1 for _ in groups(runs.params[rows], _SAME_LEVEL)) >= _UNKNOWNS:
+        if len(levels(runs.params[rows])) >= _UNKNOWNS:
             compute = float(np.exp(np.log(runs.compute[rows]).mean()))
             found.append(_parabola(compute, runs.params[rows], runs.losses[rows]))
     return found
@@ -192,9 +183,9 @@ def _parabola(compute: float, params: Array, losses: Array) -> IsoFlop:
     )
 
 
-def frontier(groups_: list[IsoFlop]) -> tuple[Parameter, ...]:
-    """Return k and p of N_opt = k C^p over the minima of IsoFLOP groups; without intervals below three, and empty below two."""
-    known = [(one.compute, one.best_params) for one in groups_ if np.isfinite(one.best_params)]
+def frontier(groups: list[IsoFlop]) -> tuple[Parameter, ...]:
+    """Return k and p of N_opt = k C^p over the minima of IsoFLOP groups; without intervals for two minima, and empty for fewer."""
+    known = [(one.compute, one.best_params) for one in groups if np.isfinite(one.best_params)]
     if len(known) < 2:
         return ()
     x, y = np.log(np.array(known)).T

@@ -1,6 +1,6 @@
-"""The law of size and data, L(N, D) = E + A / N^alpha + B / D^beta: its parameters, their intervals, and whether the runs know them.
+"""The law of size and data, L(N, D) = E + A / N^alpha + B / D^beta: its parameters, their intervals, and whether the runs determine them.
 
-Source: Hoffmann et al. 2022, approach 3. A parameter that the runs do not determine gets a verdict in words instead of trust.
+Source: Hoffmann et al. 2022, approach 3. A parameter that the runs do not determine is reported with the reason.
 """
 
 from __future__ import annotations
@@ -12,24 +12,32 @@ import numpy as np
 from jaxtyping import Float
 
 from protlig_dd import rng
-from protlig_dd.scaling.runs import Runs
-from protlig_dd.scaling.sums import EXPONENTS, Array, PowerSum, bounds_of, f_test, fit_sum, squared_error
+from protlig_dd.scaling.runs import Runs, levels
+from protlig_dd.scaling.sums import (
+    EXPONENTS,
+    Array,
+    PowerSum,
+    bounds_of,
+    f_test,
+    fit_sum,
+    interval_around,
+    squared_error,
+)
 
 PARAMETERS = ("E", "A", "alpha", "B", "beta")
 _FEWEST_RUNS = len(PARAMETERS) + 2
 _FEWEST_LEVELS = 3
 _P_LAW, _P_TERM = 0.01, 0.05
 _FLAT = 1e-6  # a spread below this part of the value is rounding
-_TAIL = 2.5  # percent on each side of an interval
 
 
 @dataclass(frozen=True, kw_only=True)
 class Parameter:
-    """A fitted number with its 95 % interval and what to think of it.
+    """A fitted number with its 95 % interval, and the reason if the runs do not determine it.
 
     Attributes:
         name: E, A, alpha, B or beta, or another number of a law.
-        value, low, high: the estimate and its interval; NaN where nothing was fitted.
+        value, low, high: the estimate and its interval; NaN if nothing was fitted.
         reason: why the runs do not determine it; empty if they do.
     """
 
@@ -45,9 +53,9 @@ class Parameter:
         return not self.reason
 
     def __str__(self) -> str:
-        """Return for example "alpha 0.35 [0.31, 0.41]", with the verdict behind it."""
-        told = f"{self.name} {self.value:.4g} [{self.low:.4g}, {self.high:.4g}]"
-        return told if self.is_identified else f"{told}: not identifiable from these runs: {self.reason}"
+        """Return for example "alpha 0.35 [0.31, 0.41]", followed by the reason if it is not identified."""
+        text = f"{self.name} {self.value:.4g} [{self.low:.4g}, {self.high:.4g}]"
+        return text if self.is_identified else f"{text}: not identifiable from these runs: {self.reason}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +69,7 @@ class Law:
     beta: float
 
     def loss(self, params: Any, tokens: Any) -> Any:
-        """Return L at some sizes and tokens, numbers or arrays."""
+        """Return L at sizes and tokens, numbers or arrays."""
         return self.E + self.A / params**self.alpha + self.B / tokens**self.beta
 
     @property
@@ -75,14 +83,14 @@ class LawFit:
     """A law fitted to runs, or the reason why there is none.
 
     Attributes:
-        num_runs: runs behind it.
+        num_runs: number of runs fitted.
         law: None if nothing can be fitted.
         parameters: the five, each with interval and verdict; empty if nothing can be fitted.
         verdict: "identified", or what the runs do not determine and why.
-        residual: root mean square of the log residuals; about the relative error.
-        cross_validated: the same of runs predicted from all the others, and `constant` of the runs' mean.
-        constant: see `cross_validated`.
-        p_value: how often idle terms would do as well as the law against a constant (F-test).
+        residual: root mean square of the log residuals, about the relative error.
+        cross_validated: the same for each run predicted by a law fitted to all other runs.
+        constant: the same for each run predicted by the mean of all other runs.
+        p_value: probability that terms without effect improve on a constant as much as the law does (F-test).
         resampled: the parameters of bootstrap fits, a row each.
     """
 
@@ -114,15 +122,15 @@ class LawFit:
 def fit_law(runs: Runs, *, seed: int = 0, num_resamples: int = 200) -> LawFit:
     """Return L(N, D) fitted to runs by Huber's loss on log L, with bootstrap intervals over runs and a verdict for each parameter.
 
-    The bootstrap draws runs with replacement, and draws again where fewer than three sizes or data sizes, or fewer distinct runs than
-    parameters, are left. "Not identifiable" is said of everything if there are fewer than 7 runs, 3 sizes or 3 data sizes, if the values
-    are flat, or if the law is not better than a constant (F-test at 0.01, and runs predicted from the others). It is said of a term if the law
-    without it is as good (F-test at 0.05), and of a number whose interval reaches zero or the bounds of the search.
+    The bootstrap draws runs with replacement, and draws again if fewer than three sizes or data sizes, or fewer distinct runs than
+    parameters, are left. Nothing is identifiable with fewer than 7 runs, 3 sizes or 3 data sizes, if the values are flat, or if the law is
+    not better than a constant (F-test at 0.01, and leave-one-out error). A term is not identifiable if the law without it is as good (F-test
+    at 0.05), and a number is not if its interval reaches zero or the bounds of the search.
 
     Args:
         runs: see `runs.orient` for a metric that rises.
-        seed: of the bootstrap.
-        num_resamples: bootstrap fits.
+        seed: seed of the bootstrap.
+        num_resamples: number of bootstrap fits.
     """
     nothing = _too_little(runs)
     if nothing:
@@ -162,23 +170,17 @@ def fit_law(runs: Runs, *, seed: int = 0, num_resamples: int = 200) -> LawFit:
 
 
 def _too_little(runs: Runs) -> str:
-    """Why no law can be sought, or nothing."""
+    """The reason why no law can be fitted; empty if one can."""
     for what, column in (("model sizes", runs.params), ("data sizes", runs.tokens)):
-        levels = _levels(column)
-        if levels < _FEWEST_LEVELS:
-            return f"found {levels} {what}, a term of the law needs {_FEWEST_LEVELS} or more"
+        found = len(levels(column))
+        if found < _FEWEST_LEVELS:
+            return f"found {found} {what}, a term of the law needs {_FEWEST_LEVELS} or more"
     if len(runs) < _FEWEST_RUNS:
         return f"found {len(runs)} runs, {len(PARAMETERS)} parameters need {_FEWEST_RUNS} or more"
     spread = float(np.ptp(runs.losses) / runs.losses.min())
     if spread < _FLAT:
         return f"the {runs.metric} is flat: all runs agree to {spread:.1g}"
     return ""
-
-
-def _levels(column: Array) -> int:
-    """Distinct sizes, those within 2 % taken as one (tokens seen differ by a batch)."""
-    logs = np.sort(np.log(column))
-    return 1 + int((np.diff(logs) > 0.02).sum())
 
 
 def _none(runs: Runs, reason: str, *numbers: float) -> LawFit:
@@ -201,7 +203,7 @@ def _columns(runs: Runs) -> tuple[Array, Array]:
 
 
 def _leave_one_out(columns: Array, values: Array, fitted: PowerSum) -> tuple[float, float]:
-    """Root mean square log error of each run predicted from the others: by the law, and by their mean."""
+    """Root mean square log error of leave-one-out predictions: by the law, and by the mean of the remaining runs."""
     law, constant = [], []
     for i in range(len(values)):
         others = np.arange(len(values)) != i
@@ -216,7 +218,7 @@ def _bootstrap(columns: Array, values: Array, fitted: PowerSum, seed: int, count
     found: list[PowerSum] = []
     while len(found) < count:
         rows = draws.integers(len(values), size=len(values))
-        sizes = [_levels(np.exp(column[rows])) for column in columns]
+        sizes = [len(levels(np.exp(column[rows]))) for column in columns]
         if min(sizes) < _FEWEST_LEVELS or len(np.unique(rows)) <= len(PARAMETERS):
             continue
         found.append(fit_sum(columns[:, rows], values[rows], starts=fitted.vector[None], num_starts=1))
@@ -233,8 +235,7 @@ def _parameters(
     fitted: PowerSum, resampled: list[PowerSum], values: Array, terms: list[float], centres: Array
 ) -> tuple[Parameter, ...]:
     numbers = _numbers(fitted, centres)
-    low, high = np.percentile([_numbers(one, centres) for one in resampled], [_TAIL, 100 - _TAIL], axis=0)
-    low, high = np.minimum(low, numbers), np.maximum(high, numbers)
+    low, high = interval_around(numbers, np.array([_numbers(one, centres) for one in resampled]))
     reasons = [_reason_of_floor(low[0], high[0], values)]
     for k, letter in enumerate("ND"):
         reason = _reason_of_term(letter, terms[k], low[2 + 2 * k], high[2 + 2 * k])
@@ -260,10 +261,9 @@ def _reason_of_term(letter: str, p_value: float, low: float, high: float) -> str
             f"without the term in {letter} the law fits as well (p = {p_value:.2g}): no effect of {what} in these runs"
         )
     if low <= EXPONENTS[0] * 1.01:
+        sizes = "sizes" if letter == "N" else "data sizes"
         return (
-            "the exponent's interval reaches zero, where the term cannot be told from E: the sizes span too little"
-            if letter == "N"
-            else "the exponent's interval reaches zero, where the term cannot be told from E: the data sizes span too little"
+            f"the exponent's interval reaches zero, where the term cannot be told from E: the {sizes} span too little"
         )
     if high >= EXPONENTS[1] * 0.99:
         return f"the exponent's interval reaches {EXPONENTS[1]:g}, the bound of the search: only the smallest {what} differs from the rest"
@@ -277,5 +277,5 @@ def _verdict(parameters: tuple[Parameter, ...]) -> str:
     reasons: dict[str, list[str]] = {}
     for p in open_ones:
         reasons.setdefault(p.reason, []).append(p.name)
-    told = "; ".join(f"{' and '.join(names)}: {reason}" for reason, names in reasons.items())
-    return f"not identifiable from these runs: {told}"
+    text = "; ".join(f"{' and '.join(names)}: {reason}" for reason, names in reasons.items())
+    return f"not identifiable from these runs: {text}"

@@ -1,4 +1,4 @@
-"""Run folders as points of a scaling law: N counted from the config, D and the metric from what the run wrote down."""
+"""Run folders as points of a scaling law: N counted from the config, D and the metric read from the run's files."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ Data = Literal["seen", "unique"]
 
 @dataclass(frozen=True, kw_only=True)
 class RunFacts:
-    """What a run folder says.
+    """The facts in a run folder.
 
     Attributes:
-        folder: where it is.
+        folder: the run folder.
         config: its experiment.
-        params, embedding_params: all parameters, and those of embedding tables among them.
+        params, embedding_params: number of all parameters, and of those in embedding tables.
         tokens: training tokens seen.
-        unique_tokens: distinct training tokens; NaN where data.txt does not say.
-        flops: counted training FLOPs; NaN where the run did not log its speed.
+        unique_tokens: distinct training tokens; NaN if data.txt does not have them.
+        flops: counted training FLOPs; NaN if the run did not log its speed.
         steps: steps done.
         is_finished: whether its budget is spent.
         numbers: every number of its metrics (last values) and of its evaluation by name.
@@ -54,27 +54,26 @@ class RunFacts:
 
 
 def find_runs(folder: Path) -> list[Path]:
-    """Return the run folders that a folder means: itself, those of a study, or those right inside it.
+    """Return the run folders of a folder: the folder itself, the runs of a study, or the runs directly inside it.
 
     Raises:
-        ConfigError: if there is none.
+        ConfigError: if there is no run.
     """
     if (folder / "config.yaml").is_file():
         return [folder]
     inside = folder / "runs" if (folder / PLAN_FILE).is_file() else folder
     found = sorted(path.parent for path in inside.glob("*/config.yaml"))
     if not found:
+        is_study = inside != folder
         hint = (
-            f"start it with: protlig scaling run {folder}"
-            if inside != folder
-            else "expected a study, a run folder, or a CSV"
+            f"start it with: protlig scaling run {folder}" if is_study else "expected a study, a run folder, or a CSV"
         )
         raise ConfigError(f"{folder}: found no run; {hint}")
     return found
 
 
 def read_run(folder: Path) -> RunFacts:
-    """Return the facts of a run folder; nothing of its weights is read.
+    """Return the facts of a run folder; its weights are not read.
 
     Raises:
         ConfigError: if its config is missing or does not fit this version.
@@ -108,7 +107,7 @@ def read_run(folder: Path) -> RunFacts:
 
 
 def _scores(path: Path) -> dict[str, float]:
-    """Scores by "section: name", and by their name alone: that of the first section that has it."""
+    """Scores by "section: name", and by name alone for the first section that has it."""
     found: dict[str, float] = {}
     for section in read_evaluation(path):
         for score in section.scores:
@@ -129,12 +128,12 @@ def to_runs(facts: list[RunFacts], *, metric: str, counted: Count = "total", dat
 
     Args:
         facts: finished runs.
-        metric: the name of a number that each of them has: one of metrics.jsonl (its last value) or a score of evaluation.json.
-        counted: N is all parameters, or those outside embedding tables.
-        data: D is training tokens seen, or distinct ones.
+        metric: the name of a number that each of them has: a metric of metrics.jsonl (its last value) or a score of evaluation.json.
+        counted: whether N is all parameters, or those outside embedding tables.
+        data: whether D is training tokens seen, or distinct ones.
 
     Raises:
-        ConfigError: if there is none, or one lacks the number; the message lists what it has.
+        ConfigError: if there is no run, or one lacks the metric; the message lists its metrics.
     """
     for one in facts:
         if metric not in one.numbers:

@@ -1,26 +1,23 @@
-"""A study as one self-contained HTML page: verdicts first, then the law, the pictures, the curves, the budgets and the runs."""
+"""A study as one self-contained HTML page: the law with its verdicts, the pictures, the curves, the budgets and the runs."""
 
 from __future__ import annotations
 
 import base64
 import math
 from collections.abc import Mapping, Sequence
-from html import escape
-from importlib import resources
 from typing import Any
 
 import numpy as np
 
 from protlig_dd.evaluation.sections import Cell, Section, Table
-from protlig_dd.report.tables import cards_html, section_html
+from protlig_dd.report.html import render_template
 from protlig_dd.scaling.analysis import CONVENTION, Analysis
 from protlig_dd.scaling.fits import Parameter
 
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 _CAPTIONS = {
     "loss_vs_size": "Points are runs, lines the fitted law at each amount of data.",
     "isoflop": "Runs of one compute; a star is the minimum of the parabola.",
-    "predicted": "Squares were held out: a law of the smaller runs foretells them, with its 95 % interval.",
+    "predicted": "Squares were held out: a law of the smaller runs predicts them, with its 95 % interval.",
 }
 _CAUTION = (
     "A law is a summary of the runs below it and holds where they are; it says nothing about models that were trained otherwise. "
@@ -36,34 +33,25 @@ def render(
     pictures: Mapping[str, bytes],
     notes: Sequence[str] = (),
 ) -> str:
-    """Return the page.
+    """Return the page; its markup is in `report/templates/study.html`.
 
     Args:
-        title: of the page.
-        analysis: what the runs say.
+        title: title of the page.
+        analysis: the fitted law and everything derived from it.
         rows: a table row for each run, all with the same keys, "name" among them.
         pictures: PNG by name.
-        notes: lines that belong beside the law, such as the true floor.
+        notes: lines shown with the law, such as the true floor.
     """
-    body = [
-        f"<h1>{escape(title)}</h1>",
-        '<p class="soft">protlig scaling: loss against size, data and compute</p>',
-        f'<p class="caution"><strong>Read with care.</strong> {escape(_CAUTION)}</p>',
-        cards_html(_cards(analysis)),
-        section_html(_law(analysis, notes)),
-        _pictures_html(pictures),
-        *(section_html(section) for section in _others(analysis)),
-        section_html(_runs(rows)),
-        "<footer>One file, no scripts, no network. Made by protlig scaling fit.</footer>",
-    ]
-    css = resources.files("protlig_dd.evaluation").joinpath("report.css").read_text(encoding="utf-8")
-    head = (
-        f'<meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{css} figure.plot img {{max-width: 100%}}</style>"
+    drawn = [(n, base64.b64encode(png).decode(), _CAPTIONS.get(n, n)) for n, png in pictures.items()]
+    return render_template(
+        "study.html",
+        title=title,
+        caution=_CAUTION,
+        cards=_cards(analysis),
+        law=_law(analysis, notes),
+        pictures=drawn,
+        sections=[*_others(analysis), _runs(rows)],
     )
-    joined = "\n".join(part for part in body if part)
-    return f'<!DOCTYPE html>\n<html lang="en"><head>{head}</head>\n<body><main>\n{joined}\n</main></body></html>\n'
 
 
 def _cards(analysis: Analysis) -> list[tuple[str, str, str]]:
@@ -76,8 +64,8 @@ def _cards(analysis: Analysis) -> list[tuple[str, str, str]]:
     cards = []
     for name, what in (("alpha", "exponent of size"), ("beta", "exponent of data"), ("E", "floor")):
         p = law.parameter(name)
-        beside = f"{p.low:.3g} \u2013 {p.high:.3g}" if p.is_identified else "not identifiable"
-        cards.append((f"{p.value:.3g}", beside, f"{name}, {what}"))
+        interval = f"{p.low:.3g} \u2013 {p.high:.3g}" if p.is_identified else "not identifiable"
+        cards.append((f"{p.value:.3g}", interval, f"{name}, {what}"))
     held = analysis.held_out
     if held is not None and not math.isnan(held.error):
         cards.append((f"{held.error:.2%}", f"null {held.null_error:.2%}", "error on held-out larger runs"))
@@ -107,15 +95,6 @@ def _parameters(title: str, parameters: Sequence[Parameter]) -> Table:
 
 def _cell(value: float) -> Cell:
     return None if math.isnan(value) else value
-
-
-def _pictures_html(pictures: Mapping[str, bytes]) -> str:
-    figures = "".join(
-        f'<figure class="plot"><img alt="{escape(name)}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
-        f"<figcaption>{escape(_CAPTIONS.get(name, name))}</figcaption></figure>"
-        for name, png in pictures.items()
-    )
-    return f"<h2>Pictures</h2>{figures}" if figures else ""
 
 
 def _others(analysis: Analysis) -> list[Section]:
@@ -151,8 +130,8 @@ def _others(analysis: Analysis) -> list[Section]:
         rows = tuple(f"C = {one.compute:.3g}" for one in analysis.optima)
         table = Table(rows=rows, columns=("N_opt", "D_opt", "L", "why not to trust it"), cells=best)
         counted = analysis.flops_constant
-        told = (CONVENTION, f"these runs count {counted:.3g} N D") if not math.isnan(counted) else (CONVENTION,)
-        sections.append(Section(title="Best size and data for a compute", tables=(table,), lines=told))
+        notes = (CONVENTION, f"these runs count {counted:.3g} N D") if not math.isnan(counted) else (CONVENTION,)
+        sections.append(Section(title="Best size and data for a compute", tables=(table,), lines=notes))
     return sections
 
 

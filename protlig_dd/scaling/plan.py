@@ -1,6 +1,6 @@
-"""A study on paper: its runs with sizes, data, steps, FLOPs and hours, as JSON, as CSV, and as scripts that start it.
+"""The plan of a study: its runs with sizes, data, steps, FLOPs and hours, as JSON, as CSV, and as scripts that start it.
 
-Nothing here builds a model or reads data: the sizes were counted and timed by `protlig_dd.study`.
+Nothing here builds a model or reads data; `grid.py` makes a plan.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import csv
 import json
 import math
-import os
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +17,7 @@ from typing import Any
 
 from protlig_dd.config import parse_shard
 from protlig_dd.errors import ConfigError, FormatError
+from protlig_dd.files import write_json, write_text, written_whole
 
 PLAN_FILE = "plan.json"
 _UNITS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9, "t": 1e12}
@@ -28,17 +28,17 @@ class PlannedRun:
     """One run of a study.
 
     Attributes:
-        name: its config is configs/NAME.yaml, its folder runs/NAME.
-        size: which of the sizes it has.
-        params: parameters, all that are trained or not.
-        embedding_params: those of embedding tables among them.
-        examples: training examples; `unique_tokens` are theirs.
-        unique_tokens: distinct training tokens.
+        name: the run's name; its config is configs/NAME.yaml, its folder runs/NAME.
+        size: the name of its size.
+        params: number of parameters, trained or frozen.
+        embedding_params: number of parameters in embedding tables.
+        examples: number of training examples.
+        unique_tokens: number of tokens in these examples.
         tokens: D, training tokens seen.
-        steps: optimiser steps that make them.
+        steps: optimiser steps.
         flops_6nd: 6 N D with N all parameters.
         flops_counted: matrix products of layers and attention, three times the forward pass.
-        hours: estimated; null where nothing was measured.
+        hours: estimated duration; None if nothing was measured.
     """
 
     name: str
@@ -60,9 +60,9 @@ class Plan:
 
     Attributes:
         base: the config that the runs were made from, with overrides.
-        runs: in the order in which they are started.
-        device: what the hours were measured on, in words.
-        how_timed: how the hours were found.
+        runs: the runs in starting order.
+        device: the device on which the hours were measured, in words.
+        how_timed: how the hours were estimated.
     """
 
     base: str
@@ -96,7 +96,7 @@ class Plan:
 
 
 def short(number: float | int) -> str:
-    """Return a count as people write it: 124.5k, 3.2M."""
+    """Return a count in short form: 124.5k, 3.2M."""
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(number) >= size:
             return f"{number / size:.4g}{letter}"
@@ -104,10 +104,10 @@ def short(number: float | int) -> str:
 
 
 def number(text: str, option: str) -> float:
-    """Return what "300k", "0.3M", "1e15" or "3000" means.
+    """Return the number written as "300k", "0.3M", "1e15" or "3000".
 
     Raises:
-        ConfigError: if it is no positive number.
+        ConfigError: if it is not a positive number.
     """
     match = re.fullmatch(r"\s*([\d.]+(?:[eE][+-]?\d+)?)\s*([kKmMgGbBtT]?)\s*", text)
     try:
@@ -127,27 +127,19 @@ def numbers(text: str, option: str) -> list[float]:
 def write_plan(folder: Path, plan: Plan) -> None:
     """Write plan.json and plan.csv into a study's folder."""
     plain = {**asdict(plan), "hours": plan.hours, "runs": [asdict(run) for run in plan.runs]}
-    _replace(folder / PLAN_FILE, json.dumps(plain, indent=1) + "\n")
-    temporary = folder / ".plan.csv.writing"
-    with temporary.open("w", newline="", encoding="utf-8") as file:
+    write_json(folder / PLAN_FILE, plain)
+    with written_whole(folder / "plan.csv") as growing, growing.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, [f.name for f in fields(PlannedRun)])
         writer.writeheader()
         writer.writerows(asdict(run) for run in plan.runs)
-    os.replace(temporary, folder / "plan.csv")
-
-
-def _replace(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.writing")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
 
 
 def read_plan(folder: Path) -> Plan:
     """Return the plan of a study's folder.
 
     Raises:
-        ConfigError: if the folder is no study, or its plan is empty.
-        FormatError: if plan.json is not of the form that `write_plan` gives.
+        ConfigError: if the folder is not a study, or its plan is empty.
+        FormatError: if plan.json does not have the form that `write_plan` gives it.
     """
     path = folder / PLAN_FILE
     if not path.is_file():
@@ -169,7 +161,7 @@ def shard_of(plan: Plan, text: str) -> Sequence[PlannedRun]:
     """Return the runs of a shard "i/n": every n-th from the i-th, counted from 0.
 
     Raises:
-        ConfigError: if it is none.
+        ConfigError: if the text is not a shard.
     """
     first, jobs = parse_shard(text)
     return plan.runs[first::jobs]
@@ -211,7 +203,7 @@ exit "$status"
 def write_launcher(folder: Path, plan: Plan, *, device: str, slurm: bool) -> Path:
     """Write run.sh, or for SLURM run_slurm.sh, into a study's folder and return it.
 
-    The array's time limit is twice the longest run's estimate and an hour at least; a day where nothing was measured.
+    The array's time limit is twice the estimate of the longest run and at least an hour; a day if nothing was measured.
     """
     path = folder / ("run_slurm.sh" if slurm else "run.sh")
     if slurm:
@@ -230,6 +222,6 @@ def write_launcher(folder: Path, plan: Plan, *, device: str, slurm: bool) -> Pat
         )
     else:
         text = _LOCAL.format(device=device)
-    _replace(path, text)
+    write_text(path, text)
     path.chmod(0o755)
     return path

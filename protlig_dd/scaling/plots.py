@@ -1,4 +1,4 @@
-"""The three pictures of a study, as PNG: loss against size by data, loss at fixed compute, and what was predicted against what was seen."""
+"""The three pictures of a study, as PNG: loss against size by data, loss at fixed compute, and predicted against observed loss."""
 
 from __future__ import annotations
 
@@ -9,16 +9,13 @@ from typing import Any
 import numpy as np
 
 from protlig_dd.errors import require
+from protlig_dd.report.drawings import COLOURS
 from protlig_dd.scaling.analysis import Analysis
-from protlig_dd.scaling.curves import groups
-
-# Okabe and Ito's colours for the colour-blind, without yellow, which fades on white.
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#444444")
-_SAME = 0.02
+from protlig_dd.scaling.runs import levels
 
 
 def draw(analysis: Analysis) -> dict[str, bytes]:
-    """Return PNG pictures by name: "loss_vs_size", "isoflop" (where runs share a compute) and "predicted" (where there is a law).
+    """Return PNG pictures by name: "loss_vs_size", "isoflop" (if runs share a compute) and "predicted" (if a law was fitted).
 
     Raises:
         MissingDependencyError: if matplotlib is absent.
@@ -38,7 +35,7 @@ def write(folder: Path, pictures: dict[str, bytes]) -> None:
 
 
 def _png(analysis: Analysis, paint: Any) -> bytes:
-    """Draw one picture; the figure is made without pyplot, which would keep it and ask for a screen."""
+    """Draw one picture; the figure is made without pyplot, which would keep it in memory and need a display."""
     figures = require("matplotlib.figure", "drawing scaling plots", extra="plot")
     figure = figures.Figure(figsize=(6.4, 4.2), dpi=130, layout="constrained")
     axes = figure.add_subplot()
@@ -52,7 +49,7 @@ def _png(analysis: Analysis, paint: Any) -> bytes:
     return buffer.getvalue()
 
 
-def _what(analysis: Analysis) -> str:
+def _label(analysis: Analysis) -> str:
     runs = analysis.runs
     return runs.metric if runs.ceiling is None else f"{runs.ceiling:g} - {runs.metric}"
 
@@ -60,28 +57,28 @@ def _what(analysis: Analysis) -> str:
 def _loss_vs_size(axes: Any, analysis: Analysis) -> None:
     runs, law = analysis.runs, analysis.law.law
     sizes = np.geomspace(runs.params.min(), runs.params.max(), 100)
-    for i, rows in enumerate(groups(runs.tokens, _SAME)):
-        colour = _COLOURS[i % len(_COLOURS)]
+    for i, rows in enumerate(levels(runs.tokens)):
+        colour = COLOURS[i % len(COLOURS)]
         tokens = float(np.exp(np.log(runs.tokens[rows]).mean()))
         axes.plot(runs.params[rows], runs.losses[rows], "o", color=colour, label=f"D = {tokens:.3g} tokens")
         if law is not None:
             axes.plot(sizes, law.loss(sizes, tokens), "-", color=colour, linewidth=1)
     if law is not None and analysis.law.parameter("E").is_identified:
         axes.axhline(law.E, color="#8a929c", linestyle="--", linewidth=1, label=f"fitted E = {law.E:.4g}")
-    axes.set(xscale="log", yscale="log", xlabel="N, parameters", ylabel=_what(analysis))
+    axes.set(xscale="log", yscale="log", xlabel="N, parameters", ylabel=_label(analysis))
     axes.set_title("Loss against size" + ("" if law is not None else ": no law could be fitted"), fontsize=10)
 
 
 def _isoflop(axes: Any, analysis: Analysis) -> None:
     for i, one in enumerate(analysis.iso_flops):
-        colour = _COLOURS[i % len(_COLOURS)]
+        colour = COLOURS[i % len(COLOURS)]
         axes.plot(one.params, one.losses, "o", color=colour, label=f"C = {one.compute:.3g}")
         sizes = np.geomspace(one.params.min(), one.params.max(), 100)
         axes.plot(sizes, np.exp(np.polyval(one.quadratic, np.log(sizes))), "-", color=colour, linewidth=1)
         if np.isfinite(one.best_params):
             height = float(np.exp(np.polyval(one.quadratic, np.log(one.best_params))))
             axes.plot([one.best_params], [height], "*", color=colour, markersize=11)
-    axes.set(xscale="log", yscale="log", xlabel="N, parameters", ylabel=_what(analysis))
+    axes.set(xscale="log", yscale="log", xlabel="N, parameters", ylabel=_label(analysis))
     axes.set_title("Loss at fixed compute (C = 6ND); stars are minima", fontsize=10)
 
 
@@ -90,11 +87,11 @@ def _predicted(axes: Any, analysis: Analysis) -> None:
     assert law is not None
     ends = np.array([runs.losses.min(), runs.losses.max()])
     axes.plot(ends, ends, "-", color="#8a929c", linewidth=1, label="equal")
-    axes.plot(runs.losses, law.loss(runs.params, runs.tokens), "o", color=_COLOURS[0], label="fitted to all runs")
+    axes.plot(runs.losses, law.loss(runs.params, runs.tokens), "o", color=COLOURS[0], label="fitted to all runs")
     if held is not None and len(held.predicted):
         error = np.stack([held.predicted - held.low, held.high - held.predicted])
         axes.errorbar(
-            held.runs.losses, held.predicted, yerr=error, fmt="s", color=_COLOURS[1], label="held out, largest runs"
+            held.runs.losses, held.predicted, yerr=error, fmt="s", color=COLOURS[1], label="held out, largest runs"
         )
-    axes.set(xlabel=f"observed {_what(analysis)}", ylabel="predicted")
+    axes.set(xlabel=f"observed {_label(analysis)}", ylabel="predicted")
     axes.set_title("Predicted against observed", fontsize=10)

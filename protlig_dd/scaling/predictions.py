@@ -1,4 +1,4 @@
-"""What a fitted law foretells: runs that it was not fitted to, and the best size and data for a compute budget."""
+"""Predictions of a fitted law: runs that it was not fitted to, and the best size and data for a compute budget."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from jaxtyping import Float
 
 from protlig_dd.scaling.fits import PARAMETERS, Law, LawFit, fit_law
 from protlig_dd.scaling.runs import Runs
+from protlig_dd.scaling.sums import interval_around
 
 _HELD_OUT = 0.25  # part of the runs, the largest by compute
 
@@ -19,10 +20,10 @@ class HeldOut:
 
     Attributes:
         runs: the held-out runs.
-        fit: the law of the others.
+        fit: the law fitted to the smaller runs.
         predicted, low, high: losses, with the 95 % interval of the bootstrap fits (of the law, not of a single run's noise); empty if
             nothing could be fitted.
-        null: the lowest loss among the others: what "larger runs are no better" predicts.
+        null: the lowest loss among the smaller runs: the prediction that larger runs are not better.
     """
 
     runs: Runs
@@ -44,7 +45,7 @@ class HeldOut:
 
     @property
     def verdict(self) -> str:
-        """Whether the law foretells better than the null does."""
+        """Whether the law predicts better than the null."""
         if not self.fit.is_fitted:
             return f"no prediction: {self.fit.verdict}"
         better = "better" if self.error < self.null_error else "no better"
@@ -52,7 +53,7 @@ class HeldOut:
 
 
 def hold_out(runs: Runs, *, seed: int = 0, num_resamples: int = 100) -> HeldOut:
-    """Return the prediction of the largest quarter of the runs, by 6 N D, from the law of the others."""
+    """Return the prediction of the largest quarter of the runs, by 6 N D, from a law fitted to the rest."""
     order = np.argsort(runs.compute, kind="stable")
     count = max(1, int(np.ceil(_HELD_OUT * len(runs))))
     others, largest = runs.select(order[:-count]) if count < len(runs) else runs, runs.select(order[-count:])
@@ -62,8 +63,7 @@ def hold_out(runs: Runs, *, seed: int = 0, num_resamples: int = 100) -> HeldOut:
     if fit.law is not None:
         predicted = fit.law.loss(largest.params, largest.tokens)
         each = np.stack([law.loss(largest.params, largest.tokens) for law in _laws(fit)])
-        low, high = np.percentile(each, [2.5, 97.5], axis=0)
-        low, high = np.minimum(low, predicted), np.maximum(high, predicted)
+        low, high = interval_around(predicted, each)
     return HeldOut(runs=largest, fit=fit, predicted=predicted, low=low, high=high, null=float(others.losses.min()))
 
 
@@ -73,13 +73,13 @@ def _laws(fit: LawFit) -> list[Law]:
 
 @dataclass(frozen=True, kw_only=True)
 class Optimum:
-    """The size and the data that a law holds best for a compute budget.
+    """The size and the data that are best for a compute budget under a law.
 
     Attributes:
         compute: C.
         params, tokens: N_opt and D_opt as (value, low, high).
-        loss: what the law foretells there, likewise.
-        reason: why it is not to be trusted; empty if it is.
+        loss: the loss that the law predicts there, likewise.
+        reason: why it is not reliable; empty if it is.
     """
 
     compute: float
@@ -93,16 +93,16 @@ def best_split(law: Law, compute: float, flops_per_param_token: float = 6.0) -> 
     """Return (N, D) that minimise E + A/N^alpha + B/D^beta at a fixed compute C = k N D.
 
     With D = C/(k N) the law is E + A N^-alpha + B (k N / C)^beta. Its derivative by log N is
-    -alpha A N^-alpha + beta B (k N / C)^beta, which is zero where alpha A / N^alpha = beta B / D^beta: at the optimum the two terms stand
-    as 1/alpha to 1/beta. Solved for N, N^(alpha + beta) = (alpha A)/(beta B) (C / k)^beta, so that
+    -alpha A N^-alpha + beta B (k N / C)^beta, which is zero where alpha A / N^alpha = beta B / D^beta: at the optimum the two terms are
+    in the ratio of 1/alpha to 1/beta. Solved for N, N^(alpha + beta) = (alpha A)/(beta B) (C / k)^beta, so that
 
         N_opt = G (C / k)^(beta / (alpha + beta)),   D_opt = (C / k)^(alpha / (alpha + beta)) / G,
         G = (alpha A / (beta B))^(1 / (alpha + beta)).
 
     Args:
         law: the law.
-        compute: C in FLOPs, by the convention of k.
-        flops_per_param_token: k; 6 by C = 6 N D, or the runs' own counted FLOPs over N D.
+        compute: C in FLOPs, under the convention of k.
+        flops_per_param_token: k; 6 for C = 6 N D, or the runs' counted FLOPs over N D.
 
     Source: Hoffmann et al. 2022, equation 4.
     """
@@ -121,16 +121,15 @@ def optimum(fit: LawFit, compute: float, flops_per_param_token: float = 6.0) -> 
         params, tokens = best_split(law, compute, flops_per_param_token)
         each.append((params, tokens, law.loss(params, tokens)))
     table = np.array(each)
-    low, high = np.percentile(table, [2.5, 97.5], axis=0)
-    value = table[0]
-    low, high = np.minimum(low, value), np.maximum(high, value)
-    triples = [(float(v), float(a), float(b)) for v, a, b in zip(value, low, high, strict=True)]
+    triples = [
+        (float(v), float(a), float(b)) for v, a, b in zip(table[0], *interval_around(table[0], table), strict=True)
+    ]
     unknown = [p.name for p in fit.parameters if p.name in ("alpha", "beta") and not p.is_identified]
     reason = f"{' and '.join(unknown)} not identifiable from these runs" if unknown else ""
     return Optimum(compute=compute, params=triples[0], tokens=triples[1], loss=triples[2], reason=reason)
 
 
 def flops_constant(runs: Runs) -> float:
-    """Return k of C = k N D by the runs' counted FLOPs: their geometric mean over N D; NaN where none is counted."""
+    """Return k of C = k N D: the geometric mean of the runs' counted FLOPs over N D; NaN if none is counted."""
     ratios = (runs.flops / (runs.params * runs.tokens))[np.isfinite(runs.flops)]
     return float(np.exp(np.log(ratios).mean())) if len(ratios) else np.nan

@@ -1,4 +1,4 @@
-"""How long a step of a model takes on this device, from a few real ones; and what its FLOPs are."""
+"""The duration of a training step on this device, measured on a few real steps, and its FLOPs."""
 
 from __future__ import annotations
 
@@ -7,59 +7,43 @@ from dataclasses import dataclass
 from functools import partial
 
 from protlig_dd.data.bundle import DataBundle
-from protlig_dd.data.loader import Loader
 from protlig_dd.device import DeviceChoice, synchronize
 from protlig_dd.nn.flops import training_flops
 from protlig_dd.runs.experiment import Experiment, Parts
+from protlig_dd.runs.train import training_loader
 from protlig_dd.scaling.sizes import build_empty
 from protlig_dd.training.optim import lr_at, make_optimizer
 from protlig_dd.training.strategies import Single
 
-_LOOKED_AT = 16  # steps whose tokens are counted
+_COUNTED_STEPS = 16  # steps whose tokens are counted
 
 
 @dataclass(frozen=True, kw_only=True)
 class Batches:
-    """What the steps of a run hold.
+    """The size of a run's training steps.
 
     Attributes:
-        tokens_per_step: mean of the first steps.
-        flops_per_token: counted, of training.
+        tokens_per_step: mean over the first steps.
+        flops_per_token: training FLOPs, counted over the layers.
     """
 
     tokens_per_step: float
     flops_per_token: float
 
 
-def loader_of(config: Experiment, bundle: DataBundle) -> Loader:
-    """Return the training batches of one process.
-
-    Raises:
-        ConfigError: for `tokens_per_batch: auto`, which depends on the memory of the machine.
-    """
-    tokens = config.train.tokens_per_batch
-    return Loader(
-        bundle.train,
-        Parts(config).tracks,
-        batch_size=config.train.batch_size,
-        tokens_per_batch=None if tokens == "auto" else tokens,
-        seed=config.seed,
-        accumulation=config.train.accumulation,
-    )
-
-
-def look(config: Experiment, bundle: DataBundle) -> Batches:
+def count_batches(config: Experiment, bundle: DataBundle) -> Batches:
     """Return the tokens of a step and the FLOPs of a token, from the first batches; no tensor of the model is allocated."""
-    loader, model = loader_of(config, bundle), build_empty(config)
-    batches = [batch for step in range(_LOOKED_AT) for batch in loader.micro_batches(step)]
+    loader, model = training_loader(config, Parts(config), bundle), build_empty(config)
+    batches = [batch for step in range(_COUNTED_STEPS) for batch in loader.micro_batches(step)]
     tokens = sum(batch.num_tokens for batch in batches)
     flops = sum(training_flops(model, batch) for batch in batches)
-    return Batches(tokens_per_step=tokens / _LOOKED_AT, flops_per_token=flops / max(tokens, 1))
+    return Batches(tokens_per_step=tokens / _COUNTED_STEPS, flops_per_token=flops / max(tokens, 1))
 
 
 def seconds_per_step(config: Experiment, bundle: DataBundle, choice: DeviceChoice, *, steps: int) -> float:
-    """Return the mean seconds of a few real training steps (data, noise, forward, backward, AdamW), after one that is not counted."""
-    parts, loader = Parts(config), loader_of(config, bundle)
+    """Return the mean seconds of a few real training steps (data, noise, forward, backward, AdamW), after a first step that is not timed."""
+    parts = Parts(config)
+    loader = training_loader(config, parts, bundle)
     strategy, objective = Single(choice), parts.objective(choice)
     strategy.wrap(
         parts.build_model(choice),

@@ -1,18 +1,23 @@
-"""The runs that a law is fitted to, as columns: parameters, tokens, and one metric; and the CSV that holds them."""
+"""The runs that a law is fitted to, as columns: parameters, tokens, and one metric; and their CSV files."""
 
 from __future__ import annotations
 
 import csv
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from protlig_dd.errors import ConfigError, FormatError, nearest
+from protlig_dd.evaluation.fitness import spearman
+
+_COLUMNS = ("params", "tokens", "values", "flops")
+SAME_LEVEL = 0.02
+"""Sizes, or tokens, within 2 % are one level: tokens seen differ by a batch."""
 
 Direction = Literal["auto", "falling", "rising"]
 ALIASES = {
@@ -22,7 +27,7 @@ ALIASES = {
     "flops": ("flops", "c", "compute", "training_flops"),
     "name": ("name", "run", "run_name"),
 }
-"""What the columns of a CSV may be called, in any case; the first of these that is there is taken."""
+"""The names that the columns of a CSV may have, in any case; the first of these that is present is used."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -30,13 +35,13 @@ class Runs:
     """Finished runs as columns of equal length.
 
     Attributes:
-        names: what each run is called.
-        params: N, the parameters counted.
-        tokens: D, the training tokens.
-        values: the metric, as it was measured.
-        flops: training FLOPs by a count of layers, NaN where unknown.
-        metric: what `values` are.
-        ceiling: None for a metric that falls as models grow; for one that rises, what it cannot exceed: `ceiling - values` is fitted.
+        names: the name of each run.
+        params: N, the number of parameters.
+        tokens: D, the number of training tokens.
+        values: the metric, as measured.
+        flops: training FLOPs counted over the layers, NaN if unknown.
+        metric: the name of the metric.
+        ceiling: None for a metric that falls as models grow; for one that rises, its upper limit: `ceiling - values` is fitted.
     """
 
     names: tuple[str, ...]
@@ -73,26 +78,18 @@ class Runs:
 
     @property
     def losses(self) -> Float[np.ndarray, " r"]:
-        """What is fitted: the values, or their distance from the ceiling. It falls as runs get better."""
+        """The fitted numbers: the values, or their distance from the ceiling. They fall as runs get better."""
         return self.values if self.ceiling is None else self.ceiling - self.values
 
     @property
     def compute(self) -> Float[np.ndarray, " r"]:
-        """C = 6 N D (Kaplan et al. 2020): forward 2 and backward 4 operations a parameter and token, attention not counted."""
+        """C = 6 N D (Kaplan et al. 2020): 2 operations forward and 4 backward for each parameter and token, attention not counted."""
         return np.asarray(6 * self.params * self.tokens)
 
     def select(self, rows: np.ndarray) -> Runs:
         """Return some of the runs: indices (which may repeat) or a mask."""
-        picked = np.arange(len(self))[rows]
-        return Runs(
-            names=tuple(self.names[i] for i in picked),
-            params=self.params[picked],
-            tokens=self.tokens[picked],
-            values=self.values[picked],
-            flops=self.flops[picked],
-            metric=self.metric,
-            ceiling=self.ceiling,
-        )
+        columns = {name: getattr(self, name)[rows] for name in _COLUMNS}
+        return replace(self, names=tuple(np.array(self.names, dtype=object)[rows]), **columns)
 
     def to_measured(self, losses: Float[np.ndarray, " r"]) -> Float[np.ndarray, " r"]:
         """Return fitted losses as values of the metric."""
@@ -103,9 +100,9 @@ def orient(runs: Runs, direction: Direction = "auto", ceiling: float | None = No
     """Return runs whose `losses` fall: a rising metric is turned into its distance from a ceiling.
 
     Args:
-        runs: as read, of a metric that may rise or fall.
-        direction: "auto" looks at the sign of the rank correlation of the metric with N D.
-        ceiling: what a rising metric cannot exceed; 1 for fractions, and must be given for anything else.
+        runs: runs of a metric that may rise or fall.
+        direction: "auto" decides by the rank correlation of the metric with N D.
+        ceiling: upper limit of a rising metric; 1 for fractions, and required for any other metric.
 
     Raises:
         ConfigError: if a rising metric has no known ceiling.
@@ -118,28 +115,19 @@ def orient(runs: Runs, direction: Direction = "auto", ceiling: float | None = No
             f"--metric {runs.metric}: it rises with size and data, and its values, up to {runs.values.max():g}, are no fractions below 1; "
             f"give what it cannot exceed with --ceiling, or say --direction falling"
         )
-    return Runs(
-        names=runs.names,
-        params=runs.params,
-        tokens=runs.tokens,
-        values=runs.values,
-        flops=runs.flops,
-        metric=runs.metric,
-        ceiling=1.0 if ceiling is None else ceiling,
-    )
+    return replace(runs, ceiling=1.0 if ceiling is None else ceiling)
 
 
 def _rises(runs: Runs) -> bool:
-    """Whether the rank correlation of the metric with N D is above one half; less is no trend."""
-    if len(runs) < 3 or np.ptp(runs.values) == 0 or np.ptp(runs.compute) == 0:
-        return False
-    ranks = [_ranks(column) for column in (runs.compute, runs.values)]
-    return float(np.corrcoef(ranks[0], ranks[1])[0, 1]) > 0.5
+    """Whether the rank correlation of the metric with N D is above one half; below, there is no clear trend."""
+    return len(runs) > 2 and spearman(runs.compute, runs.values) > 0.5
 
 
-def _ranks(column: Float[np.ndarray, " r"]) -> Float[np.ndarray, " r"]:
-    _, inverse, counts = np.unique(column, return_inverse=True, return_counts=True)
-    return np.asarray((np.cumsum(counts) - (counts - 1) / 2.0)[inverse])
+def levels(column: Float[np.ndarray, " r"], tolerance: float = SAME_LEVEL) -> list[Int[np.ndarray, " _"]]:
+    """Return the rows of each run of neighbouring values, in ascending order; a relative gap above the tolerance starts a new one."""
+    order = np.argsort(column, kind="stable")
+    cuts = np.flatnonzero(np.diff(np.log(column[order])) > tolerance) + 1
+    return np.split(order, cuts)
 
 
 def read_csv(path: Path, columns: Mapping[str, str] | None = None, metric: str = "") -> Runs:
@@ -147,7 +135,7 @@ def read_csv(path: Path, columns: Mapping[str, str] | None = None, metric: str =
 
     Args:
         path: the file; its first line names the columns.
-        columns: our name (params, tokens, value, flops, name) to the file's, for those that are called something else.
+        columns: from our name (params, tokens, value, flops, name) to the file's, for columns with another name.
         metric: the column to fit; empty for `value` or one of its other names.
 
     Raises:
@@ -180,7 +168,7 @@ def read_csv(path: Path, columns: Mapping[str, str] | None = None, metric: str =
 
 
 def _column(path: Path, present: Sequence[str], role: str, wanted: str) -> str:
-    """The file's name of a column; empty where an optional one is absent."""
+    """The name of a column in the file; empty if an optional one is absent."""
     by_lower = {name.strip().lower(): name for name in reversed(present)}
     for alias in (wanted,) if wanted else ALIASES[role]:
         if alias.strip().lower() in by_lower:
@@ -209,11 +197,5 @@ def _number(path: Path, line: int, row: Mapping[str, str | None], column: str) -
 
 def join(parts: Sequence[Runs]) -> Runs:
     """Return the runs of several sources as one; at least one source."""
-    return Runs(
-        names=tuple(name for part in parts for name in part.names),
-        params=np.concatenate([part.params for part in parts]),
-        tokens=np.concatenate([part.tokens for part in parts]),
-        values=np.concatenate([part.values for part in parts]),
-        flops=np.concatenate([part.flops for part in parts]),
-        metric=parts[0].metric,
-    )
+    columns: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _COLUMNS}
+    return Runs(names=tuple(name for part in parts for name in part.names), metric=parts[0].metric, **columns)

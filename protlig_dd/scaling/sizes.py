@@ -1,4 +1,4 @@
-"""Model sizes of a study: the settings that make a size, its parameters and FLOPs, and the shape that comes nearest to a target."""
+"""Model sizes of a study: the settings of a size, its parameters, and the shape whose number of parameters is nearest to a target."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class Size:
     """One size of a study.
 
     Attributes:
-        name: what runs and tables call it.
+        name: the name of the size in runs and tables.
         changes: settings by dotted key.
-        params: parameters of the model.
-        embedding_params: those of embedding tables among them.
+        params: number of parameters of the model.
+        embedding_params: number of parameters in embedding tables.
     """
 
     name: str
@@ -52,7 +52,7 @@ def changed(values: Mapping[str, Any], changes: Mapping[str, Any]) -> Values:
 
 
 def count(values: Mapping[str, Any]) -> tuple[int, int]:
-    """Return the parameters of the model that settings describe, and those of embedding tables among them; nothing is allocated.
+    """Return the number of parameters of the model that settings describe, and of those in embedding tables; nothing is allocated.
 
     Raises:
         ConfigError: if the settings do not fit.
@@ -69,10 +69,10 @@ def build_empty(config: Experiment) -> Any:
 
 
 def explicit_size(values: Mapping[str, Any], text: str) -> Size:
-    """Return the size that "hidden_size=64,num_blocks=2" means; a key without a dot is one of `model`.
+    """Return the size described as "hidden_size=64,num_blocks=2"; a key without a dot is one of `model`.
 
     Raises:
-        ConfigError: if a part is not key=value, or no setting.
+        ConfigError: if a part is not key=value, or not a setting.
     """
     changes: Values = {"model.parameters": None}
     for part in text.split(","):
@@ -90,9 +90,9 @@ def explicit_size(values: Mapping[str, Any], text: str) -> Size:
 def nearest_size(values: Mapping[str, Any], target: float) -> Size:
     """Return the width and depth whose parameter count is nearest to a target, at about the base's aspect ratio.
 
-    The head size stays the base's, so widths are its multiples; conditioning and feed-forward settings stay too. For each depth the width
-    is found by bisection (parameters grow with it); among those within reach, the one with the least
-    |log(params / target)| + 0.05 |log2(aspect / base aspect)| is taken.
+    The head size is that of the base, so widths are its multiples; conditioning and feed-forward settings are unchanged too. For each depth
+    the width is found by bisection (parameters grow with it); the shape with the least
+    |log(params / target)| + 0.05 |log2(aspect / base aspect)| is returned.
 
     Raises:
         ConfigError: if the model has no hidden_size, num_heads and num_blocks, or the target is below its smallest shape.
@@ -108,7 +108,7 @@ def nearest_size(values: Mapping[str, Any], target: float) -> Size:
     by_width: dict[int, tuple[int, int]] = {}
 
     def params(num_heads: int, depth: int) -> int:
-        """Blocks are alike, so two depths tell all."""
+        """All blocks have the same size, so two depths determine the others."""
         if num_heads not in by_width:
             one, two = (count(changed(values, _shape(num_heads * head, num_heads, d)))[0] for d in (1, 2))
             by_width[num_heads] = one, two - one
@@ -135,7 +135,7 @@ def nearest_size(values: Mapping[str, Any], target: float) -> Size:
 
 
 def _widest_below(params: Any, target: float) -> int:
-    """The largest number of heads whose count is not above the target, or 1."""
+    """The largest number of heads whose parameter count does not exceed the target, or 1."""
     high = 2
     while params(high) <= target:
         high *= 2
@@ -156,7 +156,7 @@ def _shape(hidden_size: int, num_heads: int, num_blocks: int) -> Values:
 
 
 def require_different(sizes: Sequence[Size]) -> None:
-    """Refuse two sizes with one name.
+    """Refuse two sizes of the same name.
 
     Raises:
         ConfigError: naming it.

@@ -1,7 +1,7 @@
 """A constant plus falling power laws, fitted to positive numbers in log space: y = E + sum_k A_k exp(-a_k x_k).
 
-What lives here: the numbers of one fit. The x are logarithms of sizes, centred, so that A_k is the term's height in the middle of the
-runs. What the columns mean, intervals and verdicts stand in `fits.py` and `curves.py`.
+The x are logarithms of sizes, centred, so that A_k is the term's height in the middle of the runs. The meaning of the columns, intervals
+and verdicts are in `fits.py` and `curves.py`.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from protlig_dd.errors import require
 
 Array = Float[np.ndarray, "..."]
 DELTA = 1e-3
-"""Where Huber's loss of a log residual turns from square to straight (Hoffmann et al. 2022)."""
+"""The log residual at which Huber's loss turns from quadratic to linear (Hoffmann et al. 2022)."""
 EXPONENTS = (0.02, 3.0)
-"""The exponents that are looked for: below, a term is a constant; above, it is a step between the two smallest sizes."""
+"""The range of exponents searched: below it, a term is a constant; above it, a step between the two smallest sizes."""
 _STARTS = (0.1, 0.2, 0.35, 0.6, 1.0, 1.7)
-_DEPTH = 7.0  # a constant or a term below e^-7 of the lowest value is nothing
+_DEPTH = 7.0  # a constant or a term below e^-7 of the lowest value counts as 0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -39,26 +39,26 @@ class PowerSum:
     exponents: Float[np.ndarray, " k"]
 
     def at(self, columns: Float[np.ndarray, "k r"]) -> Float[np.ndarray, " r"]:
-        """Return y at some x, a row for each term."""
+        """Return y at x, given as a row for each term."""
         terms = self.heights[:, None] * np.exp(-self.exponents[:, None] * columns)
         return np.asarray(self.constant + terms.sum(0))
 
     @property
     def vector(self) -> Float[np.ndarray, " p"]:
-        """log E, then log A and a of each term: what the optimiser works on."""
+        """log E, then log A and a of each term: the vector that is optimised."""
         pairs = np.stack([np.log(self.heights), self.exponents], axis=1).ravel()
         return np.concatenate([[np.log(self.constant)], pairs])
 
     @staticmethod
     def of(vector: Float[np.ndarray, " p"]) -> PowerSum:
-        """Return the sum that a vector of the optimiser means."""
+        """Return the sum for a vector of the optimiser."""
         return PowerSum(
             constant=float(np.exp(vector[0])), heights=np.exp(vector[1::2]), exponents=np.asarray(vector[2::2])
         )
 
 
 def bounds_of(values: Float[np.ndarray, " r"], num_terms: int) -> tuple[Array, Array]:
-    """Return the lowest and the highest vectors that are looked at; a constant or term of e^-7 of the lowest value is as good as 0."""
+    """Return the lower and upper bounds of the vectors searched; a constant or term of e^-7 of the lowest value counts as 0."""
     low, high = float(np.log(values.min())), float(np.log(values.max()))
     lower = [low - _DEPTH, *([low - _DEPTH, EXPONENTS[0]] * num_terms)]
     upper = [high + 0.5, *([high + 4.0, EXPONENTS[1]] * num_terms)]
@@ -76,15 +76,15 @@ def fit_sum(
     """Return the sum whose logarithm is nearest to the logarithm of the values.
 
     log y is written as a log-sum-exp of log E and log A_k - a_k x_k (Hoffmann et al. 2022, section 3.3 and D.2) and minimised by scipy's
-    bounded trust-region least squares with Huber's loss. Their 4,500 starts are replaced by better ones: for each exponent of a grid the
-    heights are a non-negative linear problem, solved exactly, and the best of those are refined.
+    bounded trust-region least squares with Huber's loss. Instead of their 4,500 starts, the heights for each exponent of a grid are found
+    exactly as a non-negative linear problem, and the best of these starts are refined.
 
     Args:
-        columns: centred logarithms of the sizes, a row a term.
-        values: positive.
+        columns: centred logarithms of the sizes, a row for each term.
+        values: positive numbers.
         loss: "huber" with delta 1e-3, or "linear" for least squares.
-        starts: vectors to start from beside those of the grid.
-        num_starts: how many of the best starts are refined.
+        starts: further vectors to start from.
+        num_starts: number of the best starts that are refined.
 
     Raises:
         MissingDependencyError: if scipy is absent.
@@ -159,7 +159,7 @@ def linear_heights(columns: Array, values: Array, exponents: Array) -> tuple[Arr
 
 
 def squared_error(columns: Array, values: Array, start: PowerSum | None = None) -> float:
-    """Return the least sum of squared log residuals that a sum with these columns reaches; none is a constant."""
+    """Return the least sum of squared log residuals that a sum with these columns reaches; without columns, that of a constant."""
     if not len(columns):
         return float(np.square(np.log(values) - np.log(values).mean()).sum())
     starts = None if start is None else start.vector[None]
@@ -168,9 +168,16 @@ def squared_error(columns: Array, values: Array, start: PowerSum | None = None) 
 
 
 def f_test(smaller: float, larger: float, *, added: int, left: int) -> float:
-    """Return the probability that `added` idle parameters lower a sum of squares from `smaller`'s to `larger`'s, with `left` runs to spare.
+    """Return the p-value of an F-test: that `added` parameters without effect lower a sum of squares this much, with `left` residual degrees
+    of freedom.
 
     Exact for linear models with normal errors; for exponents it is the usual approximation, which the tests measure on flat losses.
+
+    Args:
+        smaller: sum of squares of the smaller model.
+        larger: sum of squares of the larger model.
+        added: parameters that the larger model has more.
+        left: runs less the parameters of the larger model.
     """
     stats = require("scipy.stats", "fitting scaling laws", extra="scaling")
     if left < 1:
@@ -179,3 +186,9 @@ def f_test(smaller: float, larger: float, *, added: int, left: int) -> float:
         return 0.0 if smaller > 0 else 1.0
     ratio = max(smaller - larger, 0.0) / added / (larger / left)
     return float(stats.f.sf(ratio, added, left))
+
+
+def interval_around(value: Array, resampled: Array) -> tuple[Array, Array]:
+    """Return the ends of the central 95 % of resampled rows, widened where they leave out the value."""
+    low, high = np.percentile(resampled, [2.5, 97.5], axis=0)
+    return np.minimum(low, value), np.maximum(high, value)

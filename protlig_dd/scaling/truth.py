@@ -1,4 +1,4 @@
-"""The exact floor of a synthetic source, to hold a fitted E against: the law's entropy, and the law's own loss on the validation set."""
+"""The exact floor of a synthetic source, to compare a fitted E with: the law's entropy, and the law's own loss on the validation set."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from protlig_dd.tokens.ligand import tokenize_smiles
 
 @dataclass(frozen=True, kw_only=True)
 class Truth:
-    """What a perfect model reaches.
+    """The loss of a perfect model.
 
     Attributes:
-        entropy: of the law, nats a token: the mean over all validation sets.
-        on_validation: nats a token of the law on the examples that the runs validate on: what E should be.
-        what: in words.
+        entropy: entropy of the law in nats per token: the mean over all validation sets.
+        on_validation: nats per token of the law on the validation examples of the runs: the expected E.
+        what: the law in words.
     """
 
     entropy: float
@@ -26,15 +26,15 @@ class Truth:
     what: str
 
     def line(self) -> str:
-        """Return the truth in words."""
+        """Return the floor as a line of text."""
         return f"true floor: {self.entropy:.4f} nats a token, {self.on_validation:.4f} on these validation examples ({self.what})"
 
 
 def truth_of(config: Experiment) -> Truth | None:
-    """Return the exact floor of `validation/nll`, or None where the law of the data is not known in closed form.
+    """Return the exact floor of `validation/nll`, or None if the law of the data is not known in closed form.
 
-    Known are a Markov chain on a single protein track, and the textbook world's ligands, alone or given the protein, if that is the only
-    task. Not known are natural data, and the textbook world's proteins.
+    It is known for a Markov chain on a single protein track, and for the textbook world's ligands, alone or given the protein, if that is the
+    only task. It is not known for natural data, nor for the textbook world's proteins.
     """
     tracks, tasks = set(config.tracks), Parts(config).tasks
     used = {name for name, weight in tasks.weights.items() if weight > 0}

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from protlig_dd.data.readers.mutants import Mutants, Mutation, mutants_of
-from protlig_dd.diffusion.denoiser import Diffusion
+from protlig_dd.diffusion.denoiser import Denoising, Diffusion
 from protlig_dd.diffusion.parameterizations import Subs
 from protlig_dd.diffusion.processes import Absorbing
 from protlig_dd.diffusion.schedules import LogLinear
@@ -22,7 +22,7 @@ from protlig_dd.evaluation.fitness import Scorer, agreement, ranks, spearman
 from protlig_dd.evaluation.likelihood import bound
 from protlig_dd.tokens.settings import ProteinTrack
 from protlig_dd.tokens.tracks import TrackBatch
-from tests.support.enumerable import World
+from tests.support.enumerable import ExactDenoiser, World
 from tests.support.tempered import model, tempered_log_prob
 
 WORLD = World.load()
@@ -44,8 +44,7 @@ MUTANTS = Mutants(
 
 
 def scorer() -> Scorer:
-    denoiser, diffusion = model()
-    return Scorer(denoiser=denoiser, diffusion=diffusion, tracks=WORLD.tracks, track="a", beside={"b": B_IDS})
+    return Scorer(denoising=model(), track="a", given={"b": B_IDS})
 
 
 def state(sequence: str) -> list[int]:
@@ -78,7 +77,7 @@ def test_the_additive_one_hides_them_one_by_one_and_agrees_on_singles() -> None:
 
 
 def enumerated_bound(sequence: str) -> float:
-    """The any-order bound of track a beside track b."""
+    """The any-order bound of track a given track b."""
     total, codes = 0.0, state(sequence)
     for k in (1, 2, 3):
         sets = list(itertools.combinations(range(3), k))
@@ -99,14 +98,13 @@ def test_drawn_bounds_share_their_sets_so_that_the_wild_type_has_no_effect() -> 
 
 
 def test_uniform_noise_has_bounds_but_no_masked_marginals() -> None:
-    denoiser, _ = model()
-    exact = type(denoiser.exact)(WORLD, WORLD.parameterizations("uniform"))
     diffusion = Diffusion(parameterizations=WORLD.parameterizations("uniform"), schedule=LogLinear(eps=1e-4))
-    uniform = Scorer(denoiser=exact, diffusion=diffusion, tracks=WORLD.tracks, track="a", beside={"b": B_IDS})
+    exact = Denoising(ExactDenoiser(WORLD, WORLD.parameterizations("uniform")), diffusion, WORLD.tracks)
+    uniform = Scorer(denoising=exact, track="a", given={"b": B_IDS})
     found = uniform.effects(MUTANTS, "bound", num_strata=20, seed=3)
     rows = torch.tensor([state(s) for s in (WILD, *(MUTANTS.sequence(i) for i in range(len(MUTANTS))))])
     batch = replace(WORLD.batch(rows), example_ids=torch.zeros(5, dtype=torch.int64))
-    nats = bound(exact, diffusion, batch, "a_given_b", num_times=20, seed=3).total
+    nats = bound(exact, batch, "a_given_b", num_times=20, seed=3).total
     np.testing.assert_allclose(found, nats[0] - nats[1:], atol=1e-6)
     assert found[3] == 0
     with pytest.raises(ConfigError, match="track 'a': found uniform noise"):
@@ -114,7 +112,7 @@ def test_uniform_noise_has_bounds_but_no_masked_marginals() -> None:
 
 
 class ByPlace:
-    """Logits that tell the place and what is shown beside it: token id t at packed place i gets sin(i + t + sum of shown ids)."""
+    """Logits that depend on the place and on all visible tokens: token id t at packed place i gets sin(i + t + sum of visible ids)."""
 
     def __init__(self) -> None:
         self.seen: list[list[int]] = []
@@ -131,13 +129,13 @@ class ByPlace:
 
 
 def test_wt_marginal_is_one_call_on_the_shown_wild_type_and_counts_behind_the_begin_token() -> None:
-    """The X of the wild type is no place that could be hidden, yet positions keep their numbers."""
+    """The X of the wild type cannot be hidden, yet positions keep their numbers."""
     track = ProteinTrack(unknown="X").build("protein")
     denoiser = ByPlace()
     diffusion = Diffusion(
         parameterizations={"protein": Subs(process=Absorbing.of(track.vocabulary))}, schedule=LogLinear()
     )
-    subject = Scorer(denoiser=denoiser, diffusion=diffusion, tracks={"protein": track})
+    subject = Scorer(denoising=Denoising(denoiser, diffusion, {"protein": track}))
     mutants = mutants_of("MXTAYIAK", ["A4C", "K8R:T3G", "A4C:A7C"])
     found = subject.effects(mutants, "wt-marginal")
     ids = track.encode("MXTAYIAK")
@@ -158,18 +156,16 @@ def test_wt_marginal_is_one_call_on_the_shown_wild_type_and_counts_behind_the_be
 
 @pytest.mark.parametrize("method", ["masked-marginal", "masked-marginal-additive", "wt-marginal"])
 def test_small_calls_change_nothing(method: str) -> None:
-    denoiser, diffusion = model()
-    small = Scorer(denoiser=denoiser, diffusion=diffusion, tracks=WORLD.tracks, track="a", tokens_per_call=4, beside={"b": B_IDS})  # fmt: skip
+    small = Scorer(denoising=model(), track="a", tokens_per_call=4, given={"b": B_IDS})
     np.testing.assert_allclose(small.effects(MUTANTS, method), scorer().effects(MUTANTS, method), atol=1e-9)
-    assert max(denoiser.sizes) <= 5
+    assert max(small.denoising.denoiser.sizes) <= 5
 
 
 def test_unknown_methods_and_tracks_are_named() -> None:
     with pytest.raises(ConfigError, match=r"found 'masked_marginal' \(did you mean 'masked-marginal'\?\)"):
         scorer().effects(MUTANTS, "masked_marginal")
-    denoiser, diffusion = model()
     with pytest.raises(ConfigError, match="track: found 'protein', expected one of a, b"):
-        Scorer(denoiser=denoiser, diffusion=diffusion, tracks=WORLD.tracks).effects(MUTANTS)
+        Scorer(denoising=model()).effects(MUTANTS)
 
 
 def test_ranks_share_ties_and_spearman_has_known_values() -> None:

@@ -1,4 +1,4 @@
-"""Intervals against textbook values and against their own coverage; estimates and scores against their text."""
+"""Intervals against textbook values and against their own coverage; the printed form of estimates and scores."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from protlig_dd.evaluation.intervals import (
     format_scores,
     jackknife,
     pair_mean,
+    percentile_interval,
     wilson,
     z_value,
 )
@@ -85,6 +86,13 @@ def test_the_bootstrap_interval_has_the_normal_width() -> None:
     )  # quantiles of 2,000 resamples: about 2.5 % each
 
 
+def test_an_interval_of_resampled_values_is_widened_to_contain_the_value() -> None:
+    drawn = np.arange(1001.0)
+    inside = percentile_interval(500.0, drawn, 7, level=0.9)
+    assert (inside.low, inside.value, inside.high, inside.num) == (pytest.approx(50), 500, pytest.approx(950), 7)
+    assert percentile_interval(-3.0, drawn, 7).low == -3 and percentile_interval(2000.0, drawn, 7).high == 2000
+
+
 def test_many_values_get_the_normal_interval() -> None:
     values = np.random.default_rng(0).normal(size=20_001)
     estimate = bootstrap_mean(values)
@@ -148,9 +156,8 @@ def test_the_interval_over_pairs_has_the_spread_of_repeated_draws() -> None:
         estimates.append(pair_mean(np.abs(points[:, None] - points[None])))
     spread = np.std([e.value for e in estimates], ddof=1)
     stated = np.mean([e.high - e.value for e in estimates]) / z_value(0.95)
-    assert stated == pytest.approx(
-        spread, rel=4 / math.sqrt(600) + 0.03
-    )  # 4 standard errors, and 3 % for the limit of large n
+    tolerance = 4 / math.sqrt(600) + 0.03  # 4 standard errors, and 3 % for the limit of large n
+    assert stated == pytest.approx(spread, rel=tolerance)
 
 
 @pytest.mark.parametrize(
@@ -177,7 +184,7 @@ def test_an_interval_must_hold_its_value() -> None:
         Estimate(value=0.5, low=0.4, high=0.7, num=-1)
 
 
-def test_scores_print_in_columns_with_their_null_beside_them() -> None:
+def test_scores_print_in_columns_with_their_null() -> None:
     validity = Score(
         name="validity",
         value=wilson(97, 100),

@@ -73,11 +73,11 @@ def test_enantiomers_are_different_molecules() -> None:
     assert ligands.uniqueness(read_molecules(["C[C@H](N)C(=O)O", "C[C@@H](N)C(=O)O"])).value == 1.0
 
 
-def test_diversity_is_zero_for_copies_and_one_for_strangers() -> None:
+def test_diversity_is_zero_for_copies_and_one_for_dissimilar_molecules() -> None:
     assert ligands.internal_diversity(read_molecules(["CCO"] * 4)).value == 0.0
     assert ligands.internal_diversity(read_molecules(["CCCC", "c1ccncc1"])).value == 1.0
     mixed = ligands.internal_diversity(read_molecules(["CCCC", "CCCC", "c1ccncc1"]))
-    assert mixed.value == pytest.approx(2 / 3)  # two of the three pairs are strangers
+    assert mixed.value == pytest.approx(2 / 3)  # two of the three pairs are dissimilar
     assert ligands.internal_diversity(read_molecules(["CC"])).num == 0
 
 
@@ -114,7 +114,7 @@ def test_unigrams_have_the_training_letters_and_lengths() -> None:
     assert tokens["Br"] / tokens.total() == pytest.approx(1 / 9, abs=4 * (8 / 81 / 18_000) ** 0.5)
 
 
-def test_the_summary_puts_a_null_beside_every_score() -> None:
+def test_the_summary_gives_every_score_a_null() -> None:
     scores = by_name(summary(["CCO", "CC(C)O", "c1ccccc1O", "CC(", "CC(C)O"], TRAINING))
     assert all(score.null is not None and score.null_name for score in scores.values())
     assert scores["validity"].value.value == 0.8
@@ -135,7 +135,7 @@ def test_copies_within_training_show_in_the_null() -> None:
     assert scores["exact copies"].null.value == 1.0
 
 
-def test_a_reference_stands_in_for_the_training_sample() -> None:
+def test_a_reference_replaces_the_training_sample() -> None:
     scores = by_name(summary(["CCO"], TRAINING, reference=["CCCl", "CCO"], properties=["MW"]))
     assert scores["exact copies"].null_name == "reference"
     assert scores["exact copies"].null is not None
@@ -165,7 +165,7 @@ def test_summaries_repeat_with_their_seed() -> None:
         (["CC"], ["CC", "C!"], ["QED"], FormatError, r"training\[1\]: '!' at character 2 of 'C!' is not SMILES"),
     ],
 )
-def test_what_cannot_be_summarised_is_said(
+def test_input_that_cannot_be_summarised_is_refused(
     samples: list[str], training: list[str], properties: list[str], error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):

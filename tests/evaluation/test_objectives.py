@@ -1,4 +1,4 @@
-"""Properties by name: what they give, how letters make them up, and names that mean nothing."""
+"""Properties by name: their values, their sums over letters, and unknown names."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_a_function_of_the_user_sees_proteins_where_they_are_generated(
         ("math:no", "module 'math' has no attribute 'no'"),
     ],
 )
-def test_names_that_mean_nothing_are_refused(name: str, message: str) -> None:
+def test_unknown_names_are_refused(name: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         property_from(name, ("protein",))
 

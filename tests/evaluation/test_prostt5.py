@@ -1,4 +1,4 @@
-"""ProstT5 on a tiny random model with its vocabulary: letters in upper case, one sequence's answer beside others', and what is absent."""
+"""ProstT5 on a tiny random model with its vocabulary: letters in upper case, answers in order, and absent weights."""
 
 from __future__ import annotations
 

@@ -46,8 +46,7 @@ def test_the_longest_run_is_counted(sequence: str, run: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("sequence", "fraction"),
-    [("AAAAAA", 3 / 4), ("ACDACDACD", 4 / 7), ("ACDEFGHIK", 0.0), ("AC", 0.0)],
+    ("sequence", "fraction"), [("AAAAAA", 3 / 4), ("ACDACDACD", 4 / 7), ("ACDEFGHIK", 0.0), ("AC", 0.0)]
 )
 def test_repeats_are_words_seen_before(sequence: str, fraction: float) -> None:
     assert proteins.repeat_fraction(sequence) == pytest.approx(fraction)
@@ -123,7 +122,7 @@ def test_copies_and_fragments_of_training_are_seen() -> None:
     assert scores["validity"].note == "1 of 3 left out: 1 letter 'X'"
 
 
-def test_the_summary_puts_a_null_beside_every_score() -> None:
+def test_the_summary_gives_every_score_a_null() -> None:
     scores = summary([UBIQUITIN, UBIQUITIN, CRAMBIN], [UBIQUITIN, CRAMBIN, "AAAX"])
     assert all(score.null is not None and score.null_name for score in scores)
     named = by_name(scores)
@@ -135,7 +134,7 @@ def test_the_summary_puts_a_null_beside_every_score() -> None:
     assert scores == summary([UBIQUITIN, UBIQUITIN, CRAMBIN], [UBIQUITIN, CRAMBIN, "AAAX"])
 
 
-def test_repeats_stand_out_from_their_shuffled_null() -> None:
+def test_repeats_exceed_their_shuffled_null() -> None:
     training = ["ACDEFGHIKLMNPQRSTVWY" * 3] * 5
     repeats = by_name(summary(training, training))["repeated words"]
     assert repeats.null is not None
@@ -156,7 +155,7 @@ def test_a_summary_without_a_valid_sequence_prints_none() -> None:
         (["MK"], ["MK", "MK-T"], FormatError, "sequence 'MK-T': expected capital letters A to Z only"),
     ],
 )
-def test_what_cannot_be_summarised_is_said(
+def test_input_that_cannot_be_summarised_is_refused(
     samples: list[str], training: list[str], error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):

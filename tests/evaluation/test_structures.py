@@ -43,7 +43,7 @@ def turned(original: Chain, seed: int = 0) -> Chain:
 
 
 def stand_in_fold(sequence: str) -> Structure:
-    """Alanine-rich sequences become a sure helix, all others an unsure blob of their own."""
+    """Alanine-rich sequences become a confident helix, all others a random walk of low confidence."""
     if sequence.count("A") > len(sequence) / 2:
         made = chain(helix(len(sequence)), sequence, plddt=90)
     else:
@@ -71,14 +71,14 @@ def test_a_backbone_of_c_alphas_is_measured_by_them() -> None:
 
 
 def test_all_residues_enter_the_score_not_a_third_of_them() -> None:
-    """The first third is as designed, the rest is not: the score must know."""
+    """Only the first third is as designed."""
     ca = walk(90, 3)
     other = walk(90, 30)
     ca[30:] = other[30:] - other[30] + ca[30]
     assert self_consistency(chain(walk(90, 3)), chain(ca)).tm < 0.6
 
 
-def test_consistency_stands_beside_the_folds_of_others() -> None:
+def test_the_null_of_consistency_is_another_samples_fold() -> None:
     designed = [chain(walk(40 + 5 * i, i)) for i in range(5)]
     scores = {s.name: s for s in consistency_scores(designed, [turned(c, i) for i, c in enumerate(designed)])}
     assert scores["scTM"].value.value == pytest.approx(1, abs=1e-4)
@@ -134,7 +134,7 @@ def test_a_chain_in_a_row_of_neighbours_joins_the_centre_not_everyone() -> None:
     assert cluster(tm, threshold=0.7).tolist() == [0, 1, 2, 3]
 
 
-def test_novelty_is_the_nearest_reference_beside_what_references_have() -> None:
+def test_novelty_is_relative_to_the_references_among_themselves() -> None:
     references = [chain(walk(45, i)) for i in range(3)]
     copies = [turned(references[2]), chain(walk(45, 9))]
     nearest = nearest_tm(copies, references)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from protlig_dd.evaluation.coordinates import nearest_in_length
+from protlig_dd.evaluation.coordinates import coordinate_scores, nearest_in_length
 from protlig_dd.kanzi.reconstruction import assess_reconstruction, turned_chains
 from protlig_dd.structures.superpose import rmsd
 
@@ -21,8 +21,6 @@ def helix(length: int, rise: float = 1.5) -> np.ndarray:
 
 class Memory:
     """Remembers chains by their length; its tokens are residue numbers, or with `turning` depend on the frame."""
-
-    num_codes = 1000
 
     def __init__(self, chains: Sequence[np.ndarray], *, mirrored: bool = False, turning: bool = False) -> None:
         self.chains = {len(chain): chain for chain in chains}
@@ -51,7 +49,24 @@ def test_a_perfect_tokenizer_has_no_error_and_the_null_is_that_of_the_nearest_ot
     shares = np.array([3] * 30 + [2] * 3 + [1] * 17) / 113
     assert found["codes_used"] == 50
     assert found["perplexity"] == pytest.approx(np.exp(-(shares * np.log(shares)).sum()))
-    assert found["steps_3.8"] == pytest.approx((29 + 49) / (29 + 32 + 49))
+    assert found["steps_3.8"] == pytest.approx((1 + 0 + 1) / 3)
+
+
+def test_training_and_evaluation_report_the_same_figures_for_the_same_chains() -> None:
+    """Chains of unequal length: a pooled share of steps would differ from the mean over chains."""
+    chains = [helix(4), helix(41, rise=3.2)]
+    decoded = [chain + np.float32(0.01) * np.arange(len(chain), dtype=np.float32)[:, None] for chain in chains]
+    training = assess_reconstruction(Memory(decoded), chains)
+    scores = {score.name: score for score in coordinate_scores(decoded, chains)}
+    assert training["steps_3.8"] == scores["steps of 3.8 A"].value.value == 0.5
+    assert training["tm"] == scores["TM-score"].value.value
+    assert training["rmsd"] == scores["RMSD (A)"].value.value
+    null = scores["RMSD (A)"].null
+    assert null is not None and training["null_rmsd"] == null.value
+
+
+def test_a_chain_of_one_residue_has_no_steps() -> None:
+    assert assess_reconstruction(Memory([CHAINS[0], CHAINS[1][:1]]), [CHAINS[0], CHAINS[1][:1]])["steps_3.8"] == 1
 
 
 def test_a_mirror_image_is_an_error() -> None:

@@ -1,4 +1,4 @@
-"""Tests of the report: every part of it, hostile text in every file, no network, and what a browser makes of it."""
+"""Tests of the report: every part of it, hostile text in every file, no network, and its display in a browser."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from protlig_dd.errors import FormatError
 from protlig_dd.evaluation.intervals import Estimate, Score, wilson
 from protlig_dd.evaluation.sections import Section, Table, read_evaluation, write_evaluation
 from protlig_dd.report.drawings import Curve, line_chart, molecule, nice_ticks, tick_text
-from protlig_dd.report.page import render, write_report, write_reproduction
+from protlig_dd.report.page import render, write_report
+from protlig_dd.report.reproduction import write_reproduction
 
 HOSTILE = "<script>alert('x')</script><img src=http://evil.example/x.png onerror=alert(1)>&\""
 CONFIG = "name: demo run\nseed: 7\ndata: {kind: demo}\nnote: " + json.dumps(HOSTILE) + "\n"
@@ -167,7 +168,7 @@ def test_the_page_refers_to_nothing_outside_itself(run_folder: Path) -> None:
     assert "default-src 'none'" in render(run_folder)
 
 
-def test_molecules_are_drawn_and_strings_that_are_none_are_said_to_be_none(run_folder: Path) -> None:
+def test_molecules_are_drawn_and_other_strings_are_reported_as_none(run_folder: Path) -> None:
     pytest.importorskip("rdkit.Chem", reason="drawing molecules needs RDKit")
     reader = read(render(run_folder))
     labels = [a.get("aria-label") for tag, a in reader.seen if tag == "svg"]

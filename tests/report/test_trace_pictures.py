@@ -1,4 +1,4 @@
-"""The picture of traces: drawn beside the report where matplotlib is, of the right chains, and one line where it is not."""
+"""The picture of traces: drawn with the report if matplotlib is installed, of the right chains, and one line of text if it is not."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 
 from protlig_dd.errors import MissingDependencyError
-from protlig_dd.evaluation.traces import Trace, read_traces, write_traces
+from protlig_dd.evaluation.trace_pairs import TracePair, read_traces, write_traces
 from protlig_dd.report import trace_pictures
 from protlig_dd.report.page import write_report
 from protlig_dd.report.trace_pictures import traces_png
-from tests.support.traces import helix, traces
+from tests.support.chains import helix
+from tests.support.traces import traces
 
 
 def pixels(png: bytes) -> np.ndarray:
@@ -47,9 +48,9 @@ def test_the_prediction_lies_on_the_truth_however_it_was_turned() -> None:
     pytest.importorskip("matplotlib", reason="matplotlib is not installed (extra plot)")
     true = helix(20)
     turn = np.array([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]])
-    one = [Trace(name="a", predicted=true @ turn.T + 40, true=true)]
-    same = [Trace(name="a", predicted=true, true=true)]
-    apart = [Trace(name="a", predicted=true * [1, 1, -1], true=true)]
+    one = [TracePair(name="a", predicted=true @ turn.T + 40, true=true)]
+    same = [TracePair(name="a", predicted=true, true=true)]
+    apart = [TracePair(name="a", predicted=true * [1, 1, -1], true=true)]
     difference = np.abs(pixels(traces_png(one)) - pixels(traces_png(same)))
     assert (difference > 0.2).mean() < 1e-3
     assert (np.abs(pixels(traces_png(apart)) - pixels(traces_png(same))) > 0.2).mean() > 2e-3
@@ -66,7 +67,7 @@ def test_one_chain_is_one_column_and_none_is_refused() -> None:
 
 def test_a_dollar_in_a_name_is_no_formula() -> None:
     pytest.importorskip("matplotlib", reason="matplotlib is not installed (extra plot)")
-    assert traces_png([Trace(name="$\\frac{$", predicted=helix(5), true=helix(5))])
+    assert traces_png([TracePair(name="$\\frac{$", predicted=helix(5), true=helix(5))])
 
 
 def test_without_matplotlib_one_line_says_so_and_the_report_is_written(

@@ -1,4 +1,4 @@
-"""What an evaluation found goes to the wandb run of its training, and nowhere where there is none."""
+"""The results of an evaluation go to the wandb run of its training, and nowhere if there is none."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from protlig_dd.evaluation.intervals import Estimate, Score, wilson
 from protlig_dd.evaluation.sections import Section, write_evaluation
-from protlig_dd.evaluation.traces import write_traces
+from protlig_dd.evaluation.trace_pairs import write_traces
 from protlig_dd.report.tracked import evaluation_metrics, track_evaluation
 from protlig_dd.training.tracking import TrackingSettings, start_tracking
 from tests.support.traces import traces
@@ -33,7 +33,7 @@ def sections() -> list[Section]:
     return [Section(title="Coordinates, test split", scores=scores)]
 
 
-def test_each_score_stands_under_its_section_with_its_null() -> None:
+def test_each_score_is_logged_under_its_section_with_its_null() -> None:
     found = evaluation_metrics(sections())
     at = "evaluation/coordinates_test_split"
     assert found[f"{at}/rmsd_a"] == 1.5 and found[f"{at}/rmsd_a/low"] == 1.4 and found[f"{at}/rmsd_a/high"] == 1.6

@@ -1,4 +1,4 @@
-"""Structures in 3Dmol: the script stands in the page and cannot break it, only it may run, and what is no 3Dmol is refused."""
+"""Structures in 3Dmol: the script is embedded in the page and cannot break it, only it may run, and other files are refused."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ import pytest
 
 from protlig_dd.cli.entry import main
 from protlig_dd.errors import FormatError
-from protlig_dd.evaluation.traces import Trace, write_traces
+from protlig_dd.evaluation.trace_pairs import TracePair, write_traces
 from protlig_dd.report.page import write_report
 from protlig_dd.report.viewer import Viewer, structures_html
-from tests.support.traces import helix, traces
+from tests.support.chains import helix
+from tests.support.traces import traces
 
-# What stands in for 3Dmol: it says what it was asked for, and holds what would end or swallow a script element.
+# A substitute for 3Dmol: it reports its calls, and contains what would end or swallow a script element.
 FAKE = """/*! a stand-in */
 var $3Dmol = {createViewer(place, how) {
   const chains = [];
@@ -162,7 +163,7 @@ def test_a_browser_runs_the_viewer_or_shows_the_pictures(run_folder: Path, tmp_p
 
 
 def test_a_chain_of_two_residues_has_a_view(tmp_path: Path) -> None:
-    write_traces(tmp_path / "traces.json", [Trace(name="short", predicted=helix(2), true=helix(2) + 0.1)])
+    write_traces(tmp_path / "traces.json", [TracePair(name="short", predicted=helix(2), true=helix(2) + 0.1)])
     (tmp_path / "3Dmol-min.js").write_text(FAKE)
     page = write_report(tmp_path, viewer=tmp_path / "3Dmol-min.js").read_text()
     assert np.isfinite(

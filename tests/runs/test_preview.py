@@ -13,7 +13,7 @@ import pytest
 from protlig_dd.data.bundle import load
 from protlig_dd.data.shards import open_shards, write_shards
 from protlig_dd.errors import ConfigError, FormatError, ProtligError
-from protlig_dd.evaluation.traces import Trace
+from protlig_dd.evaluation.trace_pairs import TracePair
 from protlig_dd.runs.experiment import Parts, load_experiment
 from protlig_dd.runs.folding import open_true_chains
 from protlig_dd.runs.preview import preview_hooks
@@ -84,7 +84,9 @@ def test_a_run_of_kanzis_tokens_logs_errors_in_angstrom(world: Path, kind: str) 
         assert found[4]["samples/length_match"] == 1
         drawn = sorted((world / "logged_diffusion/samples").glob("structures_*_00000004.pdb"))
         assert [path.name.split("_")[1] for path in drawn] == ["best", "median", "worst"]
-        errors = [Trace(name="x", predicted=p.ca, true=t.ca).rmsd for p, t in (read_structure(x).chains for x in drawn)]
+        errors = [
+            TracePair(name="x", predicted=p.ca, true=t.ca).rmsd for p, t in (read_structure(x).chains for x in drawn)
+        ]
         assert errors == sorted(errors)
         assert errors[0] <= found[4]["samples/rmsd_mean"] <= errors[-1]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from protlig_dd.diffusion.denoiser import Denoising
 from protlig_dd.errors import ConfigError
 from protlig_dd.sampling import Ancestral, ConfidenceUnmasking, FirstHitting, Guidance, sample
 from protlig_dd.sampling.loop import State
@@ -18,8 +19,8 @@ GIVEN = SCENES["a given b"]
 
 def guided(world: World, guidance: Guidance, kind: str = "subs"):  # type: ignore[no-untyped-def]
     """Return the exact denoiser of a kind under guidance of track a."""
-    exact = ExactDenoiser(world, world.parameterizations(kind))
-    return guidance.apply(exact, diffusion_of(world, kind), world.tracks, generate=("a",))
+    exact = Denoising(ExactDenoiser(world, world.parameterizations(kind)), diffusion_of(world, kind), world.tracks)
+    return guidance.apply(exact, generate=("a",)).denoiser
 
 
 def letters_of_a(world: World, denoiser, stepper=None, num: int = NUM):  # type: ignore[no-untyped-def]
@@ -37,7 +38,8 @@ def letters_of_a(world: World, denoiser, stepper=None, num: int = NUM):  # type:
 
 def test_nothing_to_guide_is_the_denoiser_itself(world: World) -> None:
     exact = ExactDenoiser(world, world.parameterizations("uniform"))
-    assert Guidance(weight=1.0).apply(exact, diffusion_of(world, "uniform"), world.tracks, generate=("a",)) is exact
+    plain = Denoising(exact, diffusion_of(world, "uniform"), world.tracks)
+    assert Guidance(weight=1.0).apply(plain, generate=("a",)).denoiser is exact
 
 
 def test_weight_zero_is_the_model_without_the_condition(world: World) -> None:
@@ -50,7 +52,7 @@ def test_weight_zero_is_the_model_without_the_condition(world: World) -> None:
 
 def test_weight_zero_gives_the_logits_of_the_unconditional_model(world: World) -> None:
     network, diffusion, batch = small_network(world), diffusion_of(world, "subs"), odd_batch(world, 20)
-    free = Guidance(weight=0.0).apply(network, diffusion, world.tracks, generate=("a",))
+    free = Guidance(weight=0.0).apply(Denoising(network, diffusion, world.tracks), generate=("a",)).denoiser
     alone = {n: t if n == "a" else t.keep([False] * 20) for n, t in batch.tracks.items()}
     unconditional = type(batch)(tracks=alone, example_ids=batch.example_ids, slots=batch.slots, global_size=20)
     sigma = {"a": torch.full((20,), 0.7), "b": torch.zeros(20)}

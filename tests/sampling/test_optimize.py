@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from protlig_dd.diffusion.denoiser import Denoising
 from protlig_dd.errors import ConfigError
 from protlig_dd.sampling import Ancestral, FirstHitting
 from protlig_dd.sampling.optimize import OptimizeResult, optimize
@@ -36,7 +37,7 @@ def improve(world: World, batch: TrackBatch | None = None, **changes) -> Optimiz
         **changes,
     }
     batch = lead(world) if batch is None else batch
-    return optimize(small_network(world), diffusion_of(world, "subs"), batch, world.tracks, **arguments)
+    return optimize(Denoising(small_network(world), diffusion_of(world, "subs"), world.tracks), batch, **arguments)
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from protlig_dd.diffusion.denoiser import Denoising
 from protlig_dd.diffusion.schedules import LogLinear
 from protlig_dd.errors import ConfigError
 from protlig_dd.rng import Draws
@@ -75,10 +76,8 @@ def draw(
     scene: Scene = JOINT,
 ) -> TiltedSamples:
     return sample_tilted(
-        ExactDenoiser(world, world.parameterizations(kind)),
-        diffusion_of(world, kind),
+        Denoising(ExactDenoiser(world, world.parameterizations(kind)), diffusion_of(world, kind), world.tracks),
         scene.batch(world, num),
-        world.tracks,
         prop=prop,
         tilting=tilting,
         generate=tuple(scene.open),
@@ -238,10 +237,8 @@ def test_sample_i_depends_on_its_id_only(world: World, prop: Property, tilting: 
     def run(chosen: list[int], seed: int = 3) -> list[tuple]:  # type: ignore[type-arg]
         some = choose(batch, world, chosen)
         drawn = sample_tilted(
-            network,
-            diffusion,
+            Denoising(network, diffusion, world.tracks),
             some,
-            world.tracks,
             prop=full,
             tilting=tilting,
             generate=("a", "b"),
@@ -262,12 +259,11 @@ def test_sample_i_depends_on_its_id_only(world: World, prop: Property, tilting: 
 @pytest.mark.parametrize("sampler", [FirstHitting(), Ancestral(num_steps=3)], ids=lambda s: s.kind)
 def test_weight_zero_is_no_guidance_bit_for_bit(world: World, tilting: Tilting, sampler: Stepper) -> None:
     batch, network, diffusion = odd_batch(world, 9), small_network(world), diffusion_of(world, "subs")
+    denoising = Denoising(network, diffusion, world.tracks)
     plain = sample(network, diffusion, batch, generate=("a", "b"), sampler=sampler, seed=3)
     none = sample_tilted(
-        network,
-        diffusion,
+        denoising,
         batch,
-        world.tracks,
         prop=SUM,
         tilting=replace(tilting, weight=0.0),
         generate=("a", "b"),
@@ -276,9 +272,7 @@ def test_weight_zero_is_no_guidance_bit_for_bit(world: World, tilting: Tilting, 
     )
     assert ids_of(none.batch) == ids_of(plain.batch)
     assert none.num_calls == plain.num_calls
-    assert (
-        guided(network, diffusion, world.tracks, prop=SUM, tilting=classifier(0.0), generate=("a",), seed=0) is network
-    )
+    assert guided(denoising, prop=SUM, tilting=classifier(0.0), generate=("a",), seed=0).denoiser is network
 
 
 @pytest.mark.parametrize(
@@ -288,10 +282,8 @@ def test_calls_are_counted_and_the_guess_costs_none_of_its_own(world: World, sam
     """First hitting asks at another noise level than that of the state, so that it pays twice."""
     counting = Counting(ExactDenoiser(world, world.parameterizations("subs")))
     drawn = sample_tilted(
-        counting,
-        diffusion_of(world, "subs"),
+        Denoising(counting, diffusion_of(world, "subs"), world.tracks),
         JOINT.batch(world, 3),
-        world.tracks,
         prop=PATTERN,
         tilting=smc(1.0, particles=5, threshold=1.0),
         generate=("a", "b"),

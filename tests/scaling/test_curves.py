@@ -80,7 +80,7 @@ def test_isoflop_minima_outside_the_sizes_are_not_claimed() -> None:
     assert iso_flops(grid_runs(sizes=2, data=2)) == []
 
 
-def test_the_largest_runs_are_foretold_better_than_by_the_best_of_the_others() -> None:
+def test_the_largest_runs_are_predicted_better_than_by_the_best_smaller_run() -> None:
     held = hold_out(grid_runs(noise=1e-3), num_resamples=40)
     assert len(held.runs) == 5 and held.runs.compute.min() > 1e13
     assert held.error < 5e-3 < held.null_error

@@ -1,4 +1,4 @@
-"""The law of size and data: what is put in comes out within its interval, and nothing comes out of nothing."""
+"""The law of size and data: known parameters are recovered within their intervals, and noise gives no law."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_a_constant_gives_no_law() -> None:
     assert fit_law(runs).verdict == "not identifiable from these runs: the loss is flat: all runs agree to 0"
 
 
-def test_a_size_without_effect_is_said_of_its_term_alone() -> None:
+def test_a_size_without_effect_leaves_only_its_term_unidentified() -> None:
     only_data = Law(E=1.7, A=1e-12, alpha=0.3, B=400.0, beta=0.4)
     fit = fit_law(grid_runs(law=only_data, noise=2e-3), num_resamples=30)
     assert fit.is_fitted and not fit.is_identified
@@ -74,11 +74,11 @@ def test_a_floor_far_below_the_runs_is_not_claimed() -> None:
 
 
 @pytest.mark.parametrize(("sizes", "data", "words"), [(2, 5, "found 2 model sizes"), (5, 2, "found 2 data sizes")])
-def test_too_few_levels_are_told(sizes: int, data: int, words: str) -> None:
+def test_too_few_levels_are_reported(sizes: int, data: int, words: str) -> None:
     assert words in fit_law(grid_runs(sizes=sizes, data=data)).verdict
 
 
-def test_too_few_runs_are_told() -> None:
+def test_too_few_runs_are_reported() -> None:
     runs = grid_runs(sizes=3, data=3).select(np.array([0, 1, 3, 5, 7, 8]))
     assert "found 6 runs, 5 parameters need 7 or more" in fit_law(runs).verdict
 

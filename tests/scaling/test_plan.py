@@ -1,4 +1,4 @@
-"""A study on paper: numbers in words, the plan's files, shards and launch scripts."""
+"""The plan of a study: numbers with units, the plan's files, shards and launch scripts."""
 
 from __future__ import annotations
 
@@ -9,16 +9,7 @@ from pathlib import Path
 import pytest
 
 from protlig_dd.errors import ConfigError, FormatError
-from protlig_dd.scaling.plan import (
-    Plan,
-    PlannedRun,
-    number,
-    read_plan,
-    shard_of,
-    short,
-    write_launcher,
-    write_plan,
-)
+from protlig_dd.scaling.plan import Plan, PlannedRun, number, read_plan, shard_of, short, write_launcher, write_plan
 
 
 def planned(name: str, hours: float | None = 0.5) -> PlannedRun:
@@ -46,7 +37,7 @@ def test_numbers_are_read_as_people_write_them(text: str, value: float) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "many", "-3", "0", "1.2.3", "3x"])
-def test_what_is_no_positive_number_is_refused(text: str) -> None:
+def test_text_that_is_not_a_positive_number_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match=f"--sizes: found '{text}', expected positive numbers"):
         number(text, "--sizes")
 
@@ -65,7 +56,7 @@ def test_a_plan_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert "hours not measured" in "\n".join(Plan(base="x", runs=(planned("a", None),)).lines())
 
 
-def test_what_is_no_study_is_told(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_a_study_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         ConfigError, match=r"found no plan\.json, expected a study; make one with: protlig scaling plan"
     ):

@@ -1,4 +1,4 @@
-"""Runs as columns: CSV files, metrics that rise, and what cannot be fitted."""
+"""Runs as columns: CSV files, metrics that rise, and tables that cannot be fitted."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_a_rising_fraction_is_fitted_as_its_distance_from_one() -> None:
     assert law is not None and law.alpha == pytest.approx(LAW.alpha, rel=1e-3)
 
 
-def test_a_falling_metric_stays_and_one_that_rises_without_a_known_end_is_asked_about() -> None:
+def test_a_falling_metric_stays_and_one_that_rises_without_a_known_end_is_refused() -> None:
     falling = grid_runs()
     assert orient(falling).ceiling is None
     plddt = runs_of(falling.params, falling.tokens, 100 - 10 * falling.values)

@@ -47,7 +47,7 @@ def test_an_explicit_size_changes_what_it_says() -> None:
     assert BASE["model"]["hidden_size"] == 64, "the base is left alone"
 
 
-def test_what_cannot_be_a_size_is_told() -> None:
+def test_an_impossible_size_is_refused() -> None:
     with pytest.raises(ConfigError, match="found 'hidden_size', expected key=value"):
         explicit_size(BASE, "hidden_size")
     with pytest.raises(ConfigError, match="hiden_size: unknown setting .did you mean 'hidden_size'"):

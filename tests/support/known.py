@@ -1,4 +1,4 @@
-"""Runs of a law that is known."""
+"""Runs that follow a known law."""
 
 from __future__ import annotations
 

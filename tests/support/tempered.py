@@ -6,17 +6,16 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from protlig_dd.diffusion.denoiser import Diffusion
+from protlig_dd.diffusion.denoiser import Denoising, Diffusion
 from protlig_dd.diffusion.schedules import LogLinear
 from protlig_dd.tokens.tracks import TrackBatch
 from tests.support.enumerable import AXES, ExactDenoiser, World
 
 
-def model(kind: str = "subs") -> tuple[Tempered, Diffusion]:
+def model(kind: str = "subs") -> Denoising:
     parameterizations = WORLD.parameterizations(kind)
-    return Tempered(ExactDenoiser(WORLD, parameterizations)), Diffusion(
-        parameterizations=parameterizations, schedule=SCHEDULE
-    )
+    diffusion = Diffusion(parameterizations=parameterizations, schedule=SCHEDULE)
+    return Denoising(Tempered(ExactDenoiser(WORLD, parameterizations)), diffusion, WORLD.tracks)
 
 
 def tempered_log_prob(state: list[int], axis: int, hidden: tuple[int, ...]) -> float:

@@ -1,4 +1,4 @@
-"""From a base config and a grid to a study's folder: one config a run, the plan, and what it will cost."""
+"""A study from a base config and a grid of sizes and data: one config for each run, and the plan with its costs."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from protlig_dd.config import to_mapping
 from protlig_dd.data.bundle import DataBundle, load
 from protlig_dd.device import DeviceChoice
 from protlig_dd.errors import ConfigError
+from protlig_dd.files import write_text
 from protlig_dd.runs.experiment import Experiment, Parts, experiment_from
 from protlig_dd.scaling.plan import Plan, PlannedRun, short
-from protlig_dd.scaling.probe import look, seconds_per_step
+from protlig_dd.scaling.probe import count_batches, seconds_per_step
 from protlig_dd.scaling.sizes import Size, changed
 
 _PATHS = ("path", "validation_path", "test_path")
@@ -25,11 +26,11 @@ _PATHS = ("path", "validation_path", "test_path")
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """What is varied. Exactly one of `tokens`, `epochs` and `budgets` says how long runs are.
+    """The settings that are varied. Exactly one of `tokens`, `epochs` and `budgets` says how long runs are.
 
     Attributes:
-        sizes: the models.
-        examples: training examples, nested subsets; empty for all there are.
+        sizes: model sizes.
+        examples: numbers of training examples, as nested subsets; empty uses all examples.
         tokens: training tokens seen.
         epochs: passes over the subset.
         budgets: training FLOPs C; a run of N parameters sees C / (6 N) tokens.
@@ -51,7 +52,7 @@ class Grid:
             raise ConfigError("found no size, expected --sizes 100k,300k,1M or --size hidden_size=64,num_blocks=2")
 
     def lengths(self, size: Size, unique_tokens: int) -> list[tuple[str, float]]:
-        """Return how long the runs of a size are, each as the end of its name and the tokens seen."""
+        """Return the lengths of the runs of a size, each as the suffix of the run's name and the tokens seen."""
         if self.tokens:
             return [(f"D{short(t)}", t) for t in self.tokens]
         if self.epochs:
@@ -61,7 +62,7 @@ class Grid:
 
 @dataclass(frozen=True, kw_only=True)
 class _Draft:
-    """A run with its settings, before hours are known."""
+    """A run with its settings, before its duration is known."""
 
     run: PlannedRun
     values: dict[str, Any]
@@ -73,15 +74,15 @@ def make_plan(
     """Write the configs of a grid into FOLDER/configs and return the plan, the cheapest run first.
 
     Every run has the base's seed, so that all validate on the same examples; subsets of the training data are nested. The warm-up is cut to
-    a tenth of the steps where it is longer. The learning rate's schedule ends with each run.
+    a tenth of the steps if it is longer. The learning rate's schedule ends with each run.
 
     Args:
         base: plain settings of an experiment.
-        grid: what is varied.
+        grid: the settings that are varied.
         folder: the study's folder.
-        choice: the device that steps are timed on.
-        name: what the plan says it was made from.
-        probe_steps: timed steps for each size; 0 times nothing.
+        choice: the device on which steps are timed.
+        name: the base config and its overrides, for the plan.
+        probe_steps: timed steps for each size; 0 measures nothing.
 
     Raises:
         ConfigError: if the settings do not fit, or there are fewer examples than asked for.
@@ -115,7 +116,7 @@ def make_plan(
 
 
 def _absolute(base: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings with the names of data files made absolute, so that a run can be started anywhere."""
+    """The settings with absolute paths of data files, so that a run can be started from any folder."""
     data = dict(base.get("data", {}))
     for key in _PATHS:
         if isinstance(data.get(key), str) and Path(data[key]).exists():
@@ -124,7 +125,7 @@ def _absolute(base: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _with_examples(values: Mapping[str, Any], examples: int) -> dict[str, Any]:
-    """The settings with the training data cut to so many examples; both ways give nested subsets and leave validation alone."""
+    """The settings with the training data limited to `examples`; both settings give nested subsets and leave validation unchanged."""
     if not examples:
         return dict(values)
     config = experiment_from(values)
@@ -142,20 +143,14 @@ def _draft(
 ) -> _Draft:
     own = changed(_with_examples(values, examples), size.changes)
     config = experiment_from(own)
-    batches = look(config, bundle)
+    batches = count_batches(config, bundle)
     steps = max(1, math.ceil(tokens / batches.tokens_per_step))
     seen = round(steps * batches.tokens_per_step)
     subset = f"_n{short(examples)}" if examples else ""
     name = f"{size.name}{subset}_{ending}"
-    own = changed(
-        own,
-        {
-            "name": name,
-            "train.steps": steps,
-            "train.tokens": 0,
-            "train.optim.warmup_steps": min(config.train.optim.warmup_steps, steps // 10),
-        },
-    )
+    warmup = min(config.train.optim.warmup_steps, steps // 10)
+    length = {"train.steps": steps, "train.tokens": 0, "train.optim.warmup_steps": warmup}
+    own = changed(own, {"name": name, **length})
     run = PlannedRun(
         name=name,
         size=size.name,
@@ -175,7 +170,7 @@ def _draft(
 def _time(
     drafts: Sequence[_Draft], sizes: Sequence[Size], bundle: DataBundle, choice: DeviceChoice, steps: int
 ) -> list[float | None]:
-    """The hours of each draft: steps, and validations at a third of the cost of training on as many tokens."""
+    """The hours of each draft: its steps, and validations at a third of the cost of training on as many tokens."""
     if not steps:
         return [None] * len(drafts)
     seconds = {}
@@ -189,8 +184,8 @@ def _time(
         validations = math.ceil(draft.run.steps / every) if every else 1
         rows = min(len(bundle.validation), config.evaluation.num_examples)
         share = rows / max(len(bundle.validation), 1) * bundle.validation.num_tokens
-        worth = validations * share / 3 / (draft.run.tokens / draft.run.steps)
-        hours.append((draft.run.steps + worth) * seconds[draft.run.size] / 3600)
+        validation_steps = validations * share / 3 / (draft.run.tokens / draft.run.steps)
+        hours.append((draft.run.steps + validation_steps) * seconds[draft.run.size] / 3600)
     return hours
 
 
@@ -198,4 +193,4 @@ def _write_config(path: Path, draft: _Draft, name: str) -> None:
     config: Experiment = experiment_from(draft.values)
     run = draft.run
     head = f"# One run of a scaling study made from {name}: {run.params:,} parameters, {run.tokens:,} training tokens in {run.steps:,} steps.\n"
-    path.write_text(head + yaml.safe_dump(to_mapping(config), sort_keys=False), encoding="utf-8")
+    write_text(path, head + yaml.safe_dump(to_mapping(config), sort_keys=False))

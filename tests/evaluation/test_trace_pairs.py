@@ -1,4 +1,4 @@
-"""Predicted traces over true ones: kept, chosen, drawn, and what is no such file."""
+"""Predicted traces and true ones: written, selected, drawn, and files of another form."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 from protlig_dd.errors import FormatError
-from protlig_dd.evaluation.traces import Trace, best_median_worst, read_traces, trace_pdb, write_traces
+from protlig_dd.evaluation.trace_pairs import TracePair, best_median_worst, read_traces, trace_pdb, write_traces
 from protlig_dd.report.page import render
-from protlig_dd.report.traces import trace_svg, traces_html
+from protlig_dd.report.trace_pictures import trace_svg
 from protlig_dd.structures.structure_io import read_structure
-from tests.support.traces import helix, traces
+from tests.support.chains import helix
+from tests.support.traces import traces
 
 
 def test_best_median_and_worst_are_by_rmsd() -> None:
@@ -27,7 +28,7 @@ def test_best_median_and_worst_are_by_rmsd() -> None:
 def test_a_moved_and_turned_prediction_is_drawn_on_the_truth() -> None:
     true = helix(12)
     turn = np.array([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]])
-    trace = Trace(name="turned", predicted=true @ turn.T + 40, true=true)
+    trace = TracePair(name="turned", predicted=true @ turn.T + 40, true=true)
     assert trace.rmsd == pytest.approx(0, abs=1e-9)
     lines = ElementTree.fromstring(trace_svg(trace)).findall("polyline")
     assert len(lines) == 2 and lines[0].get("points") == lines[1].get("points")
@@ -39,24 +40,24 @@ def test_a_moved_and_turned_prediction_is_drawn_on_the_truth() -> None:
 
 def test_a_mirror_image_is_not_drawn_on_the_truth_and_the_view_mirrors_nothing() -> None:
     true = np.random.default_rng(1).normal(size=(12, 3)) * [1, 2, 4]
-    mirrored = trace_svg(Trace(name="m", predicted=true * [1, 1, -1], true=true))
+    mirrored = trace_svg(TracePair(name="m", predicted=true * [1, 1, -1], true=true))
     first, second = (line.get("values") for line in ElementTree.fromstring(mirrored).findall("polyline/animate"))
     assert first != second, "they may agree from the front, not all around"
     for chain in (true, true * [1, 1, -1]):
-        front, quarter = drawn(Trace(name="h", predicted=chain, true=chain))[0], drawn_frame(chain, 9)
+        front, quarter = drawn(TracePair(name="h", predicted=chain, true=chain))[0], drawn_frame(chain, 9)
         seen = np.stack([front[:, 0], -front[:, 1], quarter[:, 0]], axis=1)
         moved = chain - chain.mean(0)
         fit = np.linalg.lstsq(moved, seen, rcond=None)[0]
         assert np.linalg.det(fit) > 0
 
 
-def drawn(trace: Trace) -> list[np.ndarray]:
+def drawn(trace: TracePair) -> list[np.ndarray]:
     lines = ElementTree.fromstring(trace_svg(trace)).findall("polyline")
     return [numbers(line.get("points") or "") for line in lines]
 
 
 def drawn_frame(chain: np.ndarray, frame: int) -> np.ndarray:
-    line = ElementTree.fromstring(trace_svg(Trace(name="h", predicted=chain, true=chain))).find("polyline/animate")
+    line = ElementTree.fromstring(trace_svg(TracePair(name="h", predicted=chain, true=chain))).find("polyline/animate")
     assert line is not None
     return numbers((line.get("values") or "").split(";")[frame])
 
@@ -65,8 +66,8 @@ def numbers(text: str) -> np.ndarray:
     return np.array([[float(n) for n in pair.split(",")] for pair in text.split()])
 
 
-def test_traces_come_back_and_stand_in_the_report(tmp_path: Path) -> None:
-    assert traces_html([]) == ""
+def test_traces_are_read_back_and_shown_in_the_report(tmp_path: Path) -> None:
+    assert "<h2>Structures</h2>" not in render(tmp_path)
     write_traces(tmp_path / "traces.json", traces())
     again = read_traces(tmp_path / "traces.json")
     assert [one.name for one in again] == [one.name for one in traces()]
@@ -81,7 +82,7 @@ def test_a_trace_is_a_pdb_file_with_the_prediction_on_the_truth(tmp_path: Path) 
     pytest.importorskip("gemmi", reason="gemmi is not installed (extra structure)")
     true = helix(120) + 9000.0
     turn = np.array([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]])
-    text = trace_pdb(Trace(name="turned \u00e9\nEND", predicted=true @ turn.T, true=true))
+    text = trace_pdb(TracePair(name="turned \u00e9\nEND", predicted=true @ turn.T, true=true))
     (tmp_path / "x.pdb").write_text(text)
     predicted, again = read_structure(tmp_path / "x.pdb").chains
     assert (predicted.name, again.name) == ("P", "T") and predicted.numbers[-1] == "120"
@@ -94,6 +95,21 @@ def test_a_trace_is_a_pdb_file_with_the_prediction_on_the_truth(tmp_path: Path) 
     assert serials == list(range(1, 243))
 
 
+def test_an_interrupted_write_leaves_the_old_traces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "traces.json"
+    write_traces(path, traces())
+    before, whole = path.read_text(), Path.write_text
+
+    def full_disk(self: Path, text: str, **settings: str) -> int:
+        whole(self, text[: len(text) // 2], **settings)
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        write_traces(path, traces()[:1])
+    assert path.read_text() == before and list(tmp_path.iterdir()) == [path]
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -104,7 +120,7 @@ def test_a_trace_is_a_pdb_file_with_the_prediction_on_the_truth(tmp_path: Path) 
         '[{"name": "a", "predicted": [[1, 2]], "true": [[1, 2, 3]]}]',
     ],
 )
-def test_what_is_no_trace_is_refused(tmp_path: Path, text: str) -> None:
+def test_a_file_of_another_form_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "traces.json").write_text(text)
     with pytest.raises(FormatError, match="traces.json"):
         read_traces(tmp_path / "traces.json")

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from protlig_dd.data.synthetic.textbook import RULES, DemoWorld, Pair, generate
+from protlig_dd.evaluation.motif_match import COLUMNS, GROUP_NAMES, RULE_NAMES, column_of, count_matches, matching
 from protlig_dd.evaluation.sections import Section
-from protlig_dd.evaluation.textbook import COLUMNS, GROUP_NAMES, RULE_NAMES, column_of, count_matches, matching
 
 pytest.importorskip("rdkit.Chem", reason="the demo's molecules need RDKit")
 

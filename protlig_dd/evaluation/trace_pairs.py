@@ -1,9 +1,4 @@
-"""Predicted C-alpha traces over the true ones: kept beside a run, written as PDB text, drawn turning in the report without a network.
-
-The picture is SVG whose points are animated through a full turn about the vertical axis; where a viewer does not animate, it shows the
-first view. Predictions are superposed on the truth first (proper rotations). Views for the mouse stand in `viewer.py`, pictures that
-stand still in `trace_pictures.py`.
-"""
+"""Predicted C-alpha traces and the true ones, pair by pair: `traces.json` of a run, and PDB text. Pictures of them are in `report/trace_pictures.py`."""
 
 from __future__ import annotations
 
@@ -16,17 +11,18 @@ import numpy as np
 from jaxtyping import Float
 
 from protlig_dd.errors import FormatError
+from protlig_dd.files import write_text
 from protlig_dd.structures.superpose import rmsd, superpose
 
 Coords = Float[np.ndarray, "l 3"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Trace:
+class TracePair:
     """A predicted chain and the true one, residue by residue, in Angstrom.
 
     Args:
-        name: what the chain is called.
+        name: the name of the chain.
         predicted, true: C-alphas [l, 3]; finite.
     """
 
@@ -36,43 +32,39 @@ class Trace:
 
     @property
     def rmsd(self) -> float:
-        """Between the two after superposition, in Angstrom."""
+        """The RMSD between the two after superposition, in Angstrom."""
         return rmsd(self.predicted, self.true)
 
 
-def best_median_worst(traces: Sequence[Trace]) -> list[tuple[str, Trace]]:
-    """Return the traces of least, middle and greatest RMSD, with these words; fewer where there are fewer."""
+def best_median_worst(traces: Sequence[TracePair]) -> list[tuple[str, TracePair]]:
+    """Return the traces of least, middle and greatest RMSD, each with its word; fewer if there are fewer than three."""
     ordered = sorted(traces, key=lambda trace: trace.rmsd)
-    places = {"best": 0, "median": len(ordered) // 2, "worst": len(ordered) - 1}
-    chosen = {place: word for word, place in reversed(places.items()) if 0 <= place < len(ordered)}
-    return [(word, ordered[place]) for place, word in sorted(chosen.items())]
+    ranks = {"best": 0, "median": len(ordered) // 2, "worst": len(ordered) - 1}
+    chosen = {rank: word for word, rank in reversed(ranks.items()) if 0 <= rank < len(ordered)}
+    return [(word, ordered[rank]) for rank, word in sorted(chosen.items())]
 
 
-def write_traces(path: Path, traces: Sequence[Trace]) -> None:
-    """Write traces as JSON, coordinates to a thousandth of an Angstrom."""
+def write_traces(path: Path, traces: Sequence[TracePair]) -> None:
+    """Write traces as JSON, whole or not at all, coordinates rounded to a thousandth of an Angstrom."""
     rows = [
         {"name": one.name, "predicted": np.round(one.predicted, 3).tolist(), "true": np.round(one.true, 3).tolist()}
         for one in traces
     ]
-    path.write_text(json.dumps(rows), encoding="utf-8")
+    write_text(path, json.dumps(rows))
 
 
-def read_traces(path: Path) -> list[Trace]:
+def read_traces(path: Path) -> list[TracePair]:
     """Return the traces of a file that `write_traces` made.
 
     Raises:
-        FormatError: if it holds anything else.
+        FormatError: if it has any other content.
     """
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))
-        found = [
-            Trace(
-                name=str(row["name"]),
-                predicted=np.asarray(row["predicted"], dtype=np.float64).reshape(-1, 3),
-                true=np.asarray(row["true"], dtype=np.float64).reshape(-1, 3),
-            )
-            for row in rows
-        ]
+        found = []
+        for row in rows:
+            chains = {key: np.asarray(row[key], dtype=np.float64).reshape(-1, 3) for key in ("predicted", "true")}
+            found.append(TracePair(name=str(row["name"]), **chains))
     except (ValueError, TypeError, KeyError) as error:
         raise FormatError(f"{path}: not readable as traces ({error}); evaluate the run again") from error
     for one in found:
@@ -83,17 +75,17 @@ def read_traces(path: Path) -> list[Trace]:
     return found
 
 
-def superposed(trace: Trace) -> tuple[Coords, Coords]:
-    """Return the prediction and the truth of a trace, the prediction moved onto the truth and both about the truth's centre."""
+def superposed(trace: TracePair) -> tuple[Coords, Coords]:
+    """Return the prediction superposed on the truth, and the truth, both with the truth's centre at the origin."""
     centre = trace.true.mean(0)
     moved = superpose(trace.predicted, trace.true).apply(trace.predicted)
     return np.asarray(moved - centre), np.asarray(trace.true - centre)
 
 
-def trace_pdb(trace: Trace) -> str:
+def trace_pdb(trace: TracePair) -> str:
     """Return a trace as the text of a PDB file: C-alphas only, the prediction (chain P) superposed on the truth (chain T).
 
-    Residues are numbered from 1 and called UNK: a trace does not know them.
+    Residues are numbered from 1 and named UNK, since a trace has no sequence.
     """
     title = " ".join(trace.name.encode("ascii", "replace").decode().split())
     lines = [f"TITLE     {title[:44]}: P PREDICTED, T TRUE"]

@@ -1,7 +1,7 @@
-"""The demo's verdict: which group a generated ligand carries beside the motif of the protein it was made for.
+"""The score of the demo: whether a generated ligand carries the group that belongs to the motif of its protein.
 
-Only for the SYNTHETIC world of `data/synthetic/textbook.py`, whose law is known, so that a model can be held against what is attainable (the law), what
-ignoring the protein gives (shuffled labels), and what looking up the most similar training protein gives (k-NN).
+Only for the SYNTHETIC world of `data/synthetic/textbook.py`. Its law is known, so a model can be compared with a perfect one (the law),
+with one that ignores the protein (shuffled labels), and with a lookup of the most similar training protein (k-NN).
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ CAUTION = (
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class MatchTable:
-    """Which groups the ligands made for each motif carry.
+    """Which groups the ligands generated for each motif carry.
 
     Attributes:
         counts: samples by rule of the protein (rows, order of RULES) and group of the ligand (columns, order of `COLUMNS`). A ligand
             matches if it is valid and carries the group of its protein's rule and no other.
         matched: the fraction that matches, with Wilson's interval.
         per_rule: the same for each rule's proteins.
-        shuffled: the fraction that matches if every ligand is paired with every other sample's protein: the mean over all ways to
-            shuffle the protein labels that leave no ligand its own.
-        learned: (matched - shuffled) / (law - shuffled): 0 reads nothing of the protein, 1 all there is; None without the law, or where
-            shuffling does as well as the law, as with proteins of a single rule.
+        shuffled: the fraction that matches if every ligand is paired with every other sample's protein: the mean over all shuffles of
+            the protein labels that leave no ligand its own.
+        learned: (matched - shuffled) / (law - shuffled): 0 if the protein is ignored, 1 for a perfect model; None without the law, or
+            if shuffling does as well as the law, as with proteins of a single rule.
         valid: the fraction of valid molecules.
         law: the fraction of true pairs that match, or None.
         knn: the fraction that the ligands of the nearest training proteins match, or None.
-        num_left_out: samples whose protein carries no motif, or several.
+        num_left_out: number of samples whose protein carries no motif, or several.
     """
 
     counts: Int64[np.ndarray, "12 15"]
@@ -60,7 +60,7 @@ class MatchTable:
     num_left_out: int = 0
 
     def scores(self) -> list[Score]:
-        """Return the matched fraction beside shuffled labels, the k-NN and the law, then each rule's."""
+        """Return the matched fraction with its null (shuffled labels), validity, the law, the learned share and the k-NN."""
         matched = Score(
             name="matched motif and group",
             value=self.matched,
@@ -79,18 +79,18 @@ class MatchTable:
         return scores
 
     def lines(self) -> list[str]:
-        """Return the verdict as a few lines of text."""
+        """Return the result as a few lines of text."""
         law = "" if self.law is None else f", the law {self.law:.2f}"
-        told = [
+        lines = [
             f"matched {self.matched}, shuffled proteins {self.shuffled}{law} (synthetic world, n={self.matched.num})"
         ]
         if self.learned is not None:
-            told.append(f"learned {self.learned} of what there is to learn: (matched - shuffled) / (law - shuffled)")
+            lines.append(f"learned {self.learned} of what there is to learn: (matched - shuffled) / (law - shuffled)")
         if self.knn is not None:
-            told.append(f"nearest training protein (k-NN null) {self.knn}; valid molecules {self.valid}")
+            lines.append(f"nearest training protein (k-NN null) {self.knn}; valid molecules {self.valid}")
         if self.num_left_out:
-            told.append(f"{self.num_left_out} samples left out: their proteins do not carry exactly one motif")
-        return told
+            lines.append(f"{self.num_left_out} samples left out: their proteins do not carry exactly one motif")
+        return lines
 
     def section(self, title: str = "Motif and group") -> Section:
         """Return the table, the scores and the caution as a section of a report."""
@@ -122,14 +122,14 @@ def matching(
     seed: int = 0,
     num_resamples: int = 2000,
 ) -> MatchTable:
-    """Return how well generated ligands fit the proteins they were made for.
+    """Return how well generated ligands fit the proteins they were generated for.
 
     Args:
-        samples: (protein, SMILES) pairs, best of families unseen in training; invalid SMILES count as unmatched.
-        world: brings the law.
+        samples: (protein, SMILES) pairs, preferably of families unseen in training; invalid SMILES count as unmatched.
+        world: the demo's world, whose law is reported; None reports no law.
         training: the training pairs, for the k-NN null.
-        seed: of the bootstrap.
-        num_resamples: bootstrap resamples.
+        seed: seed of the bootstrap.
+        num_resamples: number of bootstrap resamples.
 
     Raises:
         ValueError: if no sample's protein carries exactly one motif.
@@ -213,10 +213,10 @@ def _bootstrapped(
 
 
 def _percentiles(values: Float[np.ndarray, " r1"], num: int) -> Estimate:
-    """The interval of the first value from its resamples, the others, moved to have the estimate as their mean.
+    """The interval of the first value from its resamples, the other values, shifted to have the first as their mean.
 
-    A resample holds copies of a sample, whose proteins and ligands match as pairs of two different ones do not: without moving them the
-    resampled fractions lie too high by about 1/num.
+    A resample contains copies of a sample, whose proteins and ligands match as pairs of two different samples do not: without the shift
+    the resampled fractions are too high by about 1/num.
     """
     value = float(values[0])
     low, high = np.percentile(values[1:] - values[1:].mean(), [2.5, 97.5]) + value

@@ -1,7 +1,7 @@
-"""How right predicted structure tokens are, each figure beside what needs no model: the commonest token, the residue's own commonest
-token, and the nearest training protein's tokens.
+"""The accuracy of predicted structure tokens, with nulls that need no model: the most common token, the most common token of the residue,
+and the tokens of the nearest training protein.
 
-Accuracies divide by the **true** length: a short answer cannot score by being short, and what stands behind the true end counts nothing.
+Accuracies divide by the **true** length: a short prediction gains nothing, and tokens after the true end are ignored.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _MATCH, _MISMATCH, _OPENING = 1.0, 0.0, -2.0
 
 @dataclass(frozen=True, kw_only=True)
 class Folded:
-    """A protein and the tokens that stand for its structure, one a residue."""
+    """A protein and the tokens of its structure, one for each residue."""
 
     sequence: str
     tokens: Tokens
@@ -32,22 +32,22 @@ class Folded:
 
 @dataclass(frozen=True)
 class Nulls:
-    """What can be predicted without a model, from training proteins.
+    """Predictions without a model, from training proteins.
 
     Args:
-        training: proteins with their tokens; one token a residue.
+        training: proteins with their tokens, one for each residue.
     """
 
     training: Sequence[Folded]
 
     @cached_property
-    def commonest(self) -> str:
-        """The commonest token of all."""
+    def most_common(self) -> str:
+        """The most common token of all."""
         return Counter(token for one in self.training for token in one.tokens).most_common(1)[0][0]
 
     @cached_property
     def by_residue(self) -> dict[str, str]:
-        """The commonest token of each residue."""
+        """The most common token of each residue."""
         counts = defaultdict[str, Counter[str]](Counter)
         for one in self.training:
             for residue, token in zip(one.sequence, one.tokens, strict=True):
@@ -59,15 +59,15 @@ class Nulls:
         return KmerIndex([one.sequence for one in self.training])
 
     def always(self, sequences: Sequence[str]) -> list[list[str]]:
-        """Return the commonest token for every residue."""
-        return [[self.commonest] * len(sequence) for sequence in sequences]
+        """Return the most common token for every residue."""
+        return [[self.most_common] * len(sequence) for sequence in sequences]
 
     def of_residues(self, sequences: Sequence[str]) -> list[list[str]]:
-        """Return the commonest token of each residue; of residues that training never had, the commonest of all."""
-        return [[self.by_residue.get(residue, self.commonest) for residue in sequence] for sequence in sequences]
+        """Return the most common token of each residue; for residues absent from training, the most common of all."""
+        return [[self.by_residue.get(residue, self.most_common) for residue in sequence] for sequence in sequences]
 
     def of_neighbours(self, sequences: Sequence[str]) -> list[list[str]]:
-        """Return the tokens of the nearest training protein where it aligns, elsewhere the commonest token of the residue."""
+        """Return the tokens of the nearest training protein where it aligns, elsewhere the most common token of the residue."""
         _, nearest = nearest_identities(sequences, self._index, over="query")
         predicted = self.of_residues(sequences)
         for tokens, sequence, row in zip(predicted, sequences, nearest.tolist(), strict=True):
@@ -79,7 +79,7 @@ class Nulls:
 
 
 def token_accuracy(predicted: Sequence[Tokens], true: Sequence[Tokens], *, seed: int = 0) -> Estimate:
-    """Return the share of true tokens that stand at their places in the predictions, with the interval over chains.
+    """Return the share of true tokens that the predictions have at the same positions, with the interval over chains.
 
     Raises:
         ValueError: if there is not one prediction for each chain.
@@ -97,28 +97,28 @@ def _numbers(values: Sequence[int]) -> Float[np.ndarray, " n"]:
 def summary(
     predicted: Sequence[Tokens], true: Sequence[Folded], nulls: Nulls, *, known: frozenset[str], seed: int = 0
 ) -> list[Score]:
-    """Return token accuracy beside its three nulls, length match and the share of valid tokens.
+    """Return token accuracy with each of three nulls, length match and the share of valid tokens.
 
     Args:
-        predicted: tokens of each chain, as the model gave them.
-        true: the chains.
-        nulls: made of the training part.
+        predicted: the tokens of each chain, as generated.
+        true: the true chains.
+        nulls: nulls of the training data.
         known: the tokens of the alphabet.
-        seed: of the intervals.
+        seed: seed of the intervals.
     """
     sequences, tokens = [one.sequence for one in true], [one.tokens for one in true]
     accuracy = token_accuracy(predicted, tokens, seed=seed)
 
-    def beside(make: Callable[[Sequence[str]], list[list[str]]], name: str) -> Score:
+    def with_null(make: Callable[[Sequence[str]], list[list[str]]], name: str) -> Score:
         null = token_accuracy(make(sequences), tokens, seed=seed)
         return Score(name="token accuracy", value=accuracy, null=null, null_name=name)
 
     matched = sum(len(one) == len(other) for one, other in zip(predicted, tokens, strict=True))
     valid = sum(token in known for one in predicted for token in one)
     scores = [
-        beside(nulls.always, f"always {nulls.commonest}"),
-        beside(nulls.of_residues, "the residue's commonest token"),
-        beside(nulls.of_neighbours, "nearest training protein"),
+        with_null(nulls.always, f"always {nulls.most_common}"),
+        with_null(nulls.of_residues, "the residue's commonest token"),
+        with_null(nulls.of_neighbours, "nearest training protein"),
         Score(name="length match", value=wilson(matched, len(true))),
     ]
     total = sum(map(len, predicted))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from protlig_dd.evaluation.structure_tokens import Folded, Nulls, summary, token_accuracy
+from protlig_dd.evaluation.token_accuracy import Folded, Nulls, summary, token_accuracy
 
 TRAINING = [
     Folded(sequence="AAAAGGGG", tokens="HHHHCCCC"),
@@ -16,7 +16,7 @@ TRAINING = [
 def test_accuracy_divides_by_the_true_length() -> None:
     true = ["HHHH", "CCCCCC"]
     assert token_accuracy(true, true).value == 1
-    assert token_accuracy(["H", "C"], true).value == pytest.approx(2 / 10), "a short answer is not right by being short"
+    assert token_accuracy(["H", "C"], true).value == pytest.approx(2 / 10), "a short prediction gains nothing"
     assert token_accuracy(["HHHHHHHH", "EEEEEE"], true).value == pytest.approx(4 / 10)
     assert token_accuracy(["", ""], true).value == 0
     with pytest.raises(ValueError, match="expected one each"):
@@ -25,10 +25,12 @@ def test_accuracy_divides_by_the_true_length() -> None:
 
 def test_nulls_have_their_answers() -> None:
     nulls = Nulls(TRAINING)
-    assert nulls.commonest == "C"
+    assert nulls.most_common == "C"
     assert nulls.always(["MK"]) == [["C", "C"]]
     assert nulls.by_residue["A"] == "H" and nulls.by_residue["G"] == "C" and nulls.by_residue["M"] == "E"
-    assert nulls.of_residues(["AGMX"]) == [["H", "C", "E", "C"]], "a residue that training never had gets the commonest"
+    assert nulls.of_residues(["AGMX"]) == [["H", "C", "E", "C"]], (
+        "a residue that training never had gets the most common"
+    )
 
 
 def test_a_copy_takes_its_neighbours_tokens_and_a_gap_the_residues() -> None:
@@ -38,7 +40,7 @@ def test_a_copy_takes_its_neighbours_tokens_and_a_gap_the_residues() -> None:
     assert "".join(nulls.of_neighbours(["KTWYV"])[0]) == "EEECC"
 
 
-def test_the_summary_has_every_null_beside_the_accuracy() -> None:
+def test_the_summary_has_the_accuracy_with_every_null() -> None:
     true = [Folded(sequence="MKTWYVLN", tokens="EEEECCCC"), Folded(sequence="PPAC", tokens="CCHC")]
     scores = summary(["EEEECCCC", "CC?"], true, Nulls(TRAINING), known=frozenset("HEC"))
     assert [s.name for s in scores] == ["token accuracy"] * 3 + ["length match", "valid tokens"]
