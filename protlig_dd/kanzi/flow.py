@@ -106,10 +106,7 @@ class FlowSampler:
             raise ValueError(f"noise_weight: found {self.noise_weight} with score_weight 0, expected 0")
 
     def integrate(
-        self,
-        velocity: Callable[[Tensor, float], Tensor],
-        start: Float[Tensor, "n 3"],
-        noise: Callable[[int], Tensor],
+        self, velocity: Callable[[Tensor, float], Tensor], start: Float[Tensor, "n 3"], noise: Callable[[int], Tensor]
     ) -> Float[Tensor, "n 3"]:
         """Return where the flow brings points from t = 0 to t = 1.
 

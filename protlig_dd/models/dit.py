@@ -91,11 +91,7 @@ class DiT(nn.Module):
         self.activation_checkpointing = config.activation_checkpointing
 
     def forward(
-        self,
-        batch: TrackBatch,
-        sigma: Mapping[str, Float[Tensor, " b"]],
-        *,
-        at: Mapping[str, Tensor] | None = None,
+        self, batch: TrackBatch, sigma: Mapping[str, Float[Tensor, " b"]], *, at: Mapping[str, Tensor] | None = None
     ) -> dict[str, Float[Tensor, "a k"]]:
         """Return logits of the track; see `diffusion.denoiser.Denoiser`."""
         track = batch.tracks[self.track]

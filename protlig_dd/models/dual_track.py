@@ -108,11 +108,7 @@ class DualTrack(nn.Module):
         self.activation_checkpointing = config.activation_checkpointing
 
     def forward(
-        self,
-        batch: TrackBatch,
-        sigma: Mapping[str, Float[Tensor, " b"]],
-        *,
-        at: Mapping[str, Tensor] | None = None,
+        self, batch: TrackBatch, sigma: Mapping[str, Float[Tensor, " b"]], *, at: Mapping[str, Tensor] | None = None
     ) -> dict[str, Float[Tensor, "a k"]]:
         """Return logits of every track; see `diffusion.denoiser.Denoiser`."""
         layouts = {name: batch.tracks[name].layout for name in self.stacks}
@@ -149,11 +145,7 @@ class DualTrack(nn.Module):
         return logits
 
     def _context(
-        self,
-        name: str,
-        hidden: Mapping[str, Tensor],
-        layouts: Mapping[str, Layout],
-        rotations: Mapping[str, Rotation],
+        self, name: str, hidden: Mapping[str, Tensor], layouts: Mapping[str, Layout], rotations: Mapping[str, Rotation]
     ) -> Context:
         """What a track reads: the other track, or all others with each example's tokens one behind the other."""
         others = [n for n in hidden if n != name]

@@ -227,10 +227,7 @@ class Ddp(Single):
         # A batch may leave a track out on one process and not on another, so unused parameters must be looked for.
         devices = None if self.device.type == "cpu" else [self.device]
         return nn.parallel.DistributedDataParallel(
-            module,
-            device_ids=devices,
-            find_unused_parameters=True,
-            gradient_as_bucket_view=True,
+            module, device_ids=devices, find_unused_parameters=True, gradient_as_bucket_view=True
         )
 
     def micro_step(self, *, last: bool) -> AbstractContextManager[None]:
