@@ -1,6 +1,6 @@
-"""Files that are whole or absent: written under a temporary name beside their place, then renamed.
+"""Atomic file writes: a file is written under a temporary name in the same folder, then renamed.
 
-A reader, or a process that starts after a kill, finds the old file or the new one, never half of one.
+A reader, or a process that starts after a kill, finds the old file or the new one, never a part of one.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from typing import Any
 
 @contextmanager
 def written_whole(path: Path, *, durable: bool = False) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; what was written there takes the place of `path` if the block ends without an error.
+    """Yield a temporary path in the folder of `path`; the file written there replaces `path` if the block ends without an error.
 
-    The temporary file is removed otherwise. Its name holds the process id, so two writers do not share it.
+    The temporary file is removed otherwise. Its name has the process id, so two writers do not share it.
 
     Args:
         path: the file to write. Its folder must exist.
@@ -38,19 +38,26 @@ def written_whole(path: Path, *, durable: bool = False) -> Iterator[Path]:
             flush(growing)
         os.replace(growing, path)
     finally:
-        with suppress(FileNotFoundError):  # it has its place by now
+        with suppress(FileNotFoundError):  # it has been renamed
             growing.unlink()
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str, *, durable: bool = False) -> None:
     """Write a text file in UTF-8, whole or not at all."""
-    with written_whole(path) as growing:
+    with written_whole(path, durable=durable) as growing:
         growing.write_text(text, encoding="utf-8")
 
 
-def write_json(path: Path, value: Mapping[str, Any] | Sequence[Any], *, sort_keys: bool = False) -> None:
-    """Write a JSON file, indented by one space, whole or not at all."""
-    write_text(path, json.dumps(value, indent=1, sort_keys=sort_keys) + "\n")
+def write_json(
+    path: Path,
+    value: Mapping[str, Any] | Sequence[Any],
+    *,
+    indent: int | None = 1,
+    sort_keys: bool = False,
+    durable: bool = False,
+) -> None:
+    """Write a JSON file with a final line break, whole or not at all; with `indent` None on one line."""
+    write_text(path, json.dumps(value, indent=indent, sort_keys=sort_keys) + "\n", durable=durable)
 
 
 def flush(path: Path) -> None:
