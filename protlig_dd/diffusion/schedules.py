@@ -95,8 +95,8 @@ class Linear(_FromSigma):
     """sigma rises linearly.
 
     Args:
-        sigma_min: sigma(0), above 0.
-        sigma_max: sigma(1), above sigma_min.
+        sigma_min: sigma(0), the total noise at t = 0, above 0.
+        sigma_max: sigma(1), the total noise at t = 1, above sigma_min; samplers need 4.7 or more.
     """
 
     kind: Literal["linear"] = "linear"
@@ -123,8 +123,8 @@ class Geometric(_FromSigma):
     """sigma rises by equal factors in equal times.
 
     Args:
-        sigma_min: sigma(0), above 0.
-        sigma_max: sigma(1), above sigma_min.
+        sigma_min: sigma(0), the total noise at t = 0, above 0.
+        sigma_max: sigma(1), the total noise at t = 1, above sigma_min; samplers need 4.7 or more.
     """
 
     kind: Literal["geometric"] = "geometric"
@@ -151,8 +151,8 @@ class Cosine(_FromSigma):
     """sigma rises slowly at both ends. With sigma_max below 4.6 data survives at t = 1 and samplers refuse the schedule.
 
     Args:
-        sigma_min: sigma(0), above 0.
-        sigma_max: sigma(1), above sigma_min.
+        sigma_min: sigma(0), the total noise at t = 0, above 0.
+        sigma_max: sigma(1), the total noise at t = 1, above sigma_min; samplers need 4.7 or more.
     """
 
     kind: Literal["cosine"] = "cosine"

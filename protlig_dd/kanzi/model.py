@@ -213,10 +213,6 @@ class Kanzi(nn.Module):
             codes, tokens = self.quantiser(hidden.float())
         return codes, tokens
 
-    def shard_units(self) -> list[nn.Module]:
-        """Return the modules that sharded training wraps one by one."""
-        return [*self.encoder.blocks, *self.decoder.blocks]
-
     def forward_flops(self, layout: Layout) -> float:
         """Return the operations of encoding and one decoder pass (a multiply-add counts as two)."""
         tokens, config = layout.num_tokens, self.config
