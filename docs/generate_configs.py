@@ -132,7 +132,7 @@ def described(cls: type) -> dict[str, str]:
     """Return the description of each field in the docstring: the `Args:` or `Attributes:` entries."""
     if cls is ShardData or "as in `PairData`" in (cls.__doc__ or ""):
         return described(PairData)
-    found: dict[str, str] = {}
+    found = described(cls.__base__) if cls.__base__ not in (None, object) else {}
     body = re.split(r"^\s*(?:Args|Attributes):\s*$", cls.__doc__ or "", maxsplit=1, flags=re.MULTILINE)
     for line in body[1].splitlines() if len(body) > 1 else []:
         entry = re.match(r"\s{4,8}([a-z_, ]+): (.*)", line)

@@ -1,7 +1,7 @@
-"""What the hardware is, which device and precision follow from it, and the reason in words.
+"""Hardware detection, and the choice of device and precision with its reason.
 
-Only this file and `nn/attention.py` ask about hardware. The questions are small functions (`count_devices`, `cuda_capability`, ...), so
-that a test can pretend to own a V100, an H100, a Mac or an Intel GPU. Importing this file asks nothing.
+Only this file and `nn/attention.py` query hardware, through small functions (`count_devices`, `cuda_capability`, ...) that tests replace to
+simulate a V100, an H100, a Mac or an Intel GPU. Importing this file queries nothing.
 """
 
 from __future__ import annotations
@@ -17,32 +17,18 @@ import torch
 
 from protlig_dd.errors import DeviceError, nearest
 
-DeviceName = Literal["auto", "cpu", "cuda", "mps", "xpu"]
 PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
 KINDS = ("cuda", "xpu", "mps", "cpu")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
-# Dense half-precision tensor peak in FLOP/s (bf16, or fp16 where there is no bf16), from the vendors' data sheets. The first name that
-# stands as words in the device's name counts, so longer names come first.
-_PEAKS = (
-    ("B200", 2250e12),
-    ("H200", 989e12),
-    ("H100", 989e12),
-    ("A100", 312e12),
-    ("A10G", 70e12),
-    ("A10", 125e12),
-    ("L40S", 362e12),
-    ("L4", 121e12),
-    ("RTX 4090", 165e12),
-    ("V100", 125e12),
-    ("T4", 65e12),
-    ("Max 1550", 839e12),
-)
+# Dense half-precision tensor peak in FLOP/s (bf16, or fp16 without bf16), from the vendors' data sheets, by a word of the device's name.
+_PEAKS = {"B200": 2250e12, "H200": 989e12, "H100": 989e12, "A100": 312e12, "A10G": 70e12, "A10": 125e12, "L40S": 362e12}
+_PEAKS |= {"L4": 121e12, "RTX 4090": 165e12, "V100": 125e12, "T4": 65e12, "Max 1550": 839e12}
 
 
 @dataclass(frozen=True, kw_only=True)
 class PrecisionChoice:
-    """The dtype of the network's arithmetic, whether fp16 gradients need a loss scaler, and why."""
+    """The dtype of the forward pass, whether fp16 gradients need a loss scaler, and the reason."""
 
     dtype: torch.dtype
     needs_scaler: bool
@@ -51,7 +37,7 @@ class PrecisionChoice:
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceChoice:
-    """A device with its arithmetic, and the reason for both in words. Weights are always float32; `dtype` is autocast's."""
+    """A device with its precision, and the reason for both. Weights are always float32; `dtype` is autocast's."""
 
     device: torch.device
     dtype: torch.dtype
@@ -65,7 +51,7 @@ class DeviceChoice:
 
 
 def count_devices(kind: str) -> int:
-    """Return how many devices of a kind this process can see (mps: 0 or 1; cpu: 1)."""
+    """Return the number of devices of a kind that are visible to this process (mps: 0 or 1; cpu: 1)."""
     if kind == "cuda":
         return torch.cuda.device_count() if torch.cuda.is_available() else 0
     if kind == "xpu":
@@ -81,7 +67,7 @@ def cuda_capability(device: torch.device) -> tuple[int, int]:
 
 
 def device_name(device: torch.device) -> str:
-    """Return the name of a device as its driver gives it."""
+    """Return the name of a device, as reported by its driver."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     if device.type == "xpu":
@@ -92,30 +78,34 @@ def device_name(device: torch.device) -> str:
 
 
 def memory_bytes(device: torch.device) -> int | None:
-    """Return the memory of an accelerator in bytes, or None where it is shared with the host."""
+    """Return the memory of an accelerator in bytes, or None if it is shared with the host."""
     if device.type not in ("cuda", "xpu"):
         return None
     return int(getattr(torch, device.type).get_device_properties(device).total_memory)
 
 
 def mps_has_bf16() -> bool:
-    """Return whether this macOS has bfloat16 on its GPU (14 and newer)."""
+    """Return whether this macOS supports bfloat16 on its GPU (14 and newer)."""
     return bool(torch.backends.mps.is_macos_or_newer(14, 0))
 
 
 def choose_device(
     requested: str = "auto", *, precision: str = "auto", local_rank: int = 0, processes: int = 1
 ) -> DeviceChoice:
-    """Return the device to use, with its precision, and why.
+    """Return the device to use, its precision, and the reason.
 
     Args:
-        requested: "auto" takes the first of cuda, xpu, mps, cpu that is there.
-        precision: as in `choose_precision`.
-        local_rank: which of this machine's processes this is; it takes the device of that number.
-        processes: processes of the whole run; more than one cannot share the one MPS device.
+        requested: "cuda", "xpu", "mps" or "cpu"; "auto" takes the first of them that is available.
+        precision: see `choose_precision`.
+        local_rank: index of this process on its machine, and so of its device.
+        processes: number of processes of the whole run; only one can use an MPS device.
 
     Raises:
-        DeviceError: if a named device is absent, or cannot serve so many processes; the message says what to do.
+        DeviceError: if a requested device is absent, or there are too many processes for it; the message has advice.
+
+    >>> choice = choose_device("cpu")
+    >>> choice.device, choice.dtype, choice.autocast
+    (device(type='cpu'), torch.float32, False)
     """
     if requested not in ("auto", *KINDS):
         raise DeviceError(
@@ -151,7 +141,7 @@ def _numbered(kind: str, local_rank: int, processes: int) -> torch.device:
             )
         return torch.device("mps")
     if count == 1:
-        return torch.device(kind, 0)  # launchers that show each process its own device number it 0
+        return torch.device(kind, 0)  # a launcher may make one device visible to each process, as number 0
     if local_rank >= count:
         raise DeviceError(
             f"device '{kind}': process {local_rank} of this machine has no device of its own, {count} are visible; "
@@ -174,13 +164,14 @@ def _advice(kind: str) -> str:
 
 
 def choose_precision(requested: str, device: torch.device) -> PrecisionChoice:
-    """Return the dtype to compute in and why: bf16 where it is native, fp16 with a scaler on V100 and T4, float32 elsewhere.
+    """Return the dtype of the forward pass and the reason: native bf16, fp16 with a scaler on V100 and T4, float32 elsewhere.
 
     Args:
-        requested: "auto", "fp32", "bf16" or "fp16". A CPU gets float32 unless bf16 is asked for.
+        requested: "auto", "fp32", "bf16" or "fp16". A CPU gets float32 unless bf16 is requested.
+        device: the device to compute on.
 
     Raises:
-        DeviceError: if the device cannot do what is asked for.
+        DeviceError: if the device does not support the requested precision.
     """
     if requested not in ("auto", *DTYPES):
         raise DeviceError(
@@ -217,7 +208,7 @@ def _native_precision(device: torch.device) -> tuple[str, str]:
 
 
 def _why_not(requested: str, device: torch.device) -> str:
-    """Return why a precision cannot be had on a device, or an empty string."""
+    """Return why a precision is not available on a device, or an empty string."""
     if requested == "bf16" and device.type == "cuda" and cuda_capability(device)[0] < 8:
         return "it is only emulated below sm80, and slower than float32"
     if requested == "bf16" and device.type == "mps" and not mps_has_bf16():
@@ -228,20 +219,19 @@ def _why_not(requested: str, device: torch.device) -> str:
 
 
 def peak_flops(device: torch.device, dtype: torch.dtype = torch.bfloat16) -> float | None:
-    """Return the dense half-precision peak of an accelerator in FLOP/s, or None where it is not known (CPU, MPS, float32)."""
+    """Return the dense half-precision peak of an accelerator in FLOP/s, or None if it is not known (CPU, MPS, float32)."""
     if device.type not in ("cuda", "xpu") or dtype == torch.float32:
         return None
-    name = device_name(device)
-    return peak_of(name)
+    return peak_of(device_name(device))
 
 
 def peak_of(name: str) -> float | None:
-    """Return the dense half-precision peak in FLOP/s of the accelerator that a name is of, or None where it is not known."""
-    return next((peak for part, peak in _PEAKS if re.search(rf"\b{part}\b", name)), None)
+    """Return the dense half-precision peak in FLOP/s of an accelerator by its name, or None if it is not known."""
+    return next((peak for part, peak in _PEAKS.items() if re.search(rf"\b{part}\b", name)), None)
 
 
 def peak_memory(device: torch.device) -> int:
-    """Return the most memory held since the last `reset_peak_memory`, in bytes (CPU: of the process so far; MPS: held now)."""
+    """Return the peak memory since the last `reset_peak_memory`, in bytes (CPU: of the process so far; MPS: the memory in use now)."""
     if device.type in ("cuda", "xpu"):
         return int(getattr(torch, device.type).max_memory_allocated(device))
     if device.type == "mps":
@@ -251,13 +241,13 @@ def peak_memory(device: torch.device) -> int:
 
 
 def reset_peak_memory(device: torch.device) -> None:
-    """Start a new measurement of `peak_memory`, where the device can."""
+    """Reset the measurement of `peak_memory`, if the device supports it."""
     if device.type in ("cuda", "xpu"):
         getattr(torch, device.type).reset_peak_memory_stats(device)
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until the device has done everything it was given."""
+    """Wait until all work queued on the device is done."""
     if device.type in ("cuda", "xpu"):
         getattr(torch, device.type).synchronize(device)
     elif device.type == "mps":
@@ -265,22 +255,20 @@ def synchronize(device: torch.device) -> None:
 
 
 def use_device(device: torch.device) -> None:
-    """Make a device this process's current one (collectives and kernels pick it up)."""
+    """Make a device the current one of this process, for collectives and kernels."""
     if device.type in ("cuda", "xpu"):
         getattr(torch, device.type).set_device(device)
 
 
 def seed_library_draws(device: torch.device, seed: int) -> None:
-    """Seed the global generators that torch's own layers draw from (dropout), for one step of a run on one device."""
-    torch.default_generator.manual_seed(
-        seed
-    )  # torch.manual_seed takes 0.4 ms, most of it for devices that are not there
+    """Seed torch's global generators, which its own layers use (dropout), for one step of a run on one device."""
+    torch.default_generator.manual_seed(seed)  # torch.manual_seed takes 0.4 ms, mostly for devices that are absent
     if device.type != "cpu":
         getattr(torch, device.type).manual_seed(seed)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an error says that a device, or the host, ran out of memory."""
+    """Return whether an error means that a device or the host ran out of memory."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     text = str(error).lower()
@@ -288,7 +276,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def describe() -> list[tuple[str, str]]:
-    """Return what was found here as rows (what, value), for `protlig doctor`; the last rows are the automatic choice."""
+    """Return the hardware and software found as rows (name, value), for `protlig doctor`; the last rows are the automatic choice."""
     built = f"{torch.__version__} (CUDA {torch.version.cuda or 'not built in'})"
     rows = [("python", platform.python_version()), ("torch", built), ("threads", f"{torch.get_num_threads()}")]
     for kind in ("cuda", "xpu", "mps"):

@@ -1,6 +1,6 @@
-"""The errors a user can cause, and the words that help them out.
+"""Errors that a user can cause, and helpers for their messages.
 
-Every message says where, what was found, what was expected and what to do. Programmer's mistakes are plain asserts.
+Every message says where, what was found, what was expected and what to do. Programming errors are plain asserts.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from types import ModuleType
 
 
 class ProtligError(Exception):
-    """The base of every error that is the user's to mend; the command line prints it as one line."""
+    """Base class of errors that the user can fix; the command line prints them as one line."""
 
 
 class ConfigError(ProtligError, ValueError):
-    """A setting is unknown, of the wrong type, out of range, or impossible beside another one."""
+    """A setting is unknown, of the wrong type, out of range, or incompatible with another one."""
 
 
 class FormatError(ProtligError, ValueError):
-    """A file does not hold what its name or its reader promises."""
+    """The content of a file is not of the expected format."""
 
 
 class CheckpointError(ProtligError):
@@ -32,29 +32,33 @@ class DeviceError(ProtligError):
 
 
 class DownloadError(ProtligError):
-    """A download did not complete, or did not give what its publisher promises."""
+    """A download did not complete, or its content is not the expected one."""
 
 
 class MissingDependencyError(ProtligError, ImportError):
-    """An optional package is needed and absent."""
+    """A required optional package is not installed."""
 
 
 def nearest(name: str, options: Iterable[str]) -> str:
-    """Return the words " (did you mean 'x'?)" for the closest option, or an empty string."""
+    """Return " (did you mean 'x'?)" for the closest option, or an empty string if none is close.
+
+    >>> nearest("cosin", ["linear", "cosine"])
+    " (did you mean 'cosine'?)"
+    """
     close = difflib.get_close_matches(name, list(options), n=1, cutoff=0.6)
     return f" (did you mean '{close[0]}'?)" if close else ""
 
 
 def require(package: str, purpose: str, *, extra: str) -> ModuleType:
-    """Import an optional package, or say what it is for and how to get it.
+    """Return an optional package, imported.
 
     Args:
         package: module name, such as "rdkit" or "rdkit.Chem".
-        purpose: what it is needed for, as in "reading molecules".
-        extra: the extra of protlig_dd that brings it.
+        purpose: what it is needed for, such as "reading molecules".
+        extra: the extra of protlig_dd that installs it.
 
     Raises:
-        MissingDependencyError: if the package cannot be imported.
+        MissingDependencyError: if the package cannot be imported; the message has the purpose and the install command.
     """
     try:
         return importlib.import_module(package)

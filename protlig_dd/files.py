@@ -1,6 +1,6 @@
 """Files that are complete or absent: written under a temporary name in the same folder, then renamed.
 
-A reader, or a process that starts after a kill, finds the old file or the new one, never half of one.
+A reader, or a process that starts after a kill, finds the old file or the new one, never a part of one.
 """
 
 from __future__ import annotations
@@ -44,15 +44,22 @@ def written_whole(path: Path, *, durable: bool = False) -> Iterator[Path]:
             growing.unlink()
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str, *, durable: bool = False) -> None:
     """Write a text file in UTF-8, whole or not at all."""
-    with written_whole(path) as growing:
+    with written_whole(path, durable=durable) as growing:
         growing.write_text(text, encoding="utf-8")
 
 
-def write_json(path: Path, value: Mapping[str, Any] | Sequence[Any], *, sort_keys: bool = False) -> None:
-    """Write a JSON file, indented by one space, whole or not at all."""
-    write_text(path, json.dumps(value, indent=1, sort_keys=sort_keys) + "\n")
+def write_json(
+    path: Path,
+    value: Mapping[str, Any] | Sequence[Any],
+    *,
+    indent: int | None = 1,
+    sort_keys: bool = False,
+    durable: bool = False,
+) -> None:
+    """Write a JSON file with a final line break, whole or not at all; with `indent` None on one line."""
+    write_text(path, json.dumps(value, indent=indent, sort_keys=sort_keys) + "\n", durable=durable)
 
 
 def flush(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What the trainer asks of a science: an objective, its losses, and a loader of batches."""
+"""The interface between the trainer and a family of models: objective, loss terms, loader, validation."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True, kw_only=True)
 class LossTerms:
-    """The loss of a batch, as every objective returns it.
+    """The loss of a batch.
 
     Attributes:
         total: the sum over tokens to be minimised, float32, with gradient.
         sums: detached sums by name, for the log.
-        counts: the number of tokens that each of `sums` was taken over.
+        counts: the number of tokens in each of `sums`.
     """
 
     total: Float[Tensor, ""]
@@ -27,11 +27,11 @@ class LossTerms:
 
 @runtime_checkable
 class Prepared(Protocol):
-    """A batch after everything that needs no network; may have `describe() -> str` for messages."""
+    """A batch after all work that needs no network; may have `describe() -> str` for messages."""
 
     @property
     def num_tokens(self) -> int:
-        """The tokens of the loss, known on the host: the denominator."""
+        """The number of tokens of the loss, its denominator; known on the host."""
 
 
 @runtime_checkable
@@ -39,7 +39,7 @@ class Objective(Protocol):
     """The loss of a model on a batch."""
 
     def prepare(self, batch: Any, step: int) -> Any:
-        """Return a `Prepared`: everything before the network, on the model's device. A pure function of batch and step (from 0)."""
+        """Return a `Prepared` on the model's device. A pure function of batch and step (from 0)."""
 
     def loss(self, model: Any, prepared: Any) -> LossTerms:
         """Return the loss of a prepared batch, with one or more calls of the model."""
@@ -57,4 +57,4 @@ class Loader(Protocol):
 
 
 Validate = Callable[[nn.Module], Mapping[str, float | int]]
-"""Returns metrics of a model by name. All processes call it; rank 0's answer counts."""
+"""Returns metrics of a model by name. All processes call it; rank 0's result is used."""

@@ -1,10 +1,10 @@
-"""Random numbers as a pure function of names: no global state, the same on every device and at every batch size.
+"""Random numbers as a pure function of names: no global state, the same on every device and for every batch size.
 
 A draw is keyed by (seed, purpose, step, global example index, position, ...) and made by a counter-based generator: SplitMix64
-(Steele, Lea and Flood 2014) run on int64 tensors, whose wrap-around multiplication is the same on CPU, CUDA, XPU and MPS. So example i
-gets the same numbers whatever else is in the batch, whichever rank computes it, and however many ranks there are; resuming needs no
-saved state. Draws carry 63 random bits; the categorical draw races exponentials whose winning tail lies at u -> 0, where float32 is
-dense, so that a probability of 1e-12 is still drawn at its rate (a race on 24-bit uniforms loses everything below about 1e-7).
+(Steele, Lea and Flood 2014) on int64 tensors, whose wrap-around multiplication is the same on CPU, CUDA, XPU and MPS. So the numbers of
+example i do not depend on the batch, the rank or the number of ranks, and resuming needs no saved state. Draws have 63 random bits; the
+categorical draw is a race of exponentials whose winning tail is at u -> 0, where float32 is dense, so that a probability of 1e-12 is still
+drawn at its rate (a race on 24-bit uniforms loses everything below about 1e-7).
 """
 
 from __future__ import annotations
@@ -29,7 +29,12 @@ def key(seed: int, *names: str | int) -> int:
 
 
 def generator(seed: int, *names: str | int, device: torch.device | str = "cpu") -> torch.Generator:
-    """Return a torch generator keyed by a seed and names, for library calls that want one (weights, permutations)."""
+    """Return a torch generator keyed by a seed and names, for library calls that take one (weights, permutations).
+
+    >>> first, again = (torch.randperm(5, generator=generator(0, "split")) for _ in range(2))
+    >>> bool((first == again).all())
+    True
+    """
     return torch.Generator(device=device).manual_seed(key(seed, *names))
 
 
@@ -46,10 +51,14 @@ def _mix(x: Int[Tensor, "*s"]) -> Int[Tensor, "*s"]:
 
 @dataclass(frozen=True)
 class Draws:
-    """A tensor of keys, each the root of its own stream; every method is pure.
+    """A tensor of keys, each the root of a random stream; every method is pure.
 
-    `fold` derives new keys from names or from a tensor of integers, `uniform`, `gumbel` and `categorical` draw.
-    Two draws of one `Draws` are equal: fold in a name for each purpose.
+    `fold` and `fold_in` derive new keys from names or integers; `uniform`, `gumbel` and `categorical` draw.
+    Two draws from the same `Draws` are equal: fold in a name for each purpose.
+
+    >>> draws = Draws.root(0, "example").fold_in(torch.tensor([7, 8]))
+    >>> draws.integers(100).tolist() == Draws.root(0, "example").fold_in(torch.tensor([8, 7])).integers(100).flip(0).tolist()
+    True
     """
 
     keys: Int[Tensor, "*s"]
@@ -60,11 +69,11 @@ class Draws:
         return Draws(torch.tensor(key(seed, *names), dtype=torch.int64, device=device))
 
     def fold(self, *names: str | int) -> Draws:
-        """Return the streams that belong to these names under each key."""
+        """Return the stream of these names under each key."""
         return Draws(_mix(self.keys ^ key(0, *names)))
 
     def fold_in(self, indices: Int[Tensor, "*t"]) -> Draws:
-        """Return a stream for each index, broadcast against the keys (example indices, positions, letters)."""
+        """Return the stream of each index, broadcast against the keys (example indices, positions, letters)."""
         return Draws(_mix(_mix(self.keys + _GOLDEN) + (indices.to(torch.int64) + 1) * _GOLDEN))
 
     def to(self, device: torch.device | str) -> Draws:
@@ -75,27 +84,27 @@ class Draws:
         return Draws(self.keys[index])
 
     def bits(self) -> Int[Tensor, "*s"]:
-        """Return 63 random bits a key, as non-negative integers."""
+        """Return 63 random bits for each key, as non-negative integers."""
         return _shift_right(_mix(self.keys + _GOLDEN), 1)
 
     def uniform(self) -> Float[Tensor, "*s"]:
-        """Return float32 uniforms in (0, 1), dense towards 0 (down to 2^-64), never 0 nor 1."""
+        """Return float32 uniform numbers in (0, 1), dense towards 0 (down to 2^-64), never 0 or 1."""
         u = self.bits().to(torch.float32) * 2.0**-63 + 2.0**-64
         return u.clamp(max=_BELOW_ONE)
 
     def gumbel(self) -> Float[Tensor, "*s"]:
-        """Return standard Gumbel noise -log(-log1p(-u)): its large values come from u -> 0, where u has all its bits."""
+        """Return standard Gumbel noise -log(-log1p(-u)): large values come from u -> 0, where u has all its bits."""
         return -torch.log(-torch.log1p(-self.uniform()))
 
     def gumbel_vector(self, size: int) -> Float[Tensor, "*s {size}"]:
-        """Return `size` independent Gumbel draws a key, along a new last axis."""
+        """Return `size` independent Gumbel draws for each key, along a new last axis."""
         letters = torch.arange(size, device=self.keys.device)
         return Draws(self.keys[..., None]).fold_in(letters).gumbel()
 
     def categorical(self, log_probs: Float[Tensor, "*s k"]) -> Int[Tensor, "*s"]:
-        """Return exact draws from unnormalised log probabilities, one a key.
+        """Return exact draws from unnormalised log probabilities, one for each key.
 
-        Computed in float32 whatever comes in, outside autocast: half precision may hold the network, never the draw.
+        Computed in float32 for every input dtype, outside autocast: the network may run in half precision, the draw may not.
         Entries of -inf are never drawn; a row must have at least one finite entry.
         """
         with torch.autocast(log_probs.device.type, enabled=False):

@@ -1,1 +1,1 @@
-"""Causal language models: one token after another, a structure behind its protein."""
+"""Causal language models that generate structure tokens after the protein sequence."""

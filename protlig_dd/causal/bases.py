@@ -1,7 +1,7 @@
-"""Pretrained language models as a start: their weights, and a tokenizer that writes each residue and structure token as one id.
+"""Pretrained language models as a base: their weights, and a tokenizer with one id for each residue and structure token.
 
-Amino acids and 3Di letters are tokens that such a model has; the marks `<AA>`, `<SEP>`, `<3Di>` and numbered codes become new ones.
-The tokenizer is asked once, for all symbols, and must answer with one id each; training itself goes by table.
+Amino acids and 3Di letters are tokens of such a model; the marks `<AA>`, `<SEP>`, `<3Di>` and numbered codes are added as new tokens.
+The tokenizer is called once, for all symbols, and must return one id for each; training uses a table of these ids.
 """
 
 from __future__ import annotations
@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from protlig_dd.causal.sequences import (
     RESIDUES,
@@ -27,7 +25,7 @@ from protlig_dd.causal.sequences import (
 )
 from protlig_dd.checkpoints.hub import fetch_repository
 from protlig_dd.errors import CheckpointError, ConfigError, require
-from protlig_dd.rng import generator
+from protlig_dd.models.transfer import draw_like
 from protlig_dd.tokens.tracks import Track
 
 _TOKENIZER_FILES = ("tokenizer*", "special_tokens_map.json", "config.json", "vocab*", "merges.txt")
@@ -35,10 +33,10 @@ _WEIGHT_FILES = ("*.json", "*.safetensors")
 
 
 def base_vocabulary(base: str, protein: Track, structure: Track) -> CausalVocabulary:
-    """Return the ids that a base's tokenizer, with the new tokens added, gives to our symbols.
+    """Return the vocabulary with the ids of a base's tokenizer, extended by the new tokens.
 
     Raises:
-        ConfigError: if it cuts one of them into several tokens, or has no end token.
+        ConfigError: if the tokenizer splits a symbol into several tokens, or has no end token.
         CheckpointError: if there is no such base.
     """
     known, tokenizer = extended_tokenizer(base, new_symbols(structure))
@@ -65,7 +63,7 @@ def base_vocabulary(base: str, protein: Track, structure: Track) -> CausalVocabu
 
 
 def _cut_symbol(base: str, tokenizer: Any, symbols: tuple[str, ...]) -> str:
-    """Say which symbol a tokenizer cuts, or does not know."""
+    """A message about the symbol that a tokenizer splits, or does not know."""
     advice = "expected one token for each residue and structure token; use another base, or none (model.base: '')"
     for symbol in symbols:
         found = tokenizer(f"<AA> {symbol} <AA>", add_special_tokens=False)["input_ids"][1:-1]
@@ -76,7 +74,7 @@ def _cut_symbol(base: str, tokenizer: Any, symbols: tuple[str, ...]) -> str:
 
 
 def extended_tokenizer(base: str, symbols: tuple[str, ...]) -> tuple[int, Any]:
-    """Return how many tokens a base's tokenizer knows, and the tokenizer with further symbols, each of them one token.
+    """Return the number of tokens of a base's tokenizer, and the tokenizer extended by symbols, one token each.
 
     Raises:
         ConfigError: without an end token.
@@ -93,7 +91,7 @@ def extended_tokenizer(base: str, symbols: tuple[str, ...]) -> tuple[int, Any]:
         raise ConfigError(f"model.base: the tokenizer of '{base}' has no end token, expected one: it ends a structure")
     known = len(tokenizer)
     tokens = require("tokenizers", f"reading '{base}'", extra="hf")
-    # lstrip: the space in front belongs to the token, or byte-level tokenizers would write it as a token of its own
+    # lstrip: the preceding space is part of the token; byte-level tokenizers would otherwise make it a separate token
     tokenizer.add_tokens(
         [tokens.AddedToken(s, lstrip=True, normalized=False, special=True) for s in symbols], special_tokens=True
     )
@@ -103,7 +101,7 @@ def extended_tokenizer(base: str, symbols: tuple[str, ...]) -> tuple[int, Any]:
 
 
 def minimal_tokenizer(structure: Track) -> Any:
-    """Return a stock tokenizer of the minimal vocabulary: symbols stand between spaces, so `<K599>` is one token, not three unknown ones."""
+    """Return a stock tokenizer of the minimal vocabulary, which splits at spaces, so that `<K599>` is one token, not three unknown ones."""
     transformers = require("transformers", "writing a tokenizer", extra="hf")
     library = require("tokenizers", "writing a tokenizer", extra="hf")
     symbols = minimal_symbols(structure)
@@ -127,13 +125,13 @@ def load_base(base: str, shape: Mapping[str, int], *, dtype: str, attention: str
 
     Args:
         base: a Hub id or a folder.
-        shape: what its config.json must say.
+        shape: the expected values of its config.json.
         dtype: "bf16", "fp32", or "4bit" for NF4 with double quantisation.
-        attention: the name of the attention.
+        attention: the name of the attention implementation.
 
     Raises:
         ConfigError: if it has another shape.
-        CheckpointError: if there is no such base, or it is no Llama.
+        CheckpointError: if there is no such base, or it is not a Llama.
         MissingDependencyError: for 4bit without bitsandbytes.
     """
     transformers = require("transformers", f"reading '{base}'", extra="hf")
@@ -157,7 +155,7 @@ def load_base(base: str, shape: Mapping[str, int], *, dtype: str, attention: str
 
 
 def empty_base(base: str, shape: Mapping[str, int], *, dtype: str, attention: str) -> Any:
-    """Return what `load_base` returns, without weights, on the meta device; of the base its config.json is read.
+    """Return the model of `load_base` without weights, on the meta device; only the base's config.json is read.
 
     Raises:
         ConfigError, CheckpointError: as `load_base`.
@@ -172,7 +170,7 @@ def empty_base(base: str, shape: Mapping[str, int], *, dtype: str, attention: st
 
 
 def set_type(llama: Any, dtype: str) -> Any:
-    """Give a model's parameters the type that `load_base` gives them, in place; buffers keep theirs. Return the model."""
+    """Convert a model's parameters to the dtype of `load_base`, in place, and return the model; buffers keep their dtype."""
     for parameter in llama.parameters():
         parameter.data = parameter.data.to(_type_of(dtype))
     return llama
@@ -208,16 +206,8 @@ def _folder_of(base: str, patterns: tuple[str, ...]) -> Path:
 
 
 @torch.no_grad()
-def draw_like(rows: Float[Tensor, "n e"], number: int) -> Float[Tensor, "{number} e"]:
-    """Return normal rows that have the mean and deviation of others in each column, in float32."""
-    deviation, mean = torch.std_mean(rows.float(), dim=0)
-    noise = torch.randn(number, rows.shape[1], generator=generator(0, "new rows", number))
-    return mean + deviation * noise.to(rows.device)
-
-
-@torch.no_grad()
 def fill_new_rows(llama: Any, number: int) -> None:
-    """Draw the last rows of a model's tables like the others."""
+    """Draw the last rows of a model's embedding and output matrix from the distribution of its other rows."""
     for table in {id(t): t for t in (llama.get_input_embeddings(), llama.get_output_embeddings())}.values():
         if not table.weight.is_meta:
             table.weight[-number:] = draw_like(table.weight[:-number], number)

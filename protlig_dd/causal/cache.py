@@ -1,7 +1,7 @@
-"""The keys and values of sequences that grow by one token at a time, and attention to them.
+"""Key-value cache of sequences that grow by one token at a time, and attention to it.
 
-A cache has a row for each example and a place for each token to come, so nothing is moved or padded anew as the rows grow. It is written
-in place: the one piece of state in generation, made and dropped by whoever generates.
+A cache has a row for each example and preallocated places for all future tokens, so nothing is copied as the rows grow. It is written in
+place: the only mutable state of generation, owned by the decoding function.
 """
 
 from __future__ import annotations
@@ -17,29 +17,29 @@ class KeyValueCache:
     """Rows of keys and values, one for each example and block of a model.
 
     Args:
-        layout: the sequences that the cache starts with; `fill` takes their keys and values.
-        capacity: tokens a row can hold, those of the start included.
+        layout: layout of the initial sequences, whose keys and values are passed to `fill`.
+        capacity: largest number of tokens in a row, the initial ones included.
     """
 
     def __init__(self, layout: Layout, capacity: int) -> None:
         assert capacity >= layout.max_length, (capacity, layout.lengths)
         self.start, self.capacity = layout, capacity
         self.lengths: Int[Tensor, " b"] = torch.tensor(layout.lengths, dtype=torch.int64, device=layout.device)
-        self._longest = layout.max_length  # of the rows: known without asking the device
+        self._longest = layout.max_length  # length of the longest row, known on the host
         self._keys: dict[int, Tensor] = {}
         self._values: dict[int, Tensor] = {}
 
     @property
     def is_filled(self) -> bool:
-        """Whether the start is here, so that what comes next is one token a row."""
+        """Whether the initial sequences are stored, so that the next call has one token per row."""
         return bool(self._keys)
 
     def has(self, block: int) -> bool:
-        """Whether a block's keys of the start are here."""
+        """Whether the initial keys of a block are stored."""
         return block in self._keys
 
     def fill(self, block: int, k: Float[Tensor, "n g d"], v: Float[Tensor, "n g d"]) -> None:
-        """Take the packed keys and values of the start."""
+        """Store the packed keys and values of the initial sequences."""
         shape = (self.start.num_examples, k.shape[1], self.capacity, k.shape[2])
         for kept, packed in ((self._keys, k), (self._values, v)):
             kept[block] = packed.new_zeros(shape)
@@ -64,9 +64,10 @@ class KeyValueCache:
 def cached_attention(
     q: Float[Tensor, "b h d"], k: Float[Tensor, "b g m d"], v: Float[Tensor, "b g m d"], lengths: Int[Tensor, " b"]
 ) -> Float[Tensor, "b h d"]:
-    """Return attention of one query each to the first `lengths` keys of its row of a cache, in plain products.
+    """Return the attention of one query per row to the first `lengths` keys of the row, by plain matrix products.
 
-    One query a row is bound by reading the cache, so nothing is gained by a kernel. Each of the g key heads serves h / g queries.
+    With one query per row the time is spent on reading the cache, so a fused kernel would not help. Each of the g key heads serves h / g
+    query heads.
     """
     grouped = q.unflatten(1, (k.shape[1], -1))
     scores = (grouped @ k.mT).float() * q.shape[-1] ** -0.5

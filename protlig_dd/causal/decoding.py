@@ -1,7 +1,7 @@
-"""Structure tokens from a causal model, one at a time, with cached keys; nothing but structure tokens and, where asked for, the end.
+"""Autoregressive decoding of structure tokens with a key-value cache; only structure tokens and, for a learned length, the end are drawn.
 
-Several processes that share one sharded model must call it equally often, or they wait for each other for ever: `together` is how they
-agree. A process with fewer or shorter sequences, or none, goes on calling until all are done.
+Processes that share one sharded model must call it equally often, or they deadlock: they agree through `together`. A process with fewer
+or shorter sequences, or none, keeps calling the model until all are done.
 """
 
 from __future__ import annotations
@@ -18,25 +18,26 @@ from protlig_dd.causal.cache import KeyValueCache
 from protlig_dd.causal.sequences import CausalVocabulary
 from protlig_dd.config import settings
 from protlig_dd.rng import Draws
+from protlig_dd.sampling.letters import keep_top_p
 from protlig_dd.tokens.tracks import Layout
 
 Model = Callable[..., Tensor]
 """A `causal.model.Causal`, or what wraps it."""
 
 Together = Callable[[int], int]
-"""Returns the largest of all processes' numbers."""
+"""Returns the maximum of a number over all processes."""
 
-_LOOK_EVERY = 8  # steps between two looks at whether all sequences have ended: each waits for the device
+_LOOK_EVERY = 8  # steps between two checks of whether all sequences have ended: each check waits for the device
 
 
 @settings
 class CausalDecoding:
-    """How a causal model's structures are drawn.
+    """How structure tokens are drawn from a causal model.
 
     Args:
-        temperature: of the tokens' probabilities; 0 takes the likeliest token, 1 draws from the model.
-        top_p: keep the likeliest tokens that together have this probability; 1 keeps all.
-        length: "given" draws as many tokens as the protein has residues, "learned" lets the model end.
+        temperature: temperature of the tokens' probabilities, 0 or more; 0 takes the likeliest token, 1 draws from the model.
+        top_p: keep the smallest set of likeliest tokens with at least this probability, 0 to 1; 1 keeps all.
+        length: "given" draws as many tokens as the protein has residues, "learned" stops at the model's end token.
     """
 
     temperature: float = 0.0
@@ -50,28 +51,22 @@ class CausalDecoding:
             raise ValueError(f"top_p: found {self.top_p}, expected 0 < top_p <= 1")
 
     def draw(self, logits: Float[Tensor, "b k"], draws: Draws) -> Int[Tensor, " b"]:
-        """Return a column of each row; -inf is never drawn."""
+        """Return a column index for each row; -inf is never drawn."""
         if not self.temperature:
             return logits.argmax(-1)
-        log_probs = (logits.float() / self.temperature).log_softmax(-1)
-        if self.top_p < 1:
-            ordered, index = log_probs.sort(-1, descending=True)
-            before = ordered.exp().cumsum(-1) - ordered.exp()
-            dropped = torch.zeros_like(before, dtype=torch.bool).scatter(-1, index, before >= self.top_p)
-            log_probs = log_probs.masked_fill(dropped, -torch.inf)
-        return draws.categorical(log_probs)
+        return draws.categorical(keep_top_p((logits.float() / self.temperature).log_softmax(-1), self.top_p))
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """One drawn sequence: its structure tokens, in the model's ids, and whether the model ended it itself."""
+    """One drawn sequence: its structure tokens, in the model's ids, and whether the model drew the end token."""
 
     tokens: tuple[int, ...]
     ended: bool
 
 
 def alone(number: int) -> int:
-    """Return the number: what `together` is for one process."""
+    """Return the number unchanged: `together` for a single process."""
     return number
 
 
@@ -88,18 +83,18 @@ def decode(
     device: torch.device | str = "cpu",
     together: Together = alone,
 ) -> list[Decoded]:
-    """Return the structure tokens that a model writes behind each prompt.
+    """Return the structure tokens that a model generates after each prompt.
 
     Args:
-        model: in evaluation mode.
-        vocabulary: of the model's sequences.
-        prompts: see `CausalVocabulary.prompt`.
-        lengths: how many structure tokens each gets; with a learned length, how many at most.
-        sample_ids: with the seed the root of each sequence's draws, whatever else is in the batch.
-        seed: see above.
-        decoding: greedy and of the given length by default.
-        device: the model's.
-        together: how processes agree, where several share a sharded model.
+        model: a model in evaluation mode.
+        vocabulary: the ids of the model's sequences.
+        prompts: token ids that end with the structure's mark, see `CausalVocabulary.prompt`.
+        lengths: number of structure tokens of each sequence; the maximum for a learned length.
+        sample_ids: ids that, with the seed, key each sequence's draws, independently of the batch.
+        seed: seed of the random draws.
+        decoding: how tokens are drawn; greedy with the given length by default.
+        device: the model's device.
+        together: returns the maximum of a number over all processes that share a sharded model.
     """
     how = decoding or CausalDecoding()
     learned = how.length == "learned"
@@ -114,7 +109,7 @@ def decode(
     ended = torch.zeros(len(prompts), dtype=torch.bool, device=layout.device)
     for step in range(steps):
         logits = model(tokens, layout, rows=rows, cache=cache)[:, allowed].float()
-        if not learned or step == 0:  # a structure has one token at least
+        if not learned or step == 0:  # a structure has at least one token
             logits[:, -1] = -torch.inf
         tokens = allowed[how.draw(logits, draws.fold_in(torch.tensor(step, device=layout.device)))]
         drawn.append(tokens)
@@ -127,6 +122,6 @@ def decode(
 
 
 def _cut(row: list[int], length: int, end: int) -> Decoded:
-    """A drawn row up to its end, or to the length it was to have."""
+    """A drawn row up to its end token, or to the requested length."""
     at = row.index(end) if end in row else len(row)
     return Decoded(tuple(row[: min(at, length)]), at <= length and at < len(row))

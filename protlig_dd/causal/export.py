@@ -1,8 +1,7 @@
-"""A causal model as a folder that stock transformers and peft load: weights or adapters, and a tokenizer with one id a structure token."""
+"""Export of a causal model to a folder for stock transformers and peft: weights or adapters, and a tokenizer with one id per structure token."""
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from protlig_dd.causal.model import Causal, CausalSettings
 from protlig_dd.causal.sequences import CausalBatch, new_symbols, pack_sequences
 from protlig_dd.checkpoints.checkpoint import hash_tensors
 from protlig_dd.errors import require
+from protlig_dd.files import write_json, written_whole
 from protlig_dd.tokens.protein import AMINO_ACIDS
 from protlig_dd.tokens.tracks import TrackSet, pack
 
@@ -31,11 +31,11 @@ def save_causal(
     """Write a model's folder: `AutoModelForCausalLM` and `AutoTokenizer` load it, or `AutoPeftModelForCausalLM` where it has adapters.
 
     Args:
-        folder: made if it is not there; files in it are replaced.
-        settings: the model's.
-        model: on any device.
-        tracks: those it was built for.
-        passport: what `passport.json` says besides the hash of the weights.
+        folder: created if it does not exist; existing files are replaced.
+        settings: the settings of the model.
+        model: the model, on any device.
+        tracks: the tracks it was built for.
+        passport: the content of `passport.json`, to which the hash of the weights is added.
     """
     folder.mkdir(parents=True, exist_ok=True)
     structure = tracks["structure"]
@@ -49,8 +49,7 @@ def save_causal(
     else:
         weights = _save_adapters(folder, settings, model)
     hashed = hash_tensors({name: value.detach().cpu() for name, value in weights.items()})
-    text = json.dumps({**passport, "weights_hash": hashed}, indent=2) + "\n"
-    (folder / "passport.json").write_text(text, encoding="utf-8")
+    write_json(folder / "passport.json", {**passport, "weights_hash": hashed}, indent=2)
 
 
 def _save_adapters(folder: Path, settings: CausalSettings, model: Causal) -> dict[str, Tensor]:
@@ -73,7 +72,8 @@ def _save_adapters(folder: Path, settings: CausalSettings, model: Causal) -> dic
     places = {"embed_tokens": "base_model.model.model.embed_tokens", "lm_head": "base_model.model.lm_head"}
     state |= {f"{places[n]}.token_adapter.trainable_tokens_delta": value for n, value in tables.items() if ids}
     state = {name: value.detach().cpu().contiguous() for name, value in state.items()}
-    save_file(state, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    with written_whole(folder / "adapter_model.safetensors") as growing:
+        save_file(state, growing, metadata={"format": "pt"})
     return state
 
 
@@ -82,9 +82,9 @@ def difference_from_stock(folder: Path, model: Causal, probe: CausalBatch) -> fl
     """Return the largest difference between a model's logits and those of its folder in stock transformers, sequence by sequence.
 
     Args:
-        folder: from `save_causal`, of a model without adapters.
-        model: on the host.
-        probe: sequences to compare on.
+        folder: a folder written by `save_causal` for a model without adapters.
+        model: the model, on the host.
+        probe: the sequences to compare on.
     """
     transformers = require("transformers", "reading the folder back", extra="hf")
     stock = transformers.AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, dtype=torch.float32).eval()

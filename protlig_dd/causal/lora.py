@@ -1,7 +1,7 @@
-"""Adapters on a pretrained causal model: low-rank updates of all its projections, and trained rows for new tokens; the rest is frozen.
+"""Adapters of a pretrained causal model: low-rank updates of all its projections, and trained rows for new tokens; the rest is frozen.
 
-The adapters are peft's, so a folder of them loads in stock peft (`causal_export.py`). The new rows stand beside the base's tables instead
-of inside: a table of 128,256 rows is neither copied nor trained for three tokens. Source: Hu et al. 2021 (LoRA).
+The adapters are peft's, so an exported folder loads in stock peft (`causal/export.py`). The new rows are separate from the base's tables:
+a table of 128,256 rows is neither copied nor trained for three tokens. Source: Hu et al. 2021 (LoRA).
 """
 
 from __future__ import annotations
@@ -12,35 +12,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from protlig_dd.causal.bases import draw_like
 from protlig_dd.config import settings
 from protlig_dd.errors import require
+from protlig_dd.models.lora import LowRank
+from protlig_dd.models.transfer import draw_like
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
 @settings
-class CausalLora:
+class CausalLora(LowRank):
     """The adapters of a causal model, on all projections of attention and feed-forward, without biases.
 
     A matrix of m rows and n columns gets rank x (m + n) parameters: with rank 64 Llama-3.1-8B gets 167,772,160.
-
-    Args:
-        rank: columns of an update.
-        alpha: an update counts alpha / rank times.
-        dropout: of what goes into an adapter.
     """
 
     rank: int = 64
     alpha: float = 128.0
     dropout: float = 0.05
-
-    def __post_init__(self) -> None:
-        if self.rank < 1 or self.alpha <= 0 or not 0 <= self.dropout < 1:
-            raise ValueError(
-                f"rank: found {self.rank} with alpha {self.alpha} and dropout {self.dropout}, "
-                f"expected 1 or more, a positive number, and 0 to below 1"
-            )
 
     def peft_config(self, **more: Any) -> Any:
         """Return peft's description of the adapters.
@@ -60,9 +49,9 @@ class CausalLora:
         )
 
     def add_to(self, model: nn.Module, llama: nn.Module) -> int:
-        """Put adapters that change nothing yet into a model's Llama, in place, and freeze the rest of it; return their parameters.
+        """Add adapters to a model's Llama, in place, without changing its output, and freeze the rest; return their number of parameters.
 
-        What is frozen does not stand in the model's state: checkpoints hold what was trained, and the base is read from where it is.
+        Frozen parameters are not in the model's state dict: checkpoints have the trained ones, and the base is read from its own folder.
         """
         peft = require("peft", "model.lora", extra="hf")
         peft.inject_adapter_in_model(self.peft_config(), llama)
@@ -70,7 +59,7 @@ class CausalLora:
         for name, parameter in llama.named_parameters():
             parameter.requires_grad_(".lora_" in name)
             if parameter.requires_grad:
-                parameter.data = parameter.data.float()  # beside four bits peft makes them bfloat16
+                parameter.data = parameter.data.float()  # for a 4-bit base peft makes them bfloat16
                 count += parameter.numel()
         kept = frozenset(name for name, parameter in model.named_parameters() if parameter.requires_grad)
         _keep_only(model, kept)
@@ -78,7 +67,7 @@ class CausalLora:
 
 
 def _keep_only(model: nn.Module, kept: frozenset[str]) -> None:
-    """Leave everything but some parameters out of a model's state, and do not miss it when a state is loaded."""
+    """Restrict a model's state dict to some parameters, on saving and on loading."""
 
     def leave_out(module: nn.Module, state: dict[str, Any], prefix: str, _: Any) -> None:
         for name in [name for name in state if name.startswith(prefix) and name.removeprefix(prefix) not in kept]:
@@ -92,12 +81,12 @@ def _keep_only(model: nn.Module, kept: frozenset[str]) -> None:
 
 
 class NewRows(nn.Module):
-    """The rows of tokens that a frozen model lacks, in its embedding and, unless it is tied to that, in its last matrix.
+    """Rows for new tokens of a frozen model, in its embedding and, unless tied, in its output matrix.
 
     Args:
-        llama: the model; new rows are drawn like its own.
-        first: the id of the first new token. The base's rows from there on, which pad its tables, are not used.
-        number: of new tokens.
+        llama: the model; new rows are drawn from the distribution of its own.
+        first: the id of the first new token. The base's rows from there on, which are padding, are not used.
+        number: number of new tokens.
     """
 
     def __init__(self, llama: Any, first: int, number: int) -> None:
@@ -111,7 +100,7 @@ class NewRows(nn.Module):
                 own.weight.data = draw_like(table.weight[:first], number)
 
     def forward(self, x: Tensor, frozen: nn.Module, *, is_head: bool) -> Tensor:
-        """Return embeddings of ids, or logits of hidden states, with the base's table for the tokens that it knows."""
+        """Return embeddings of ids, or logits of hidden states, using the base's table for its own tokens."""
         if is_head:
             old = frozen(x)[..., : self.first]
             weight = self.embedding.weight if self.head is None else self.head.weight

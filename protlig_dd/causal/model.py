@@ -1,8 +1,8 @@
 """A causal language model from protein to structure tokens: transformers' Llama, with our attention and without padding.
 
-The network is `LlamaForCausalLM` as it stands, so what is trained here loads in stock software (`causal_export.py`); its attention runs
-through `nn/attention.py` over packed sequences, so neighbours in a batch never see each other. The ids are those of `causal/sequences.py`:
-a minimal vocabulary of its own, or those of a pretrained base (`bases.py`), which is trained whole or by adapters (`causal_lora.py`).
+The network is an unmodified `LlamaForCausalLM`, so trained models load in stock software (`causal/export.py`); its attention runs through
+`nn/attention.py` over packed sequences, without attention between examples. The ids are those of `causal/sequences.py`: a minimal
+vocabulary, or that of a pretrained base (`bases.py`), which is trained fully or by adapters (`causal/lora.py`).
 """
 
 from __future__ import annotations
@@ -30,20 +30,24 @@ TASK = "structure_given_protein"
 
 @settings
 class CausalSettings:
-    """The shape of a causal model of the tracks protein and structure, whose one task is the second given the first; by default tiny.
+    """The shape of a causal model of the tracks protein and structure, with the single task structure given protein; tiny by default.
 
     Args:
-        hidden_size, num_heads, num_kv_heads, num_blocks, inner_size: Llama's sizes.
+        hidden_size: width of the hidden state; a multiple of 2 x num_heads.
+        num_heads: attention heads of the queries.
+        num_kv_heads: attention heads of keys and values; a divisor of num_heads.
+        num_blocks: blocks.
+        inner_size: width of the feed-forward layers.
         rope_theta: base of the rotary wavelengths.
-        norm_eps: of the norms.
+        norm_eps: epsilon of the RMS norms.
         tied_head: whether the last matrix is the embedding.
         base: a pretrained Llama to start from (a Hub id or a folder), or "" for random weights and a minimal vocabulary.
-        base_rows: of the base's embedding: parameters are counted with it where the base is not at hand.
-        base_dtype: how the frozen weights are kept beside adapters; "4bit" is NF4 by bitsandbytes. Trained weights are float32.
-        lora: train adapters and the rows of new tokens only.
-        activation_checkpointing: compute blocks again in the backward pass instead of keeping what they computed.
-        parameters: the honest parameter count; `protlig check` and a test hold it against the built model.
-        adapter_parameters: the same for the adapters alone.
+        base_rows: rows of the base's embedding, for the parameter count without the base at hand.
+        base_dtype: dtype of the frozen weights with adapters; "4bit" is NF4 by bitsandbytes. Trained weights are float32.
+        lora: train adapters and the rows of new tokens only; null trains all weights.
+        activation_checkpointing: compute blocks again in the backward pass instead of keeping their activations.
+        parameters: the expected number of parameters; `protlig check` compares it with the built model.
+        adapter_parameters: the expected number of parameters of the adapters alone.
     """
 
     kind: Literal["causal"] = "causal"
@@ -75,10 +79,10 @@ class CausalSettings:
             raise ValueError("base_dtype: found '4bit' without lora; quantised weights cannot be trained themselves")
 
     def check(self, tracks: set[str], tasks: set[str], distributed: str) -> None:
-        """Refuse an experiment that a causal model cannot be of.
+        """Refuse an experiment that is not possible with a causal model.
 
         Raises:
-            ValueError: for other tracks or tasks than its own, or weights of a type that a strategy cannot shard.
+            ValueError: for other tracks or tasks, or weights of a dtype that the strategy cannot shard.
         """
         if tracks != {"protein", "structure"} or tasks != {TASK}:
             raise ValueError(
@@ -92,7 +96,7 @@ class CausalSettings:
         """Return the ids of the model's sequences.
 
         Raises:
-            ConfigError: for other tracks than the two, or a base whose tokenizer would cut one of their tokens.
+            ConfigError: for other tracks, or a base whose tokenizer splits one of their symbols.
         """
         if set(tracks) != {"protein", "structure"}:
             raise ConfigError(f"model.kind: 'causal' has the tracks protein and structure, found {sorted(tracks)}")
@@ -100,15 +104,16 @@ class CausalSettings:
         return base_vocabulary(self.base, *both) if self.base else minimal_vocabulary(*both)
 
     def build(self, tracks: TrackSet, backend: Backend, *, empty: bool = False) -> Causal:
-        """Return the model: freshly initialised, or with the weights of its base. On the meta device the base is not looked for.
+        """Return the model: freshly initialised, or with the weights of its base. On the meta device the base is not read.
 
         Args:
             tracks: protein and structure.
-            backend: of attention.
-            empty: on the meta device, read of the base all but its weights, so that the model is that of another process but for them.
+            backend: the attention back-end.
+            empty: on the meta device, read everything of the base except its weights, so that names, shapes and dtypes are those of a
+                process with weights.
 
         Raises:
-            ConfigError: for tracks or a base that do not fit, or a number of adapter parameters that is not as stated.
+            ConfigError: for tracks or a base that do not fit, or an unexpected number of adapter parameters.
             MissingDependencyError: without transformers, or without peft where adapters are asked for.
         """
         transformers = require("transformers", "model.kind: causal", extra="hf")
@@ -181,16 +186,16 @@ class Causal(nn.Module):
         rows: Int[Tensor, " a"] | None = None,
         cache: KeyValueCache | None = None,
     ) -> Float[Tensor, "a k"]:
-        """Return logits of the token that follows each place.
+        """Return logits of the token after each position.
 
         Args:
-            tokens: sequences one behind the other; or, with a cache that has been filled, the newest token of each of its rows.
-            layout: their lengths.
-            rows: the places whose answers are wanted; all by default.
-            cache: is filled with the sequences' keys and values, or else read and grown by one token a row.
+            tokens: packed sequences; or, with a filled cache, the newest token of each of its rows.
+            layout: their layout.
+            rows: the packed positions whose logits are returned; all by default.
+            cache: an empty cache is filled with the sequences' keys and values, a filled one is read and grown by one token per row.
         """
         is_empty = not layout.num_tokens
-        if is_empty:  # a process without examples still calls every part, since others may wait for it there
+        if is_empty:  # a process without examples still calls every module, since other processes may wait for it there
             tokens, layout, rows, cache = tokens.new_zeros(1), Layout((1,), tokens.device), None, None
         is_next = cache is not None and cache.is_filled
         positions = cache.grow() if cache is not None and is_next else layout.position
@@ -211,7 +216,7 @@ class Causal(nn.Module):
         return logits[:0] if is_empty else logits
 
     def forward_flops(self, batch: TrackBatch) -> float:
-        """Return the operations of one forward pass in training: a head on the structure tokens, half of all pairs in attention."""
+        """Return the operations of one forward pass in training: the head on structure tokens only, half of all pairs in attention."""
         config = self.llama.config
         lengths = [sum(pair) for pair in zip(*(t.layout.lengths for t in batch.tracks.values()), strict=True)]
         width = config.head_dim * config.num_attention_heads
@@ -220,14 +225,14 @@ class Causal(nn.Module):
         return float(linear_flops(self.llama.model) * sum(lengths) + head * _learned(batch) + attended)
 
     def frozen_flops(self, batch: TrackBatch) -> float:
-        """Return those of the operations whose weights are not trained: a base beside adapters."""
+        """Return the forward operations of frozen weights: those of the base with adapters."""
         tokens = sum(track.layout.num_tokens for track in batch.tracks.values())
         head = linear_flops(self.llama.lm_head, frozen_only=True)
         return float(linear_flops(self.llama.model, frozen_only=True) * tokens + head * _learned(batch))
 
 
 def _learned(batch: TrackBatch) -> int:
-    """Structure tokens and ends: what the head is asked for."""
+    """The number of structure tokens and ends, at which the head is evaluated."""
     return batch.tracks["structure"].layout.num_tokens
 
 
@@ -243,7 +248,7 @@ def _packed_attention(
     cache: KeyValueCache | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """Llama's attention over packed sequences; the tensors come as [1, heads, n, d], already rotated."""
+    """Llama's attention over packed sequences; query, key and value are [1, heads, n, d], already rotated."""
     assert attention_mask is None
     q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
     if cache is not None and cache.has(module.layer_idx):

@@ -20,7 +20,7 @@ class CausalObjective:
 
     Args:
         vocabulary: the ids of the model's sequences.
-        device: where prepared batches go.
+        device: the device of prepared batches.
     """
 
     def __init__(self, vocabulary: CausalVocabulary, *, device: torch.device | str = "cpu") -> None:
@@ -28,7 +28,7 @@ class CausalObjective:
         self.device = torch.device(device)
 
     def prepare(self, batch: TrackBatch, step: int) -> CausalBatch:
-        """Return a batch as sequences, on the device. Nothing is drawn.
+        """Return a batch as sequences, on the device. Nothing is random.
 
         Raises:
             ValueError: if an example lacks a track.
@@ -48,7 +48,7 @@ class CausalObjective:
 
     @torch.no_grad()
     def nll(self, model: Callable[..., Tensor], batch: TrackBatch) -> Float[Tensor, " b"]:
-        """Return each example's nats per learned token, its end included."""
+        """Return the negative log-likelihood of each example in nats per learned token, including its end."""
         prepared = self.prepare(batch, 0)
         per_token = token_nll(model(prepared.tokens, prepared.layout, rows=prepared.rows), prepared)
         segment = prepared.layout.segment[prepared.rows]
@@ -57,5 +57,5 @@ class CausalObjective:
 
 
 def token_nll(logits: Float[Tensor, "a k"], prepared: CausalBatch) -> Float[Tensor, " a"]:
-    """Return the nats of each learned token, in float32."""
+    """Return the negative log-likelihood of each learned token in nats, in float32."""
     return F.cross_entropy(logits.float(), prepared.targets, reduction="none")

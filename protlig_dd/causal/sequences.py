@@ -1,8 +1,8 @@
 """Proteins and their structure tokens as one sequence for a causal language model: `<AA> M K T ... <SEP> <3Di> d d p ... <EOS>`.
 
-What lives here: the ids of such sequences, their packing without padding, and which of their tokens are learned (the structure tokens and
-the end, nothing else). Training goes from ids to ids by table: no text is cut into tokens, so none can be cut wrongly. The ids of a
-pretrained model's tokenizer come from `causal.bases`.
+This file has the ids of such sequences, their packing without padding, and the set of learned tokens (the structure tokens and the end).
+Training maps ids to ids by a table: no text is tokenized, so none can be split wrongly. The ids of a pretrained model's tokenizer come from
+`causal.bases`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from protlig_dd.errors import ConfigError
 from protlig_dd.tokens.tracks import Layout, Track, TrackBatch, TrackTokens
 
 RESIDUES = "ACDEFGHIKLMNPQRSTVWYX"
-"""Residues in the order of their ids; X is every residue that is none of the twenty."""
+"""Residues in the order of their ids; X is every residue other than the twenty."""
 
 SPECIALS = ("<PAD>", "<EOS>", "<BOS>", "<UNK>", "<AA>", "<SEP>")
 _MARKERS = {"3di": "<3Di>", "kanzi": "<KANZI>"}
@@ -34,14 +34,16 @@ class CausalVocabulary:
 
     Args:
         num_rows: rows of the embedding.
-        num_new: how many of them, the last ones, a pretrained base did not have.
-        symbols: the text of each id that sequences are made of.
-        begin: what stands before `<AA>`; a pretrained model may want its own begin token there.
-        protein_mark, separator, structure_mark: the ids of `<AA>`, `<SEP>` and `<3Di>`, `<KANZI>` or the like.
-        end_id: the end of a sequence, which is learned: it says how long a structure is.
-        pad_id: what stock software fills up with; nothing here does.
-        residues: the id of each id of the protein track; -1 where it is left out (begin, end, padding).
-        codes: the id of each id of the structure track; -1 likewise, -2 where it cannot be learned.
+        num_new: number of new rows, the last ones, that a pretrained base does not have.
+        symbols: the text of each id that occurs in sequences.
+        begin: ids before `<AA>`, such as a pretrained model's begin token.
+        protein_mark: the id of `<AA>`.
+        separator: the id of `<SEP>`.
+        structure_mark: the id of `<3Di>`, `<KANZI>` or the like.
+        end_id: the end of a sequence, which is learned, since it determines the length of a structure.
+        pad_id: the padding id of stock software; not used here.
+        residues: the id of each id of the protein track; -1 for ids that are omitted (begin, end, padding).
+        codes: the id of each id of the structure track; -1 for ids that are omitted, -2 for ids that cannot be learned.
     """
 
     num_rows: int
@@ -67,11 +69,11 @@ class CausalVocabulary:
 
     @property
     def num_around(self) -> int:
-        """Tokens of a sequence that are neither residues nor structure tokens."""
+        """Number of tokens of a sequence that are neither residues nor structure tokens."""
         return len(self.begin) + 4
 
     def prompt(self, protein: Sequence[int]) -> list[int]:
-        """Return what a model is given for a protein of the track's ids: everything up to the structure's mark."""
+        """Return the prompt for a protein given in the track's ids: everything up to the structure's mark."""
         residues = [i for i in (self.residues[token] for token in protein) if i >= 0]
         return [*self.begin, self.protein_mark, *residues, self.separator, self.structure_mark]
 
@@ -81,7 +83,7 @@ class CausalVocabulary:
         return [self._track_ids[i] for i in inside if i in self._track_ids]
 
     def text(self, tokens: Sequence[int]) -> str:
-        """Return tokens as text, with spaces between them."""
+        """Return the text of tokens, separated by spaces."""
         return " ".join(self.symbols.get(i, f"<{i}>") for i in tokens)
 
 
@@ -94,7 +96,7 @@ def structure_symbols(structure: Track) -> tuple[str, ...]:
 
 
 def new_symbols(structure: Track) -> tuple[str, ...]:
-    """Return the symbols that a pretrained tokenizer lacks: the marks, and numbered codes; letters it has."""
+    """Return the symbols to add to a pretrained tokenizer: the marks, and numbered codes; it has the letters."""
     codes = tuple(symbol for symbol in structure_symbols(structure) if not symbol.isalpha())
     return ("<AA>", "<SEP>", structure_mark(structure), *codes)
 
@@ -105,18 +107,18 @@ def alphabet_of(structure: Track) -> str:
 
 
 def structure_mark(structure: Track) -> str:
-    """Return what announces the structure: `<3Di>`, `<KANZI>`."""
+    """Return the mark before the structure: `<3Di>`, `<KANZI>`."""
     alphabet = alphabet_of(structure)
     return _MARKERS.get(alphabet, f"<{alphabet.upper()}>")
 
 
 def minimal_symbols(structure: Track) -> tuple[str, ...]:
-    """Return the symbols of a model of its own, in the order of their ids: 48 for 3Di, 1,028 for Kanzi."""
+    """Return the symbols of the minimal vocabulary, in the order of their ids: 48 for 3Di, 1,028 for Kanzi."""
     return (*SPECIALS, structure_mark(structure), *RESIDUES, *structure_symbols(structure))
 
 
 def minimal_vocabulary(protein: Track, structure: Track) -> CausalVocabulary:
-    """Return the vocabulary of a model that is trained from scratch."""
+    """Return the vocabulary of a model trained from scratch."""
     symbols = minimal_symbols(structure)
     ids = {symbol: i for i, symbol in enumerate(symbols)}
     return vocabulary_of(protein, structure, ids, num_rows=len(symbols), end=ids["<EOS>"], pad=ids["<PAD>"])
@@ -133,11 +135,11 @@ def vocabulary_of(
     begin: tuple[int, ...] = (),
     num_new: int = 0,
 ) -> CausalVocabulary:
-    """Return the vocabulary in which symbols have these ids.
+    """Return the vocabulary with given ids of symbols.
 
     Args:
-        protein, structure: the tracks whose ids it is made for.
-        ids: of the marks, of `RESIDUES` and of `structure_symbols`.
+        protein, structure: the tracks.
+        ids: the id of each mark, of `RESIDUES` and of `structure_symbols`.
         num_rows, end, pad, begin, num_new: see `CausalVocabulary`.
 
     Raises:
@@ -175,12 +177,12 @@ def vocabulary_of(
 
 @dataclass(frozen=True, kw_only=True)
 class CausalBatch:
-    """Sequences one behind the other, and the tokens that are learned.
+    """Packed sequences, and the tokens that are learned.
 
     Args:
-        tokens: of all sequences [n].
-        layout: their lengths.
-        rows: the places in front of the learned tokens [a]: a model's answer there is about the next token.
+        tokens: token ids of all sequences [n].
+        layout: their layout.
+        rows: packed positions before the learned tokens [a], whose logits predict them.
         targets: the learned tokens [a].
     """
 
@@ -191,11 +193,11 @@ class CausalBatch:
 
     @property
     def num_tokens(self) -> int:
-        """Learned tokens, ends included."""
+        """Number of learned tokens, ends included."""
         return len(self.targets)
 
     def describe(self) -> str:
-        """Return the sizes in words, for messages about a failed step."""
+        """Return a text with the sizes, for messages about a failed step."""
         return (
             f"{self.layout.num_examples} sequences of up to {self.layout.max_length} tokens, {self.num_tokens} learned"
         )
@@ -225,13 +227,13 @@ def pack_sequences(batch: TrackBatch, vocabulary: CausalVocabulary) -> CausalBat
     tokens[starts.repeat_interleave(num_residues) + before + inside] = residues
     tokens[marks - 1], tokens[marks] = vocabulary.separator, vocabulary.structure_mark
     tokens[marks.repeat_interleave(num_codes) + 1 + code_inside] = codes
-    learned = num_codes + 1  # the end, too
+    learned = num_codes + 1  # the end as well
     rows = marks.repeat_interleave(learned) + _places(learned)
     return CausalBatch(tokens=tokens, layout=layout, rows=rows, targets=tokens[rows + 1])
 
 
 def _mapped(track: TrackTokens, table: tuple[int, ...], name: str) -> tuple[Tensor, Tensor, Tensor]:
-    """A track's kept tokens under their own ids, how many each example has, and the place of each in its example."""
+    """A track's tokens in the model's ids, their number in each example, and the position of each in its example."""
     ids = torch.tensor(table)[track.tokens]
     if bool((ids == _REFUSED).any()):
         raise ValueError(
@@ -248,5 +250,5 @@ def _mapped(track: TrackTokens, table: tuple[int, ...], name: str) -> tuple[Tens
 
 
 def _places(counts: Int[Tensor, " b"]) -> Int[Tensor, " n"]:
-    """0, 1, ... for each of some counts, one behind the other."""
+    """Concatenated ranges 0 .. count - 1."""
     return torch.arange(int(counts.sum())) - (counts.cumsum(0) - counts).repeat_interleave(counts)

@@ -1,8 +1,8 @@
-"""Reading tensors out of torch's files without running anything that stands in them.
+"""Reading tensors from torch's files without executing anything in them.
 
-A .bin or .ckpt file is a zip archive with a pickle, and a pickle is a program. Here it may only build plain containers and say where its
-tensors lie; every class or function that it names becomes an `Inert` object that swallows whatever is done to it. Tensors are made
-afterwards, and only those that are asked for: the optimizer's state in a training checkpoint is never read.
+A .bin or .ckpt file is a zip archive with a pickle, and a pickle is a program. Here it may only build plain containers and locate its tensors;
+every class or function that it names becomes an `Inert` object that ignores all operations. Tensors are created afterwards, and only the
+requested ones: the optimizer's state in a training checkpoint is never read.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _DTYPES = {
     "BoolStorage": torch.bool,
 }
 _LARGEST_PICKLE = 256 * 2**20
-"""Bytes of a pickle at most; that of the 15B model with optimizer states has about one."""
+"""Largest size of a pickle in bytes; that of the 15B model with optimizer states has about one."""
 
 _DAMAGE = (
     pickle.UnpicklingError,
@@ -55,11 +55,11 @@ _DAMAGE = (
     MemoryError,
     RuntimeError,
 )
-"""What zipfile, pickle and torch raise for bytes that are not what they should be."""
+"""Exceptions that zipfile, pickle and torch raise for invalid bytes."""
 
 
 class Inert:
-    """Stands for an object that is not understood; keeps nothing and does nothing."""
+    """Placeholder for an object of an unknown class; stores nothing and does nothing."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         pass
@@ -74,17 +74,17 @@ class Inert:
         pass
 
     def append(self, item: Any) -> None:
-        """Swallow an item."""
+        """Ignore an item."""
 
     def extend(self, items: Any) -> None:
-        """Swallow items."""
+        """Ignore items."""
 
     def add(self, item: Any) -> None:
-        """Swallow an item."""
+        """Ignore an item."""
 
 
 class _Container(dict[Any, Any]):
-    """A dictionary, ordered or not, that takes no attributes from a pickle."""
+    """A dictionary, ordered or not, that accepts no attributes from a pickle."""
 
     __slots__ = ()
 
@@ -93,21 +93,21 @@ class _Container(dict[Any, Any]):
 
 
 class _Storage(Inert):
-    """Where numbers lie: a file of the archive, and their type."""
+    """A storage: its file in the archive, and its dtype."""
 
     def __init__(self, dtype: torch.dtype, key: str) -> None:
         self.dtype, self.key = dtype, key
 
 
 class _Placed(Inert):
-    """A tensor that has not been made yet. What a pickle says of it is checked when it is."""
+    """A tensor that has not been created yet. Its description in the pickle is checked when it is created."""
 
     def __init__(self, storage: Any, offset: Any, size: Any, stride: Any) -> None:
         self.storage, self.offset, self.size, self.stride = storage, offset, size, stride
 
 
 class _Rebuild(Inert):
-    """Torch's functions that make tensors and parameters: both give a `_Placed`."""
+    """Torch's functions that rebuild tensors and parameters: both return a `_Placed`."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Inert:
         return args[0] if isinstance(args[0], _Placed) else _Placed(*args[:4])
@@ -125,11 +125,11 @@ _KNOWN: Mapping[tuple[str, str], Any] = {
 
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
-        """Return what is understood; an inert class for everything else."""
+        """Return a known class; `Inert` for every other."""
         return _KNOWN.get((module, name), Inert)
 
     def persistent_load(self, pid: Any) -> _Storage:
-        """Return where a storage lies."""
+        """Return the location of a storage."""
         _, dtype, key, _, _ = pid
         if not isinstance(dtype, torch.dtype) or not isinstance(key, str):
             raise ValueError("a storage of an unknown type")
@@ -137,14 +137,14 @@ class _Unpickler(pickle.Unpickler):
 
 
 def read_tensors(path: Path, *, inside: str = "") -> dict[str, Tensor]:
-    """Return the tensors by name that a torch file holds.
+    """Return the tensors of a torch file by name.
 
     Args:
-        path: a file of `torch.save`.
-        inside: the entry that holds them, such as "state_dict"; by default they are the file's whole content.
+        path: a file written by `torch.save`.
+        inside: the entry with the tensors, such as "state_dict"; by default they are the file's whole content.
 
     Raises:
-        CheckpointError: if the file is no archive of torch, is damaged, holds no tensors there, or has one beyond its storage.
+        CheckpointError: if the file is not a torch archive, is damaged, has no tensors there, or one that exceeds its storage.
     """
     with _opened(path) as archive:
         content, prefix = _content(archive, path)
@@ -158,14 +158,14 @@ def read_tensors(path: Path, *, inside: str = "") -> dict[str, Tensor]:
 
 
 def read_values(path: Path, *, inside: str) -> dict[str, Any]:
-    """Return the plain values by name that a torch file holds in an entry: numbers, strings, and lists of them; nothing else of it.
+    """Return the plain values of an entry of a torch file by name: numbers, strings, and lists of them.
 
     Args:
-        path: a file of `torch.save`.
-        inside: the entry, such as "config"; where the file has none, there are no values.
+        path: a file written by `torch.save`.
+        inside: the entry, such as "config"; without it the result is empty.
 
     Raises:
-        CheckpointError: if the file is no archive of torch, or is damaged.
+        CheckpointError: if the file is not a torch archive, or is damaged.
     """
     with _opened(path) as archive:
         content, _ = _content(archive, path)
@@ -174,7 +174,7 @@ def read_values(path: Path, *, inside: str) -> dict[str, Any]:
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether a value is of Python's own types; True and False count as numbers."""
+    """Whether a value is None, a number, a boolean, a string, or a list of these."""
     if isinstance(value, list | tuple):
         return all(isinstance(one, int | float | str) for one in value)
     return value is None or isinstance(value, int | float | str)
@@ -182,7 +182,7 @@ def _is_plain(value: Any) -> bool:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
-    """The archive that a file is; whatever is wrong with its bytes becomes a CheckpointError."""
+    """The zip archive of a file; any error in its bytes becomes a CheckpointError."""
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file; expected a checkpoint")
     try:
@@ -198,7 +198,7 @@ def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
 
 
 def _content(archive: zipfile.ZipFile, path: Path) -> tuple[Any, str]:
-    """What the pickle builds, and where in the archive it and its storages lie."""
+    """The object built by the pickle, and the folder in the archive of the pickle and its storages."""
     names = archive.namelist()
     found = [name for name in names if name.endswith("/data.pkl")]
     if any(name.endswith("/constants.pkl") for name in names):
@@ -216,7 +216,7 @@ def _content(archive: zipfile.ZipFile, path: Path) -> tuple[Any, str]:
 
 
 def _member(archive: zipfile.ZipFile, name: str) -> bytes:
-    """The bytes of a file inside, checked by its checksum. Torch stores without compression, so nothing can unfold."""
+    """The bytes of a file in the archive, verified by its checksum. Torch does not compress, so sizes are known."""
     entry = archive.getinfo(name)
     if entry.compress_type != zipfile.ZIP_STORED:
         raise ValueError(f"'{name}' is compressed")
@@ -224,14 +224,14 @@ def _member(archive: zipfile.ZipFile, name: str) -> bytes:
 
 
 def _check_program(program: bytes) -> None:
-    """Refuse a pickle whose memory slots are numbered beyond its length: Python would make room for all below."""
+    """Refuse a pickle with a memo index beyond its length: Python would allocate all slots below it."""
     for operation, argument, _ in pickletools.genops(program):
         if operation.name in ("PUT", "BINPUT", "LONG_BINPUT") and not 0 <= int(argument or 0) <= len(program):
             raise ValueError(f"memory slot {argument} in a pickle of {len(program)} bytes")
 
 
 def _made(placed: Mapping[str, _Placed], archive: zipfile.ZipFile, prefix: str) -> dict[str, Tensor]:
-    """The tensors themselves; those that share a storage share it again."""
+    """The tensors; tensors with a common storage share memory."""
     storages: dict[tuple[str, torch.dtype], Tensor] = {}
     tensors = {}
     for name, one in placed.items():

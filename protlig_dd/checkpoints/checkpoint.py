@@ -1,10 +1,10 @@
-"""Checkpoints on disk: one folder each, whole or absent, every file with its checksum, never a pickle.
+"""Checkpoints on disk: one folder each, complete or absent, a checksum for every file, never a pickle.
 
     checkpoints/step_00001000/   weights.safetensors  ema.safetensors  optimizer.safetensors  state.json  manifest.json
     checkpoints/last.json, best.json   {"checkpoint": "step_00001000"}
 
-A folder is written under a temporary name beside its place, flushed to the disk, and renamed: whoever finds `step_*` finds it complete.
-Tensors are whole (unsharded) and on the host, so any number of processes can have written them, and any number can read them.
+A folder is written under a temporary name, flushed to the disk, and renamed, so a folder named `step_*` is complete.
+Tensors are whole (unsharded) and on the host, so a checkpoint does not depend on the number of processes that write or read it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from protlig_dd.errors import CheckpointError
-from protlig_dd.files import flush, sha256_of, write_json, written_whole
+from protlig_dd.files import flush, sha256_of, write_json
 
 log = logging.getLogger(__name__)
 _TEMPORARY = ".writing-"
@@ -36,7 +36,7 @@ POINTERS = ("last", "best")
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """What a checkpoint holds. `ema` and `optimizer` are empty where there are none; `state` is plain JSON."""
+    """The content of a checkpoint: tensors by name, and plain JSON values in `state`. `ema` and `optimizer` may be empty."""
 
     step: int
     weights: Mapping[str, Tensor]
@@ -46,12 +46,16 @@ class Checkpoint:
 
 
 def save(root: Path, checkpoint: Checkpoint, *, keep: int = 3, best: bool = False) -> Path:
-    """Write a checkpoint under `root`, point `last` (and `best`) at it, and remove the oldest beyond `keep`.
+    """Write a checkpoint under `root`, point `last` (and `best`) at it, and remove the oldest beyond `keep`; return its folder.
 
-    What `best` points at is never removed. `keep=0` keeps all.
+    Args:
+        root: the folder of checkpoints.
+        checkpoint: the content.
+        keep: number of newest checkpoints to keep; 0 keeps all. The one that `best` points at is never removed.
+        best: whether `best` points at this checkpoint too.
 
     Raises:
-        CheckpointError: if the disk refuses (full, quota, rights); checkpoints written before are untouched.
+        CheckpointError: if it cannot be written (disk full, quota, permissions); earlier checkpoints are not touched.
     """
     final = root / f"step_{checkpoint.step:08d}"
     temporary = root / f"{_TEMPORARY}{final.name}-{os.getpid()}"
@@ -116,24 +120,23 @@ def _without_shared_memory(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _point(root: Path, name: str, target: Path) -> None:
-    with written_whole(root / f"{name}.json", durable=True) as growing:
-        growing.write_text(json.dumps({"checkpoint": target.name}, indent=1) + "\n", encoding="utf-8")
+    write_json(root / f"{name}.json", {"checkpoint": target.name}, durable=True)
 
 
 def step_of(folder: Path) -> int:
-    """Return the step that a checkpoint folder's name says."""
+    """Return the step in the name of a checkpoint folder."""
     found = _NAME.fullmatch(folder.name)
     assert found is not None, folder
     return int(found[1])
 
 
 def list_checkpoints(root: Path) -> list[Path]:
-    """Return the checkpoints under a folder, oldest step first; what was being written when a run died is not among them."""
+    """Return the complete checkpoints under a folder, in the order of their steps."""
     return sorted((p for p in root.glob("step_*") if _NAME.fullmatch(p.name)), key=step_of)
 
 
 def pointed_at(root: Path, name: str) -> Path | None:
-    """Return the checkpoint that `last` or `best` names, or None where there is none."""
+    """Return the checkpoint that `last` or `best` names, or None."""
     pointer = root / f"{name}.json"
     if not pointer.is_file():
         return None
@@ -145,14 +148,14 @@ def _prune(root: Path, keep: int) -> None:
     protected = pointed_at(root, "best")
     for folder in list_checkpoints(root)[:-keep] if keep else []:
         if folder != protected:
-            # Renamed first: a kill in the middle of the removal must not leave a half-empty checkpoint.
+            # Renamed first: a kill during the removal must not leave an incomplete checkpoint.
             doomed = root / f"{_TEMPORARY}removed-{folder.name}"
             os.rename(folder, doomed)
             shutil.rmtree(doomed)
 
 
 def clean(root: Path) -> None:
-    """Remove what interrupted writes have left behind."""
+    """Remove temporary files and folders of interrupted writes."""
     for leftover in (*root.glob(f"{_TEMPORARY}*"), *root.glob(".*.writing")):
         if leftover.is_dir():
             shutil.rmtree(leftover, ignore_errors=True)
@@ -164,7 +167,7 @@ def verify(folder: Path) -> None:
     """Check every file of a checkpoint against its manifest.
 
     Raises:
-        CheckpointError: naming the file, the checksum found and the one expected.
+        CheckpointError: with the file, the checksum found and the one expected.
     """
     files = _read_json(folder / "manifest.json").get("files")
     if not isinstance(files, dict) or not {"weights.safetensors", "state.json"} <= set(files):
@@ -192,7 +195,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def load(folder: Path, *, parts: Sequence[str] = ("weights", "ema", "optimizer")) -> Checkpoint:
-    """Return a checkpoint after checking it; parts that are not asked for, or not there, are empty.
+    """Return a checkpoint after verifying it; parts that are not requested, or absent, are empty.
 
     Raises:
         CheckpointError: if it is damaged or incomplete.
@@ -210,12 +213,12 @@ def load(folder: Path, *, parts: Sequence[str] = ("weights", "ema", "optimizer")
 
 
 def find_resumable(root: Path, mode: str = "auto") -> Path | None:
-    """Return the checkpoint to go on from, or None where there is none.
+    """Return the checkpoint to resume from, or None if there is none.
 
     Args:
         root: the folder of checkpoints.
-        mode: "auto" takes the newest, and refuses a damaged one; "last-good" takes the newest that is whole, and sets damaged newer ones
-            aside under `damaged_*`, so that nothing is lost.
+        mode: "auto" takes the newest, and refuses it if damaged; "last-good" takes the newest undamaged one, and renames newer damaged
+            ones to `damaged_*`, so that nothing is lost.
 
     Raises:
         CheckpointError: if the newest is damaged ("auto"), or all are ("last-good").
@@ -250,7 +253,7 @@ def _set_aside(folder: Path) -> None:
 
 
 def hash_tensors(tensors: Mapping[str, Tensor]) -> str:
-    """Return the first 16 hex digits of a SHA-256 over names, shapes and bytes."""
+    """Return the first 16 hex digits of a SHA-256 over the tensors' names, shapes and bytes."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
         digest.update(f"{name}{tuple(tensors[name].shape)}".encode())
@@ -259,6 +262,6 @@ def hash_tensors(tensors: Mapping[str, Tensor]) -> str:
 
 
 def count_parameters(model: nn.Module) -> int:
-    """Return the number of parameters of a model; a quantised weight is packed, and counts as what it stands for."""
+    """Return the number of parameters of a model; a packed quantised weight counts with its unpacked shape."""
     states = ((p, getattr(p, "quant_state", None)) for p in model.parameters())
     return sum(p.numel() if state is None else state.shape.numel() for p, state in states)

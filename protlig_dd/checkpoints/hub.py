@@ -1,4 +1,4 @@
-"""Fetching a model's files from the Hub, or from its local cache where the Hub does not answer."""
+"""Download of a model's files from the Hub, or from its local cache if the Hub does not answer."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from pathlib import Path
 from protlig_dd.errors import CheckpointError, require
 
 _SECONDS = 10.0
-"""How long the Hub has for its first answer."""
+"""Timeout of the first request to the Hub."""
 
 
 def is_answered(name: str) -> bool:
-    """Return whether the Hub answers for a repository: where it does not, libraries try again for minutes, and say so each time.
+    """Return whether the Hub answers for a repository; if it does not, libraries retry for minutes with a message each time.
 
     Args:
-        name: such as "Rostlab/ProstT5".
+        name: the repository, such as "Rostlab/ProstT5".
 
     Raises:
         MissingDependencyError: without huggingface_hub.
@@ -34,8 +34,8 @@ def fetch_repository(name: str, patterns: Sequence[str]) -> Path:
     """Return the local folder of a Hub repository.
 
     Args:
-        name: such as "airkingbd/dplm_150m".
-        patterns: the files that are wanted, such as "*.json".
+        name: the repository, such as "airkingbd/dplm_150m".
+        patterns: glob patterns of the required files, such as "*.json".
 
     Raises:
         CheckpointError: if there is no such repository, or neither the Hub nor the cache has it.
@@ -46,7 +46,7 @@ def fetch_repository(name: str, patterns: Sequence[str]) -> Path:
 
     first: Exception | None = None
     try:
-        try:  # asked apart, since the download itself would wait for an answer without end
+        try:  # a separate request, since the download itself has no timeout
             version = {"revision": hub.HfApi().model_info(name, timeout=_SECONDS).sha}
         except (HTTPError, HfHubHTTPError, ConnectionError) as error:
             first, version = error, {"local_files_only": True}

@@ -1,4 +1,4 @@
-"""Whether a checkpoint belongs to the model and the vocabularies at hand."""
+"""Checks that a checkpoint belongs to a model and its vocabularies."""
 
 from __future__ import annotations
 
@@ -11,10 +11,15 @@ from protlig_dd.errors import CheckpointError
 
 
 def require_names(found: Mapping[str, Any], expected: Sequence[str], where: str) -> None:
-    """Check that a state names exactly what is expected.
+    """Check that a state has exactly the expected names.
+
+    Args:
+        found: the state by name.
+        expected: the names.
+        where: the file, for the message.
 
     Raises:
-        CheckpointError: naming the first differences.
+        CheckpointError: with the first differences.
     """
     missing, extra = [n for n in expected if n not in found], sorted(set(found) - set(expected))
     if missing or extra:
@@ -25,10 +30,10 @@ def require_names(found: Mapping[str, Any], expected: Sequence[str], where: str)
 
 
 def require_same_shapes(found: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]]) -> None:
-    """Check that weights fit a model.
+    """Check that weights have the names and shapes of a model.
 
     Raises:
-        CheckpointError: naming the first tensor that does not.
+        CheckpointError: with the first tensor that differs.
     """
     require_names(found, list(expected), "weights.safetensors")
     for name, shape in expected.items():
@@ -40,15 +45,15 @@ def require_same_shapes(found: Mapping[str, Tensor], expected: Mapping[str, tupl
 
 
 def require_fingerprints(state: Mapping[str, Any], expected: Mapping[str, str], where: str) -> None:
-    """Check that a checkpoint's vocabularies are the ones at hand.
+    """Check that a checkpoint was made with the configured vocabularies.
 
     Args:
         state: the checkpoint's state, with `fingerprints` by track.
-        expected: the fingerprint of each track's vocabulary now.
+        expected: the fingerprint of each track's configured vocabulary.
         where: the checkpoint, for the message.
 
     Raises:
-        CheckpointError: naming the track that differs.
+        CheckpointError: with the track that differs.
     """
     found = state.get("fingerprints", {})
     for track, fingerprint in expected.items():

@@ -1,7 +1,7 @@
-"""The one training loss: draw task and times, noise, call the denoiser, weigh; sums per token, reduced by whoever calls.
+"""The diffusion training loss: draw task and times, add noise, call the denoiser, weight; sums over tokens, reduced by the caller.
 
-`prepare` does everything that needs no network, on the host; `loss` is the network and one sum. A token's noise depends on (seed, step,
-global example index, track, position), never on the rank or the batch.
+`prepare` does everything before the network, on the host; `loss` is the network and a sum. A token's noise depends on (seed, step, global
+example index, track, position), never on the rank or the batch.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from protlig_dd.tokens.tracks import TrackBatch, TrackTokens
 
 @dataclass(frozen=True, kw_only=True)
 class NoisedTrack:
-    """What the loss needs of one noised track; [a] are the tokens whose loss may be non-zero ("active").
+    """The inputs of the loss for one noised track; [a] are the tokens whose loss may be non-zero ("active").
 
-    By task there are three counts: of `num_tokens`, which the loss is divided by; of active tokens; and of all that could be noised.
+    Three counts by task: `num_tokens`, the denominator of the loss; active tokens; and all tokens that could be noised.
     """
 
     clean: Int[Tensor, " a"]
@@ -45,18 +45,17 @@ class NoisedTrack:
 
     def to(self, device: torch.device) -> NoisedTrack:
         """Return a copy on a device."""
-        moved: dict[str, Any] = {
-            k: v.to(device, non_blocking=True) for k, v in vars(self).items() if isinstance(v, Tensor)
-        }
+        tensors = {k: v for k, v in vars(self).items() if isinstance(v, Tensor)}
+        moved: dict[str, Any] = {k: v.to(device, non_blocking=True) for k, v in tensors.items()}
         return replace(self, **moved)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """A noised batch: what the denoiser sees, and what its answer is held against.
+    """A noised batch: the denoiser's input and its targets.
 
     Args:
-        batch: the noised tokens; tracks that a task leaves out are emptied.
+        batch: the noised tokens; tracks that are not in an example's task are emptied.
         sigma: for each track the total noise of each example [b]; 0 where the track is clean.
         tracks: the noised tracks.
         tasks: the task of each example.
@@ -79,7 +78,7 @@ class Prepared:
         )
 
     def describe(self) -> str:
-        """Return tasks and tracks in words, for messages about a failed step."""
+        """Return the names of tasks and tracks, for messages about a failed step."""
         return f"tasks {', '.join(sorted(set(self.tasks)))}; tracks {', '.join(self.tracks)}"
 
 
@@ -87,15 +86,15 @@ class DiffusionObjective:
     """The diffusion loss over tracks.
 
     Args:
-        diffusion: what the logits of each track mean, and alpha(t), shared by all tracks.
+        diffusion: the meaning of each track's logits, and alpha(t), shared by all tracks.
         tasks: the mixture of tasks.
-        times: how t is drawn.
-        curriculum: ramps sigma up over the first steps, or None.
-        seed: the root of all draws.
+        times: the time sampler; stratified by default.
+        curriculum: scales sigma during the first steps, or None.
+        seed: seed of all random draws.
         purpose: a name folded into the draws ("train", "validation"), so that two uses never share noise.
-        device: where prepared batches go.
-        condition_dropout: probability of hiding a per-example condition, so that guidance knows the unconditional.
-        variant: what DPLM's and ESM's trainings do differently.
+        device: the device of prepared batches.
+        condition_dropout: probability of hiding an example's condition, for classifier-free guidance.
+        variant: departures from the plain loss, as in the training of DPLM and ESM; none by default.
     """
 
     def __init__(
@@ -122,7 +121,7 @@ class DiffusionObjective:
         self.condition_dropout = condition_dropout
 
     def prepare(self, batch: TrackBatch, step: int) -> Prepared:
-        """Draw tasks, times and noise for a batch on the host, and send the result to the device.
+        """Draw tasks, times and noise for a batch on the host, and move the result to the device.
 
         Raises:
             ValueError: if an example fits no task.
@@ -176,14 +175,14 @@ class DiffusionObjective:
         return prepared if self.device.type == "cpu" else prepared.to(self.device)
 
     def _by_task(self, tasks: Int[Tensor, " a"]) -> dict[str, int]:
-        """How many of some tokens each task has."""
+        """The number of some tokens of each task."""
         counts = torch.bincount(tasks, minlength=len(self.tasks.names)).tolist()
         return {task: n for task, n in zip(self.tasks.names, counts, strict=True) if n}
 
     def _noise(
         self, name: str, track: TrackTokens, candidate: Tensor, alpha: Tensor, keys: Draws
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the noisy tokens, which of them the loss is about, and what the loss takes for the noisy tokens."""
+        """Return the noisy tokens, which of them are in the loss, and the tokens that the loss uses as the noisy ones."""
         param = self.diffusion.parameterizations[name]
         if self.variant.masked_language is not None:
             assert isinstance(param.process, Absorbing)
@@ -200,19 +199,12 @@ class DiffusionObjective:
         num_groups = max(len(task.noised) for task in self.tasks.tasks.values())
         copies = ((), ("second",)) if self.variant.coupled else ((),)
         one = torch.arange(batch.num_examples // len(copies))
-        drawn = [
-            [
-                self.times.draw(
-                    draws[one].fold("time", g, *copy),
-                    shared.fold("time", g, *copy),
-                    batch.slots[one],
-                    batch.global_size,
-                    step,
-                )
-                for copy in copies
-            ]
-            for g in range(num_groups)
-        ]
+
+        def draw(*name: str | int) -> Times:
+            own, common = draws[one].fold("time", *name), shared.fold("time", *name)
+            return self.times.draw(own, common, batch.slots[one], batch.global_size, step)
+
+        drawn = [[draw(group, *copy) for copy in copies] for group in range(num_groups)]
         all_t = torch.stack([torch.cat([d.t for d in group]) for group in drawn])
         all_weights = torch.stack([torch.cat([d.weight for d in group]) for group in drawn])
         if self.variant.num_times:
@@ -235,9 +227,9 @@ class DiffusionObjective:
     def loss(self, model: Denoiser, prepared: Prepared) -> LossTerms:
         """Return the summed loss of a prepared batch, and sums by `loss/<task>/<track>`, `nll/...` and `cross_entropy/...`.
 
-        `nll` is the bound in nats a token, masked or not, whatever the loss weighs and is divided by; without importance weights it is
-        biased by a curriculum.
-        `cross_entropy` is the unweighted mean over the tokens that the loss is about; its exponential is a perplexity.
+        `nll` is the bound in nats per token, masked or not, independent of the loss's weighting and denominator; a curriculum without
+        importance weights biases it.
+        `cross_entropy` is the unweighted mean over the active tokens; its exponential is a perplexity.
         """
         if self.variant.self_mixup:
             prepared = replace(prepared, batch=mix_up(model, prepared.batch, prepared.sigma, self.diffusion))
@@ -248,14 +240,12 @@ class DiffusionObjective:
         counts: dict[str, float] = {}
         for name, track in prepared.tracks.items():
             param = self.diffusion.parameterizations[name]
-            per_token = (
-                param.loss(logits[name], track.clean, track.noised, track.alpha, track.alpha_prime) * track.weight
-            )
+            per_token = param.loss(logits[name], track.clean, track.noised, track.alpha, track.alpha_prime)
+            per_token = per_token * track.weight
             total = total + per_token.sum()
             for label, values in self._shown(param, logits[name], track, per_token.detach()).items():
-                by_task = torch.zeros(len(self.tasks.names), device=total.device).index_add_(
-                    0, track.group, values.float()
-                )
+                zeros = torch.zeros(len(self.tasks.names), device=total.device)
+                by_task = zeros.index_add_(0, track.group, values.float())
                 counted = {"nll": track.num_noisable, "cross_entropy": track.num_active}.get(label, track.num_tokens)
                 for task, count in counted.items():
                     sums[f"{label}/{task}/{name}"] = by_task[self.tasks.names.index(task)]
@@ -282,10 +272,10 @@ def _group_of(track: str, noised: tuple[tuple[str, ...], ...]) -> int:
 
 
 def _levels(schedule: NoiseSchedule, times: Times) -> tuple[Tensor, Tensor]:
-    """alpha and alpha' of each example; t = 0 means clean, so alpha is exactly 1 there whatever the schedule's own start.
+    """alpha and alpha' of each example; t = 0 means clean, so alpha is exactly 1 there for every schedule.
 
-    Computed in float64, since float32 powers and exponentials may differ in the last bit with the place in the batch. Noised examples
-    keep an alpha below 1, so that weights and ratios are finite.
+    Computed in float64, since float32 powers and exponentials may differ in the last bit with the position in the batch. Noised examples
+    have an alpha below 1, so that weights and ratios are finite.
     """
     t = times.t.double()
     alpha = torch.where(t > 0, schedule.alpha(t).float().clamp(max=1 - 2.0**-24), 1.0)

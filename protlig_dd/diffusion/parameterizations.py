@@ -1,12 +1,12 @@
 """What a network's logits mean, and the loss per token that follows.
 
-`Subs` (MDLM, DPLM): logits of p(x0 | x_t). `Score` (SEDD): logits of the score p_t(y) / p_t(x_t). Both answer the same four questions,
-so samplers and objectives do not know which they hold. Shapes: `*s` tokens, k rows. Losses are float32 (or float64 when given that),
-per token, unreduced; they are 0 where the process tells nothing about x0.
+`Subs` (MDLM, DPLM): logits of p(x0 | x_t). `Score` (SEDD): logits of the score p_t(y) / p_t(x_t). Both have the same methods, so samplers and
+objectives need not distinguish them. Shapes: `*s` tokens, k rows. Losses are float32 (float64 for float64 logits), per token, unreduced;
+they are 0 where x_t has no information about x0.
 
 With lp = log_score - log(alpha / (1 - alpha)), SEDD's absorbing score entropy times d sigma/dt is exactly
     -alpha' / (1 - alpha) * [ sum_y exp(lp_y) - lp_x0 - 1 ],
-which is MDLM's weighted NLL when exp(lp) sums to one. We compute that form: it neither overflows as t -> 0 nor loses digits.
+which is MDLM's weighted NLL if exp(lp) sums to one. We compute that form: it neither overflows as t -> 0 nor loses digits.
 Sources: Lou, Meng and Ermon 2024 (SEDD), equations 5 and 10; Sahoo et al. 2024 (MDLM), equations 8-10.
 """
 
@@ -16,17 +16,17 @@ from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool
 from torch import Tensor
 
-from protlig_dd.diffusion.processes import Absorbing, Uniform
+from protlig_dd.diffusion.processes import Absorbing, Ids, PerToken, Rows, Uniform
 
 Weighting = Literal["elbo", "constant", "linear"]
 
 
 @runtime_checkable
 class Parameterization(Protocol):
-    """What objectives and samplers ask of a parameterization."""
+    """The interface of a parameterization for objectives and samplers."""
 
     @property
     def process(self) -> Absorbing | Uniform:
@@ -34,7 +34,7 @@ class Parameterization(Protocol):
 
     @property
     def weighting(self) -> Weighting:
-        """What the loss is weighted with."""
+        """The weighting of the loss."""
 
     def log_score(self, logits: Tensor, xt: Tensor, alpha: Tensor) -> Tensor:
         """Return log p_t(y) / p_t(x_t); SEDD's code calls this `score`."""
@@ -49,7 +49,7 @@ class Parameterization(Protocol):
         """Return the weighted loss per token."""
 
     def informative(self, xt: Tensor) -> Tensor:
-        """Return which tokens can have a non-zero loss: only these need logits."""
+        """Return which tokens may have a non-zero loss: only these need logits."""
 
 
 def _weight(weighting: Weighting, alpha: Tensor, alpha_prime: Tensor, num_times: int = 0) -> Tensor:
@@ -75,10 +75,10 @@ class Subs:
 
     Args:
         process: absorbing noise.
-        weighting: of the loss.
-        normalise: over which rows the probabilities of the loss sum to one: the emittable ones, or all of them as in DPLM, whose
-            networks also learn that masks and specials never come. Samplers always draw emittable ids only.
-        num_times: DPLM's T, with linear weights over integer times; 0 is continuous time.
+        weighting: the weighting of the loss.
+        normalise: the rows over which the probabilities of the loss sum to one: the emittable ones, or all of them as in DPLM, whose
+            networks also learn that masks and special tokens never occur. Samplers draw emittable ids only.
+        num_times: DPLM's T, for linear weights over integer times; 0 is continuous time.
     """
 
     process: Absorbing
@@ -86,41 +86,24 @@ class Subs:
     normalise: Literal["emittable", "all"] = "emittable"
     num_times: int = 0
 
-    def x0_log_probs(
-        self, logits: Float[Tensor, "*s k"], xt: Int[Tensor, "*s"], alpha: Float[Tensor, "*s"]
-    ) -> Float[Tensor, "*s k"]:
+    def x0_log_probs(self, logits: Rows, xt: Ids, alpha: PerToken) -> Rows:
         """Return log p(x0 | x_t), normalised over emittable ids."""
         return _restrict(logits, self.process).log_softmax(-1)
 
-    def log_score(
-        self, logits: Float[Tensor, "*s k"], xt: Int[Tensor, "*s"], alpha: Float[Tensor, "*s"]
-    ) -> Float[Tensor, "*s k"]:
+    def log_score(self, logits: Rows, xt: Ids, alpha: PerToken) -> Rows:
         """Return log p(x0 | x_t) + log(alpha / (1 - alpha)), and 0 at x_t itself."""
         scores = self.x0_log_probs(logits, xt, alpha) + torch.log(alpha / (1 - alpha))[..., None]
         return scores.scatter(-1, xt[..., None], 0.0)
 
-    def reverse_probs(
-        self,
-        logits: Float[Tensor, "*s k"],
-        xt: Int[Tensor, "*s"],
-        alpha_s: Float[Tensor, "*s"],
-        alpha_t: Float[Tensor, "*s"],
-    ) -> Float[Tensor, "*s k"]:
+    def reverse_probs(self, logits: Rows, xt: Ids, alpha_s: PerToken, alpha_t: PerToken) -> Rows:
         """Return the ancestral posterior q(x_s | x_t, x0 ~ p)."""
         return self.process.posterior(self.x0_log_probs(logits, xt, alpha_t).exp(), xt, alpha_s, alpha_t)
 
-    def informative(self, xt: Int[Tensor, "*s"]) -> Bool[Tensor, "*s"]:
+    def informative(self, xt: Ids) -> Bool[Tensor, "*s"]:
         """Return where x_t is the mask."""
         return xt == self.process.mask_id
 
-    def loss(
-        self,
-        logits: Float[Tensor, "*s k"],
-        x0: Int[Tensor, "*s"],
-        xt: Int[Tensor, "*s"],
-        alpha: Float[Tensor, "*s"],
-        alpha_prime: Float[Tensor, "*s"],
-    ) -> Float[Tensor, "*s"]:
+    def loss(self, logits: Rows, x0: Ids, xt: Ids, alpha: PerToken, alpha_prime: PerToken) -> PerToken:
         """Return the weighted cross-entropy at masks, 0 elsewhere."""
         if self.normalise == "all":
             nll = -_pick((logits if logits.dtype == torch.float64 else logits.float()).log_softmax(-1), x0)
@@ -160,9 +143,7 @@ class Score:
             )
         return scores - torch.log(alpha / (1 - alpha))[..., None]
 
-    def log_score(
-        self, logits: Float[Tensor, "*s k"], xt: Int[Tensor, "*s"], alpha: Float[Tensor, "*s"]
-    ) -> Float[Tensor, "*s k"]:
+    def log_score(self, logits: Rows, xt: Ids, alpha: PerToken) -> Rows:
         """Return log p_t(y) / p_t(x_t), 0 at x_t itself, -inf at ids that are neither emittable nor x_t."""
         if isinstance(self.process, Absorbing):
             scores = self._log_ratio(logits, alpha) + torch.log(alpha / (1 - alpha))[..., None]
@@ -170,9 +151,7 @@ class Score:
             scores = _restrict(logits, self.process)
         return scores.scatter(-1, xt[..., None], 0.0)
 
-    def x0_log_probs(
-        self, logits: Float[Tensor, "*s k"], xt: Int[Tensor, "*s"], alpha: Float[Tensor, "*s"]
-    ) -> Float[Tensor, "*s k"]:
+    def x0_log_probs(self, logits: Rows, xt: Ids, alpha: PerToken) -> Rows:
         """Return log p(x0 | x_t): normalised scores at masks; for uniform noise by Bayes, from the marginal with its noise taken out."""
         if isinstance(self.process, Absorbing):
             return _restrict(logits, self.process).log_softmax(-1)
@@ -185,32 +164,19 @@ class Score:
         clean = elsewhere * self.process.transition(xt, alpha, marginal) + tiny * self.process.emittable(marginal)
         return (clean / clean.sum(-1, keepdim=True)).log()
 
-    def reverse_probs(
-        self,
-        logits: Float[Tensor, "*s k"],
-        xt: Int[Tensor, "*s"],
-        alpha_s: Float[Tensor, "*s"],
-        alpha_t: Float[Tensor, "*s"],
-    ) -> Float[Tensor, "*s k"]:
+    def reverse_probs(self, logits: Rows, xt: Ids, alpha_s: PerToken, alpha_t: PerToken) -> Rows:
         """Return SEDD's analytic step from the scores."""
         if isinstance(self.process, Absorbing):
             return self.process.reverse_from_x0(self._log_ratio(logits, alpha_t).exp(), xt, alpha_s, alpha_t)
         return self.process.reverse_from_score(self.log_score(logits, xt, alpha_t).exp(), xt, alpha_s, alpha_t)
 
-    def informative(self, xt: Int[Tensor, "*s"]) -> Bool[Tensor, "*s"]:
+    def informative(self, xt: Ids) -> Bool[Tensor, "*s"]:
         """Return where x_t is the mask (absorbing), or everywhere (uniform)."""
         if isinstance(self.process, Absorbing):
             return xt == self.process.mask_id
         return torch.ones_like(xt, dtype=torch.bool)
 
-    def loss(
-        self,
-        logits: Float[Tensor, "*s k"],
-        x0: Int[Tensor, "*s"],
-        xt: Int[Tensor, "*s"],
-        alpha: Float[Tensor, "*s"],
-        alpha_prime: Float[Tensor, "*s"],
-    ) -> Float[Tensor, "*s"]:
+    def loss(self, logits: Rows, x0: Ids, xt: Ids, alpha: PerToken, alpha_prime: PerToken) -> PerToken:
         """Return the weighted score entropy per token; its minimum is 0 for a point-mass posterior."""
         if isinstance(self.process, Uniform):
             return -alpha_prime / alpha * self._uniform_entropy(logits, x0, xt, alpha)

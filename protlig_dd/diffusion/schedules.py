@@ -6,7 +6,7 @@
 | Linear    | exp(-(sigma_min + (sigma_max - sigma_min) t))            | exp(-sigma_min)  | exp(-sigma_max)  |
 | Geometric | exp(-sigma_min^(1-t) sigma_max^t)                        | exp(-sigma_min)  | exp(-sigma_max)  |
 | Cosine    | exp(-(sigma_max + (sigma_min - sigma_max)(1 + cos pi t)/2)) | exp(-sigma_min) | exp(-sigma_max) |
-| Scaled    | alpha_base(t)^factor: the curriculum on noise            | of the base      | of the base      |
+| Scaled    | alpha_base(t)^factor: the curriculum on noise            | alpha_base(0)^factor | alpha_base(1)^factor |
 
 sigma = -log alpha is SEDD's "total noise", its derivative SEDD's "rate noise". Adding a schedule: a class here, its name in the union.
 Sources: LogLinear and Geometric: Lou, Meng and Ermon 2024, section 5.1; Linear: Sahoo et al. 2024 (MDLM), appendix E; Cosine: the
@@ -26,12 +26,19 @@ from protlig_dd.config import settings
 from protlig_dd.errors import ConfigError
 
 SAMPLER_ALPHA_LIMIT = 1e-2
-"""A sampler starts from pure noise, so it refuses a schedule that leaves more than this much of the data at t = 1."""
+"""A sampler starts from pure noise, so it refuses a schedule with a larger alpha(1)."""
 
 
 @settings
 class LogLinear:
-    """alpha falls in a straight line: each token is masked at a uniform time (also DPLM's t/T and MDLM's default)."""
+    """alpha falls linearly: each token is masked at a uniform time (also DPLM's t/T and MDLM's default).
+
+    Args:
+        eps: alpha(1), 0 to below 1.
+
+    >>> [round(a, 4) for a in LogLinear(eps=0.01).alpha(torch.tensor([0.0, 0.5, 1.0])).tolist()]
+    [1.0, 0.505, 0.01]
+    """
 
     kind: Literal["log_linear"] = "log_linear"
     eps: float = 1e-3
@@ -54,7 +61,7 @@ class LogLinear:
 
 
 class _FromSigma:
-    """What follows when a schedule is given by sigma(t): alpha = exp(-sigma), alpha' = -sigma' alpha."""
+    """A schedule given by sigma(t): alpha = exp(-sigma), alpha' = -sigma' alpha."""
 
     def sigma(self, t: Tensor) -> Tensor:
         raise NotImplementedError
@@ -85,7 +92,12 @@ def _check_sigmas(sigma_min: float, sigma_max: float) -> None:
 
 @settings
 class Linear(_FromSigma):
-    """sigma rises in a straight line."""
+    """sigma rises linearly.
+
+    Args:
+        sigma_min: sigma(0), the total noise at t = 0, above 0.
+        sigma_max: sigma(1), the total noise at t = 1, above sigma_min; samplers need 4.7 or more.
+    """
 
     kind: Literal["linear"] = "linear"
     sigma_min: float = 1e-4
@@ -108,7 +120,12 @@ class Linear(_FromSigma):
 
 @settings
 class Geometric(_FromSigma):
-    """sigma rises by equal factors in equal times."""
+    """sigma rises by equal factors in equal times.
+
+    Args:
+        sigma_min: sigma(0), the total noise at t = 0, above 0.
+        sigma_max: sigma(1), the total noise at t = 1, above sigma_min; samplers need 4.7 or more.
+    """
 
     kind: Literal["geometric"] = "geometric"
     sigma_min: float = 1e-4
@@ -131,7 +148,12 @@ class Geometric(_FromSigma):
 
 @settings
 class Cosine(_FromSigma):
-    """sigma rises slowly at both ends. With sigma_max below 4.6 data survives at t = 1 and samplers refuse it."""
+    """sigma rises slowly at both ends. With sigma_max below 4.6 data survives at t = 1 and samplers refuse the schedule.
+
+    Args:
+        sigma_min: sigma(0), the total noise at t = 0, above 0.
+        sigma_max: sigma(1), the total noise at t = 1, above sigma_min; samplers need 4.7 or more.
+    """
 
     kind: Literal["cosine"] = "cosine"
     sigma_min: float = 1e-4
@@ -158,7 +180,12 @@ BaseSchedule = LogLinear | Linear | Geometric | Cosine
 
 @settings
 class Scaled(_FromSigma):
-    """Another schedule with its sigma multiplied by a factor: corruption, network input and loss all see the one scaled sigma."""
+    """Another schedule with its sigma multiplied by a factor: corruption, network input and loss all use the scaled sigma.
+
+    Args:
+        base: the schedule that is scaled.
+        factor: the factor of its sigma, above 0.
+    """
 
     kind: Literal["scaled"] = "scaled"
     base: BaseSchedule = LogLinear()
@@ -180,13 +207,13 @@ class Scaled(_FromSigma):
         return self.base.time_of(torch.exp(-sigma / self.factor))
 
 
-NoiseSchedule = LogLinear | Linear | Geometric | Cosine | Scaled
+NoiseSchedule = BaseSchedule | Scaled
 
 Ramp = Literal["exponential", "cosine", "linear"]
 
 
 def ramp_up(ramp: Ramp, progress: float) -> float:
-    """Return how far a curriculum has come: 0 at progress 0, exactly 1 from progress 1 on.
+    """Return the position of a curriculum: 0 at progress 0, exactly 1 from progress 1 on.
 
     exponential: (1 - e^(-3p)) / (1 - e^-3); cosine: (1 - cos pi p) / 2; linear: p. The predecessor's exponential stops at 0.95.
     """
@@ -199,7 +226,13 @@ def ramp_up(ramp: Ramp, progress: float) -> float:
 
 @settings
 class SigmaCurriculum:
-    """A curriculum on noise: sigma is scaled by `start` at step 0 and ramps to 1 at `steps`. A pure function of the step."""
+    """A curriculum on noise: sigma is scaled by `start` at step 0 and by 1 from `steps` on. A pure function of the step.
+
+    Args:
+        ramp: the shape of the ramp between the two, see `ramp_up`.
+        steps: the step from which the schedule is unscaled, 1 or more.
+        start: the factor of sigma at step 0, above 0 and at most 1.
+    """
 
     ramp: Ramp = "exponential"
     steps: int = 5000
@@ -210,7 +243,7 @@ class SigmaCurriculum:
             raise ValueError(f"start: found {self.start} (steps {self.steps}), expected 0 < start <= 1 and steps >= 1")
 
     def at(self, step: int, schedule: NoiseSchedule) -> NoiseSchedule:
-        """Return the schedule in force at a step."""
+        """Return the schedule at a step."""
         factor = self.start + (1 - self.start) * ramp_up(self.ramp, step / self.steps)
         if factor == 1:
             return schedule
@@ -220,10 +253,10 @@ class SigmaCurriculum:
 
 
 def require_noise_at_end(schedule: NoiseSchedule) -> None:
-    """Refuse a schedule whose alpha(1) leaves data where a sampler starts from pure noise.
+    """Refuse a schedule that leaves data at t = 1, where a sampler starts from pure noise.
 
     Raises:
-        ConfigError: with alpha(1) and what to change.
+        ConfigError: with alpha(1) and the settings to change.
     """
     left = float(schedule.alpha(torch.ones((), dtype=torch.float64)))
     if left > SAMPLER_ALPHA_LIMIT * (1 + 1e-9):  # 1 - (1 - 0.01) is a little more than 0.01

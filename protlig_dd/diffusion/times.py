@@ -1,7 +1,7 @@
-"""How noise levels are drawn: times, tasks, and the mixture of tasks.
+"""Sampling of noise levels: times, tasks, and the mixture of tasks.
 
 A task is a pattern of times over tracks: which tracks share one t, and which stay clean at t = 0; a track it does not name is absent.
-Each example draws its task for itself, so the mixture does not depend on the batch size. All draws come from keyed streams.
+Each example draws its own task, so the mixture does not depend on the batch size. All draws come from keyed streams.
 """
 
 from __future__ import annotations
@@ -34,7 +34,11 @@ def _check_bounds(t_min: float) -> None:
 
 @settings
 class UniformTimes:
-    """t uniform on (t_min, 1), independent for each example."""
+    """t uniform on (t_min, 1), independent for each example.
+
+    Args:
+        t_min: the smallest time, 0 to below 0.5.
+    """
 
     kind: Literal["uniform"] = "uniform"
     t_min: float = 1e-3
@@ -51,7 +55,10 @@ class UniformTimes:
 class StratifiedTimes:
     """t uniform on (t_min, 1), one in each of global_size equal strata: the same mean loss with less variance.
 
-    Example j of the global batch gets frac(u + j / global_size) with one u a step, whatever the number of ranks.
+    Example j of the global batch gets frac(u + j / global_size) with one u per step, for any number of ranks.
+
+    Args:
+        t_min: the smallest time, 0 to below 0.5.
     """
 
     kind: Literal["stratified"] = "stratified"
@@ -71,8 +78,15 @@ class BiasedTimes:
     """A curriculum on sampling: early steps prefer small t, t = t_min + (1 - 2 t_min) U^power, power = 1 + bias * strength.
 
     The bias falls from 1 to 0 over `steps`: exponential e^(-strength p), cosine (1 + cos pi p) / 2, linear 1 - p; then times are uniform.
-    With `corrected` the loss is weighted by 1 / density(t), so that its mean is the bound at every step (at the price of variance);
-    without, early steps train a re-weighted objective, as the predecessor did. Validation never uses it.
+    Validation never uses it.
+
+    Args:
+        t_min: the smallest time, 0 to below 0.5.
+        ramp: how the bias falls.
+        steps: step at which times become uniform, 1 or more.
+        strength: the bias at step 0, 0 or more.
+        corrected: weight the loss by 1 / density(t), so that its mean is the bound at every step (with more variance); without it early
+            steps train a re-weighted objective, as the predecessor did.
     """
 
     kind: Literal["biased"] = "biased"
@@ -90,7 +104,7 @@ class BiasedTimes:
             )
 
     def power(self, step: int) -> float:
-        """Return the exponent in force at a step; 1 is uniform."""
+        """Return the exponent at a step; 1 is uniform."""
         progress = step / self.steps
         if progress >= 1:
             return 1.0
@@ -105,7 +119,7 @@ class BiasedTimes:
         return self.from_uniform(draws.uniform(), step)
 
     def from_uniform(self, u: Float[Tensor, " b"], step: int) -> Times:
-        """Return the times that uniforms become at a step."""
+        """Return the times at a step for uniform numbers u in (0, 1)."""
         power = self.power(step)
         if power == 1:
             return _uniform_times(u, self.t_min)
@@ -130,8 +144,8 @@ class Task:
     Args:
         noised: groups of tracks; the tracks of a group share one t.
         clean: tracks that are given, at t = 0.
-        weight: how often the task is drawn, relative to the others.
-        apart: whether the tracks must not see each other (DPLM-2's "single modality"; the encoder knows how).
+        weight: relative frequency of the task, 0 or more.
+        apart: block attention between the tracks (DPLM-2's "single modality"; implemented by the encoder).
     """
 
     noised: tuple[tuple[str, ...], ...]
@@ -150,7 +164,7 @@ class Task:
 
     @property
     def tracks(self) -> tuple[str, ...]:
-        """All tracks the task needs."""
+        """All tracks of the task."""
         return (*(name for group in self.noised for name in group), *self.clean)
 
     @property
@@ -160,7 +174,7 @@ class Task:
 
 
 def named_tasks(tracks: tuple[str, ...]) -> dict[str, Task]:
-    """Return the tasks that need only a name: `joint`, `independent`, `apart`, `<a>_only`, and `<a>_given_<b>` for every pair.
+    """Return the predefined tasks by name: `joint`, `independent`, `apart`, `<a>_only`, and `<a>_given_<b>` for every pair.
 
     Of three tracks there are also `<a>_given_<b>_<c>` and `<a>_<b>_given_<c>`, the tracks in the experiment's order.
     """
@@ -176,7 +190,7 @@ def named_tasks(tracks: tuple[str, ...]) -> dict[str, Task]:
 
 
 class TaskMixture:
-    """Named tasks and how often each is drawn.
+    """Named tasks and their weights.
 
     Args:
         tasks: for each name a `Task`, or a weight for one of `named_tasks`.
@@ -212,7 +226,7 @@ class TaskMixture:
         self.names = tuple(self.tasks)
 
     def draw(self, draws: Draws, present: Mapping[str, list[bool]]) -> list[str]:
-        """Return a task for each example, among those whose tracks the example has.
+        """Return the name of a task for each example, drawn from the tasks whose tracks the example has.
 
         Args:
             draws: one stream for each example [b].
@@ -223,12 +237,9 @@ class TaskMixture:
         """
         weights = torch.tensor([self.weights[n] for n in self.names])
         num = len(draws.keys)
-        fits = torch.tensor(
-            [
-                [all(t in present and present[t][i] for t in self.tasks[n].tracks) for n in self.names]
-                for i in range(num)
-            ]
-        ).reshape(num, len(self.names))
+        needed = [self.tasks[n].tracks for n in self.names]
+        rows = [[all(t in present and present[t][i] for t in tracks) for tracks in needed] for i in range(num)]
+        fits = torch.tensor(rows).reshape(num, len(self.names))
         log_probs = torch.log(weights * fits)
         stuck = (log_probs == -math.inf).all(-1)
         if bool(stuck.any()):

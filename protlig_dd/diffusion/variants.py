@@ -7,7 +7,6 @@ language modelling, the first stage of DPLM's training).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -18,17 +17,17 @@ from protlig_dd.config import settings
 from protlig_dd.diffusion.denoiser import Denoiser, Diffusion
 from protlig_dd.diffusion.processes import Absorbing
 from protlig_dd.rng import Draws
-from protlig_dd.tokens.tracks import Layout, TrackBatch, TrackTokens
+from protlig_dd.tokens.tracks import TrackBatch
 
 
 @settings
 class MaskedLanguage:
-    """Masked language modelling in place of diffusion: some tokens are chosen, most of these masked, some replaced, the rest kept.
+    """Masked language modelling instead of diffusion: some tokens are chosen; most of these are masked, some replaced, the rest kept.
 
     Args:
-        chosen: the share of all tokens that is predicted.
-        masked: the share of the chosen that is masked.
-        replaced: the share of the chosen that becomes a random letter.
+        chosen: share of all tokens that is predicted, above 0 and at most 1.
+        masked: share of the chosen tokens that is masked, 0 to 1.
+        replaced: share of the chosen tokens that becomes a random letter, 0 to 1 - masked.
     """
 
     chosen: float = 0.15
@@ -44,15 +43,15 @@ class MaskedLanguage:
 
 @settings
 class Variant:
-    """Departures from the plain loss.
+    """Departures from the plain diffusion loss.
 
     Args:
         num_times: DPLM's T: times are 1/T, 2/T ... 1, and linear weights are 1 - (t - 1) / T; 0 is continuous time.
-        coupled: each example is noised twice, to two times, the masks of the earlier being among those of the later (DPLM's t1, t2).
-        count: the loss is the sum over tokens divided by all noised tracks' tokens, or as in DPLM by the masked ones.
-        self_mixup: train on the network's own predictions (DPLM-2): what was masked is predicted first without gradient, then the visible
+        coupled: each example is noised to two times, and the masks at the earlier time are among those at the later (DPLM's t1, t2).
+        count: the loss is the sum over tokens divided by the number of tokens of all noised tracks, or of masked tokens as in DPLM.
+        self_mixup: train on the network's own predictions (DPLM-2): masked tokens are predicted first without gradient, then the visible
             tokens are masked instead, and the loss is over all of them.
-        masked_language: instead of diffusion.
+        masked_language: train by masked language modelling instead of diffusion; null for diffusion.
     """
 
     num_times: int = 0
@@ -71,22 +70,8 @@ class Variant:
 
 
 def twice(batch: TrackBatch) -> TrackBatch:
-    """Return a batch with its examples repeated behind it; both copies have the same ids, so the same noise at the same time."""
-    tracks = {
-        name: TrackTokens(
-            tokens=track.tokens.repeat(2),
-            maskable=track.maskable.repeat(2),
-            layout=Layout(track.layout.lengths * 2, track.layout.device),
-        )
-        for name, track in batch.tracks.items()
-    }
-    return replace(
-        batch,
-        tracks=tracks,
-        example_ids=batch.example_ids.repeat(2),
-        slots=batch.slots.repeat(2),
-        conditions={name: c.repeat(2) for name, c in batch.conditions.items()},
-    )
+    """Return the batch followed by a copy of itself; both copies have the same ids, so the same noise at the same time."""
+    return batch.select([*range(batch.num_examples)] * 2)
 
 
 def corrupt(
@@ -104,7 +89,7 @@ def corrupt(
 def mix_up(
     model: Denoiser, batch: TrackBatch, sigma: Mapping[str, Float[Tensor, " b"]], diffusion: Diffusion
 ) -> TrackBatch:
-    """Return a batch in which predictions stand where masks were, and masks where letters were (DPLM-2's self-mixup)."""
+    """Return the batch with each mask replaced by its prediction and each visible letter by a mask (DPLM-2's self-mixup)."""
     masked = {}
     for name, track in batch.tracks.items():
         process = diffusion.parameterizations[name].process

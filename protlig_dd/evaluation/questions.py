@@ -8,7 +8,7 @@ Absorbing noise only: a uniform process hides nothing.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -17,7 +17,7 @@ from torch import Tensor
 from protlig_dd.diffusion.denoiser import Denoising, total_noise
 from protlig_dd.diffusion.processes import Absorbing
 from protlig_dd.errors import ConfigError
-from protlig_dd.tokens.tracks import Layout, TrackBatch, TrackTokens
+from protlig_dd.tokens.tracks import TrackBatch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,24 +65,6 @@ def num_places(batch: TrackBatch, noised: Sequence[str]) -> Int[Tensor, " b"]:
     return total
 
 
-def take(batch: TrackBatch, rows: Sequence[int]) -> TrackBatch:
-    """Return a batch of some examples, in that order; an example may occur several times."""
-    tracks = {}
-    for name, track in batch.tracks.items():
-        lengths = tuple(track.layout.lengths[r] for r in rows)
-        tokens, maskable = (_gather(values, track.layout, rows) for values in (track.tokens, track.maskable))
-        tracks[name] = TrackTokens(tokens=tokens, maskable=maskable, layout=Layout(lengths))
-    row = torch.tensor(list(rows), dtype=torch.int64)
-    return replace(
-        batch,
-        tracks=tracks,
-        example_ids=batch.example_ids[row],
-        slots=torch.arange(len(rows)),
-        global_size=len(rows),
-        conditions={name: values[row] for name, values in batch.conditions.items()},
-    )
-
-
 @torch.no_grad()
 def ask(
     denoising: Denoising,
@@ -121,8 +103,8 @@ def ask(
     sizes = [sum(track.layout.lengths[row] for track in batch.tracks.values()) for row in questions]
     for start, end in _spans(sizes, tokens_per_call):
         rows = list(questions[start:end])
-        part = take(batch, rows)
-        at = {name: _gather(place, batch.tracks[name].layout, rows) for name, place in where.items()}
+        part = batch.select(rows)
+        at = {name: place[batch.tracks[name].layout.rows_of(rows)] for name, place in where.items()}
         shown = counts[torch.tensor(rows)]
         alpha = ((shown - hidden[start:end].sum(1) + 1) / (shown + 2)).clamp(max=ceiling)
         tokens, asked = {}, {name: torch.zeros(0, dtype=torch.int64) for name in part.tracks}
@@ -156,8 +138,3 @@ def _spans(sizes: Sequence[int], limit: int) -> Iterator[tuple[int, int]]:
         total += size
     if sizes:
         yield start, len(sizes)
-
-
-def _gather(values: Tensor, layout: Layout, rows: Sequence[int]) -> Tensor:
-    """The values of some examples, concatenated."""
-    return torch.cat([values[layout.offsets[r] : layout.offsets[r + 1]] for r in rows] or [values[:0]])

@@ -1,6 +1,6 @@
 """The blocks of Kanzi: attention to neighbours with a pair bias in the encoder, adaptive layer norm in the decoder.
 
-All norms of the encoder's blocks but that of the pairs are without parameters (RMS norm), as are the decoder's (layer norm).
+All norms of the encoder's blocks except that of the pairs have no parameters (RMS norm), nor have the decoder's (layer norm).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ NUM_EDGES = 99
 LARGEST_SQUARE_NM2 = 9.0
 _MODULATED_EPS = 1e-6  # of the first and the last norm of the decoder; its blocks have torch's 1e-5
 NUM_OFFSETS = 128
-"""Relative positions -64 .. 63, the query's place less the key's; what lies beyond counts as the last."""
+"""Relative positions -64 .. 63, the query's minus the key's; larger distances are clamped."""
 
 
 def distance_edges(device: torch.device | str = "cpu") -> Float[Tensor, " k"]:
@@ -31,9 +31,9 @@ def distance_edges(device: torch.device | str = "cpu") -> Float[Tensor, " k"]:
 
 
 class PairTable(nn.Module):
-    """What is known of two neighbours, their distance and their places, as a vector.
+    """A vector for each pair of neighbours, from their distance and their relative position.
 
-    Both are discrete, so the vectors of all buckets and offsets are one table, made once a pass, and a pair is an entry of it. The
+    Both are discrete, so the vectors of all buckets and offsets are one table, computed once per pass, and a pair is an entry of it. The
     original computes the same for each of the l x l pairs.
     """
 
@@ -45,7 +45,7 @@ class PairTable(nn.Module):
         self.mlp = FeedForward(size, round(size * mlp_ratio))
 
     def forward(self, points: Float[Tensor, "n 3"], tiles: Tiles) -> tuple[Float[Tensor, "k e"], Int[Tensor, "t w w3"]]:
-        """Return the table, and for each query and key place the entry it has there."""
+        """Return the table, and the entry of each query and key place."""
         reach = tiles.reach
         middle = NUM_OFFSETS // 2
         first, last = max(-reach, -middle), min(reach, middle - 1)
@@ -78,7 +78,7 @@ class LocalBlock(nn.Module):
         table: Float[Tensor, "k e2"],
         entry: Int[Tensor, "t w w3"],
     ) -> Float[Tensor, "n e"]:
-        """Return the tokens after the block."""
+        """Return the hidden states after the block."""
         q, k, v = rotate_heads(self.qkv(_rms_norm(x)).unflatten(-1, (3 * self.num_heads, -1)), by)
         biases = self.pair_bias(self.pair_norm(table)).squeeze(-1)
         bias = biases.index_select(0, entry.flatten()).view(entry.shape)
@@ -93,7 +93,7 @@ def _rms_norm(x: Float[Tensor, "n e"]) -> Float[Tensor, "n e"]:
 
 
 class ModulatedNorm(nn.Module):
-    """Layer norm without parameters, then shift and scale made from the time, which start at nothing."""
+    """Layer norm without parameters, then shift and scale computed from the time, initialised to zero."""
 
     def __init__(self, size: int) -> None:
         super().__init__()
@@ -109,7 +109,7 @@ class ModulatedNorm(nn.Module):
 
 
 class FlowBlock(nn.Module):
-    """An adaLN block (Peebles and Xie 2023) with biases and norms without parameters; a fresh one is the identity."""
+    """An adaLN block (Peebles and Xie 2023) with biases and norms without parameters; the identity when initialised."""
 
     def __init__(
         self, size: int, num_heads: int, inner_size: int, dropout: float, backend: Backend, *, normed: bool = False

@@ -1,9 +1,9 @@
-"""Flow matching on points in space: its noise, its times, and the way from noise to data.
+"""Flow matching on points in space: noise, times, and integration from noise to data.
 
-Time runs against our convention here, as in the paper: t = 0 is noise, t = 1 is data, x_t = t x_1 + (1 - t) x_0, and the network gives the
-velocity x_1 - x_0. Lengths are nanometres, so that a protein is about as wide as the noise.
+Time is opposite to our convention here, as in the paper: t = 0 is noise, t = 1 is data, x_t = t x_1 + (1 - t) x_0, and the network predicts
+the velocity x_1 - x_0. Lengths are in nanometres, so that a protein is about as wide as the noise.
 
-Every number is drawn from keys of `rng`: what a chain gets depends on the seed and on the chain, never on its batch.
+All draws are keyed through `rng`: they depend on the seed and on the chain, never on the batch.
 Sources: Lipman et al. 2023; Geffner et al. 2025 (Proteina) for the times and the noise schedule of sampling.
 """
 
@@ -46,18 +46,18 @@ def random_rotations(draws: Draws) -> Float[Tensor, "*s 3 3"]:
 
 
 def centred(x: Float[Tensor, "n 3"], layout: Layout) -> Float[Tensor, "n 3"]:
-    """Return points less the mean of their chain."""
+    """Return points minus the mean of their chain."""
     counts = torch.tensor(layout.lengths, dtype=x.dtype).clamp(min=1).to(x.device)
     means = x.new_zeros(layout.num_examples, 3).index_add_(0, layout.segment, x) / counts[:, None]
     return x - means.index_select(0, layout.segment)
 
 
 def centred_noise(draws: Draws, layout: Layout) -> Float[Tensor, "n 3"]:
-    """Return normal noise for each residue, less the mean of its chain.
+    """Return normal noise for each residue, minus the mean of its chain.
 
     Args:
-        draws: one key a chain.
-        layout: of the chains.
+        draws: one key for each chain.
+        layout: layout of the chains.
     """
     residues = draws[layout.segment].fold_in(layout.position)
     axes = Draws(residues.keys[:, None]).fold_in(torch.arange(3, device=layout.device))
@@ -72,19 +72,20 @@ def training_times(draws: Draws) -> Float[Tensor, " b"]:
 
 @settings
 class FlowSampler:
-    """How coordinates are made from tokens.
+    """How coordinates are generated from tokens.
 
     dx = [v + g s w_s] dt + sqrt(2 g w_n) dW with score s = (t x_1 - x) / (1 - t)^2, where x_1 = x + (1 - t) v, and g as above.
 
     Args:
-        method: "exact" holds the network's guess x_1 of the data during a step, and solves noise and pull, then the flow, exactly for it:
-            a step may be long, and the last one ends on the guess. "euler" takes the original's steps, at times k / (num_steps - 1): below
-            50 of them the first ones are beyond the stable region, and the last one starts at t = 1, so that it goes past the data.
+        method: "exact" keeps the network's prediction x_1 of the data constant during a step, and solves noise and score, then the flow,
+            exactly for it: a step may be long, and the last one ends at the prediction. "euler" takes the original's steps, at times
+            k / (num_steps - 1): with fewer than 50 the first ones are unstable, and the last one starts at t = 1, so it overshoots the data.
         num_steps: steps, one network call each (two with guidance).
-        noise_weight: how much noise a step puts in; 1 keeps the learned distribution, less concentrates it, 0 is deterministic but for the start.
-        score_weight: how strongly a step pulls towards likely places; 0 (with noise_weight 0) is the plain flow.
-        guidance: weight of the tokens against no tokens; other than 1 needs a model trained with condition_dropout.
-        clean_from: the time from which on no noise is put in; the last step never has any.
+        noise_weight: noise added in a step, 0 or more; 1 keeps the learned distribution, less concentrates it, 0 is deterministic given the
+            start.
+        score_weight: weight of the score in a step, 0 or more; 0 (with noise_weight 0) is the plain flow.
+        guidance: weight of the prediction with tokens against that without; other than 1 needs a model trained with condition_dropout.
+        clean_from: the time from which no noise is added; the last step never adds any.
     """
 
     method: Literal["exact", "euler"] = "exact"
@@ -106,17 +107,14 @@ class FlowSampler:
             raise ValueError(f"noise_weight: found {self.noise_weight} with score_weight 0, expected 0")
 
     def integrate(
-        self,
-        velocity: Callable[[Tensor, float], Tensor],
-        start: Float[Tensor, "n 3"],
-        noise: Callable[[int], Tensor],
+        self, velocity: Callable[[Tensor, float], Tensor], start: Float[Tensor, "n 3"], noise: Callable[[int], Tensor]
     ) -> Float[Tensor, "n 3"]:
-        """Return where the flow brings points from t = 0 to t = 1.
+        """Return the points at t = 1 of the flow from points at t = 0.
 
         Args:
-            velocity: the network at points and a time.
-            start: noise.
-            noise: returns the noise of a step.
+            velocity: returns the network's velocity at points and a time.
+            start: noise, the points at t = 0.
+            noise: returns the noise of a step, given its index.
         """
         solve = self._in_euler_steps if self.method == "euler" else self._in_exact_steps
         return solve(velocity, start, noise)

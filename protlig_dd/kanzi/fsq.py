@@ -1,4 +1,4 @@
-"""Finite scalar quantisation: a few numbers, each rounded to one of a few levels, are a code; no codebook is learned.
+"""Finite scalar quantisation: a code is a few numbers, each rounded to one of a few levels; no codebook is learned.
 
 Source: Mentzer et al. 2023. With levels (8, 5, 5, 5) there are 1,000 codes; digit k of a code's index counts in steps of 1, 8, 40, 200.
 """
@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 LEVELS = (8, 5, 5, 5)
-"""Kanzi's: 1,000 codes."""
+"""Kanzi's levels: 1,000 codes."""
 
 _INWARDS = 1e-3  # how far the outermost levels are drawn in, so that rounding never leaves them
 
@@ -45,9 +45,9 @@ def _constants(levels: tuple[int, ...], device: torch.device) -> _Constants:
 
 
 def quantise(z: Float[Tensor, "n c"], levels: tuple[int, ...] = LEVELS) -> Float[Tensor, "n c"]:
-    """Return z rounded to levels between -1 and 1, computed in float32; the gradient passes as if nothing had been rounded.
+    """Return z rounded to levels between -1 and 1, computed in float32, with a straight-through gradient.
 
-    tanh(z + shift) half - offset lies between the outermost levels; an even number of levels lies half a level off the middle.
+    tanh(z + shift) half - offset is between the outermost levels; an even number of levels is half a level off the middle.
     """
     of = _constants(levels, z.device)
     bounded = torch.tanh(z.float() + of.shift) * of.half - of.offset
@@ -62,14 +62,18 @@ def index_of(codes: Float[Tensor, "n c"], levels: tuple[int, ...] = LEVELS) -> I
 
 
 def codes_of(index: Int[Tensor, " n"], levels: tuple[int, ...] = LEVELS) -> Float[Tensor, "n c"]:
-    """Return the code of each index: the way back of `index_of`."""
+    """Return the code of each index, the inverse of `index_of`.
+
+    >>> index_of(codes_of(torch.tensor([0, 599, 999]))).tolist()
+    [0, 599, 999]
+    """
     of = _constants(levels, index.device)
     digits = index[:, None].to(torch.int64) // of.basis % of.levels
     return (digits - of.width) / of.width
 
 
 class FSQ(nn.Module):
-    """Hidden states to codes and back: a Linear to one number a level, rounding, and a Linear to what reads the codes."""
+    """Hidden states to codes: a Linear to one number for each entry of `levels`, rounding, and a Linear to the decoder's width."""
 
     def __init__(self, in_size: int, out_size: int, levels: tuple[int, ...] = LEVELS) -> None:
         super().__init__()
@@ -79,7 +83,7 @@ class FSQ(nn.Module):
 
     @property
     def num_codes(self) -> int:
-        """How many codes there are."""
+        """Number of codes."""
         return math.prod(self.levels)
 
     def forward(self, hidden: Float[Tensor, "n e"]) -> tuple[Float[Tensor, "n d"], Int[Tensor, " n"]]:
@@ -88,6 +92,6 @@ class FSQ(nn.Module):
         return self.project_out(codes), index_of(codes.detach(), self.levels)
 
     def embed(self, index: Int[Tensor, " n"]) -> Float[Tensor, "n d"]:
-        """Return the quantised vectors that belong to indices."""
+        """Return the quantised vectors of indices."""
         embedded: Tensor = self.project_out(codes_of(index, self.levels))
         return embedded

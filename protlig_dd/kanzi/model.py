@@ -1,13 +1,13 @@
-"""Kanzi: a flow autoencoder of C-alpha traces, one token of 1,000 for each residue.
+"""Kanzi: a flow autoencoder of C-alpha traces, with one token of 1,000 for each residue.
 
-The encoder sees each residue's neighbours, rounds to a code, and so makes tokens of chains of any length (the original stops at 256). The
-decoder is a diffusion transformer over the points and the codes, one behind the other. Coordinates are nanometres here and centred;
-`kanzi_tokenizer.py` is what takes and gives Angstrom, `flow.py` has times and noise, `kanzi_layout.py` the published names.
+The encoder attends to each residue's neighbours and rounds to a code, so it tokenizes chains of any length (the original stops at 256). The
+decoder is a diffusion transformer over the concatenated points and codes. Coordinates are in nanometres here and centred; `tokenizer.py`
+converts from and to Angstrom, `flow.py` has times and noise, `published.py` the published names.
 
-Raw coordinates go in, so tokens do not change with translation, and with rotation only as little as training on rotated chains taught.
-Source: arXiv 2510.00351; written from descriptions of it and of its code. In evaluation it computes what that code does (see
-`kanzi_layout.py`); in training the original drops out inside the feed-forward layers and before the output projection as well, and starts
-modulations and the last layer at random, not at nothing.
+The input is raw coordinates: tokens are invariant to translation, and to rotation only as far as learned from rotated chains.
+Source: arXiv 2510.00351; written from descriptions of it and of its code. In evaluation it computes the same as that code (see
+`published.py`); in training the original also has dropout inside the feed-forward layers and before the output projection, and initialises
+modulations and the last layer at random, not to zero.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from protlig_dd.nn.rotary import rotation
 from protlig_dd.tokens.tracks import Layout
 
 _SEGMENTS = 2  # points and codes
-_LARGEST_TILE = 64  # residues that a short chain is padded to, at most
+_LARGEST_TILE = 64  # largest number of residues that a short chain is padded to
 
 
 @settings
@@ -40,17 +40,21 @@ class KanziSettings:
     """The shape of a Kanzi autoencoder; the defaults are the published one.
 
     Args:
-        encoder_size, encoder_heads, encoder_blocks: of the encoder.
-        window: residues to either side that an encoder block sees; one that no chain exceeds sees all, in square memory.
-        pair_size: width of what becomes a bias for each pair of neighbours.
-        levels: of the codes; their product is the number of codes.
-        decoder_size, decoder_heads, decoder_blocks: of the decoder.
-        mlp_ratio: width of all feed-forward layers, as a multiple of what they stand in.
-        dropout: of the branches of a block, in training.
-        code_positions: rotary positions of the codes: "continued" behind the points' (published), or "restarted", so that a residue's
-            point and code have the same place whatever the chain's length.
+        encoder_size: width of the encoder; a multiple of 2 x encoder_heads.
+        encoder_heads: attention heads of the encoder.
+        encoder_blocks: blocks of the encoder.
+        window: residues to either side that an encoder block attends to; one larger than all chains attends to all, with quadratic memory.
+        pair_size: width of the pair features from which the attention bias of neighbours is computed.
+        levels: levels of each number of a code, 2 or more; their product is the number of codes.
+        decoder_size: width of the decoder; a multiple of 2 x decoder_heads.
+        decoder_heads: attention heads of the decoder.
+        decoder_blocks: blocks of the decoder.
+        mlp_ratio: width of all feed-forward layers, as a multiple of their input width.
+        dropout: dropout rate of the branches of a block, 0 to below 1.
+        code_positions: rotary positions of the codes: "continued" after the points' (published), or "restarted", so that a residue's point
+            and code have the same position for every chain length.
         normed_queries: RMS norm of the queries and keys of each head, in the decoder.
-        parameters: the honest parameter count; `protlig check` and a test hold it against the built model.
+        parameters: the expected number of parameters; `protlig check` compares it with the built model.
     """
 
     kind: Literal["kanzi"] = "kanzi"
@@ -81,7 +85,7 @@ class KanziSettings:
 
     @property
     def num_codes(self) -> int:
-        """How many different tokens there are."""
+        """Number of different tokens."""
         return math.prod(self.levels)
 
     def build(self, backend: Backend) -> Kanzi:
@@ -90,14 +94,14 @@ class KanziSettings:
 
 
 class Reconstruction(NamedTuple):
-    """What a training pass gives: the velocity at each residue, and its token."""
+    """The output of a training pass: the velocity and the token of each residue."""
 
     velocity: Float[Tensor, "n 3"]
     tokens: Int[Tensor, " n"]
 
 
 class KanziEncoder(nn.Module):
-    """Centred coordinates to hidden states: a small network on each point, and blocks of attention to the neighbours."""
+    """Centred coordinates to hidden states: a small network on each point, then blocks of windowed attention."""
 
     def __init__(self, config: KanziSettings) -> None:
         super().__init__()
@@ -113,7 +117,7 @@ class KanziEncoder(nn.Module):
 
     def forward(self, points: Float[Tensor, "n 3"], layout: Layout) -> Float[Tensor, "n e"]:
         """Return the hidden state of each residue."""
-        # a window of at most a tile keeps its tiles whatever the batch, so that a chain's bits are its own
+        # tiles of at most this size do not depend on the batch, so that a chain's result does not either, bit for bit
         reach = self.reach if self.reach <= _LARGEST_TILE else min(self.reach, max(layout.lengths))
         tiles = tiles_of(layout, max(reach, 1))
         table, entry = self.pairs(points, tiles)
@@ -173,7 +177,7 @@ def _lengths(layout: Layout) -> Int[Tensor, " b"]:
 
 
 class Kanzi(nn.Module):
-    """The autoencoder. Points are packed, centred and in nanometres; times run from 0 (noise) to 1 (data)."""
+    """The autoencoder. Points are packed, centred and in nanometres; times are from 0 (noise) to 1 (data)."""
 
     def __init__(self, config: KanziSettings, backend: Backend) -> None:
         super().__init__()
@@ -193,11 +197,11 @@ class Kanzi(nn.Module):
         """Return the velocity at noised points, given the codes of the data.
 
         Args:
-            data: what is encoded.
-            points: where the velocity is asked for.
-            time: of each chain.
-            layout: of both.
-            given: chains whose codes are shown; the others' are zero (for guidance). All by default.
+            data: the points that are encoded.
+            points: the points at which the velocity is predicted.
+            time: time of each chain.
+            layout: layout of both.
+            given: chains whose codes are given; codes of all other chains are zero (for guidance). All by default.
         """
         codes, tokens = self.quantise(data, layout)
         if given is not None:
@@ -205,17 +209,12 @@ class Kanzi(nn.Module):
         return Reconstruction(self.decoder(points, time, codes, layout), tokens)
 
     def quantise(self, data: Float[Tensor, "n 3"], layout: Layout) -> tuple[Float[Tensor, "n d"], Int[Tensor, " n"]]:
-        """Return the codes of centred points as the decoder reads them, and as tokens."""
+        """Return the codes of centred points, as vectors for the decoder and as tokens."""
         hidden = self.encoder(data, layout)
-        with torch.autocast(
-            hidden.device.type, enabled=False
-        ):  # half precision may hold the network, never the rounding
+        # the network may run in half precision, the rounding may not
+        with torch.autocast(hidden.device.type, enabled=False):
             codes, tokens = self.quantiser(hidden.float())
         return codes, tokens
-
-    def shard_units(self) -> list[nn.Module]:
-        """Return the modules that sharded training wraps one by one."""
-        return [*self.encoder.blocks, *self.decoder.blocks]
 
     def forward_flops(self, layout: Layout) -> float:
         """Return the operations of encoding and one decoder pass (a multiply-add counts as two)."""

@@ -1,4 +1,4 @@
-"""What Kanzi is trained on: the velocity of randomly turned chains between noise and data, given their own codes."""
+"""Kanzi's training objective: the velocity of randomly rotated chains between noise and data, given their own codes."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from protlig_dd.tokens.tracks import Layout
 
 @dataclass(frozen=True, kw_only=True)
 class PreparedTraces:
-    """A batch before the network: data and noised points, times, and the velocity that is asked for.
+    """A batch before the network: data and noised points, times, and the target velocity.
 
     Args:
-        data: turned chains.
-        points: on the way from noise to data.
-        velocity: data less noise.
-        time: of each chain.
-        given: chains whose codes are shown.
-        layout: of the chains.
+        data: rotated chains, in nanometres.
+        points: points between noise and data.
+        velocity: data minus noise.
+        time: time of each chain, 0 (noise) to 1 (data).
+        given: chains whose codes are given; None for all.
+        layout: layout of the chains.
     """
 
     data: Float[Tensor, "n 3"]
@@ -37,17 +37,17 @@ class PreparedTraces:
 
     @property
     def num_tokens(self) -> int:
-        """Residues: the denominator of the loss."""
+        """Number of residues, the denominator of the loss."""
         return self.layout.num_tokens
 
     def describe(self) -> str:
-        """Return the batch in words, for messages."""
+        """Return a text with the batch's size, for messages."""
         lengths = self.layout.lengths
         return f"{len(lengths)} chains of {min(lengths)} to {max(lengths)} residues"
 
 
 def turned(points: Float[Tensor, "n 3"], layout: Layout, draws: Draws) -> Float[Tensor, "n 3"]:
-    """Return each chain turned by a rotation of its own, drawn from its key."""
+    """Return each chain rotated by its own rotation, drawn from its key."""
     rotations = random_rotations(draws)
     return torch.einsum("nij,nj->ni", rotations.index_select(0, layout.segment), points)
 
@@ -59,10 +59,10 @@ class KanziObjective:
     Rotation, noise and time of an example are a pure function of (seed, step, example).
 
     Args:
-        seed: the root of the draws.
-        device: where the network is.
-        rotate: turn each example at random.
-        condition_dropout: how often the codes of an example are hidden, so that guidance is possible.
+        seed: seed of the random draws.
+        device: the network's device.
+        rotate: whether each example is rotated at random.
+        condition_dropout: probability of hiding the codes of an example, for guidance.
     """
 
     seed: int
@@ -71,7 +71,7 @@ class KanziObjective:
     condition_dropout: float = 0.0
 
     def prepare(self, batch: TraceBatch, step: int) -> PreparedTraces:
-        """Return everything before the network, made on the host. A pure function of batch and step."""
+        """Return a prepared batch, computed on the host and moved to the device. A pure function of batch and step."""
         draws = Draws.root(self.seed, "kanzi", step).fold_in(batch.example_ids)
         layout = batch.layout
         data = turned(batch.points, layout, draws.fold("rotation")) if self.rotate else batch.points

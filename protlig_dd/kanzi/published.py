@@ -1,13 +1,13 @@
-"""Kanzi's published checkpoint: its names for our tensors, and its file read without running anything that stands in it.
+"""Kanzi's published checkpoint: its names of our tensors, and reading its file without executing anything in it.
 
-The file is a dictionary with `model` (tensors by name) and `model_cfg`. The tensors say the shape, and their rotary frequencies the number
-of heads; `model_cfg` says what no tensor does: the window, the levels, whether queries are normed. The prior on tokens (`gpt.*`) is dropped.
+The file is a dictionary with `model` (tensors by name) and `model_cfg`. The shape follows from the tensors, the number of heads from the
+rotary frequencies; `model_cfg` has the window, the levels, and whether queries are normed. The prior on tokens (`gpt.*`) is ignored.
 
-How far this is known. What is read computes what the original computes: on random weights in a small and in the published shape (44,117,745
-parameters; 44,374,180 numbers in 178 tensors with buffers) tokens and quantised vectors are equal, hidden states, velocities and samples
-from given noise agree to rounding (tests/kanzi/test_original.py holds outputs of the original's code). Its rotary module was not
-among the sources at hand; ESM-2's stood for it, which has its buffer and its calls. The published weights were not at hand either. Crambin's tokens
-would tell: 1CRN begins 599 358 983 769 849 680 44 120 984 575 42 176.
+Verification: a checkpoint read here computes the same as the original: on random weights in a small and in the published shape (44,117,745
+parameters; 44,374,180 numbers in 178 tensors with buffers) tokens and quantised vectors are equal, and hidden states, velocities and samples
+from given noise agree to rounding (tests/kanzi/test_original.py has outputs of the original's code). Its rotary module was not among the
+available sources; ESM-2's was used instead, which has the same buffer and calls. The published weights were not available either. Crambin's
+tokens would be a test: 1CRN begins 599 358 983 769 849 680 44 120 984 575 42 176.
 """
 
 from __future__ import annotations
@@ -61,12 +61,11 @@ _SEGMENTS = ("decoder.segments", "net.cond_embed")
 _TABLES = ("pair_embedder.embed", "pair_embedder.pos_embed", "net.cond_embed")
 """Names that may or may not be followed by `.weight`."""
 _DERIVED = ("pos_embed.inv_freq", "pair_embedder.bins")
-_SHARED = (
-    "net.shared_adaLN_modulation."  # one modulation for all blocks, which each of them holds again under its own name
-)
+_SHARED = "net.shared_adaLN_modulation."
+"""One modulation for all blocks, repeated in each of them under its own name."""
 
 PUBLISHED_SAMPLER = FlowSampler(method="euler")
-"""How the original makes coordinates unless told otherwise."""
+"""The original's default sampler."""
 
 
 def published_name(name: str) -> str:
@@ -81,7 +80,7 @@ def published_name(name: str) -> str:
 
 
 def to_published(weights: Mapping[str, Tensor], settings: KanziSettings) -> dict[str, Tensor]:
-    """Return weights under their published names, with the buffers that a published file holds beside them."""
+    """Return weights under their published names, with the buffers of a published file."""
     published = {published_name(name): value.detach().clone() for name, value in weights.items()}
     published["pair_embedder.bins"] = distance_edges()
     sizes = {
@@ -97,7 +96,7 @@ def to_published(weights: Mapping[str, Tensor], settings: KanziSettings) -> dict
 
 
 def published_values(settings: KanziSettings) -> dict[str, Any]:
-    """Return the `model_cfg` of a published file with this shape: its own names, and what it leaves at its defaults left out."""
+    """Return the `model_cfg` of a published file with this shape, without the entries that it leaves at their defaults."""
     assert settings.encoder_heads == settings.decoder_heads, settings
     return {
         "n_channels_encoder": settings.encoder_size,
@@ -117,7 +116,7 @@ def read_kanzi(path: Path) -> tuple[KanziSettings, dict[str, Tensor]]:
     """Return the shape and the weights of a file in the published layout.
 
     Raises:
-        CheckpointError: if it is damaged, lacks a tensor, has one of another shape, or is of a kind that this model is not.
+        CheckpointError: if it is damaged, lacks a tensor, has one of another shape, or is of another kind of model.
     """
     found = {
         _plain(name.removeprefix("module.")): value
@@ -165,9 +164,9 @@ def _tensor(found: Mapping[str, Tensor], name: str, path: Path) -> Tensor:
 
 
 def _shape(found: Mapping[str, Tensor], values: Mapping[str, Any], path: Path) -> KanziSettings:
-    """The shape that the tensors have, and what the file's configuration adds.
+    """The settings that follow from the tensors and the file's configuration.
 
-    A configuration that lacks an entry means the original's default for it; a file without any is taken to be the published one.
+    An entry that is missing in the configuration has the original's default; a file without configuration is taken as the published one.
     """
     window, levels = _not_in_tensors(values, path) if values else (16, LEVELS)
     encoder_size = len(_tensor(found, "up.0.weight", path))
@@ -219,6 +218,6 @@ def _not_in_tensors(values: Mapping[str, Any], path: Path) -> tuple[int, tuple[i
 
 
 def _heads(found: Mapping[str, Tensor], part: str, size: int) -> int:
-    """Heads from the rotary frequencies, of which there is one for two numbers of a head; else the authors' default."""
+    """The number of heads from the rotary frequencies, one for every two numbers of a head; by default the authors' number."""
     frequencies = found.get(f"{_BLOCKS[part]}.0.attn.pos_embed.inv_freq")
     return 8 if frequencies is None or not frequencies.numel() else size // (2 * frequencies.numel())

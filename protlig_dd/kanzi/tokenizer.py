@@ -1,4 +1,4 @@
-"""Chains to structure tokens and back, in Angstrom: what a trained Kanzi autoencoder is used for."""
+"""Structure tokens of chains, and chains from tokens, in Angstrom, by a trained Kanzi autoencoder."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _SYMBOL = re.compile(r"<K(\d+)>")
 
 
 class KanziTokenizer:
-    """Encodes C-alpha traces and decodes tokens. Deterministic: what a chain gets depends on itself and the seed, never on its batch.
+    """Encodes C-alpha traces and decodes tokens. Deterministic: the result for a chain depends on it and the seed, never on its batch.
 
     Args:
-        model: in evaluation mode, on its device.
-        sampler: how coordinates are made.
-        residues_a_call: residues that go through the network at once, at most (a longer chain goes alone).
+        model: the model in evaluation mode, on its device.
+        sampler: how coordinates are generated.
+        residues_a_call: largest number of residues per network call (a longer chain has a call of its own).
     """
 
     def __init__(self, model: Kanzi, *, sampler: FlowSampler | None = None, residues_a_call: int = 8192) -> None:
@@ -36,7 +36,7 @@ class KanziTokenizer:
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
+        """The model's device."""
         return next(self.model.parameters()).device
 
     @torch.no_grad()
@@ -44,7 +44,7 @@ class KanziTokenizer:
         """Return the tokens of chains, one for each residue.
 
         Args:
-            chains: C-alphas in Angstrom.
+            chains: C-alpha coordinates of each chain in Angstrom.
 
         Raises:
             FormatError: for an empty chain, or a residue without coordinates.
@@ -60,15 +60,15 @@ class KanziTokenizer:
     def decode(
         self, tokens: Sequence[Sequence[int]], *, seed: int = 0, sampler: FlowSampler | None = None
     ) -> list[Float[np.ndarray, "_ 3"]]:
-        """Return C-alphas in Angstrom for the tokens of chains, centred, in a frame of their own (superpose before comparing).
+        """Return C-alpha coordinates in Angstrom for the tokens of chains, centred, in an arbitrary frame (superpose before comparing).
 
         Args:
-            tokens: of each chain.
-            seed: another one gives other samples of the same tokens.
-            sampler: the tokenizer's own by default.
+            tokens: the tokens of each chain.
+            seed: seed of the random draws; another seed gives other samples for the same tokens.
+            sampler: how coordinates are generated; the tokenizer's own sampler by default.
 
         Raises:
-            FormatError: for an empty chain, or a number that is no token.
+            FormatError: for an empty chain, or a number that is not a token.
         """
         self._check(tokens)
         coords: list[np.ndarray] = []
@@ -96,10 +96,10 @@ class KanziTokenizer:
         return " ".join(f"<K{int(i)}>" for i in tokens)
 
     def from_text(self, text: str, *, where: str = "tokens") -> list[int]:
-        """Return the tokens of a text, with or without blanks between them.
+        """Return the tokens of a text, with or without spaces between them.
 
         Raises:
-            FormatError: for anything else in it, or a number that is no token.
+            FormatError: for any other text, or a number that is not a token.
         """
         rest = _SYMBOL.sub("", text).strip()
         if rest or not text.strip():
@@ -127,7 +127,7 @@ class KanziTokenizer:
                 raise FormatError(f"{where}: found '{wrong[0]}' in chain {number}, expected 0 to {self.num_codes - 1}")
 
     def _batches(self, lengths: Sequence[int]) -> Iterator[tuple[int, int]]:
-        """Cut chains into runs of at most so many residues."""
+        """Split chains into runs of at most `residues_a_call` residues."""
         start, total = 0, 0
         for i, length in enumerate(lengths):
             if i > start and total + length > self.residues_a_call:
@@ -141,13 +141,13 @@ class KanziTokenizer:
 def guided_velocity(
     decoder: FlowDecoder, codes: Float[Tensor, "n d"], layout: Layout, guidance: float = 1.0
 ) -> Callable[[Tensor, float], Tensor]:
-    """Return the velocity of points at a time, given codes: what a sampler asks for. No chain moves as a whole.
+    """Return the function that a sampler integrates: the velocity of points at a time, given codes, with zero mean over each chain.
 
     Args:
-        decoder: of a trained autoencoder.
-        codes: as the decoder reads them.
-        layout: of the chains.
-        guidance: weight of the codes against none; other than 1 costs a second pass.
+        decoder: the decoder of a trained autoencoder.
+        codes: quantised vectors, as the decoder reads them.
+        layout: layout of the chains.
+        guidance: weight of the prediction with codes against that without; other than 1 costs a second pass.
     """
 
     def velocity(x: Tensor, t: float) -> Tensor:

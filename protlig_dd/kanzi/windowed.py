@@ -1,7 +1,7 @@
-"""Attention to the neighbours in the sequence only, with a bias for each pair: linear in the length, of any length.
+"""Windowed attention with a bias for each pair: cost linear in the length, for chains of any length.
 
-Packed tokens are laid out in tiles of as many residues as the window reaches; a tile attends to itself and the tiles on both sides, so
-every product is a dense one and nothing [l, l] is ever made. The plan of a batch is cached: all layers share it.
+Packed tokens are arranged in tiles with as many residues as the window reaches; a tile attends to itself and the tiles on both sides, so
+every product is dense and no [l, l] matrix is needed. The plan of a batch is cached and shared by all layers.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from protlig_dd.tokens.tracks import Layout
 
 @dataclass(frozen=True)
 class Tiles:
-    """A batch cut into tiles of w places each.
+    """A batch arranged in t tiles of w places each.
 
     Args:
-        source: [t w] the packed token at each place; places beyond an example's end repeat its last token.
+        source: [t w] the packed token at each place; padding repeats an example's last token.
         place: [n] the place of each packed token.
-        visible: [t, w, 3w] which keys each query sees: of its example, within reach; a place beyond the end sees itself.
-        offset: [w, 3w] how far each key lies behind each query, at most the reach either way.
-        reach: w, how far a query sees.
+        visible: [t, w, 3w] which keys each query sees: those of its example within reach; padding sees itself.
+        offset: [w, 3w] position of each key minus that of each query, clamped to the reach.
+        reach: w, the number of residues to either side that a query sees.
     """
 
     source: Int[Tensor, " tw"]
@@ -41,8 +41,7 @@ class Tiles:
 
     def around(self, tiled: Float[Tensor, "t w *e"]) -> Float[Tensor, "t w3 *e"]:
         """Return for each tile the tile before it, itself and the one after it."""
-        edge = tiled.new_zeros((1, *tiled.shape[1:]))
-        return torch.cat([torch.cat([edge, tiled[:-1]]), tiled, torch.cat([tiled[1:], edge])], dim=1)
+        return _around(tiled, 0)
 
     def packed(self, tiled: Float[Tensor, "t w *e"]) -> Float[Tensor, "n *e"]:
         """Return tiled values packed again."""
@@ -79,6 +78,7 @@ def tiles_of(layout: Layout, reach: int) -> Tiles:
 
 
 def _around(tiled: Tensor, edge: int | bool) -> Tensor:
+    """For each tile the tile before it, itself and the one after it; `edge` is the value beyond the first and last tile."""
     outside = torch.full_like(tiled[:1], edge)
     return torch.cat([torch.cat([outside, tiled[:-1]]), tiled, torch.cat([tiled[1:], outside])], dim=1)
 
@@ -93,9 +93,9 @@ def windowed_attention(
     """Return softmax(q k^T / sqrt d + bias) v over the visible neighbours of each token.
 
     Args:
-        q, k, v: packed.
-        tiles: of their layout.
-        bias: for each query and key place, the same for all heads; what stands at invisible keys does not matter.
+        q, k, v: packed queries, keys and values.
+        tiles: the tiles of their layout.
+        bias: a bias for each query and key place, the same for all heads; values at invisible keys are ignored.
     """
     if not len(q):
         return q + k + v

@@ -8,12 +8,4 @@ from protlig_dd.models.encoder import Encoder, EncoderSettings
 
 ModelSettings = DiTSettings | DualTrackSettings | EncoderSettings
 
-__all__ = [
-    "DiT",
-    "DiTSettings",
-    "DualTrack",
-    "DualTrackSettings",
-    "Encoder",
-    "EncoderSettings",
-    "ModelSettings",
-]
+__all__ = ["DiT", "DiTSettings", "DualTrack", "DualTrackSettings", "Encoder", "EncoderSettings", "ModelSettings"]

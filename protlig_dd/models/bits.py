@@ -1,8 +1,8 @@
-"""Structure codes as bits (DPLM-2 Bit): a code of 13 bits goes in as 13 signs, and comes out as 13 independent pairs of logits.
+"""Structure codes as bits (DPLM-2 Bit): a code of 13 bits is embedded as 13 signs, and predicted as 13 independent pairs of logits.
 
-The head returns logits over whole codes, the sums of their bits' log-probabilities. The cross-entropy of a code is then the sum of its
-bits', and a draw of a code at some temperature is a draw of its bits at that temperature, so that losses and samplers need to know
-nothing of bits. Source: Wang et al. 2024 (DPLM-2 Bit); most significant bit first.
+The head returns logits over whole codes, the sums of their bits' log-probabilities. The cross-entropy of a code is then the sum over its
+bits, and a draw of a code at some temperature is a draw of its bits at that temperature, so losses and samplers are independent of
+bits. Source: Wang et al. 2024 (DPLM-2 Bit); most significant bit first.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def code_signs(num_bits: int) -> Float[Tensor, "c j"]:
 
 
 class BitEmbedding(nn.Module):
-    """Embeds codes through their signs; begin, end and mask have vectors of their own."""
+    """Embeds codes through the signs of their bits; begin, end and mask have their own vectors."""
 
     def __init__(self, vocabulary: Vocabulary, num_bits: int, hidden_size: int) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class BitEmbedding(nn.Module):
 
 
 class BitHead(nn.Module):
-    """Logits of codes from logits of bits; ids that are no code get -inf."""
+    """Logits of codes from logits of bits; -inf at ids that are not codes."""
 
     def __init__(self, vocabulary: Vocabulary, num_bits: int, hidden_size: int) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ class BitHead(nn.Module):
         return pairs
 
     def forward(self, x: Float[Tensor, "a e"]) -> Float[Tensor, "a k"]:
-        """Return log p(code) at the rows of codes."""
+        """Return log p(code) at the rows of codes, -inf at all others."""
         return self.codes(self.bit_logits(x))
 
     def codes(self, bit_logits: Float[Tensor, "a j 2"]) -> Float[Tensor, "a k"]:

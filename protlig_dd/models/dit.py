@@ -11,54 +11,31 @@ from typing import Literal
 
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from protlig_dd.config import settings
 from protlig_dd.errors import ConfigError
 from protlig_dd.nn.attention import Backend
-from protlig_dd.nn.blocks import BlockShape, DiTBlock, Head
+from protlig_dd.nn.blocks import BlockSettings, DiTBlock, Head
 from protlig_dd.nn.embeddings import ConditionEmbedding, NoiseLevelEmbedding
 from protlig_dd.nn.flops import attention_flops, linear_flops
-from protlig_dd.nn.layers import Activation, LocalConvolution, check_heads
+from protlig_dd.nn.layers import LocalConvolution, run_block
 from protlig_dd.nn.packed import wanted_tokens
 from protlig_dd.nn.rotary import rotation
 from protlig_dd.tokens.tracks import TrackBatch, TrackSet
 
 
 @settings
-class DiTSettings:
+class DiTSettings(BlockSettings):
     """The shape of a single-track model."""
 
     kind: Literal["dit"] = "dit"
-    hidden_size: int = 768
-    num_heads: int = 12
-    num_blocks: int = 8
-    conditioning_size: int = 256
-    mlp_ratio: float = 4.0
-    dropout: float = 0.1
-    activation: Activation = "gelu"
     head_bias: bool = True
     final_silu: bool = True
     conv_width: int = 0
     activation_checkpointing: bool = False
     conditions: dict[str, int] | None = None
     parameters: int | None = None
-    """The honest parameter count; `protlig check` and a test hold it against the built model."""
-
-    def __post_init__(self) -> None:
-        check_heads(self.hidden_size, self.num_heads)
-
-    def shape(self, backend: Backend) -> BlockShape:
-        """Return the sizes of one block."""
-        return BlockShape(
-            hidden_size=self.hidden_size,
-            num_heads=self.num_heads,
-            inner_size=int(self.hidden_size * self.mlp_ratio),
-            conditioning_size=self.conditioning_size,
-            dropout=self.dropout,
-            activation=self.activation,
-            backend=backend,
-        )
+    """The expected number of parameters; `protlig check` compares it with the built model."""
 
     def build(self, tracks: TrackSet, backend: Backend) -> DiT:
         """Return the model, freshly initialised.
@@ -86,16 +63,12 @@ class DiT(nn.Module):
         self.noise_level = NoiseLevelEmbedding(config.conditioning_size, final_silu=config.final_silu)
         self.conditions = ConditionEmbedding(config.conditions or {}, config.conditioning_size)
         self.convolution = LocalConvolution(config.hidden_size, config.conv_width) if config.conv_width else None
-        self.blocks = nn.ModuleList(DiTBlock(config.shape(backend)) for _ in range(config.num_blocks))
+        self.blocks = nn.ModuleList(DiTBlock(config, backend) for _ in range(config.num_blocks))
         self.head = Head(config.hidden_size, num_rows, config.conditioning_size, bias=config.head_bias)
         self.activation_checkpointing = config.activation_checkpointing
 
     def forward(
-        self,
-        batch: TrackBatch,
-        sigma: Mapping[str, Float[Tensor, " b"]],
-        *,
-        at: Mapping[str, Tensor] | None = None,
+        self, batch: TrackBatch, sigma: Mapping[str, Float[Tensor, " b"]], *, at: Mapping[str, Tensor] | None = None
     ) -> dict[str, Float[Tensor, "a k"]]:
         """Return logits of the track; see `diffusion.denoiser.Denoiser`."""
         track = batch.tracks[self.track]
@@ -111,27 +84,16 @@ class DiT(nn.Module):
             arguments: tuple[object, ...] = (x, layout, by, condition)
             if wanted is not None and i == len(self.blocks) - 1:
                 arguments = (*wanted.read_of(x, by), condition, None, wanted)
-            x = checkpoint(block, *arguments, use_reentrant=False) if self._checkpoints else block(*arguments)
+            x = run_block(block, *arguments, recompute=self.activation_checkpointing and self.training)
         if wanted is not None:
             return {self.track: self.head(x, wanted.layout, condition)}
         return {self.track: self.head(x, layout, condition, asked)}
 
-    @property
-    def _checkpoints(self) -> bool:
-        return self.activation_checkpointing and self.training
-
-    def shard_units(self) -> list[nn.Module]:
-        """Return the modules that sharded training wraps one by one."""
-        return list(self.blocks)
-
     def forward_flops(self, batch: TrackBatch) -> float:
         """Return the operations of one forward pass for the logits of all tokens (a multiply-add counts as two)."""
         layout = batch.tracks[self.track].layout
-        per_token = linear_flops(self.blocks, per_example=("modulation",)) + linear_flops(
-            self.head, per_example=("modulation",)
-        )
-        if self.convolution is not None:
-            per_token += linear_flops(self.convolution)
+        parts = [part for part in (self.blocks, self.head, self.convolution) if part is not None]
+        per_token = sum(linear_flops(part, per_example=("modulation",)) for part in parts)
         pairs = sum(n * n for n in layout.lengths)
         attended = len(self.blocks) * attention_flops(self.embedding.embedding_dim, pairs)
         return float(per_token * layout.num_tokens + attended)

@@ -1,9 +1,9 @@
-"""The dual-track transformer: a stack of blocks for each track, each reading the others by cross-attention in every block.
+"""The dual-track transformer: a stack of blocks for each track, with cross-attention to all other tracks in every block.
 
 All tracks are updated in parallel from the inputs of layer i: a block's context is the hidden state of the other track before its own
-block i. Attention runs along the sequence, never across the batch; cross-attention is gated and starts at zero; every track has its own
-noise level, so a clean condition is told that it is clean. With more than two tracks the context is all others, one behind the other.
-Where a track is aligned to another, residue by residue, cross-attention between the two knows positions; between others it does not.
+block i. Attention is along the sequence, never across the batch; cross-attention is gated and starts at zero; every track has its own
+noise level, so the model knows that a condition is clean. With more than two tracks the context is the concatenation of all others.
+Cross-attention uses rotary positions between tracks that are aligned residue by residue, and none otherwise.
 """
 
 from __future__ import annotations
@@ -14,41 +14,30 @@ from typing import Literal, cast
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from protlig_dd.config import settings
 from protlig_dd.errors import ConfigError
 from protlig_dd.nn.attention import Backend
-from protlig_dd.nn.blocks import BlockShape, DiTBlock, Head
+from protlig_dd.nn.blocks import BlockSettings, DiTBlock, Head
 from protlig_dd.nn.embeddings import ConditionEmbedding, NoiseLevelEmbedding
 from protlig_dd.nn.flops import attention_flops, linear_flops
-from protlig_dd.nn.layers import Activation, CrossAttention, LocalConvolution, check_heads
+from protlig_dd.nn.layers import CrossAttention, LocalConvolution, run_block
 from protlig_dd.nn.packed import Context, joined, turned, wanted_tokens
 from protlig_dd.nn.rotary import Rotation, rotation
 from protlig_dd.tokens.tracks import Layout, TrackBatch, TrackSet
 
 
 @settings
-class DualTrackSettings:
-    """The shape of a dual-track model; `conv_width` gives a track a local convolution in front of its first block."""
+class DualTrackSettings(BlockSettings):
+    """The shape of a dual-track model; `conv_width` gives a track a local convolution before its first block."""
 
     kind: Literal["dual_track"] = "dual_track"
-    hidden_size: int = 768
-    num_heads: int = 12
-    num_blocks: int = 8
-    conditioning_size: int = 256
-    mlp_ratio: float = 4.0
-    dropout: float = 0.1
-    activation: Activation = "gelu"
     cross_attention: bool = True
     conv_width: dict[str, int] | None = None
     activation_checkpointing: bool = False
     conditions: dict[str, int] | None = None
     parameters: int | None = None
-    """The honest parameter count; `protlig check` and a test hold it against the built model."""
-
-    def __post_init__(self) -> None:
-        check_heads(self.hidden_size, self.num_heads)
+    """The expected number of parameters; `protlig check` compares it with the built model."""
 
     def build(self, tracks: TrackSet, backend: Backend) -> DualTrack:
         """Return the model, freshly initialised.
@@ -68,37 +57,30 @@ class DualTrackSettings:
 
 
 class TrackStack(nn.Module):
-    """Everything one track owns: embedding, noise level, convolution, blocks, head."""
+    """The modules of one track: embedding, noise level, convolution, blocks, head."""
 
     def __init__(self, config: DualTrackSettings, num_rows: int, conv_width: int, backend: Backend) -> None:
         super().__init__()
-        shape = BlockShape(
-            hidden_size=config.hidden_size,
-            num_heads=config.num_heads,
-            inner_size=int(config.hidden_size * config.mlp_ratio),
-            conditioning_size=config.conditioning_size,
-            dropout=config.dropout,
-            activation=config.activation,
-            backend=backend,
-        )
         context_size = config.hidden_size if config.cross_attention else None
         self.embedding = nn.Embedding(num_rows, config.hidden_size)
         nn.init.normal_(self.embedding.weight, std=0.02)
         self.noise_level = NoiseLevelEmbedding(config.conditioning_size)
         self.conditions = ConditionEmbedding(config.conditions or {}, config.conditioning_size)
         self.convolution = LocalConvolution(config.hidden_size, conv_width) if conv_width else None
-        self.blocks = nn.ModuleList(DiTBlock(shape, context_size=context_size) for _ in range(config.num_blocks))
+        self.blocks = nn.ModuleList(
+            DiTBlock(config, backend, context_size=context_size) for _ in range(config.num_blocks)
+        )
         self.head = Head(config.hidden_size, num_rows, config.conditioning_size)
 
 
 class DualTrack(nn.Module):
-    """A denoiser of several tracks that read each other."""
+    """A denoiser of several tracks with cross-attention between them."""
 
     def __init__(
         self, config: DualTrackSettings, num_rows: Mapping[str, int], numbering: Mapping[str, str], backend: Backend
     ) -> None:
         super().__init__()
-        self.numbering = dict(numbering)  # the track whose positions each track's are
+        self.numbering = dict(numbering)  # for each track the track that it shares positions with
         self.head_size = config.hidden_size // config.num_heads
         self.num_blocks = config.num_blocks
         widths = config.conv_width or {}
@@ -108,11 +90,7 @@ class DualTrack(nn.Module):
         self.activation_checkpointing = config.activation_checkpointing
 
     def forward(
-        self,
-        batch: TrackBatch,
-        sigma: Mapping[str, Float[Tensor, " b"]],
-        *,
-        at: Mapping[str, Tensor] | None = None,
+        self, batch: TrackBatch, sigma: Mapping[str, Float[Tensor, " b"]], *, at: Mapping[str, Tensor] | None = None
     ) -> dict[str, Float[Tensor, "a k"]]:
         """Return logits of every track; see `diffusion.denoiser.Denoiser`."""
         layouts = {name: batch.tracks[name].layout for name in self.stacks}
@@ -126,6 +104,7 @@ class DualTrack(nn.Module):
                 hidden[name] = stack.convolution(hidden[name], layouts[name])
         asked = {name: None if at is None else at.get(name) for name in self.stacks}
         wanted = {name: wanted_tokens(asked[name], layouts[name]) for name in self.stacks}
+        recompute = self.activation_checkpointing and self.training
         for i in range(self.num_blocks):
             before = hidden
             hidden = {}
@@ -137,10 +116,7 @@ class DualTrack(nn.Module):
                     own = only.read_of(before[name], rotations[name])
                     context = only.context_of(context)
                 arguments = (*own, conditions[name], context, only)
-                if self.activation_checkpointing and self.training:
-                    hidden[name] = checkpoint(stack.blocks[i], *arguments, use_reentrant=False)
-                else:
-                    hidden[name] = stack.blocks[i](*arguments)
+                hidden[name] = run_block(stack.blocks[i], *arguments, recompute=recompute)
         logits = {}
         for name, stack in self._stacks.items():
             only = wanted[name]
@@ -149,17 +125,13 @@ class DualTrack(nn.Module):
         return logits
 
     def _context(
-        self,
-        name: str,
-        hidden: Mapping[str, Tensor],
-        layouts: Mapping[str, Layout],
-        rotations: Mapping[str, Rotation],
+        self, name: str, hidden: Mapping[str, Tensor], layouts: Mapping[str, Layout], rotations: Mapping[str, Rotation]
     ) -> Context:
-        """What a track reads: the other track, or all others with each example's tokens one behind the other."""
+        """The context of a track: the other track, or all others concatenated example by example."""
         others = [n for n in hidden if n != name]
         together = torch.cat([hidden[n] for n in others]) if len(others) > 1 else hidden[others[0]]
         by = None
-        if any(self.numbering[n] == self.numbering[name] for n in others):  # the rest stands unturned, at position 0
+        if any(self.numbering[n] == self.numbering[name] for n in others):  # all others are at position 0
             turns = [
                 rotations[n]
                 if self.numbering[n] == self.numbering[name]
@@ -174,12 +146,8 @@ class DualTrack(nn.Module):
 
     @property
     def _stacks(self) -> dict[str, TrackStack]:
-        """`stacks` as a dictionary of what it holds."""
+        """`stacks` as a typed dictionary."""
         return cast("dict[str, TrackStack]", dict(self.stacks.items()))
-
-    def shard_units(self) -> list[nn.Module]:
-        """Return the modules that sharded training wraps one by one."""
-        return [block for stack in self._stacks.values() for block in stack.blocks]
 
     def forward_flops(self, batch: TrackBatch) -> float:
         """Return the operations of one forward pass for the logits of all tokens (a multiply-add counts as two)."""

@@ -1,8 +1,8 @@
 """The masked-diffusion protein encoder: ESM-2's transformer, as DPLM uses it for sequences and DPLM-2 for sequences and structure tokens.
 
-Blocks are pre-norm with rotary self-attention; there is no embedding of the noise level, since the masks say it (so `sigma` is ignored).
-Several tracks are one sequence each for the eye and one joint sequence for attention: an example's tracks lie one behind the other,
-positions restart in each, and where a batch says `apart` they are separate sequences of the layout, so nothing [l, l] is ever built.
+Blocks are pre-norm with rotary self-attention; the noise level is not embedded, since the masks show it (`sigma` is ignored). Attention runs
+over the concatenated tracks of an example; positions restart in each track. Where a batch says `apart`, the tracks are separate sequences of
+the layout, so no [l, l] mask is needed.
 Sources: Lin et al. 2022 (ESM-2), Wang et al. 2024 (DPLM), Wang et al. 2024 (DPLM-2, DPLM-2 Bit).
 """
 
@@ -14,7 +14,6 @@ from typing import Literal
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from protlig_dd.config import settings
 from protlig_dd.errors import ConfigError
@@ -22,13 +21,13 @@ from protlig_dd.models.bits import BitEmbedding, BitHead
 from protlig_dd.models.lora import LoraSettings
 from protlig_dd.nn.attention import Backend
 from protlig_dd.nn.flops import attention_flops, linear_flops
-from protlig_dd.nn.layers import EncoderBlock, LanguageHead, check_heads
+from protlig_dd.nn.layers import EncoderBlock, LanguageHead, check_heads, run_block
 from protlig_dd.nn.packed import joined, wanted_tokens
 from protlig_dd.nn.rotary import rotation
 from protlig_dd.tokens.tracks import Layout, TrackBatch, TrackSet, TrackTokens
 
 _KEPT = 1 - 0.15 * 0.8
-"""What ESM-2 kept of the embeddings in training: 15 % of the tokens were chosen, 80 % of these masked."""
+"""Share of unmasked embeddings in ESM-2's training: 15 % of the tokens were chosen, 80 % of these masked."""
 
 
 @settings
@@ -36,14 +35,17 @@ class EncoderSettings:
     """The shape of an encoder; the defaults are ESM-2 8M.
 
     Args:
-        hidden_size, num_heads, num_blocks: sizes; the feed-forward is `mlp_ratio` times as wide.
-        dropout: of the two branches of a block.
-        token_dropout: zero the embedding of protein masks and rescale the rest by their share (ESM-2), in training and out of it.
+        hidden_size: width of the hidden state; a multiple of 2 x num_heads.
+        num_heads: attention heads.
+        num_blocks: blocks.
+        mlp_ratio: width of the feed-forward layers, as a multiple of hidden_size.
+        dropout: dropout rate of the two branches of a block.
+        token_dropout: zero the embedding of protein masks and rescale the rest by the share of masks (ESM-2), in training and evaluation.
         tied_head: use the embedding as the last matrix of the head. By default as published: tied for one track, untied for several.
-        code_bits: above 0 the structure track's codes go in and out as so many bits (DPLM-2 Bit: 13).
-        lora: train low-rank adapters of the blocks (and embeddings and heads whole); start them from a model with `train.init_from`.
-        activation_checkpointing: compute blocks again in the backward pass instead of keeping what they computed.
-        parameters: the honest parameter count; `protlig check` and a test hold it against the built model.
+        code_bits: bits of a structure code at input and output (DPLM-2 Bit: 13); 0 for one embedding row per code.
+        lora: train low-rank adapters of the blocks (and embeddings and heads fully); start them from a model with `train.init_from`.
+        activation_checkpointing: compute blocks again in the backward pass instead of keeping their activations.
+        parameters: the expected number of parameters; `protlig check` compares it with the built model.
     """
 
     kind: Literal["encoder"] = "encoder"
@@ -134,12 +136,12 @@ class Encoder(nn.Module):
         return logits
 
     def embed(self, batch: TrackBatch) -> dict[str, Float[Tensor, "n e"]]:
-        """Return the hidden state of every token after the last norm, by track: the representation for other uses."""
+        """Return the hidden state of every token after the last norm, by track."""
         hidden, index = self._hidden(batch, None)
         return {name: hidden if rows is None else hidden.index_select(0, rows) for name, rows in index.items()}
 
     def _hidden(self, batch: TrackBatch, at: Mapping[str, Tensor] | None) -> tuple[Tensor, dict[str, Tensor | None]]:
-        """The last hidden states, and for each track the rows of it that are asked for (None: all, in order)."""
+        """The last hidden states, and for each track the requested rows of them (None: all, in order)."""
         layouts = tuple(batch.tracks[name].layout for name in self.tracks)
         x, positions = self._embedded(batch), torch.cat([layout.position for layout in layouts])
         asked = {name: None if at is None else at.get(name) for name in self.tracks}
@@ -168,17 +170,14 @@ class Encoder(nn.Module):
         for i, block in enumerate(self.blocks):
             last = wanted if i == len(self.blocks) - 1 else None
             arguments = (x, layout, by) if last is None else (*last.read_of(x, by), last)  # type: ignore[attr-defined]
-            if self.activation_checkpointing and self.training:
-                x = checkpoint(block, *arguments, use_reentrant=False)
-            else:
-                x = block(*arguments)
+            x = run_block(block, *arguments, recompute=self.activation_checkpointing and self.training)
         return x
 
     def _embedded(self, batch: TrackBatch) -> Float[Tensor, "n e"]:
-        """Embeddings of all tracks, one behind the other, with ESM-2's token dropout.
+        """Concatenated embeddings of all tracks, with ESM-2's token dropout.
 
-        DPLM-2 sends them through it twice, and so do its published weights: with several tracks the factor is squared. In the Bit model
-        the first pass sees the protein alone, the second all tokens.
+        DPLM-2 applies it twice, and its published weights expect that: with several tracks the factor is squared. In the Bit model the first
+        pass is over the protein alone, the second over all tokens.
         """
         protein = batch.tracks["protein"]
         parts = {name: self._table(name, batch.tracks[name].tokens) for name in self.tracks}
@@ -201,10 +200,6 @@ class Encoder(nn.Module):
         embedded: Tensor = self.bits(ids) if name == "structure" and self.bits is not None else self.embedding(ids)
         return embedded
 
-    def shard_units(self) -> list[nn.Module]:
-        """Return the modules that sharded training wraps one by one."""
-        return list(self.blocks)
-
     def forward_flops(self, batch: TrackBatch) -> float:
         """Return the operations of one forward pass for the logits of all tokens (a multiply-add counts as two)."""
         tokens, size = batch.num_tokens, self.embedding.embedding_dim
@@ -222,7 +217,7 @@ def _factor(masks: Float[Tensor, " b"], tracks: list[TrackTokens]) -> Float[Tens
 
 
 def _initialise(module: nn.Module) -> None:
-    """Normal with deviation 0.02 for weights, zero for biases: the original's."""
+    """Normal weights with standard deviation 0.02 and zero biases, as in the original."""
     if isinstance(module, nn.Linear | nn.Embedding):
         nn.init.normal_(module.weight, std=0.02)
     if isinstance(module, nn.Linear) and module.bias is not None:

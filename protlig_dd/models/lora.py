@@ -1,7 +1,7 @@
-"""LoRA adapters on an encoder, by peft: low-rank updates of the blocks' matrices, everything else of the blocks frozen.
+"""LoRA adapters of an encoder, by peft: low-rank updates of the blocks' matrices; all other parameters of the blocks are frozen.
 
-As in DPLM-2's training: rank 16, alpha 32, dropout 0.1 on the attention's and the feed-forward's matrices; embeddings and heads are
-trained whole. Merging, W + (alpha / r) B A, is `layouts.merge_lora`; exporting does it. Source: Hu et al. 2021 (LoRA).
+As in DPLM-2's training: rank 16, alpha 32, dropout 0.1 on the matrices of attention and feed-forward; embeddings and heads are trained
+fully. `layouts.merge_lora` merges adapters, W + (alpha / r) B A; export calls it. Source: Hu et al. 2021 (LoRA).
 """
 
 from __future__ import annotations
@@ -20,17 +20,13 @@ _WHOLE = re.compile(r"\.lora_[AB]\.|^(embedding|head|bits|bit_head)\.")
 
 
 @settings
-class LoraSettings:
-    """The adapters of an encoder.
-
-    Query, key and value are one matrix here, so they share one adapter, whose A they have in common; the published training gives each
-    its own. A block of hidden size e and a feed-forward of 4 e gets 16 e x rank parameters, there 18 e x rank: at 650M and rank 16
-    10,813,440 and 12,165,120.
+class LowRank:
+    """Low-rank updates (alpha / rank) B A of matrices.
 
     Args:
-        rank: columns of an update.
-        alpha: an update counts alpha / rank times.
-        dropout: of what goes into an adapter.
+        rank: rank of an update, 1 or more.
+        alpha: scale of an update, as a multiple of 1 / rank; above 0.
+        dropout: dropout rate of an adapter's input, 0 to below 1.
     """
 
     rank: int = 16
@@ -44,8 +40,18 @@ class LoraSettings:
                 f"expected 1 or more, a positive number, and 0 to below 1"
             )
 
+
+@settings
+class LoraSettings(LowRank):
+    """The adapters of an encoder.
+
+    Query, key and value are one matrix here, so they share one adapter and its A; in the published training each has its own. A block of
+    hidden size e and a feed-forward of 4 e gets 16 e x rank parameters, in the published training 18 e x rank: at 650M and rank 16
+    10,813,440 and 12,165,120.
+    """
+
     def add_to(self, model: nn.Module) -> None:
-        """Put adapters into an encoder, in place, that change nothing yet; freeze the rest of its blocks and its last norm.
+        """Add adapters to an encoder, in place, without changing its output; freeze the rest of its blocks and its last norm.
 
         Raises:
             MissingDependencyError: without peft.
@@ -59,5 +65,5 @@ class LoraSettings:
             parameter.requires_grad_(bool(_WHOLE.search(name)))
 
     def merged(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the weights of the plain encoder that computes the same."""
+        """Return the weights of the equivalent encoder without adapters."""
         return merge_lora(weights, "model.lora", alpha=self.alpha)

@@ -1,7 +1,7 @@
-"""Starting a model from another one's weights: tracks that both have, vocabularies that grew, parts that stay frozen.
+"""Initialising a model from another model's weights: common tracks, grown vocabularies, frozen parameters.
 
-A single-track model initialises its track of a dual-track one: pre-train each track on its own data, then train on pairs. A sequence
-encoder initialises one for sequences and structure tokens, as DPLM does DPLM-2.
+A single-track model initialises its track of a dual-track model: pre-train each track on its own data, then train on pairs. A sequence
+encoder initialises an encoder of sequences and structure tokens, as DPLM does for DPLM-2.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from protlig_dd.errors import CheckpointError, ConfigError
@@ -27,18 +28,18 @@ def initialise_from(
     source_tracks: Mapping[str, Track],
     where: str,
 ) -> list[str]:
-    """Copy what fits from another model's weights into a model, in place, and say what was and was not copied.
+    """Copy matching weights of another model into a model, in place, and return lines that say what was copied.
 
     Rows of embeddings and heads are matched by symbol, so a vocabulary may have grown or been reordered; new symbols keep their fresh
-    rows, in an encoder (DPLM-2) drawn with the mean and deviation of the old ones. Other tensors are matched by name; one whose shape
-    differs is an error, one that only the new model has stays fresh, as adapters do.
+    rows, in an encoder (DPLM-2) drawn with the mean and deviation of the old ones. All other tensors are matched by name; a different shape is
+    an error, and a tensor that only the new model has stays fresh, as adapters do.
 
     Args:
         model: the new model.
-        tracks: its tracks.
+        tracks: the tracks of the new model.
         source: the weights to start from.
-        source_tracks: the tracks they were trained with.
-        where: what messages call the source.
+        source_tracks: the tracks that these were trained with.
+        where: the source's name in messages.
 
     Raises:
         CheckpointError: if a tensor of the same name has another shape, or the source has adapters that the model lacks, or nothing fits.
@@ -70,7 +71,7 @@ def initialise_from(
             if by_row:
                 pairs = dict(pair for track in owners for pair in _shared_rows(tracks[track], source_tracks[track]))
                 if is_encoder and name in _DRAWN and len(pairs) < len(target):
-                    _draw_like(target, value)
+                    target.copy_(draw_like(value, len(target)))
                 for new, old in pairs.items():
                     target[new] = value[old]
             else:
@@ -87,7 +88,7 @@ def initialise_from(
 
 
 def freeze_parameters(model: nn.Module, patterns: tuple[str, ...]) -> list[str]:
-    """Stop training of the parameters whose names match, and say how many that are.
+    """Freeze the parameters whose names match, and return a line for each pattern with their number.
 
     Raises:
         ConfigError: if a pattern matches nothing.
@@ -104,17 +105,18 @@ def freeze_parameters(model: nn.Module, patterns: tuple[str, ...]) -> list[str]:
     return lines
 
 
-def _draw_like(target: Tensor, rows: Tensor) -> None:
-    """Fill a table with normal rows that have the mean and deviation of others in each column (DPLM-2's new rows)."""
+@torch.no_grad()
+def draw_like(rows: Float[Tensor, "n e"], number: int) -> Float[Tensor, "{number} e"]:
+    """Return `number` normal rows with the mean and standard deviation of given rows in each column, in float32 (DPLM-2's new rows)."""
     deviation, mean = torch.std_mean(rows.float(), dim=0)
-    noise = torch.randn(target.shape, generator=generator(0, "new rows", len(target)))
-    target.copy_(mean + deviation * noise)
+    noise = torch.randn(number, rows.shape[1], generator=generator(0, "new rows", number))
+    return mean + deviation * noise.to(rows.device)
 
 
 def _renamed(
     source: Mapping[str, Tensor], tracks: Mapping[str, Track], source_tracks: Mapping[str, Track], into_stacks: bool
 ) -> dict[str, tuple[Tensor, tuple[str, ...]]]:
-    """The source's tensors by their name in the new model, each with the tracks that its rows belong to."""
+    """The source's tensors by their names in the new model, each with the tracks that its rows belong to."""
     renamed = {}
     for name, value in source.items():
         stacked = re.match(r"stacks\.([^.]+)\.(.*)", name)
@@ -128,7 +130,7 @@ def _renamed(
 
 
 def _fit_modulation(name: str, value: Tensor, into_single: bool, from_stacked: bool) -> Tensor:
-    """Match adaLN's chunks: a dual-track block has three more (for cross-attention, behind the six); fresh ones start at zero."""
+    """Match adaLN's chunks: a dual-track block has three more (for cross-attention, after the six); new ones are zero."""
     if "blocks." not in name or ".modulation." not in name or into_single == (not from_stacked):
         return value
     if into_single:
@@ -137,7 +139,7 @@ def _fit_modulation(name: str, value: Tensor, into_single: bool, from_stacked: b
 
 
 def _shared_rows(new: Track, old: Track) -> Iterator[tuple[int, int]]:
-    """Pairs of ids that mean the same in both vocabularies."""
+    """Pairs of ids of the same symbol in both vocabularies."""
     for symbol, i in new.vocabulary.ids.items():
         if symbol in old.vocabulary.ids:
             yield i, old.vocabulary.ids[symbol]

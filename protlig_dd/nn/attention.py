@@ -1,8 +1,8 @@
-"""Attention over packed sequences, and the only place that knows attention back-ends.
+"""Attention over packed sequences, with all attention back-ends.
 
-`attention(q, k, v, q_layout, k_layout, backend=...)` takes q [n, h, d] and k, v [m, h, d]; example i of q attends to example i of k, and
-nothing attends across examples. An example without keys gets zeros. Self- and cross-attention are the same call. `causal=True` hides from
-each query the keys after its own; the last query sees all keys of its example, so fewer queries than keys are the next part of a sequence.
+`attention(q, k, v, q_layout, k_layout, backend=...)` takes q [n, h, d] and k, v [m, h, d]; example i of q attends to example i of k, never to
+another example. An example without keys gets zeros. Self- and cross-attention are the same call. With `causal=True` each query sees the
+keys up to its own position; the last query sees all keys of its example, so fewer queries than keys are the end of a sequence.
 
 | back-end     | how                                                             | where                                  |
 |--------------|-----------------------------------------------------------------|----------------------------------------|
@@ -13,8 +13,8 @@ each query the keys after its own; the last query sees all keys of its example, 
 | per_sequence | blocks of equal lengths, SDPA without any mask                  | MPS, XPU                               |
 | reference    | float32 softmax, example by example                             | tests: the oracle                      |
 
-`bucketed`, `padded` and `per_sequence` are one function with three ways of cutting the batch into blocks.
-flash-attn is imported only when its back-end is chosen. MPS gets no mask because masked SDPA there has returned wrong numbers silently.
+`bucketed`, `padded` and `per_sequence` are one function with three ways of splitting the batch into blocks.
+flash-attn is imported only when its back-end is chosen. MPS gets no mask because masked SDPA has silently returned wrong numbers there.
 """
 
 from __future__ import annotations
@@ -30,35 +30,31 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from protlig_dd.device import cuda_capability
 from protlig_dd.errors import DeviceError
 from protlig_dd.tokens.tracks import Layout
 
 Backend = Literal["flash_attn", "varlen", "padded", "bucketed", "per_sequence", "reference"]
 
 _CALL_COST = 4096
-"""What one more SDPA call costs, in query-key pairs: a bucket is closed when padding would cost more than a call."""
+"""Cost of an SDPA call in query-key pairs: a bucket is closed when padding would cost more than another call."""
 
 
 @dataclass(frozen=True)
 class BackendChoice:
-    """A back-end and why it was chosen."""
+    """A back-end and the reason for the choice."""
 
     name: Backend
     reason: str
 
 
-def compute_capability(device: torch.device) -> tuple[int, int]:
-    """Return a CUDA device's compute capability, such as (9, 0) for H100."""
-    return torch.cuda.get_device_capability(device)
-
-
 def has_flash_attn() -> bool:
-    """Say whether the flash-attn package is installed, without importing it."""
+    """Return whether the flash-attn package is installed, without importing it."""
     return importlib.util.find_spec("flash_attn") is not None
 
 
 def has_torch_varlen() -> bool:
-    """Say whether this torch has `torch.nn.attention.varlen` (2.10 and later)."""
+    """Return whether this torch has `torch.nn.attention.varlen` (2.10 and later)."""
     return importlib.util.find_spec("torch.nn.attention.varlen") is not None
 
 
@@ -67,11 +63,11 @@ def choose_backend(requested: str, device: torch.device, dtype: torch.dtype) -> 
 
     Args:
         requested: "auto", which always finds one, or the name of a back-end.
-        device: where q, k and v will be.
-        dtype: their dtype during the forward pass (the autocast dtype).
+        device: the device of q, k and v.
+        dtype: their dtype in the forward pass (the autocast dtype).
 
     Raises:
-        DeviceError: if a back-end is asked for by name and cannot run here, with advice.
+        DeviceError: if a back-end is requested by name and cannot run here, with advice.
     """
     if requested == "auto":
         return _automatic(device, dtype)
@@ -80,10 +76,8 @@ def choose_backend(requested: str, device: torch.device, dtype: torch.dtype) -> 
     if requested in ("flash_attn", "varlen"):
         obstacle = _kernel_obstacle(device, dtype)
         if requested == "flash_attn" and not has_flash_attn():
-            obstacle = (
-                obstacle
-                or "the flash-attn package is not installed (pip install 'protlig_dd[flash]', needs a CUDA compiler)"
-            )
+            missing = "the flash-attn package is not installed (pip install 'protlig_dd[flash]', needs a CUDA compiler)"
+            obstacle = obstacle or missing
         if requested == "varlen" and not has_torch_varlen():
             obstacle = obstacle or f"torch {torch.__version__} has no varlen attention; install torch 2.11 or later"
         if obstacle:
@@ -97,10 +91,9 @@ def _kernel_obstacle(device: torch.device, dtype: torch.dtype) -> str:
     """Why fused varlen kernels cannot run, or an empty string."""
     if device.type != "cuda":
         return f"it needs a CUDA device, this is {device.type}"
-    if compute_capability(device) < (8, 0):
-        return (
-            f"it needs compute capability 8.0 (A100) or newer, this is {'.'.join(map(str, compute_capability(device)))}"
-        )
+    capability = cuda_capability(device)
+    if capability < (8, 0):
+        return f"it needs compute capability 8.0 (A100) or newer, this is {'.'.join(map(str, capability))}"
     if dtype not in (torch.float16, torch.bfloat16):
         return f"it needs half precision, this run computes in {str(dtype).removeprefix('torch.')}"
     return ""
@@ -115,7 +108,7 @@ def _automatic(device: torch.device, dtype: torch.dtype) -> BackendChoice:
             )
         if not obstacle and has_flash_attn():
             return BackendChoice("flash_attn", "flash-attn's varlen kernel: this torch has none of its own")
-        if compute_capability(device) < (8, 0):
+        if cuda_capability(device) < (8, 0):
             return BackendChoice("padded", f"masked SDPA, padded inside attention only: {obstacle}")
         return BackendChoice(
             "bucketed", f"masked SDPA in blocks of similar lengths: {obstacle or 'no varlen kernel is installed'}"
@@ -131,27 +124,27 @@ def _automatic(device: torch.device, dtype: torch.dtype) -> BackendChoice:
 
 @dataclass(frozen=True)
 class _Block:
-    """Examples that go through one SDPA call: e of them, each with lq places for queries and lk for keys."""
+    """The examples of one SDPA call: e of them, each with lq places for queries and lk for keys."""
 
     shape: tuple[int, int, int]  # e, lq, lk
     mask: Tensor | None  # [e, 1, 1, lk] where lengths differ; causal, [e, 1, lq, lk] where queries are fewer than keys
-    causal: bool  # each query sees the keys up to its own: SDPA's own mask, which also hides what is behind an example's end
+    causal: bool  # each query sees the keys up to its own: SDPA's causal mask, which also hides the padding
 
 
 @dataclass(frozen=True)
 class _Plan:
-    """A batch cut into blocks, whose places lie one behind the other. Indices are None where nothing has to move."""
+    """A batch split into blocks with concatenated places. Indices are None where the order does not change."""
 
     blocks: tuple[_Block, ...]
     q_source: Tensor | None  # the packed token at each place
     k_source: Tensor | None
-    q_place: Tensor | None  # the place of each packed query; a query without keys has the zero row behind all places
+    q_place: Tensor | None  # the place of each packed query; a query without keys takes the zero row after all places
     empty: bool  # some queries have no keys
 
 
 @lru_cache(maxsize=64)
 def _plan(q_layout: Layout, k_layout: Layout, backend: Backend, causal: bool = False) -> _Plan:
-    """Cut a batch into blocks. Cached: all layers of a forward pass share one plan."""
+    """Split a batch into blocks. Cached: all layers of a forward pass share one plan."""
     pairs = list(zip(q_layout.lengths, k_layout.lengths, strict=True))
     live = [i for i, (lq, lk) in enumerate(pairs) if lq and lk]
     groups = _groups(sorted(live, key=lambda i: pairs[i]), pairs, backend)
@@ -170,9 +163,8 @@ def _plan(q_layout: Layout, k_layout: Layout, backend: Backend, causal: bool = F
         if causal:
             seen = None if aligned else _causal_mask(own, lq, lk).to(k_layout.device)
         blocks.append(_Block((e, lq, lk), seen, aligned))
-    place = torch.full((q_layout.num_tokens,), len(q_source)).index_copy_(
-        0, q_source[is_query], is_query.nonzero().squeeze(1)
-    )
+    place = torch.full((q_layout.num_tokens,), len(q_source))
+    place.index_copy_(0, q_source[is_query], is_query.nonzero().squeeze(1))
     moved = [
         None if len(index) == n and bool((index == torch.arange(n)).all()) else index.to(layout.device)
         for index, n, layout in (
@@ -186,15 +178,15 @@ def _plan(q_layout: Layout, k_layout: Layout, backend: Backend, causal: bool = F
 
 
 def _causal_mask(pairs: list[tuple[int, int]], lq: int, lk: int) -> Tensor:
-    """Which keys each query of a block sees [e, 1, lq, lk]: query i of an example those up to i + its keys - its queries."""
+    """Which keys each query of a block sees [e, 1, lq, lk]: query i sees keys up to i + (number of keys - number of queries)."""
     before = torch.tensor([keys - queries for queries, keys in pairs]).view(-1, 1, 1, 1)
     return torch.arange(lq)[:, None] + before >= torch.arange(lk)
 
 
 def _sources(layout: Layout, order: list[int], places: list[int]) -> tuple[Tensor, Tensor]:
-    """Lay the examples in `order` out, each on its number of places: the token at each place, and whether it is no repetition.
+    """The packed token at each place, for the examples in `order` with their numbers of places, and whether it is not padding.
 
-    Places beyond an example's end repeat its last token: as keys they are masked, as queries they are thrown away.
+    Padding repeats an example's last token: as keys it is masked, as queries it is discarded.
     """
     spans = torch.tensor(places, dtype=torch.int64)
     lengths = torch.tensor([layout.lengths[i] for i in order], dtype=torch.int64).repeat_interleave(spans)
@@ -229,7 +221,7 @@ def _blockwise(
     q: Tensor, k: Tensor, v: Tensor, q_layout: Layout, k_layout: Layout, backend: Backend, causal: bool
 ) -> Tensor:
     plan = _plan(q_layout, k_layout, backend, causal)
-    if not plan.blocks:  # nobody has both queries and keys; the sum keeps the gradients defined
+    if not plan.blocks:  # no example has both queries and keys; the sum keeps the gradients defined
         return torch.zeros_like(q) + 0.0 * (q.sum() + k.sum() + v.sum())
     if plan.q_source is not None:
         q = q.index_select(0, plan.q_source)
@@ -305,10 +297,10 @@ def attention(
 
     Args:
         q: packed queries.
-        k, v: packed keys and values; for self-attention of the same layout as q.
-        q_layout, k_layout: lengths of the examples; example i of q sees example i of k only.
+        k, v: packed keys and values.
+        q_layout, k_layout: layouts of q and of k and v, with the same number of examples; example i of q sees example i of k.
         backend: a name from `choose_backend`.
-        causal: query i of an example with m keys for its n queries sees the keys 0 to i + m - n only.
+        causal: query i of an example with n queries and m keys sees keys 0 to i + m - n.
     """
     pairs = zip(q_layout.lengths, k_layout.lengths, strict=True)
     assert not causal or all(n <= m for n, m in pairs), "queries without keys"

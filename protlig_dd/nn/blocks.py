@@ -1,54 +1,74 @@
-"""Transformer blocks with adaptive layer norm: one track alone, or one track that reads another.
+"""Transformer blocks with adaptive layer norm, with or without cross-attention to other tracks.
 
-adaLN (Peebles and Xie 2023): a Linear from the noise-level vector gives shift, scale and gate for each branch, and starts at zero, so a
-fresh block is the identity. Order of the branches: self-attention, cross-attention, feed-forward.
+adaLN (Peebles and Xie 2023): a Linear layer maps the noise-level vector to shift, scale and gate of each branch; it is initialised to zero,
+so a new block is the identity. Order of the branches: self-attention, cross-attention, feed-forward.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from protlig_dd.config import settings
 from protlig_dd.nn.attention import Backend
-from protlig_dd.nn.layers import Activation, CrossAttention, FeedForward, SelfAttention, zero_init
+from protlig_dd.nn.layers import Activation, CrossAttention, FeedForward, SelfAttention, check_heads, zero_init
 from protlig_dd.nn.packed import Context, Wanted, add_gated, common_length, modulate, turned
 from protlig_dd.nn.rotary import Rotation
 from protlig_dd.tokens.tracks import Layout
 
 
-@dataclass(frozen=True, kw_only=True)
-class BlockShape:
-    """Sizes of a block: hidden e, heads h, feed-forward, noise-level vector c, dropout of each branch."""
+@settings
+class BlockSettings:
+    """The sizes of adaLN blocks, for the settings of models that are made of them.
 
-    hidden_size: int
-    num_heads: int
-    inner_size: int
-    conditioning_size: int
-    dropout: float
-    activation: Activation
-    backend: Backend
+    Args:
+        kind: the model.
+        hidden_size: width e of the hidden state; a multiple of 2 x num_heads.
+        num_heads: attention heads h.
+        num_blocks: blocks of each track.
+        conditioning_size: width c of the noise-level vector.
+        mlp_ratio: width of the feed-forward layers, as a multiple of hidden_size.
+        dropout: dropout rate of each branch of a block; 0 where runs must be the same on any number of processes.
+        activation: activation of the feed-forward layers; `gelu` is the exact form.
+    """
+
+    kind: str = ""
+    hidden_size: int = 768
+    num_heads: int = 12
+    num_blocks: int = 8
+    conditioning_size: int = 256
+    mlp_ratio: float = 4.0
+    dropout: float = 0.1
+    activation: Activation = "gelu"
+
+    def __post_init__(self) -> None:
+        check_heads(self.hidden_size, self.num_heads)
 
 
 class DiTBlock(nn.Module):
-    """One block of one track. With `context_size` it has a cross-attention branch, gated by adaLN like the others."""
+    """One block of one track. With `context_size` it also has a cross-attention branch, gated by adaLN as well.
 
-    def __init__(self, shape: BlockShape, *, context_size: int | None = None) -> None:
+    Args:
+        sizes: widths, heads, dropout and activation.
+        backend: the attention back-end.
+        context_size: width of the context's hidden states; None for a block without cross-attention.
+    """
+
+    def __init__(self, sizes: BlockSettings, backend: Backend, *, context_size: int | None = None) -> None:
         super().__init__()
-        e = shape.hidden_size
+        e = sizes.hidden_size
         self.norm1 = nn.LayerNorm(e, bias=False)
-        self.attention = SelfAttention(e, shape.num_heads, shape.backend)
+        self.attention = SelfAttention(e, sizes.num_heads, backend)
         self.norm2 = nn.LayerNorm(e, bias=False)
-        self.mlp = FeedForward(e, shape.inner_size, shape.activation)
+        self.mlp = FeedForward(e, int(e * sizes.mlp_ratio), sizes.activation)
         self.cross: CrossAttention | None = None
         if context_size is not None:
             self.norm_cross = nn.LayerNorm(e, bias=False)
             self.norm_context = nn.LayerNorm(context_size, bias=False)
-            self.cross = CrossAttention(e, context_size, shape.num_heads, shape.backend)
+            self.cross = CrossAttention(e, context_size, sizes.num_heads, backend)
         self.num_chunks = 6 if self.cross is None else 9
-        self.modulation = zero_init(nn.Linear(shape.conditioning_size, self.num_chunks * e))
-        self.dropout = nn.Dropout(shape.dropout)
+        self.modulation = zero_init(nn.Linear(sizes.conditioning_size, self.num_chunks * e))
+        self.dropout = nn.Dropout(sizes.dropout)
 
     def forward(
         self,
@@ -59,15 +79,15 @@ class DiTBlock(nn.Module):
         context: Context | None = None,
         wanted: Wanted | None = None,
     ) -> Float[Tensor, "a e"]:
-        """Return the track's tokens after the block: all of them, or those wanted.
+        """Return the track's hidden states after the block, of all tokens or of the wanted ones.
 
         Args:
-            x: packed tokens.
+            x: hidden states of packed tokens.
             layout: their layout.
             by: their rotary angles.
             condition: the noise-level vector of each example in this track.
-            context: the other tracks' tokens; needed if the block has a cross-attention branch.
-            wanted: the tokens whose output is asked for; x, layout, by and the context are then what it says is read.
+            context: the hidden states of other tracks; required by a block with cross-attention.
+            wanted: the tokens whose output is needed; x, layout, by and context are then restricted to the tokens it reads.
         """
         chunks = self.modulation(condition).chunk(self.num_chunks, dim=-1)
         segment, length = layout.segment, common_length(layout)
@@ -90,7 +110,7 @@ class DiTBlock(nn.Module):
 
 
 class Head(nn.Module):
-    """Logits from hidden states: layer norm, modulation, a Linear that starts at zero."""
+    """Logits from hidden states: layer norm, modulation, a Linear layer initialised to zero."""
 
     def __init__(self, hidden_size: int, num_rows: int, conditioning_size: int, *, bias: bool = True) -> None:
         super().__init__()
@@ -101,7 +121,7 @@ class Head(nn.Module):
     def forward(
         self, x: Float[Tensor, "n e"], layout: Layout, condition: Float[Tensor, "b c"], at: Tensor | None = None
     ) -> Float[Tensor, "a k"]:
-        """Return logits of all tokens, or only of the packed positions `at`."""
+        """Return logits of all tokens, or of the packed positions `at`."""
         segment, length = layout.segment, common_length(layout)
         if at is not None:
             x, segment, length = x.index_select(0, at), segment.index_select(0, at), 0

@@ -21,7 +21,7 @@ def sigma_features(sigma: Float[Tensor, " b"]) -> Float[Tensor, "b 256"]:
 
 
 class NoiseLevelEmbedding(nn.Module):
-    """A vector for each example's noise level in one track: features, Linear, SiLU, Linear, and a last SiLU unless told otherwise."""
+    """A vector for each example's noise level in one track: features, Linear, SiLU, Linear, and a final SiLU by default."""
 
     def __init__(self, size: int, *, final_silu: bool = True) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class NoiseLevelEmbedding(nn.Module):
 
 
 class ConditionEmbedding(nn.Module):
-    """The sum of learned vectors of class labels, such as affinity bins; label -1 means "not given" and has a vector of its own."""
+    """The sum of learned vectors of class labels, such as affinity bins; label -1 ("not given") has its own vector."""
 
     def __init__(self, classes: Mapping[str, int], size: int) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class ConditionEmbedding(nn.Module):
             nn.init.zeros_(table.weight)
 
     def forward(self, labels: Mapping[str, Int[Tensor, " b"]], like: Float[Tensor, "b c"]) -> Float[Tensor, "b c"]:
-        """Return the vectors of each example; a label that the batch does not carry counts as not given."""
+        """Return the vector of each example; a label that is not in the batch counts as not given."""
         total = torch.zeros_like(like)
         for name, table in self.tables.items():
             given = labels.get(name)

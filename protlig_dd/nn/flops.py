@@ -1,4 +1,4 @@
-"""Floating-point operations, counted from layers and lengths. A multiply-add is two; a backward pass is twice the forward.
+"""Floating-point operations, counted from layers and lengths. A multiply-add counts as two; a backward pass as two forward passes.
 
 Counted: matrix products of Linear layers and of attention (only real query-key pairs: nothing is padded). Not counted: norms,
 activations, softmax, rotary, embeddings and the per-example adaLN products, together about 1 % at hidden size 768.
@@ -15,9 +15,9 @@ def linear_flops(module: nn.Module, *, per_example: tuple[str, ...] = (), frozen
     """Return the operations per token of all Linear layers in a module.
 
     Args:
-        module: whose layers are counted, by their sizes: a weight may be packed, or sharded away.
-        per_example: layers whose name contains one of these words are left out.
-        frozen_only: count only those whose weights are not trained.
+        module: the module whose layers are counted, by their sizes, since a weight may be packed or sharded.
+        per_example: layers with one of these words in their dotted name are not counted.
+        frozen_only: count only layers whose weights are not trained.
     """
     return sum(
         2 * layer.in_features * layer.out_features
@@ -34,11 +34,11 @@ def attention_flops(hidden_size: int, num_pairs: int) -> int:
 
 
 def training_flops(model: Any, batch: Any) -> float:
-    """Return the operations of forward and backward on a batch: three times the forward, less the gradients of frozen weights.
+    """Return the operations of forward and backward on a batch: three times the forward, minus the gradients of frozen weights.
 
     Args:
-        model: has `forward_flops(batch)`; one that trains beside frozen products also `frozen_flops(batch)`, their forward operations.
-        batch: what the two take.
+        model: has `forward_flops(batch)`; with frozen weights also `frozen_flops(batch)`, the forward operations of these.
+        batch: the argument of both.
     """
     frozen = float(model.frozen_flops(batch)) if hasattr(model, "frozen_flops") else 0.0
     return 3 * float(model.forward_flops(batch)) - frozen

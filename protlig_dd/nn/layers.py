@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from protlig_dd.nn.attention import Backend, attention
 from protlig_dd.nn.packed import Wanted, window_rows
@@ -16,8 +17,14 @@ from protlig_dd.tokens.tracks import Layout
 Activation = Literal["gelu", "gelu_tanh"]
 
 
+def run_block(block: nn.Module, *arguments: object, recompute: bool) -> Tensor:
+    """Return a block's output; with `recompute` its activations are computed again in the backward pass instead of kept."""
+    out: Tensor = checkpoint(block, *arguments, use_reentrant=False) if recompute else block(*arguments)
+    return out
+
+
 def zero_init(linear: nn.Linear) -> nn.Linear:
-    """Return the layer with weight and bias set to zero, so that what it adds starts at nothing."""
+    """Return the layer with weight and bias set to zero, so that a residual branch through it starts at zero."""
     nn.init.zeros_(linear.weight)
     if linear.bias is not None:
         nn.init.zeros_(linear.bias)
@@ -36,9 +43,11 @@ class SelfAttention(nn.Module):
     """Attention along the sequence with one qkv projection and rotary positions.
 
     Args:
-        hidden_size, num_heads, backend: as everywhere.
-        bias: of both projections.
-        normed: bring each head's queries and keys to a mean square of 1 (RMS norm without parameters).
+        hidden_size: width e of the hidden state; a multiple of 2 x num_heads.
+        num_heads: attention heads h.
+        backend: the attention back-end.
+        bias: whether both projections have a bias.
+        normed: normalise each head's queries and keys to a mean square of 1 (RMS norm without parameters).
     """
 
     def __init__(
@@ -53,10 +62,10 @@ class SelfAttention(nn.Module):
     def forward(
         self, x: Float[Tensor, "n e"], layout: Layout, by: Rotation, wanted: Wanted | None = None
     ) -> Float[Tensor, "a e"]:
-        """Return the attended tokens: all of them, or those wanted."""
+        """Return the attention output of all tokens, or of the wanted ones."""
         h = self.num_heads
         q, k, v = rotate_heads(self.qkv(x).unflatten(-1, (3 * h, -1)), by)
-        if self.normed:  # a rotation keeps the norm, so before it and after it is the same
+        if self.normed:  # a rotation preserves the norm, so the order of the two does not matter
             q, k = (nn.functional.rms_norm(heads, heads.shape[-1:]) for heads in (q, k))
         if wanted is None:
             attended = attention(q, k, v, layout, layout, backend=self.backend)
@@ -68,7 +77,7 @@ class SelfAttention(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """Attention from one track to another; positions count only where the two are aligned, residue by residue."""
+    """Attention from one track to another; rotary positions are used only if the two are aligned residue by residue."""
 
     def __init__(self, hidden_size: int, context_size: int, num_heads: int, backend: Backend) -> None:
         super().__init__()
@@ -86,12 +95,14 @@ class CrossAttention(nn.Module):
         context_layout: Layout,
         by: tuple[Rotation, Rotation] | None = None,
     ) -> Float[Tensor, "n e"]:
-        """Return what each token reads from its example's context; zeros where there is none.
+        """Return the attention output of each token over its example's context; zeros for an empty context.
 
         Args:
-            x, layout: the tokens that read.
-            context, context_layout: those that are read.
-            by: rotary angles of both, where they are aligned.
+            x: hidden states of the querying track.
+            context: hidden states of the track that is attended to.
+            layout: layout of x.
+            context_layout: layout of the context.
+            by: rotary angles of both, if they are aligned.
         """
         q = self.q(x).unflatten(-1, (self.num_heads, -1))
         k, v = self.kv(context).unflatten(-1, (2, self.num_heads, -1)).unbind(1)
@@ -103,7 +114,12 @@ class CrossAttention(nn.Module):
 
 
 class LocalConvolution(nn.Module):
-    """A dense convolution along each example, zero beyond its ends: finds short motifs before attention relates them."""
+    """A dense convolution along each example, zero-padded at its ends, for short motifs.
+
+    Args:
+        hidden_size: width e of the hidden state.
+        width: number of tokens of the kernel, odd.
+    """
 
     def __init__(self, hidden_size: int, width: int) -> None:
         super().__init__()
@@ -112,7 +128,7 @@ class LocalConvolution(nn.Module):
         self.mix = nn.Linear(width * hidden_size, hidden_size)
 
     def forward(self, x: Float[Tensor, "n e"], layout: Layout) -> Float[Tensor, "n e"]:
-        """Return x plus what the convolution finds around each token."""
+        """Return x plus the GELU of the convolution."""
         index = window_rows(layout, self.width)
         padded = torch.cat([x, x.new_zeros(1, x.shape[1])])
         windows = padded.index_select(0, index.flatten()).view(len(x), self.width * x.shape[1])
@@ -133,7 +149,7 @@ class EncoderBlock(nn.Module):
     def forward(
         self, x: Float[Tensor, "n e"], layout: Layout, by: Rotation, wanted: Wanted | None = None
     ) -> Float[Tensor, "a e"]:
-        """Return the tokens after the block: all of them, or those wanted."""
+        """Return the hidden states after the block, of all tokens or of the wanted ones."""
         attended = self.attention(self.norm1(x), layout, by, wanted)
         if wanted is not None:
             x = x.index_select(0, wanted.queries)
@@ -143,7 +159,7 @@ class EncoderBlock(nn.Module):
 
 
 class LanguageHead(nn.Module):
-    """Dense, GELU, layer norm, and a matrix to the vocabulary: its own, or the embedding's where tied (ESM-2)."""
+    """Dense layer, GELU, layer norm, and a matrix to the vocabulary: its own, or the embedding if tied (ESM-2)."""
 
     def __init__(self, hidden_size: int, num_rows: int, *, tied: bool) -> None:
         super().__init__()
@@ -163,7 +179,7 @@ def check_heads(hidden_size: int, num_heads: int) -> None:
     """Refuse a head size that is not an even whole number.
 
     Raises:
-        ValueError: saying which sizes do not fit.
+        ValueError: with both sizes.
     """
     if hidden_size % num_heads or (hidden_size // num_heads) % 2:
         raise ValueError(

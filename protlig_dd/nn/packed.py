@@ -1,7 +1,7 @@
-"""Operations on packed tokens that know their examples: modulation, narrowing to what is asked for, windows.
+"""Operations on packed tokens by example: modulation, restriction to wanted tokens, joint layouts, windows.
 
-Modulation has its own backward pass: autograd's would pass over every token several times and keep one more copy of each chunk, which
-on small models is as much work as the matrix products. It is not twice differentiable.
+Modulation has its own backward pass: autograd's would read every token several times and keep another copy of each chunk, which for small
+models costs as much as the matrix products. It is not twice differentiable.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from protlig_dd.tokens.tracks import Layout
 
 
 def common_length(layout: Layout) -> int:
-    """Return the length that all examples share, so that tokens can be viewed as [b, l], or 0 where there is none."""
+    """Return the common length of all examples, so that tokens can be viewed as [b, l], or 0 if lengths differ."""
     return layout.lengths[0] if len(set(layout.lengths)) == 1 else 0
 
 
@@ -34,10 +34,10 @@ def modulate(
     """Return x (1 + scale) + shift with the shift and scale of each token's example (Peebles and Xie 2023, DiT).
 
     Args:
-        x: packed tokens.
-        shift, scale: of each example.
+        x: hidden states of packed tokens.
+        shift, scale: shift and scale of each example.
         segment: the example of each token.
-        length: `common_length` of the layout; saves reading `segment` where there is one.
+        length: `common_length` of the layout; if it is not 0, `segment` is not read.
     """
     out: Tensor = _Modulate.apply(x, shift, scale, segment, length)
     return out
@@ -56,7 +56,7 @@ def add_gated(
 
 
 def _grouped(x: Tensor, length: int) -> Tensor:
-    """Packed tokens as [b, l, e] where all examples have one length, else as they are."""
+    """Packed tokens as [b, l, e] if all examples have one length, otherwise unchanged."""
     return x.unflatten(0, (-1, length)) if length else x
 
 
@@ -66,7 +66,7 @@ def _each(c: Tensor, segment: Tensor, length: int) -> Tensor:
 
 
 def _sum_rows(x: Tensor, segment: Tensor, like: Tensor, length: int) -> Tensor:
-    """Sums over the tokens of each example of `_grouped` tokens, added up in float32."""
+    """Sums of `_grouped` values over the tokens of each example, accumulated in float32."""
     dtype = torch.promote_types(x.dtype, torch.float32)
     if length:
         return x.sum(1, dtype=dtype).to(like.dtype)
@@ -113,7 +113,7 @@ class _AddGated(torch.autograd.Function):
 
 
 class Context(NamedTuple):
-    """What a track reads from the others: their hidden states, their layout, and their rotary angles where positions correspond."""
+    """The context of a track's cross-attention: hidden states, their layout, and their rotary angles if positions correspond."""
 
     hidden: Float[Tensor, "m e"]
     layout: Layout
@@ -121,20 +121,20 @@ class Context(NamedTuple):
 
 
 def turned(by: Rotation, rows: Int[Tensor, " a"]) -> Rotation:
-    """Return the angles of some tokens."""
+    """Return the rotary angles of some tokens."""
     return Rotation(by.cos.index_select(0, rows), by.sin.index_select(0, rows))
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """Which tokens of a track the last block has to produce, and which it has to read for that.
+    """The tokens of a track that the last block must output, and the tokens it reads for them.
 
     Args:
-        kept: [b] the examples that have a wanted token.
-        read: [m] all tokens of these examples.
-        read_layout: their layout, with length 0 for the other examples.
-        queries: [a] the wanted tokens, counted among those that are read.
-        layout: how many wanted tokens each example has.
+        kept: [b] whether each example has a wanted token.
+        read: [m] packed positions of all tokens of these examples.
+        read_layout: their layout, with length 0 for all other examples.
+        queries: [a] indices of the wanted tokens in `read`.
+        layout: layout of the wanted tokens.
     """
 
     kept: Tensor
@@ -159,10 +159,10 @@ class Wanted:
 
 
 def wanted_tokens(at: Int[Tensor, " a"] | None, layout: Layout) -> Wanted | None:
-    """Return what the last block can be narrowed to when only the logits at some packed positions are asked for.
+    """Return the restriction of the last block if only the logits at some packed positions are needed.
 
-    None when narrowing is not worth it (nearly all positions), or not possible: positions that do not ascend, or that lie on an
-    accelerator, where counting them would make the host wait.
+    None if a restriction is of no use (nearly all positions), or not possible: positions that do not ascend, or that are on an accelerator,
+    where counting them would make the host wait.
     """
     if at is None or at.device.type != "cpu" or 4 * len(at) > 3 * layout.num_tokens or bool((at[1:] < at[:-1]).any()):
         return None
@@ -174,18 +174,18 @@ def wanted_tokens(at: Int[Tensor, " a"] | None, layout: Layout) -> Wanted | None
 
 
 def rows_of(kept: Tensor, layout: Layout) -> tuple[Int[Tensor, " m"], Layout]:
-    """Return the packed positions of the examples that are kept, and their layout, in which the others have length 0."""
+    """Return the packed positions of the kept examples, and their layout, in which all other examples have length 0."""
     lengths = tuple(n if k else 0 for n, k in zip(layout.lengths, kept.tolist(), strict=True))
     return kept[layout.segment].nonzero().squeeze(1), Layout(lengths, layout.device)
 
 
 @lru_cache(maxsize=64)
 def joined(layouts: tuple[Layout, ...], apart: tuple[bool, ...] | None = None) -> tuple[Int[Tensor, " n"], Layout]:
-    """Return the order that brings concatenated tracks together example by example, and the joint layout.
+    """Return the order that groups concatenated tracks by example, and the joint layout.
 
     Args:
-        layouts: of the tracks, in the order in which they are concatenated.
-        apart: examples whose tracks are sequences of their own in the joint layout, so that attention does not cross between them.
+        layouts: layouts of the tracks, in the order in which they are concatenated.
+        apart: examples whose tracks are separate sequences in the joint layout, so that there is no attention between them.
     """
     segment = torch.cat([layout.segment for layout in layouts])
     order = torch.sort(segment, stable=True).indices

@@ -1,4 +1,4 @@
-"""Rotary position embedding, half-split ("NeoX") pairing: element i of a head turns with element i + d/2.
+"""Rotary position embedding, half-split ("NeoX") pairing: element i of a head is rotated with element i + d/2.
 
 Source: Su et al. 2021 (RoFormer). Positions start at 0 in each example and each track.
 """
@@ -28,22 +28,22 @@ def rotation(position: Int[Tensor, " n"], head_size: int, base: float = 10000.0)
 
 
 def rotate(x: Float[Tensor, "n h d"], by: Rotation) -> Float[Tensor, "n h d"]:
-    """Return queries or keys turned by their positions, in the dtype they came in. Its gradient is the turn back."""
+    """Return queries or keys rotated by their positions, in their own dtype. The gradient is the inverse rotation."""
     out: Tensor = _Rotate.apply(x, by.cos, by.sin)
     return out
 
 
 def rotate_heads(heads: Float[Tensor, "n h3 d"], by: Rotation) -> tuple[Tensor, Tensor, Tensor]:
-    """Return queries, keys and values [n, h, d] of a joint projection, queries and keys turned by their positions.
+    """Return queries, keys and values [n, h, d] of a joint projection, with queries and keys rotated by their positions.
 
-    Its backward pass writes one gradient of the joint projection; slicing apart would fill and add several.
+    The backward pass writes one gradient of the joint projection; slicing would allocate and add three.
     """
     q, k, v = _RotateHeads.apply(heads, by.cos, by.sin)
     return q, k, v
 
 
 def _turn(x: Tensor, cos: Tensor, sin: Tensor, direction: int) -> Tensor:
-    """[x1 cos - x2 sin, x2 cos + x1 sin], computed in float32; direction -1 turns back."""
+    """[x1 cos - x2 sin, x2 cos + x1 sin], computed in float32; direction -1 is the inverse rotation."""
     wide = x.float()
     out = torch.empty(x.shape, dtype=wide.dtype, device=x.device)
     (x1, x2), (out1, out2) = wide.chunk(2, dim=-1), out.chunk(2, dim=-1)

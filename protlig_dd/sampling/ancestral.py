@@ -1,7 +1,7 @@
 """Ancestral sampling: the reverse step of the process itself, token by token.
 
-For absorbing noise SEDD's analytic (Tweedie) step and MDLM's posterior are this one step. The only error is that tokens of one step are
-drawn independently; it halves when the number of steps doubles.
+For absorbing noise SEDD's analytic (Tweedie) step and MDLM's posterior are the same step, this one. The only error is that the tokens of
+one step are drawn independently; it halves when the number of steps doubles.
 """
 
 from __future__ import annotations
@@ -27,18 +27,13 @@ def check_steps(num_steps: int) -> None:
 
 
 def reverse_step(problem: Problem, state: State, alpha_s: Tensor, name: str) -> State:
-    """Return the state with every open token moved from its noise level to alpha_s [b]; `name` keys the draws."""
-    at = {track: problem.active(state, track) for track in problem.open}
-    logits = problem.logits(state, at)
+    """Return the state with every open token moved from the state's noise level to alpha_s [b]; `name` keys the draws."""
+    at, logits = problem.active_logits(state)
     result = state
     for track, index in at.items():
         xt, param = state.batch.tracks[track].tokens[index], problem.diffusion.parameterizations[track]
-        probs = param.reverse_probs(
-            logits[track],
-            xt,
-            problem.of_token(alpha_s, state, track, index),
-            problem.of_token(state.alpha, state, track, index),
-        )
+        alphas = (problem.of_token(alpha, track, index) for alpha in (alpha_s, state.alpha))
+        probs = param.reverse_probs(logits[track], xt, *alphas)
         result = write(result, track, index, problem.draws[track][index].fold(name).categorical(probs.log()))
     return State(batch=result.batch, alpha=alpha_s)
 
@@ -49,8 +44,8 @@ class Ancestral:
 
     Args:
         num_steps: steps, one network call each.
-        corrector_steps: after each step but the last, so many rounds of noising forward by one step and reversing it again. They leave
-            the law at that noise level unchanged and let early mistakes be taken back (Campbell et al. 2022, predictor-corrector).
+        corrector_steps: rounds of noising forward by one step and reversing it, after each step but the last. They leave the law at that
+            noise level unchanged and allow early mistakes to be corrected (Campbell et al. 2022, predictor-corrector).
     """
 
     kind: Literal["ancestral"] = "ancestral"
@@ -64,18 +59,16 @@ class Ancestral:
             raise ValueError(f"corrector_steps: found {self.corrector_steps}, expected 0 or more")
 
     def num_calls(self, problem: Problem, state: State) -> int:
-        """Return the network calls: a step is a predictor and its correctors, the last has none."""
+        """Return the number of network calls: each step has one and its correctors, the last step has no correctors."""
         return self.num_steps + (self.num_steps - 1) * self.corrector_steps
 
     def step(self, problem: Problem, state: State, index: int) -> State:
-        """Return the state one step, or one corrector round, further."""
+        """Return the state after one more step or corrector round."""
         main, round_ = divmod(index, 1 + self.corrector_steps)
-        if round_ == 0:
-            _, alpha_s = grid(problem, state, main, self.num_steps)
-            return reverse_step(problem, state, alpha_s, f"step {index}")
         alpha_t, alpha_s = grid(problem, state, main, self.num_steps)
-        noised = _forward(problem, state, alpha_t, f"noise {index}")
-        return reverse_step(problem, noised, alpha_s, f"step {index}")
+        if round_:
+            state = _forward(problem, state, alpha_t, f"noise {index}")
+        return reverse_step(problem, state, alpha_s, f"step {index}")
 
 
 def _forward(problem: Problem, state: State, alpha_t: Tensor, name: str) -> State:
@@ -83,20 +76,17 @@ def _forward(problem: Problem, state: State, alpha_t: Tensor, name: str) -> Stat
     result = state
     for track, is_open in problem.open.items():
         index = is_open.nonzero().squeeze(1)
-        keep = problem.of_token(alpha_t / state.alpha, state, track, index)
+        keep, draws = problem.of_token(alpha_t / state.alpha, track, index), problem.draws[track][index].fold(name)
         process = problem.diffusion.parameterizations[track].process
-        noised = process.sample_xt(
-            state.batch.tracks[track].tokens[index], keep, problem.draws[track][index].fold(name)
-        )
-        result = write(result, track, index, noised)
+        result = write(result, track, index, process.sample_xt(state.batch.tracks[track].tokens[index], keep, draws))
     return State(batch=result.batch, alpha=alpha_t)
 
 
 def require_absorbing(problem: Problem, sampler: str) -> None:
-    """Refuse a sampler that works on masks where a track has uniform noise.
+    """Refuse a sampler that needs masks for a track with uniform noise.
 
     Raises:
-        ConfigError: naming the track and what to use.
+        ConfigError: with the track and the alternative.
     """
     for track in problem.open:
         if not isinstance(problem.diffusion.parameterizations[track].process, Absorbing):

@@ -1,8 +1,8 @@
-"""DPLM's own sampler: candidates for every open position, the surest kept, letters that have become doubtful masked again.
+"""DPLM's sampler: candidates for every open position, of which the most confident are kept and the least confident are (re)masked.
 
-Each step asks the network about all open positions, also those with a letter. A mask gets the candidate drawn there, a letter keeps its
-place in the ranking by the *fresh* candidate's confidence but keeps its own letter, and the least sure of both are masked, as many as the
-schedule says, counted for each track. Not exact. Source: Wang et al. 2024 (DPLM, DPLM-2), the strategies of their published samplers:
+Each step asks the network about all open positions, including those with a letter. A mask gets the candidate drawn there; a letter is ranked
+by the *new* candidate's confidence but keeps its own letter. The least confident of both are masked, as many as the schedule says, counted
+for each track. Not exact. Source: Wang et al. 2024 (DPLM, DPLM-2), the strategies of their published samplers:
 
 | strategy      | candidate                                     | confidence                                  |
 |---------------|-----------------------------------------------|---------------------------------------------|
@@ -11,8 +11,8 @@ schedule says, counted for each track. Not exact. Source: Wang et al. 2024 (DPLM
 | vanilla       | drawn at a fixed temperature                  | its log-probability                         |
 | annealing     | drawn at a temperature that falls from a to b | its log-probability                         |
 
-Repeats (gumbel_argmax): where one letter makes up more than `resample_ratio` of an example's candidates, these are masked and drawn once
-more given the other candidates. The original counts padding too, so that its samples depend on the batch; ours counts open positions.
+Repeats (gumbel_argmax): where one letter makes up more than `resample_ratio` of an example's candidates, these are masked and redrawn once
+given all other candidates. The original counts padding too, so its samples depend on the batch; ours counts open positions.
 """
 
 from __future__ import annotations
@@ -41,14 +41,15 @@ class DPLMUnmasking:
 
     Args:
         num_steps: steps, one network call each (and one more for examples with repeats).
-        strategy: see above.
-        temperature: of "vanilla" (0 is greedy) and of the noise of "gumbel_argmax".
+        strategy: how candidates are drawn, see the table of this module.
+        temperature: temperature of "vanilla" (0 is greedy) and of the noise of "gumbel_argmax".
         annealing: the first and the last temperature of "annealing".
         randomness: weight of Gumbel noise on the confidences, falling with the share of masks; 0 is DPLM's deterministic unmasking, 1
             DPLM-2's "stochastic1.0".
-        schedule: of the share of masks: 1 - s, or cos(s pi / 2).
-        top_p: keep the likeliest letters that together have this probability, by track (DPLM-2: 0.95 for both, Bit: for the protein).
-        resample_ratio: see above; 0 turns it off.
+        schedule: the share of masks after a fraction s of the steps: 1 - s, or cos(s pi / 2).
+        top_p: by track, keep the smallest set of likeliest letters with at least this probability (DPLM-2: 0.95 for both tracks, Bit: for
+            the protein).
+        resample_ratio: share of an example's candidates, 0 to 1, above which repeats are redrawn; 0 turns redrawing off.
         confidence: what "argmax" ranks by: the logit (DPLM), the log-probability among all rows of the head (DPLM-2), or among the
             letters that are kept (Bit).
     """
@@ -82,7 +83,7 @@ class DPLMUnmasking:
         return self.num_steps
 
     def step(self, problem: Problem, state: State, index: int) -> State:
-        """Return the state one step further."""
+        """Return the state after one more step."""
         at = {track: is_open.nonzero().squeeze(1) for track, is_open in problem.open.items()}
         draws = {track: problem.draws[track][position].fold(f"step {index}") for track, position in at.items()}
         found = self._candidates(problem, state, at, draws, index, self.top_p or {})
@@ -94,7 +95,7 @@ class DPLMUnmasking:
             mask_id = problem.diffusion.parameterizations[track].process.mask_id
             owner = problem.layouts[track].segment[at[track]]
             if self.randomness:
-                confidence = confidence + self.randomness * rate * gumbel(draws[track].fold("confidence"))
+                confidence = confidence + self.randomness * rate * draws[track].fold("confidence").gumbel()
             low = _least_sure(owner, confidence, rate, state.batch.num_examples)
             before = state.batch.tracks[track].tokens[at[track]]
             after = torch.where(before == mask_id, letters, before).masked_fill(low, mask_id)
@@ -147,7 +148,7 @@ class DPLMUnmasking:
         index: int,
         found: dict[str, Candidates],
     ) -> dict[str, Candidates]:
-        """Draw letters that make up too much of their example once more, given all other candidates."""
+        """Redraw letters that make up too much of their example once, given all other candidates."""
         drafted, hot = state, {}
         for track, (letters, _) in found.items():
             process = problem.diffusion.parameterizations[track].process
@@ -172,7 +173,7 @@ class DPLMUnmasking:
 
 
 def _least_sure(owner: Tensor, confidence: Tensor, rate: float, num: int) -> Tensor:
-    """Which positions are among the least sure of their example: those below the value at rank trunc(float32(count) * rate)."""
+    """Whether positions are among the least confident of their example: below the value at rank trunc(float32(count) * rate)."""
     counts = torch.bincount(owner, minlength=num)
     keep_masked = (counts.float() * rate).long()
     at_rank = rank_within(owner, confidence) == keep_masked[owner]
@@ -180,11 +181,6 @@ def _least_sure(owner: Tensor, confidence: Tensor, rate: float, num: int) -> Ten
     return confidence < cutoff[owner]
 
 
-def gumbel(draws: Draws) -> Float[Tensor, " a"]:
-    """Return one Gumbel draw a position."""
-    return draws.gumbel()
-
-
 def gumbel_rows(draws: Draws, size: int) -> Float[Tensor, "a k"]:
-    """Return Gumbel draws for every letter of every position."""
+    """Return Gumbel noise for every letter of every position."""
     return draws.gumbel_vector(size)

@@ -1,4 +1,4 @@
-"""Euler's method on the reverse jump process: rates frozen during a step. A baseline: ancestral steps solve each token exactly.
+"""Euler's method on the reverse jump process: rates are constant during a step. A baseline: ancestral steps solve each token exactly.
 
 Source: Lou, Meng and Ermon 2024, equation 13. The last step is the analytic one, which leaves no mask (SEDD's denoiser step).
 """
@@ -16,7 +16,11 @@ from protlig_dd.sampling.loop import Problem, State, grid, write
 
 @settings
 class Euler:
-    """p(x_s = y) = d sigma * rate(x_t -> y) for y != x_t, and the rest stays, `num_steps` times."""
+    """p(x_s = y) = d sigma * rate(x_t -> y) for y != x_t, the remaining probability for x_t, `num_steps` times.
+
+    Args:
+        num_steps: steps, one network call each.
+    """
 
     kind: Literal["euler"] = "euler"
     num_steps: int = 250
@@ -30,25 +34,22 @@ class Euler:
         return self.num_steps
 
     def step(self, problem: Problem, state: State, index: int) -> State:
-        """Return the state one step further."""
+        """Return the state after one more step."""
         alpha_t, alpha_s = grid(problem, state, index, self.num_steps)
         if index + 1 == self.num_steps:
             return reverse_step(problem, state, alpha_s, f"step {index}")
         schedule = problem.diffusion.schedule
         t = torch.full_like(alpha_t, problem.t_start * (1 - index / self.num_steps))
         step_sigma = -schedule.alpha_prime(t) / alpha_t * problem.t_start / self.num_steps  # d sigma / dt * dt
-        step_sigma = step_sigma.clamp(min=0)  # the cosine's slope at t = 1 rounds to less than nothing
-        at = {track: problem.active(state, track) for track in problem.open}
-        logits = problem.logits(state, at)
+        step_sigma = step_sigma.clamp(min=0)  # the cosine's slope at t = 1 rounds to a negative number
+        at, logits = problem.active_logits(state)
         result = state
-        for track, index_ in at.items():
-            param, xt = problem.diffusion.parameterizations[track], state.batch.tracks[track].tokens[index_]
-            score = param.log_score(logits[track], xt, problem.of_token(alpha_t, state, track, index_)).exp()
-            moves = (
-                param.process.rate_from_score(score, xt) * problem.of_token(step_sigma, state, track, index_)[:, None]
-            )
+        for track, position in at.items():
+            param, xt = problem.diffusion.parameterizations[track], state.batch.tracks[track].tokens[position]
+            score = param.log_score(logits[track], xt, problem.of_token(alpha_t, track, position)).exp()
+            moves = param.process.rate_from_score(score, xt) * problem.of_token(step_sigma, track, position)[:, None]
             stays = (1 - moves.sum(-1)).clamp(min=0)
             probs = moves.scatter_add(-1, xt[:, None], stays[:, None])
-            drawn = problem.draws[track][index_].fold(f"step {index}").categorical(probs.log())
-            result = write(result, track, index_, drawn)
+            drawn = problem.draws[track][position].fold(f"step {index}").categorical(probs.log())
+            result = write(result, track, position, drawn)
         return State(batch=result.batch, alpha=alpha_s)

@@ -1,8 +1,8 @@
-"""First-hitting sampling: exact for absorbing noise, at most one network call a token.
+"""First-hitting sampling: exact for absorbing noise, at most one network call per token.
 
-A mask stays shut from t to s with probability (1 - alpha_s) / (1 - alpha_t), so with k masks the next one opens where
+A mask remains from t to s with probability (1 - alpha_s) / (1 - alpha_t), so with k masks the next one opens where
 1 - alpha = (1 - alpha_t) u^(1/k): the time can be drawn first, and the network is called only there. Which mask opens is uniform, so the
-order can be drawn first as well, and the head is run on one token an example. Source: Zheng et al. 2024 (arXiv 2409.02908).
+order can be drawn first as well, and the head runs on one token per example. Source: Zheng et al. 2024 (arXiv 2409.02908).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from protlig_dd.sampling.loop import Problem, State, level, write
 
 @settings
 class FirstHitting:
-    """One token at a time, at the times where the process would have opened it."""
+    """One token at a time, at the times at which the reverse process opens it."""
 
     kind: Literal["first_hitting"] = "first_hitting"
     exact = True
@@ -42,15 +42,15 @@ class FirstHitting:
         logits = problem.logits(state, at)
         for track, position in at.items():
             param, xt = problem.diffusion.parameterizations[track], state.batch.tracks[track].tokens[position]
-            log_probs = param.x0_log_probs(logits[track], xt, problem.of_token(alpha, state, track, position))
+            log_probs = param.x0_log_probs(logits[track], xt, problem.of_token(alpha, track, position))
             state = write(state, track, position, problem.draws[track][position].fold("letter").categorical(log_probs))
         return state
 
     def _example_draws(self, problem: Problem, state: State, index: int) -> Tensor:
-        """One uniform an example, from the streams of its first token in each generated track."""
+        """One uniform number per example, from the streams of its first token in each generated track."""
         keys = torch.zeros(state.batch.num_examples, dtype=torch.int64, device=state.batch.device)
         for track in problem.open:
-            layout = state.batch.tracks[track].layout
+            layout = problem.layouts[track]
             first = (layout.position == 0).nonzero().squeeze(1)
             keys = keys.index_add(0, layout.segment[first], problem.draws[track].keys[first])
         return Draws(keys).fold(f"hit {index}").uniform()

@@ -1,7 +1,7 @@
-"""Guidance: wrappers that turn one denoiser into another. Samplers do not know of them.
+"""Guidance: wrappers that turn one denoiser into another. Samplers are unaware of them.
 
-All of them change p(x0 | x_t) of absorbing tracks and keep the total score, so that they change *which* letter comes, never *when*:
-dividing log scores by a temperature without this would speed up or slow down the unmasking itself.
+All of them change p(x0 | x_t) of absorbing tracks and keep the total score, so they change *which* letter is drawn, never *when*:
+dividing log scores by a temperature without this would speed up or slow down unmasking itself.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from protlig_dd.config import settings
 from protlig_dd.diffusion.denoiser import Denoiser, Denoising
 from protlig_dd.diffusion.processes import Absorbing
 from protlig_dd.errors import ConfigError, nearest
-from protlig_dd.sampling.letters import restrict
+from protlig_dd.sampling.letters import keep_top_p, restrict
 from protlig_dd.tokens.tracks import TrackBatch, TrackSet
 
 
 @settings
 class Guidance:
-    """What to change about the denoiser's answers.
+    """How the denoiser's predictions are changed.
 
     Args:
-        temperature: of p(x0 | x_t); 1 leaves it alone.
-        top_p: keep the likeliest letters that together have this probability; 1 keeps all.
-        forbidden: symbols never to draw, by track.
-        weight: classifier-free guidance of the condition tracks; 1 is the plain conditional model, bit for bit.
+        temperature: temperature of p(x0 | x_t), above 0; 1 leaves it unchanged.
+        top_p: keep the smallest set of likeliest letters with at least this probability, 0 to 1; 1 keeps all.
+        forbidden: symbols that are never drawn, by track.
+        weight: weight of classifier-free guidance by the given tracks; 1 is the plain conditional model, bit for bit.
     """
 
     temperature: float = 1.0
@@ -46,7 +46,7 @@ class Guidance:
             raise ValueError(f"top_p: found {self.top_p}, expected 0 < top_p <= 1")
 
     def apply(self, denoising: Denoising, *, generate: tuple[str, ...]) -> Denoising:
-        """Return the guided denoiser; the same object when nothing is to change.
+        """Return the guided denoiser; the same object if there is nothing to change.
 
         Raises:
             ConfigError: for a symbol that is not in a track, or guidance of a track with uniform noise.
@@ -105,10 +105,7 @@ class Reshaped:
         mass = wide.logsumexp(-1, keepdim=True)
         log_probs = (wide.masked_fill(~allowed, -torch.inf) / self.temperature).log_softmax(-1)
         if self.top_p < 1:
-            ordered, index = log_probs.sort(-1, descending=True)
-            before = ordered.exp().cumsum(-1) - ordered.exp()
-            dropped = torch.zeros_like(allowed).expand_as(wide).scatter(-1, index, before >= self.top_p)
-            log_probs = log_probs.masked_fill(dropped, -torch.inf).log_softmax(-1)
+            log_probs = keep_top_p(log_probs, self.top_p).log_softmax(-1)
         return log_probs + mass
 
 
@@ -116,7 +113,7 @@ class Reshaped:
 class ClassifierFree:
     """Classifier-free guidance: log p_w = log p_free + w (log p_given - log p_free), normalised; two network calls a step.
 
-    "Free" is the same batch with every track that is not generated left out. Source: Ho and Salimans 2022; Schiff et al. 2024 for
+    The free prediction is for the same batch without any track that is not generated. Source: Ho and Salimans 2022; Schiff et al. 2024 for
     discrete diffusion.
     """
 
@@ -127,7 +124,7 @@ class ClassifierFree:
     def __call__(
         self, batch: TrackBatch, sigma: Mapping[str, Tensor], *, at: Mapping[str, Tensor] | None = None
     ) -> dict[str, Tensor]:
-        """Return the guided logits of the generated tracks, and the plain ones of the others."""
+        """Return guided logits of the generated tracks and plain logits of all other tracks."""
         given = self.denoiser(batch, sigma, at=at)
         nothing = [False] * batch.num_examples
         tracks = {n: t if n in self.emittable else t.keep(nothing) for n, t in batch.tracks.items()}

@@ -1,11 +1,11 @@
-"""The one sampling loop. Conditional generation, infilling, scaffolding and unconditional generation are masks over it.
+"""The sampling loop. Conditional generation, infilling, scaffolding and unconditional generation differ only in their masks.
 
-A `Problem` is what stays the same (denoiser, diffusion, which positions are open, the random streams), a `State` what changes (tokens and
-noise level); a stepper takes a state and returns the next, and keeps nothing. Positions that are not open never change. Sample i depends
-on (seed, i): its draws are keyed by its id, track, position and step, so batch size and number of devices change nothing.
+A `Problem` is constant during a run (denoiser, diffusion, which positions are open, the random streams), a `State` changes (tokens and
+noise level); a stepper maps a state to the next one and has no state of its own. Positions that are not open never change. Sample i
+depends on (seed, i): its draws are keyed by its id, track, position and step, so batch size and number of devices do not matter.
 
-A generated track has one noise level, which its frozen positions share. Masks say for themselves where noise is, so under absorbing noise
-infilling is exact; under uniform noise the network takes frozen letters for noisy ones, and infilling within a track is approximate.
+A generated track has one noise level, shared by its frozen positions. Under absorbing noise masks show where the noise is, so infilling is
+exact; under uniform noise the network treats frozen letters as noisy ones, and infilling within a track is approximate.
 """
 
 from __future__ import annotations
@@ -25,14 +25,13 @@ from protlig_dd.errors import ConfigError
 from protlig_dd.rng import Draws
 from protlig_dd.tokens.tracks import Layout, TrackBatch
 
-_LEAST_ALPHA = (
-    1e-12  # a schedule may reach alpha = 0, where scores are 0 and rates infinite; the network's input ends here too
-)
+_LEAST_ALPHA = 1e-12
+"""A schedule may reach alpha = 0, where scores are 0 and rates infinite; the network's input is bounded here too."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class State:
-    """Tokens of all tracks, and alpha [b]: the noise level of the generated tracks in each example."""
+    """Tokens of all tracks, and alpha [b], the noise level of the generated tracks in each example."""
 
     batch: TrackBatch
     alpha: Float[Tensor, " b"]
@@ -40,15 +39,15 @@ class State:
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """What a run of the sampler holds fixed.
+    """The constants of one sampling run.
 
     Args:
-        denoiser: the callable that gives logits.
-        diffusion: what they mean, and the schedule.
+        denoiser: the callable that returns logits.
+        diffusion: the meaning of the logits, and the schedule.
         open: for each generated track, which packed positions are generated [n].
-        draws: for each generated track one stream a token [n].
-        layouts: for each generated track where its examples lie.
-        t_start: the time the run starts from; 1 is noise.
+        draws: for each generated track, one random stream per token [n].
+        layouts: the layout of each generated track.
+        t_start: the time at which the run starts, in (0, 1]; 1 is noise.
     """
 
     denoiser: Denoiser
@@ -60,7 +59,7 @@ class Problem:
 
     @cached_property
     def num_open(self) -> Int[Tensor, " b"]:
-        """Open positions of each example over all generated tracks."""
+        """Number of open positions of each example over all generated tracks."""
         return torch.stack([_count(self.layouts[name], is_open) for name, is_open in self.open.items()]).sum(0)
 
     @cached_property
@@ -80,7 +79,7 @@ class Problem:
     def logits(self, state: State, at: Mapping[str, Int[Tensor, " _a"]]) -> dict[str, Float[Tensor, "_a _k"]]:
         """Return the denoiser's logits [a, k] at some positions of the generated tracks: one network call.
 
-        Examples of which nothing is asked (finished ones) are emptied before the call, so that they cost nothing.
+        Examples without any of these positions (finished ones) are emptied before the call, so that they cost nothing.
         """
         clean = torch.zeros_like(state.alpha)
         noise = total_noise(state.alpha)
@@ -92,11 +91,14 @@ class Problem:
         batch, positions = _leave_out(state.batch, ~asked, at)
         return self.denoiser(batch, sigma, at={name: positions.get(name, none) for name in batch.tracks})
 
-    def of_token(
-        self, per_example: Float[Tensor, " b"], state: State, track: str, at: Int[Tensor, " a"]
-    ) -> Float[Tensor, " a"]:
-        """Return a per-example number for each of some positions."""
-        return per_example[state.batch.tracks[track].layout.segment[at]]
+    def active_logits(self, state: State) -> tuple[dict[str, Int[Tensor, " _a"]], dict[str, Float[Tensor, "_a _k"]]]:
+        """Return the active positions of each generated track and the denoiser's logits there: one network call."""
+        at = {track: self.active(state, track) for track in self.open}
+        return at, self.logits(state, at)
+
+    def of_token(self, per_example: Float[Tensor, " b"], track: str, at: Int[Tensor, " a"]) -> Float[Tensor, " a"]:
+        """Return per-example values at some packed positions of a track."""
+        return per_example[self.layouts[track].segment[at]]
 
 
 @runtime_checkable
@@ -104,10 +106,10 @@ class Stepper(Protocol):
     """A sampling method."""
 
     exact: bool
-    """Whether the error vanishes with the step size for an exact denoiser."""
+    """Whether the error vanishes with the step size, given an exact denoiser."""
 
     def num_calls(self, problem: Problem, state: State) -> int:
-        """Return how many steps, hence network calls, a run takes."""
+        """Return the number of steps, and so of network calls, of a run."""
 
     def step(self, problem: Problem, state: State, index: int) -> State:
         """Return the state after step `index`."""
@@ -115,7 +117,7 @@ class Stepper(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Sampled:
-    """Finished samples, and how many times the network was called for the whole batch."""
+    """Finished samples, and the number of network calls for the whole batch."""
 
     batch: TrackBatch
     num_calls: int
@@ -143,15 +145,15 @@ def sample(
 
     Args:
         denoiser: a model, or a guided one from `sampling.guidance`.
-        diffusion: what its logits mean.
-        batch: given tokens; positions of the tracks in `generate` with `maskable` set are generated (their tokens are ignored),
-            everything else is frozen. `example_ids` are the sample ids.
-        generate: the tracks to generate; they share one noise level. The other tracks are clean.
-        sampler: how.
-        seed: with the sample ids the root of all draws.
-        t_start: 1 generates from noise. Below 1 the given tokens are noised to that time first and only what was lost is generated
-            anew: variations on a molecule, the smaller t_start the closer.
-        trace: called with the step and the state after it.
+        diffusion: the meaning of its logits.
+        batch: given tokens; positions of the tracks in `generate` with `maskable` set are generated (their tokens are ignored), all
+            other positions are frozen. `example_ids` are the sample ids.
+        generate: the tracks to generate; they share one noise level. All other tracks are clean.
+        sampler: the sampling method.
+        seed: seed of the random draws; with the sample ids it keys all of them.
+        t_start: 1 generates from noise. Below 1 the given tokens are noised to that time first, and only the masked ones are generated:
+            variations on a molecule, closer to it for a smaller t_start.
+        trace: called with the index of each step and the state after it.
 
     Raises:
         ConfigError: for a track that is not in the batch, a time outside (0, 1], or a schedule that does not end in noise.
@@ -191,7 +193,7 @@ def sample(
 
 
 def grid(problem: Problem, state: State, index: int, num_steps: int) -> tuple[Tensor, Tensor]:
-    """Return (alpha_t, alpha_s) [b] of a step on an even grid from t_start to 0; the last step goes to alpha = 1, clean data."""
+    """Return (alpha_t, alpha_s) [b] of a step on an even grid from t_start to 0; the last step ends at alpha = 1, clean data."""
     schedule = problem.diffusion.schedule
     t = torch.full_like(state.alpha, problem.t_start * (1 - index / num_steps))
     s = torch.full_like(state.alpha, problem.t_start * (1 - (index + 1) / num_steps))
@@ -200,7 +202,7 @@ def grid(problem: Problem, state: State, index: int, num_steps: int) -> tuple[Te
 
 
 def level(schedule: NoiseSchedule, t: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
-    """Return alpha at t, kept above 0."""
+    """Return alpha at t, at least 1e-12."""
     return schedule.alpha(t).clamp(min=_LEAST_ALPHA)
 
 
@@ -217,14 +219,14 @@ def rank_within(segment: Int[Tensor, " n"], value: Float[Tensor, " n"]) -> Int[T
 
 
 def _count(layout: Layout, chosen: Bool[Tensor, " n"]) -> Int[Tensor, " b"]:
-    """Return how many positions of each example are chosen."""
+    """Return the number of chosen positions of each example."""
     return torch.bincount(layout.segment[chosen], minlength=layout.num_examples)
 
 
 def _leave_out(
     batch: TrackBatch, left_out: Bool[Tensor, " b"], at: Mapping[str, Int[Tensor, " _a"]]
 ) -> tuple[TrackBatch, dict[str, Int[Tensor, " _a"]]]:
-    """Return a batch with some examples emptied, and where positions of the others lie in it; all or none is left as it is."""
+    """Return a batch with some examples emptied, and the positions of the rest in it; unchanged if all or none are emptied."""
     kept = (~left_out).tolist()
     if all(kept) or not any(kept):
         return batch, dict(at)

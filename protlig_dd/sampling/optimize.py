@@ -1,16 +1,16 @@
-"""Lead optimisation: noise a lead partly, generate what was lost anew, keep the best, and do it again.
+"""Lead optimisation: noise a lead partly, generate the masked part again, keep the best variations, and repeat.
 
-A model's variations on a molecule stay close to what it has learned, so this searches among likely molecules near the lead. What an
-objective gains here may come from drawing many samples alone; so the same number of variations of the unimproved lead is drawn beside it,
-and both histories are returned. Token lengths stay those of the lead: noise replaces tokens, it neither inserts nor deletes them.
-Objectives are callables and live elsewhere (`evaluation.properties`).
+A model's variations on a molecule stay close to what it has learned, so this searches among likely molecules near the lead. An objective
+may improve only because many samples are drawn; as a null, the same number of variations of the original lead is drawn as well, and both
+histories are returned. Token lengths stay those of the lead: noise replaces tokens, it neither inserts nor deletes them.
+Objectives are callables, defined elsewhere (`evaluation.properties`).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -20,13 +20,13 @@ from protlig_dd import rng
 from protlig_dd.diffusion.denoiser import Denoising
 from protlig_dd.errors import ConfigError
 from protlig_dd.sampling.loop import Sampled, Stepper, sample
-from protlig_dd.tokens.tracks import Layout, Track, TrackBatch, TrackTokens
+from protlig_dd.tokens.tracks import Track, TrackBatch
 
 Objective = Callable[[list[str]], np.ndarray]
-"""Scores of texts, larger is better; NaN says that a text is no valid answer."""
+"""Returns the score of each text, larger is better; NaN for an invalid text."""
 
 Constraint = Callable[[str], bool]
-"""Says whether a text may be kept, such as "contains this substructure"; it is asked before the objective, of invalid texts too."""
+"""Returns whether a text may be kept, such as "contains this substructure"; called before the objective, for invalid texts too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,14 +40,14 @@ class Candidate:
 
 @dataclass(frozen=True, kw_only=True)
 class Round:
-    """What one round brought.
+    """The outcome of one round.
 
     Args:
-        t: the time that tokens were noised to.
-        num_samples: variations drawn.
-        num_admissible: of these, valid ones that meet the constraint.
-        num_evaluations: texts scored that were not seen before.
-        mean: the mean score of the admissible ones, NaN if there is none.
+        t: the time that tokens were noised to, in (0, 1].
+        num_samples: number of variations drawn.
+        num_admissible: number of these that are valid and meet the constraint.
+        num_evaluations: number of new texts scored.
+        mean: mean score of the admissible variations, NaN if there is none.
         best: the best score so far, the lead's included.
     """
 
@@ -61,14 +61,14 @@ class Round:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizeResult:
-    """The best texts found, best first, and how they came about, beside the null: as many variations without selection.
+    """The best texts found, best first, with the history, and the null: as many variations without selection.
 
     Args:
-        lead: where it began.
+        lead: the starting point.
         best: the best distinct texts of the optimisation, the lead among them if nothing displaced it.
-        history: its rounds.
+        history: the rounds of the optimisation.
         null_best: the best distinct texts among variations of the lead itself.
-        null: the rounds of that.
+        null: the rounds of the null.
         num_evaluations: distinct texts scored by the optimisation, the lead included; the null's are counted in its rounds.
     """
 
@@ -93,7 +93,7 @@ def optimize(
     seed: int,
     sampler: Stepper,
 ) -> OptimizeResult:
-    """Return the best variations on a lead, and the null beside them. A pure function of its arguments, the seed among them.
+    """Return the best variations on a lead, and the null. A pure function of its arguments, including the seed.
 
     Args:
         denoising: a model, or a guided one, with the tracks that turn tokens into text.
@@ -101,11 +101,11 @@ def optimize(
         track: the track that is optimised.
         objective: scores texts, larger is better, NaN for an invalid one.
         constraint: texts that fail it are dropped, whatever their score.
-        rounds: how often variations are drawn and selected.
-        population: variations a round, and how many of the best distinct texts they are drawn from.
-        t_range: each round noises to a time drawn from this range; the smaller, the closer to their parents variations stay.
-        seed: the root of all draws.
-        sampler: how what was lost is generated anew.
+        rounds: how often variations are drawn and selected, 1 or more.
+        population: variations per round, and the number of best distinct texts they are drawn from.
+        t_range: each round noises to a time drawn from this range, within (0, 1]; the smaller, the closer variations stay to their parents.
+        seed: seed of all random draws.
+        sampler: the sampler that generates masked positions again.
 
     Raises:
         ConfigError: for a batch of several examples, a range outside (0, 1], or a lead that is invalid or fails the constraint.
@@ -154,7 +154,7 @@ def _check(batch: TrackBatch, track: str, rounds: int, population: int, t_range:
 
 @dataclass
 class _Judge:
-    """Scores texts, each once; NaN is what is invalid or fails the constraint."""
+    """Scores texts, each once; NaN for a text that is invalid or fails the constraint."""
 
     objective: Objective
     constraint: Constraint | None
@@ -179,7 +179,7 @@ class _Judge:
 
 @dataclass(frozen=True)
 class _Variations:
-    """Draws variations on token ids in the place of the lead."""
+    """Draws variations on token ids that replace the lead's."""
 
     sample: Callable[..., Sampled]
     batch: TrackBatch
@@ -194,22 +194,9 @@ class _Variations:
 
 
 def _repeat(batch: TrackBatch, num: int, *, first_id: int) -> TrackBatch:
-    """Return the one example of a batch so many times, with ids of their own."""
-    tracks = {
-        name: TrackTokens(
-            tokens=one.tokens.repeat(num),
-            maskable=one.maskable.repeat(num),
-            layout=Layout(one.layout.lengths * num, one.layout.device),
-        )
-        for name, one in batch.tracks.items()
-    }
-    return TrackBatch(
-        tracks=tracks,
-        example_ids=torch.arange(first_id, first_id + num),
-        slots=torch.arange(num),
-        global_size=num,
-        conditions={name: c.repeat(num) for name, c in batch.conditions.items()},
-    )
+    """Return the one example of a batch `num` times, under the ids from `first_id` on."""
+    ids = torch.arange(first_id, first_id + num)
+    return replace(batch.select([0] * num), example_ids=ids, slots=torch.arange(num), global_size=num)
 
 
 def _search(

@@ -1,4 +1,4 @@
-"""Ancestral sampling that masks tokens again."""
+"""Ancestral sampling with remasking of finished tokens."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Remasking:
 
     Args:
         num_steps: steps, one network call each.
-        eta: how much of the largest admissible remasking probability is used; 0 is ancestral sampling.
+        eta: fraction of the largest admissible remasking probability, 0 to 1; 0 is ancestral sampling.
     """
 
     kind: Literal["remasking"] = "remasking"
@@ -35,27 +35,24 @@ class Remasking:
         return self.num_steps
 
     def step(self, problem: Problem, state: State, index: int) -> State:
-        """Return the state one step further.
+        """Return the state after one more step.
 
         With r = eta min(1, (1 - alpha_s) / alpha_t): a letter is masked with probability r, a mask opens with probability
-        (alpha_s - (1 - r) alpha_t) / (1 - alpha_t), which keeps the marginal of every noise level.
+        (alpha_s - (1 - r) alpha_t) / (1 - alpha_t), which preserves the marginal at every noise level.
         """
         require_absorbing(problem, "remasking")
         alpha_t, alpha_s = grid(problem, state, index, self.num_steps)
         remask = self.eta * ((1 - alpha_s) / alpha_t).clamp(max=1)
         opens = (alpha_s - (1 - remask) * alpha_t) / (1 - alpha_t)
-        at = {track: problem.active(state, track) for track in problem.open}
-        logits = problem.logits(state, at)
+        at, logits = problem.active_logits(state)
         result = state
         for track, is_open in problem.open.items():
             param, before = problem.diffusion.parameterizations[track], state.batch.tracks[track].tokens
             draws = problem.draws[track].fold(f"step {index}")
-            level = problem.of_token(state.alpha, state, track, at[track])
-            letters = (
-                draws[at[track]].fold("letter").categorical(param.x0_log_probs(logits[track], before[at[track]], level))
-            )
-            chance = draws.uniform()
-            segment = state.batch.tracks[track].layout.segment
+            level = problem.of_token(state.alpha, track, at[track])
+            log_probs = param.x0_log_probs(logits[track], before[at[track]], level)
+            letters = draws[at[track]].fold("letter").categorical(log_probs)
+            chance, segment = draws.uniform(), problem.layouts[track].segment
             masked = before == param.process.mask_id
             filled = before.index_copy(0, at[track], letters)
             after = torch.where(masked & (chance < opens[segment]), filled, before)

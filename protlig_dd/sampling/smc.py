@@ -1,18 +1,18 @@
 """Sequential Monte Carlo towards a property: samples of p(x) exp(weight * property(x)) / Z.
 
-Each sample is drawn from particles of its own, which run through the sampler side by side. Before every step a particle's weight is
+Each sample is drawn from its own particles, which go through the sampler in one batch. Before every step a particle's weight is
 multiplied by potential(x_t) / potential(x_s), the ratio to its potential a step earlier, and where the effective sample size falls too low the
-sample's particles are drawn anew by their weights (systematic resampling). At the end the weight exp(weight * property(x)) replaces the last
-potential, and one particle is drawn by its weight. The potentials cancel, so that the law tends to the tilted one as particles grow, whatever
-they are and whatever p the sampler has; they decide how many are needed. The error is of the order of 1 / particles.
+sample's particles are resampled by their weights (systematic resampling). At the end the weight exp(weight * property(x)) replaces the last
+potential, and one particle is drawn by its weight. The potentials cancel, so the law tends to the tilted one as the number of particles grows,
+for any potentials and any p of the sampler; the potentials decide how many particles are needed. The error is of the order of 1 / particles.
 
 - A property that is a sum over letters has the potential E[exp(weight * property) | x_t] under the product of p(x0_i | x_t). With samplers
-  whose letters are drawn from p(x0_i | x_t) (`exact`), the steps are guided ones and the weights pay for it (twisted SMC, Wu et al. 2023): if
+  whose letters are drawn from p(x0_i | x_t) (`exact`), the steps are guided and the weights correct for it (twisted SMC, Wu et al. 2023): if
   the clean letters are independent, all weights stay equal.
-- Any other one is asked about the text with its masks filled, and its weight grows with the share of letters that stand (tempering).
+- Any other property is evaluated on the text with its masks filled, and its weight grows with the share of unmasked letters (tempering).
 
 Cost: `particles` times the network calls of plain samples; the guess uses the step's own call where the sampler asks at the same noise level
-(all but first_hitting, which pays one more). Particle j of sample i depends on (seed, i, j) only. Source: Del Moral et al. 2006.
+(all but first_hitting, which needs one more). Particle j of sample i depends on (seed, i, j) only. Source: Del Moral et al. 2006.
 """
 
 from __future__ import annotations
@@ -34,14 +34,15 @@ from protlig_dd.tokens.tracks import Layout, Track, TrackBatch
 
 @dataclass(frozen=True, kw_only=True)
 class Weighted(State):
-    """A state with what resampling needs.
+    """A state with the particles' weights.
 
     Args:
-        log_weights: of each particle since its sample was last resampled [b, particles], float64 on the host.
-        potential: the log potential that is in the weight now [b, particles].
-        order: the random order of positions of each track, which goes with the particle [n].
-        log_z, num_resamplings: so far [b].
-        ess: before each step [b].
+        log_weights: log weight of each particle since its sample was last resampled [b, particles], float64 on the host.
+        potential: the log potential that the weight includes now [b, particles].
+        order: the random order of positions of each track, resampled with the particle [n].
+        log_z: running estimate of log E[exp(weight * property)] [b].
+        num_resamplings: number of resamplings so far [b].
+        ess: effective sample size before each step [b].
     """
 
     log_weights: Tensor
@@ -54,16 +55,16 @@ class Weighted(State):
 
 @dataclass(frozen=True, kw_only=True)
 class _Step(Problem):
-    """The problem as a step of the inner sampler sees it: its own draws, the particles' order, and letters drawn with the tilt.
+    """The problem that the inner sampler sees in one step: its own draws, the particles' order, and letters drawn with the tilt.
 
     Args:
-        carried: the order that goes with the particles.
-        known: a state whose logits are known already.
+        carried: the order of positions that is resampled with the particles.
+        known: a state whose logits have been computed.
         rows: for each track the row of each packed position in these logits, -1 for none [n].
         logits_known: these logits, without the tilt.
-        effects: weight * value of each letter at each position of the tilted track [n, k], or None for plain draws.
         track: the tilted track.
-        calls: what the sampler was given: the tokens before, the positions, and log E[exp(effect)] at each.
+        effects: weight * value of each letter at each position of the tilted track [n, k], or None for plain draws.
+        calls: for each call of the sampler the tokens before it, the positions, and log E[exp(effect)] at each.
     """
 
     carried: Mapping[str, Tensor]
@@ -76,11 +77,11 @@ class _Step(Problem):
 
     @property
     def order(self) -> dict[str, Int[Tensor, " n"]]:  # type: ignore[override]
-        """The order that goes with the particles."""
+        """The order of positions, resampled with the particles."""
         return dict(self.carried)
 
     def logits(self, state: State, at: Mapping[str, Int[Tensor, " _a"]]) -> dict[str, Float[Tensor, "_a _k"]]:
-        """Return the logits, with the tilt in the rows of masks."""
+        """Return the logits, tilted in the rows of masks."""
         logits = self._plain(state, at)
         if self.effects is None:
             return logits
@@ -98,7 +99,7 @@ class _Step(Problem):
         return {name: self.logits_known[name][r] for name, r in rows.items()}
 
     def log_ratio(self, after: TrackBatch) -> Float[Tensor, " e"]:
-        """Return log p / q of the letters that were opened, for each particle: what the guided draws are paid for."""
+        """Return log p / q of the unmasked letters of each particle: the weight correction for guided draws."""
         layout = after.tracks[self.track.name].layout
         total = torch.zeros(layout.num_examples, dtype=torch.float64)
         for before, index, log_mean in self.calls:
@@ -114,13 +115,14 @@ class _Step(Problem):
 
 @dataclass(frozen=True, kw_only=True)
 class Weighing:
-    """A stepper around a stepper: weighs and resamples the particles of each sample before each of its steps.
+    """A stepper that weighs and resamples the particles of each sample before each step of another stepper.
 
     Args:
         inner: the sampler.
-        prop, track: what samples are drawn towards, and its track.
+        prop: the property that samples are drawn towards.
+        track: the track of the property.
         tilting: weight, particles, threshold, guess.
-        streams: one for each sample [b].
+        streams: one random stream for each sample [b].
     """
 
     inner: Stepper
@@ -131,15 +133,15 @@ class Weighing:
     exact = False
 
     def num_calls(self, problem: Problem, state: State) -> int:
-        """Return the inner sampler's steps."""
+        """Return the number of steps of the inner sampler."""
         return self.inner.num_calls(problem, state)
 
     def step(self, problem: Problem, state: State, index: int) -> Weighted:
-        """Return the particles one step further, with their weights."""
+        """Return the particles after one more step, with their weights."""
         now = state if isinstance(state, Weighted) else self._start(problem, state)
         own = replace(problem, draws={n: d.fold(f"particles {index}") for n, d in problem.draws.items()})
         plain = State(batch=now.batch, alpha=now.alpha)
-        # a sampler that draws letters again asks about them too
+        # a sampler that redraws letters asks about them too
         at = {
             n: own.active(plain, n) if self.inner.exact else is_open.nonzero().squeeze(1)
             for n, is_open in own.open.items()
@@ -188,7 +190,7 @@ class Weighing:
     def _weigh(
         self, problem: Problem, now: Weighted, at: Mapping[str, Tensor], logits: Mapping[str, Tensor], index: int
     ) -> Weighted:
-        """The particles with the potential of this state in place of the last one in their weights."""
+        """The particles with this state's potential instead of the last one in their weights."""
         name = self.track.name
         rows = logits.get(name, torch.zeros(0, self.track.vocabulary.num_rows))
         log_probs = restrict(rows, self.track.emittable).log_softmax(-1)
@@ -201,14 +203,14 @@ class Weighing:
             else self._guessed(problem, now, masks, log_probs)
         )
         potential = potential.reshape(now.potential.shape)
-        # a guess that may not come says nothing about what will
+        # an excluded guess says nothing about the final text
         potential = torch.where(potential.isfinite(), potential, now.potential)
         log_weights = now.log_weights + potential - now.potential
         ess = effective_size(log_weights)
         return replace(now, log_weights=log_weights, potential=potential, ess=(*now.ess, ess))
 
     def _additive(self, now: Weighted, masks: Tensor, log_probs: Float[Tensor, "m k"]) -> Float[Tensor, " e"]:
-        """log E[exp(weight * property)] under the product of the letters' laws: masks by their law, letters by themselves."""
+        """log E[exp(weight * property)] under the product of p(x0_i | x_t); a visible letter contributes its own value."""
         one = now.batch.tracks[self.track.name]
         effects = self._effects(now.batch)
         each = effects.gather(-1, one.tokens[:, None])[:, 0]
@@ -219,7 +221,7 @@ class Weighing:
     def _guessed(
         self, problem: Problem, now: Weighted, masks: Tensor, log_probs: Float[Tensor, "m k"]
     ) -> Float[Tensor, " e"]:
-        """weight * property of the text with its masks filled, times the share of its open letters that stand."""
+        """weight * property of the text with its masks filled, times the share of open positions that are unmasked."""
         name = self.track.name
         one = now.batch.tracks[name]
         if self.tilting.guess == "argmax":
@@ -236,14 +238,14 @@ class Weighing:
         return torch.where(aims.isfinite(), share * aims, aims)
 
     def _resample(self, now: Weighted, index: int) -> tuple[Weighted, dict[str, Tensor]]:
-        """The particles drawn anew where their effective size is too low, and from which packed position each token comes."""
+        """The particles, resampled where their effective size is too low, and the packed position each token comes from."""
         num = self.tilting.particles
         low = now.ess[-1] < self.tilting.threshold * num
         chosen = torch.where(
             low[:, None], systematic(now.log_weights, self.streams.fold(f"step {index}")), torch.arange(num)
         )
         ancestor = (chosen + num * torch.arange(len(chosen))[:, None]).flatten()
-        gather = {n: _sources(t.layout, ancestor) for n, t in now.batch.tracks.items()}
+        gather = {n: t.layout.rows_of(ancestor.tolist()) for n, t in now.batch.tracks.items()}
         tokens = {n: t.tokens[gather[n]] for n, t in now.batch.tracks.items()}
         average = now.log_weights.logsumexp(-1) - math.log(num)
         resampled = replace(
@@ -260,16 +262,16 @@ class Weighing:
 
 
 def effective_size(log_weights: Float[Tensor, "b p"]) -> Float[Tensor, " b"]:
-    """Return (sum w)^2 / sum w^2 of each row: as many as there are for equal weights, 1 where one has all, 0 where none has any."""
+    """Return (sum w)^2 / sum w^2 of each row: p for equal weights, 1 if one particle has all weight, 0 if no particle has any."""
     none = (log_weights == -torch.inf).all(-1)
     size = torch.exp(2 * log_weights.logsumexp(-1) - (2 * log_weights).logsumexp(-1))
     return torch.where(none, 0.0, size)
 
 
 def systematic(log_weights: Float[Tensor, "b p"], streams: Draws) -> Int[Tensor, "b p"]:
-    """Return for each particle the one it continues: one uniform a row, particle j at the quantile (j + u) / p of the weights.
+    """Return the ancestor of each particle: one uniform u a row, particle j at the quantile (j + u) / p of the weights.
 
-    Particle i is continued floor or ceil of p times its share of the weights, on average exactly that.
+    Particle i is the ancestor of floor or ceil of p times its share of the weights, on average exactly that.
     """
     num = log_weights.shape[-1]
     quantiles = (torch.arange(num) + streams.uniform().double()[:, None]) / num
@@ -278,13 +280,6 @@ def systematic(log_weights: Float[Tensor, "b p"], streams: Draws) -> Int[Tensor,
 
 
 def _rows(layout: Layout, index: Int[Tensor, " a"]) -> Int[Tensor, " n"]:
-    """The row of each packed position among some positions, -1 for those that are not among them."""
+    """The row of each packed position among some positions, -1 for all other positions."""
     rows = torch.full((layout.num_tokens,), -1, dtype=torch.int64, device=index.device)
     return rows.index_copy(0, index, torch.arange(len(index), device=index.device))
-
-
-def _sources(layout: Layout, ancestor: Int[Tensor, " e"]) -> Int[Tensor, " n"]:
-    """For each packed position the same position of its particle's ancestor, which is as long."""
-    assert all(layout.lengths[a] == n for a, n in zip(ancestor.tolist(), layout.lengths, strict=True))
-    starts = torch.tensor(layout.offsets[:-1], dtype=torch.int64)[ancestor].to(layout.device)
-    return starts[layout.segment] + layout.position

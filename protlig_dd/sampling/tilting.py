@@ -1,15 +1,16 @@
 """Property guidance: samples of p(x) exp(weight * property(x)) / Z, where p is what the same sampler draws without it.
 
-What lives here: the property, its settings, and classifier guidance, a wrapper on a denoiser that reweighs p(x0_i = y | x_t) by
-exp(weight * E[property | x_t, x0_i = y]) and keeps each row's total mass: *which* letter comes changes, never *when*. The expectation is
+This file has the property, its settings, and classifier guidance, a wrapper around a denoiser that reweights p(x0_i = y | x_t) by
+exp(weight * E[property | x_t, x0_i = y]) and keeps each row's total mass: *which* letter is drawn changes, never *when*. The expectation is
 
-- exact for a property that is a sum (or mean) over letters: no network and no text is asked;
-- estimated otherwise, by completions drawn from the product of p(x0_j | x_t) in which letter i is set to each y in turn. All y share their
-  completions, so that the differences that count are free of the other letters' noise (for a sum over letters they are exact with one).
+- exact for a property that is a sum (or mean) over letters, without any network call or text;
+- estimated otherwise, from completions drawn from the product of p(x0_j | x_t) in which letter i is set to each y in turn. All y share their
+  completions, so that their differences do not contain the other letters' noise (for a sum over letters one completion makes them exact).
 
-Letters drawn so follow the tilted law exactly if the clean letters are independent under p and the property is a sum over letters. Otherwise
-two terms are missing: exp of an expectation is not the expectation of exp, and letters opened later answer to those opened earlier. `smc`
-has no such error. Source: Nisonoff et al. 2024 (discrete guidance); theirs is a rate for a noisy classifier, ours asks about clean texts.
+Letters drawn this way follow the tilted law exactly if the clean letters are independent under p and the property is a sum over letters.
+Otherwise two terms are missing: exp of an expectation is not the expectation of exp, and letters unmasked later depend on those unmasked
+earlier. `smc` has no such error. Source: Nisonoff et al. 2024 (discrete guidance); theirs is a rate for a noisy classifier, ours uses clean
+texts.
 """
 
 from __future__ import annotations
@@ -38,12 +39,12 @@ class Property:
     """A number for each text of one track.
 
     Args:
-        name: what messages call it.
-        track: the track whose texts it takes; the others are not seen.
-        function: a number for each text; -inf excludes a text (whatever the weight), NaN is refused.
-        letters: for a sum over letters, the value of each symbol (0 for those not named); `function` must say the same.
-        is_mean: the sum is divided by the number of letters.
-        is_probability: `function` gives probabilities of a class, and the property is their logarithm: weight 1 is Bayes' rule.
+        name: its name in messages.
+        track: the track whose texts it takes.
+        function: returns a number for each text; -inf excludes a text (whatever the weight), NaN is refused.
+        letters: for a sum over letters, the value of each symbol (0 for those not named), consistent with `function`; None otherwise.
+        is_mean: whether the sum is divided by the number of letters.
+        is_probability: whether `function` returns class probabilities; the property is then their logarithm, and weight 1 is Bayes' rule.
     """
 
     name: str
@@ -54,10 +55,10 @@ class Property:
     is_probability: bool = False
 
     def __call__(self, texts: list[str]) -> Float[np.ndarray, " n"]:
-        """Return the value of each text; equal texts are asked about once.
+        """Return the value of each text; equal texts are evaluated once.
 
         Raises:
-            ConfigError: for values that are missing, NaN, +inf, or no probabilities where they should be.
+            ConfigError: for values that are missing, NaN, +inf, or not probabilities where probabilities are expected.
         """
         distinct = list(dict.fromkeys(texts))
         if not distinct:
@@ -92,13 +93,13 @@ class Tilting:
 
     Args:
         name: the property: charge, hydropathy, QED, ..., or module:function.
-        weight: of the property in the exponent; negative for less of it, 0 for plain samples, bit for bit.
-        method: classifier (one network call a step, approximate), smc (the tilted law as particles grow), best_of (the best of so many).
-        particles: of smc, each a sample's worth of network calls; and the n of best_of.
-        threshold: smc resamples where the effective sample size falls below this share of the particles.
-        guess: smc: how masks are filled before the property is asked: the likeliest letters, or drawn ones.
-        completions: classifier: completions that an estimated expectation is averaged over.
-        is_probability: a module:function gives probabilities of a class; their logarithm is taken.
+        weight: weight of the property in the exponent; negative for less of it, 0 for plain samples, bit for bit.
+        method: classifier (one network call a step, approximate), smc (the tilted law for many particles), best_of (the best of n).
+        particles: number of particles of smc, each with the network calls of one sample; the n of best_of.
+        threshold: smc resamples where the effective sample size falls below this share of the particles, 0 to 1.
+        guess: smc: how masks are filled before the property is evaluated: with the likeliest letters, or with drawn ones.
+        completions: classifier: number of completions that an estimated expectation is averaged over.
+        is_probability: whether a module:function returns class probabilities; their logarithm is taken.
     """
 
     name: str
@@ -121,10 +122,10 @@ class Tilting:
             raise ValueError(f"threshold: found {self.threshold}, expected 0 to 1")
 
     def check(self, prop: Property, diffusion: Diffusion, generate: tuple[str, ...]) -> None:
-        """Refuse a property of what is not generated, and uniform noise where masks are needed.
+        """Refuse a property of a track that is not generated, and uniform noise where masks are needed.
 
         Raises:
-            ConfigError: saying what to use.
+            ConfigError: with the alternative.
         """
         if prop.track not in generate:
             raise ConfigError(
@@ -140,7 +141,7 @@ class Tilting:
 
 
 def letter_effects(prop: Property, track: Track, batch: TrackBatch) -> Float[Tensor, "n k"]:
-    """Return what each letter at each position of the property's track adds to a property that is a sum or mean over letters."""
+    """Return the contribution of each letter at each position of the property's track to a sum or mean over letters."""
     assert prop.letters is not None
     v = track.vocabulary
     special = v.special_ids
@@ -168,15 +169,15 @@ def texts_of(track: Track, batch: TrackBatch, tokens: Int[Tensor, " n"]) -> list
 
 @dataclass(frozen=True, kw_only=True)
 class Tilted:
-    """A denoiser under classifier guidance; it changes the rows of masks in the property's track, and no other.
+    """A denoiser under classifier guidance, which changes only the rows of masks in the property's track.
 
     Args:
         denoiser: the denoiser, which may itself be guided.
-        prop: what samples are drawn towards.
-        track: its track.
-        weight: of the property in the exponent.
-        completions: drawn for the expectation of a property that is no sum over letters.
-        seed: the root of these draws, with the example's id and its number of masks.
+        prop: the property that samples are drawn towards.
+        track: the track of the property.
+        weight: weight of the property in the exponent.
+        completions: number of completions for the expectation of a property that is not a sum over letters.
+        seed: seed of the completions; with the example's id and its number of masks it keys their draws.
     """
 
     denoiser: Denoiser
@@ -209,7 +210,7 @@ class Tilted:
     def _tilt(self, logits: Float[Tensor, "a k"], effects: Float[Tensor, "a k"], is_mask: Tensor) -> Tensor:
         wide = restrict(logits, self.track.emittable)
         tilted = wide + self.weight * effects.to(wide)
-        # log_softmax(log p + w E) + log-sum-exp of the row: its mass stays
+        # log_softmax(log p + w E) + log-sum-exp of the row: its mass is kept
         kept = tilted.log_softmax(-1) + wide.logsumexp(-1, keepdim=True)
         return torch.where(is_mask[:, None], kept, logits.to(wide.dtype))
 
@@ -245,7 +246,7 @@ def exponents(values: Float[np.ndarray, "*s"], weight: float) -> Float[np.ndarra
 
 
 def _finite_mean(values: Float[np.ndarray, "c a y"]) -> Float[np.ndarray, "a y"]:
-    """The mean over completions of the values that are finite; a letter without any gets the mean of its row, 0 if that has none."""
+    """The mean over completions of the finite values; a letter without any gets the mean of its row, 0 if the row has none."""
     finite = np.isfinite(values)
     total, count = np.where(finite, values, 0.0).sum(0), finite.sum(0)
     row = total.sum(-1, keepdims=True) / np.maximum(count.sum(-1, keepdims=True), 1)

@@ -1,8 +1,8 @@
 """Samples towards a property by any method: classifier guidance, sequential Monte Carlo, or the best of n.
 
-The laws, for p(x) the law of the same sampler without the property: smc tends to p(x) exp(weight * property(x)) / Z as particles grow,
-classifier guidance approximates it (`tilting` says when it is exact), the best of n has the law that `best_of_law` gives. Sample i
-depends on (seed, i), not on the batch.
+The laws, where p(x) is the law of the same sampler without the property: smc tends to p(x) exp(weight * property(x)) / Z as the number of
+particles grows, classifier guidance approximates it (`tilting` says when it is exact), the best of n has the law that `best_of_law`
+returns. Sample i depends on (seed, i), not on the batch.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from protlig_dd.rng import Draws
 from protlig_dd.sampling.loop import State, Stepper, sample
 from protlig_dd.sampling.smc import Weighing, Weighted, effective_size
 from protlig_dd.sampling.tilting import Property, Tilting, exponents, guided, texts_of
-from protlig_dd.tokens.tracks import Layout, TrackBatch, TrackTokens
+from protlig_dd.tokens.tracks import TrackBatch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,11 +33,11 @@ class TiltedSamples:
     Args:
         batch: one example for each sample.
         values: the property of each sample; -inf where no particle had a permitted text.
+        num_calls: network calls for the whole batch.
         ess: smc: the effective sample size at the end, 1 to particles; 0 where no particle had a permitted text. None otherwise.
         ess_steps: smc: the same before each step [b, steps], before resampling. None otherwise.
         log_z: smc: the estimate of log E[exp(weight * property)], unbiased before the logarithm. None otherwise.
-        num_calls: network calls for the whole batch.
-        num_resamplings: smc: how often each sample's particles were drawn anew. None otherwise.
+        num_resamplings: smc: how often each sample's particles were resampled. None otherwise.
     """
 
     batch: TrackBatch
@@ -60,7 +60,7 @@ def sample_tilted(
     seed: int,
     t_start: float = 1.0,
 ) -> TiltedSamples:
-    """Return samples drawn towards a property; with weight 0 those that `sample` returns, whatever the method.
+    """Return samples drawn towards a property; with weight 0 the samples that `sample` returns, for every method.
 
     Raises:
         ConfigError: for uniform noise, a property of a track that is not generated, or values that are no numbers.
@@ -105,7 +105,7 @@ def _weighed(
     streams: Draws,
     num_calls: int,
 ) -> TiltedSamples:
-    """One particle of each sample, drawn by its weight: the property itself stands where the last potential stood."""
+    """One particle of each sample, drawn by its weight, in which the property itself replaces the last potential."""
     log_weights, log_z = torch.from_numpy(aims), torch.zeros(len(values), dtype=torch.float64)
     steps, resamplings = np.zeros((len(values), 0)), np.zeros(len(values), dtype=np.int64)
     if last:
@@ -132,7 +132,14 @@ def best_of_law(
 ) -> Float[Tensor, " x"]:
     """Return the law of the best of `num` independent draws from p(x), the largest value (for a negative weight the smallest).
 
-    With F the distribution of the value: P(x) = p(x) (F(v)^n - F(v-)^n) / P(value = v), v the value of x; equals keep their proportions.
+    With F the distribution function of the value: P(x) = p(x) (F(v)^n - F(v-)^n) / P(value = v), v the value of x; texts of equal value keep
+    their proportions.
+
+    Args:
+        log_probs: log p(x) of every text.
+        values: the property of every text.
+        num: n, the number of draws.
+        weight: only its sign counts.
     """
     order = (values * math.copysign(1.0, weight)).double()
     levels, level = torch.unique(order, return_inverse=True)
@@ -157,9 +164,10 @@ class _Counted:
 
 
 def _crowd(batch: TrackBatch, num: int, streams: Draws) -> TrackBatch:
-    """Every example so many times, one behind the other, with ids that are keys of (seed, sample id, particle)."""
+    """The batch with every example `num` times in a row, under ids that are keys of (seed, sample id, particle)."""
     ids = Draws(streams.keys[:, None]).fold_in(torch.arange(num)).bits().flatten()
-    return _take(batch, torch.arange(batch.num_examples).repeat_interleave(num), ids)
+    crowd = batch.select([i for i in range(batch.num_examples) for _ in range(num)])
+    return replace(crowd, example_ids=ids, slots=torch.arange(len(ids)), global_size=len(ids))
 
 
 def _picked(
@@ -167,25 +175,6 @@ def _picked(
 ) -> dict[str, Any]:
     """The chosen particle of each sample, under the sample's own id, and its value."""
     rows = np.arange(len(values))
-    index = torch.from_numpy(rows * values.shape[1] + chosen)
-    return {"batch": _take(done, index, batch.example_ids, like=batch), "values": values[rows, chosen]}
-
-
-def _take(
-    batch: TrackBatch, index: Int[Tensor, " e"], ids: Int[Tensor, " e"], *, like: TrackBatch | None = None
-) -> TrackBatch:
-    """Some examples of a batch, in that order, under new ids; slots are those of `like`, or counted."""
-    tracks = {}
-    for name, one in batch.tracks.items():
-        layout = Layout(tuple(one.layout.lengths[i] for i in index.tolist()), one.layout.device)
-        starts = torch.tensor(one.layout.offsets[:-1], dtype=torch.int64)[index].to(one.layout.device)
-        rows = starts[layout.segment] + layout.position
-        tracks[name] = TrackTokens(tokens=one.tokens[rows], maskable=one.maskable[rows], layout=layout)
-    return TrackBatch(
-        tracks=tracks,
-        example_ids=ids,
-        slots=torch.arange(len(index)) if like is None else like.slots,
-        global_size=len(index) if like is None else like.global_size,
-        conditions={n: c[index.to(c.device)] for n, c in batch.conditions.items()},
-        apart=None if batch.apart is None else tuple(batch.apart[i] for i in index.tolist()),
-    )
+    picked = done.select((rows * values.shape[1] + chosen).tolist())
+    own = replace(picked, example_ids=batch.example_ids, slots=batch.slots, global_size=batch.global_size)
+    return {"batch": own, "values": values[rows, chosen]}

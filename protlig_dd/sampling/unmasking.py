@@ -1,6 +1,6 @@
-"""Confidence unmasking: open the tokens the network is surest of. Not exact, often better with a trained network.
+"""Confidence unmasking: unmask the most confident predictions first. Not exact, often better with a trained network.
 
-Source: Chang et al. 2022 (MaskGIT); GenMol and DPLM sample this way. Its law differs from the model's: entropy is lost.
+Source: Chang et al. 2022 (MaskGIT); GenMol and DPLM sample this way. Its law has less entropy than the model's.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from protlig_dd.sampling.loop import Problem, State, grid, level, rank_within, w
 
 @settings
 class ConfidenceUnmasking:
-    """Draw a letter for every mask, keep the surest, and leave as many masks as the schedule has at that time.
+    """Draw a letter for every mask, keep the most confident ones, and leave as many masks as the schedule has at that time.
 
     Args:
-        num_steps: steps, one network call each; an example with fewer masks finishes earlier in effect.
-        randomness: weight of Gumbel noise on the confidences, falling to zero with the noise level; 0 is greedy.
+        num_steps: steps, one network call each; an example with fewer masks finishes in effect earlier.
+        randomness: weight of Gumbel noise on the confidences, 0 or more, falling to zero with the noise level; 0 is greedy.
     """
 
     kind: Literal["confidence"] = "confidence"
@@ -41,35 +41,30 @@ class ConfidenceUnmasking:
         return self.num_steps
 
     def step(self, problem: Problem, state: State, index: int) -> State:
-        """Return the state with the surest tokens of each example opened."""
+        """Return the state with the most confident tokens of each example unmasked."""
         _, alpha_s = grid(problem, state, index, self.num_steps)
-        at = {track: problem.active(state, track) for track in problem.open}
-        logits = problem.logits(state, at)
+        at, logits = problem.active_logits(state)
         letters, confidence, segment = [], [], []
         for track, position in at.items():
             param, xt = problem.diffusion.parameterizations[track], state.batch.tracks[track].tokens[position]
-            log_probs = param.x0_log_probs(logits[track], xt, problem.of_token(state.alpha, state, track, position))
+            log_probs = param.x0_log_probs(logits[track], xt, problem.of_token(state.alpha, track, position))
             draws = problem.draws[track][position].fold(f"step {index}")
             drawn = draws.categorical(log_probs)
-            noise = draws.fold("confidence").gumbel() * problem.of_token(1 - alpha_s, state, track, position)
+            noise = draws.fold("confidence").gumbel() * problem.of_token(1 - alpha_s, track, position)
             letters.append(drawn)
             confidence.append(log_probs.gather(-1, drawn[:, None])[:, 0] + self.randomness * noise)
-            segment.append(state.batch.tracks[track].layout.segment[position])
+            segment.append(problem.layouts[track].segment[position])
         owner = torch.cat(segment)
         rank = rank_within(owner, -torch.cat(confidence))
         opens = rank < self._number_to_open(problem, state, owner, alpha_s)[owner]
-        return _write_opened(state, at, letters, opens, alpha_s)
+        parts = opens.split([len(position) for position in at.values()])
+        for (track, position), drawn, kept in zip(at.items(), letters, parts, strict=True):
+            state = write(state, track, position[kept], drawn[kept])
+        return State(batch=state.batch, alpha=alpha_s)
 
     def _number_to_open(self, problem: Problem, state: State, owner: Tensor, alpha_s: Tensor) -> Int[Tensor, " b"]:
-        """Masks now, less the masks that the schedule leaves at the next time (rounded to nearest)."""
+        """The number of masks now minus the number that the schedule leaves at the next time (rounded to nearest)."""
         now = torch.bincount(owner, minlength=state.batch.num_examples)
         start = level(problem.diffusion.schedule, torch.full_like(alpha_s, problem.t_start))
         leave = torch.round(problem.num_open * ((1 - alpha_s) / (1 - start))).long()
         return (now - leave).clamp(min=0)
-
-
-def _write_opened(state: State, at: dict[str, Tensor], letters: list[Tensor], opens: Tensor, alpha_s: Tensor) -> State:
-    parts = opens.split([len(position) for position in at.values()])
-    for (track, position), drawn, kept in zip(at.items(), letters, parts, strict=True):
-        state = write(state, track, position[kept], drawn[kept])
-    return State(batch=state.batch, alpha=alpha_s)

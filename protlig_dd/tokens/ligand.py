@@ -1,6 +1,6 @@
-"""Ligands as tokens: SMILES cut at the level of atoms, with an exact round trip and an open vocabulary.
+"""Atom-level tokenization of SMILES, with an exact round trip and an open vocabulary.
 
-A bracket atom is one token, so are `Br`, `Cl`, two-digit ring closures `%12` and `%(123)`, and the chirality marks inside brackets.
+A bracket atom is one token, including its chirality marks; so are `Br`, `Cl`, and two-digit ring closures `%12` and `%(123)`.
 The vocabulary is built from data; the built-in one covers drug-like organic molecules without stereo, isotopes and metals.
 """
 
@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from protlig_dd.errors import ConfigError, FormatError, nearest
+from protlig_dd.files import write_json
 from protlig_dd.tokens.vocabulary import Vocabulary
 
 _TOKEN = re.compile(r"\[[^\[\]]+\]|%\(\d+\)|%\d\d|Br|Cl|[BCNOPSFIbcnops]|[0-9]|[-=#$:/\\~*.()]")
@@ -24,32 +25,16 @@ _BUILT_IN = (
     *"123456789",
     *"()=#-/\\.",
     *("[nH]", "[N+]", "[O-]", "[NH+]", "[NH2+]", "[NH3+]", "[n+]", "[N-]", "[S-]", "[C@@H]", "[C@H]", "[C@]", "[C@@]"),
-    *(
-        "[nH+]",
-        "[n-]",
-        "[S@]",
-        "[S@@]",
-        "[S+]",
-        "[o+]",
-        "[s+]",
-        "[C-]",
-        "[CH-]",
-        "[H]",
-        "[P@]",
-        "[P@@]",
-        "[Si]",
-        "[B-]",
-        "[se]",
-        "[Se]",
-    ),
+    *("[nH+]", "[n-]", "[S@]", "[S@@]", "[S+]", "[o+]", "[s+]", "[C-]"),
+    *("[CH-]", "[H]", "[P@]", "[P@@]", "[Si]", "[B-]", "[se]", "[Se]"),
 )
 
 
 def tokenize_smiles(smiles: str, *, where: str = "SMILES") -> list[str]:
-    """Return the tokens of a SMILES string; joined, they are the string again.
+    """Return the tokens of a SMILES string; joined, they give the string again.
 
     Raises:
-        FormatError: where a character belongs to no token, quoting it and its place; or for an empty string.
+        FormatError: for a character that belongs to no token, with its position; or for an empty string.
 
     >>> tokenize_smiles("C[C@H](Cl)c1ccccc1")
     ['C', '[C@H]', '(', 'Cl', ')', 'c', '1', 'c', 'c', 'c', 'c', 'c', '1']
@@ -76,7 +61,13 @@ def _first_gap(smiles: str) -> int:
 def ligand_vocabulary(
     tokens: Iterable[str] = _BUILT_IN, *, name: str = "built-in ligand", num_rows: int = 0
 ) -> Vocabulary:
-    """Return a vocabulary of SMILES tokens behind five special ones; every SMILES token is emittable."""
+    """Return a vocabulary of five special tokens followed by SMILES tokens, all of them emittable.
+
+    Args:
+        tokens: SMILES tokens in the order of their ids; repeats are ignored. By default the built-in ones.
+        name: the vocabulary's name in messages.
+        num_rows: rows of the embedding table; 0 for as many as there are tokens.
+    """
     tokens = tuple(dict.fromkeys(tokens))
     emittable = tuple(range(len(_SPECIALS), len(_SPECIALS) + len(tokens)))
     ids = {name: i for i, name in enumerate(_SPECIALS)}
@@ -94,7 +85,7 @@ def ligand_vocabulary(
 
 
 def count_tokens(smiles: Iterable[str]) -> Counter[str]:
-    """Return how often each token occurs in many SMILES."""
+    """Return the number of occurrences of each token in some SMILES."""
     counts: Counter[str] = Counter()
     for one in smiles:
         counts.update(tokenize_smiles(one))
@@ -102,9 +93,9 @@ def count_tokens(smiles: Iterable[str]) -> Counter[str]:
 
 
 def save_vocabulary(path: Path, counts: Counter[str], *, min_count: int = 1) -> Vocabulary:
-    """Write the tokens seen at least `min_count` times, most frequent first, as JSON, and return their vocabulary."""
+    """Write the tokens that occur at least `min_count` times, most frequent first, as JSON, and return their vocabulary."""
     kept = [t for t, n in sorted(counts.items(), key=lambda item: (-item[1], item[0])) if n >= min_count]
-    path.write_text(json.dumps({"kind": "ligand vocabulary", "tokens": kept}, indent=1) + "\n")
+    write_json(path, {"kind": "ligand vocabulary", "tokens": kept})
     return ligand_vocabulary(kept, name=path.stem)
 
 
@@ -134,7 +125,7 @@ def load_vocabulary(path: Path, *, num_rows: int = 0) -> Vocabulary:
 
 
 def _hugging_face_ids(content: object) -> dict[str, int]:
-    """The ids of a vocab.json, or of a tokenizer.json with the tokens added to it; empty for anything else."""
+    """The ids of a vocab.json, or of a tokenizer.json including its added tokens; empty for anything else."""
     added: list[dict[str, object]] = []
     if isinstance(content, dict) and isinstance(content.get("model"), dict):
         added = content.get("added_tokens") or []

@@ -20,21 +20,21 @@ _EMITTED = {
     "dplm": (3, *range(4, 24), *range(25, 32)),
     "dplm2": (*range(4, 24), 29, 30, 31),
 }
-"""Ids that a model may emit. The last two are what the published samplers of DPLM and DPLM-2 leave open: `<unk>`, B, U, Z, O, gaps."""
+"""Ids that a model may emit. The last two are the sets of DPLM's and DPLM-2's published samplers, with `<unk>`, B, U, Z, O, gaps."""
 
 SYMBOLS = ("<cls>", "<pad>", "<eos>", "<unk>", *AMINO_ACIDS, *"XBUZO.-", "<null_1>", "<mask>")
 
 
 def protein_vocabulary(*, num_rows: int = 33, mask_id: int = 32, emits: Emits = "amino_acids") -> Vocabulary:
-    """Return the ESM alphabet; only the twenty amino acids are emittable, unless told otherwise.
+    """Return the ESM alphabet, in which by default only the twenty amino acids are emittable.
 
     Args:
         num_rows: embedding rows, 33 or more; SEDD's published shape has 37.
         mask_id: 32 is ESM's `<mask>`; SEDD's published shape uses its last row, 36.
-        emits: "dplm" and "dplm2" are the sets of the published samplers, for comparisons step by step.
+        emits: the set of emittable ids; "dplm" and "dplm2" are those of the published samplers, for comparisons step by step.
 
     Raises:
-        ConfigError: if the mask is a letter or another special id, or the rows do not hold it.
+        ConfigError: if the mask is a letter or another special id, or there are too few rows for it.
     """
     if mask_id < SYMBOLS.index("<mask>"):
         raise ConfigError(
@@ -58,13 +58,16 @@ def split_protein(sequence: str, *, where: str = "sequence", unknown: str = "ref
 
     Args:
         sequence: one-letter codes; lower case (soft masking) is read as upper case.
-        where: what messages start with, such as "proteins.fasta:1042".
+        where: the start of messages, such as "proteins.fasta:1042".
         unknown: "refuse", or a letter such as "X" that replaces letters outside the alphabet.
 
     Raises:
-        FormatError: for a letter outside the alphabet when `unknown` is "refuse", or an empty sequence.
+        FormatError: for a letter outside the alphabet if `unknown` is "refuse", or an empty sequence.
+
+    >>> split_protein("mkt J*", unknown="X")
+    ['M', 'K', 'T', 'X']
     """
-    # Only ASCII letters: str.upper also turns what is no amino acid into one ("\u017f" into "S", "\ufb01" into "FI").
+    # Only ASCII letters: str.upper would turn other characters into amino acids ("\u017f" into "S", "\ufb01" into "FI").
     letters = [c.upper() if c.isascii() else c for c in "".join(sequence.split()).removesuffix("*")]
     if not letters:
         raise FormatError(f"{where}: found an empty sequence, expected amino-acid letters; remove the record")

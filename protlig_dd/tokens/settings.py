@@ -1,4 +1,4 @@
-"""The `tracks:` part of a config: one class for each kind of track."""
+"""The `tracks:` section of a config: one class for each kind of track."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class ProteinTrack:
 
     Args:
         beside: the alphabet of a structure track in the same table of ids (DPLM-2), or null.
-        emits: what may be generated: the twenty amino acids, or all that the published samplers of DPLM and DPLM-2 leave open.
+        emits: the letters that may be generated: the twenty amino acids, or the sets of DPLM's and DPLM-2's published samplers.
 
-    `add_ends` is on by default: rotary attention over nothing but masks gives every position the same answer, and the begin and end
-    tokens are what tells them apart.
+    `add_ends` is on by default: with rotary attention over masks only, every position would get the same output; the begin and end tokens
+    make them distinguishable.
     """
 
     kind: Literal["protein"] = "protein"
@@ -67,19 +67,18 @@ class LigandTrack:
             vocabulary = ligand_vocabulary(num_rows=self.num_rows)
         else:
             vocabulary = load_vocabulary(Path(self.vocabulary), num_rows=self.num_rows)
-        return Track(
-            name=name, vocabulary=vocabulary, max_length=self.max_length, split=tokenize_smiles, add_ends=self.add_ends
-        )
+        ends = self.add_ends
+        return Track(name=name, vocabulary=vocabulary, max_length=self.max_length, split=tokenize_smiles, add_ends=ends)
 
 
 @settings
 class StructureTrack:
-    """The settings of a structure track, one token a residue, whose ids follow the protein's in one joint table (DPLM-2's layout).
+    """The settings of a structure track, one token per residue, with ids after the protein's in one joint table (DPLM-2's layout).
 
     Args:
         alphabet: "dplm2" (8,192 codes), "kanzi" (1,000 codes), "3di" (Foldseek's twenty letters) or "ss3" (helix H, strand E, coil C).
-        max_length: tokens at most, specials included.
-        aligned_to: the track that has one token for each of this one's.
+        max_length: largest number of tokens, specials included.
+        aligned_to: the track that this one shares positions with, token by token.
     """
 
     kind: Literal["structure"] = "structure"

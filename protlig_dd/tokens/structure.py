@@ -1,4 +1,4 @@
-"""Structure tokens: one symbol for each residue, whose ids follow those of the protein alphabet in one joint table.
+"""Structure tokens: one symbol for each residue, with ids after those of the protein alphabet in one joint table.
 
 Source: DPLM-2 (Wang et al. 2024): ids 0-32 are the ESM alphabet, then `<cls_struct>`, `<eos_struct>`, `<unk_struct>`, the codes, and last
 `<mask_struct>`. With 8,192 codes that is 8,229 rows; with Foldseek's twenty 3Di letters, 57. Kanzi has 1,000 codes (levels 8, 5, 5, 5);
@@ -30,17 +30,17 @@ _NAMED = re.compile(r"<K(\d+)>|(?<![\w<])K(\d+)(?![\w>])")
 
 
 def separator(alphabet: Alphabet) -> str:
-    """Return what stands between tokens in a text: commas between numbers, nothing between letters."""
+    """Return the text between two tokens: a comma between numbers, nothing between letters."""
     return "," if _WIDTH[alphabet] > 1 else ""
 
 
 def num_joint_rows(alphabet: Alphabet) -> int:
-    """Return the rows of a table that holds the protein alphabet and a structure alphabet: 8,229 for DPLM-2."""
+    """Return the rows of a joint table of the protein alphabet and a structure alphabet: 8,229 for DPLM-2."""
     return len(SYMBOLS) + len(_CODES[alphabet]) + 4
 
 
 def _numbered(found: re.Match[str], width: int) -> str:
-    """A code as `<K5>` or K5 in digits; one that is too large stays as it is, and is no code."""
+    """The digits of a code given as `<K5>` or K5; a number that is too large stays unchanged, and is refused later."""
     digits = f"{int(found[1] or found[2]):0{width}d}"
     return f",{digits}," if len(digits) == width else f",{found[0]},"
 
@@ -63,10 +63,13 @@ def structure_vocabulary(alphabet: Alphabet) -> Vocabulary:
 def split_codes(text: str, alphabet: Alphabet, *, where: str = "structure") -> list[str]:
     """Return the symbols of a structure text: letters, or codes of a fixed width with or without commas between them.
 
-    Kanzi's codes may also stand as `<K5>` or `K5`, as language models write them.
+    Kanzi's codes may also be given as `<K5>` or `K5`, as language models write them.
 
     Raises:
-        FormatError: for an empty text, or anything that is no symbol of the alphabet, with its place.
+        FormatError: for an empty text, or anything that is not a symbol of the alphabet, with its position.
+
+    >>> split_codes("<K5> <K599>", "kanzi")
+    ['005', '599']
     """
     width, codes = _WIDTH[alphabet], _CODES[alphabet]
     if width > 1:

@@ -1,7 +1,7 @@
 """Tracks and batches of them, packed without padding.
 
-A `Track` says how one kind of data becomes tokens. A `TrackBatch` holds, for each track, the tokens of all examples one behind the
-other ([n], no pads) and a `Layout` with the examples' lengths; a length of 0 says that the example lacks that track.
+A `Track` says how one kind of data becomes tokens. A `TrackBatch` holds, for each track, the concatenated tokens of all examples ([n],
+no padding) and a `Layout` with the examples' lengths; a length of 0 says that the example lacks that track.
 Shape letters: b examples, n packed tokens of one track.
 """
 
@@ -25,13 +25,13 @@ class Track:
     """One kind of data as tokens.
 
     Args:
-        name: "protein", "ligand", ... as it stands in configs and batches.
+        name: its key in configs and batches: "protein", "ligand", ...
         vocabulary: symbols, mask and emittable ids.
         max_length: the largest number of tokens, specials included.
-        split: cuts text into symbols; called with the text and `where=` for messages.
-        aligned_to: the track whose positions this one's share (3Di tokens and residues), or None.
+        split: splits text into symbols; called with the text and `where=` for messages.
+        aligned_to: the track that this one shares positions with (3Di tokens and residues), or None.
         add_ends: whether begin and end tokens surround the sequence (they are never noised).
-        separator: what stands between symbols in text.
+        separator: text between two symbols.
     """
 
     name: str
@@ -73,7 +73,7 @@ class Track:
         return ids
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Return the text of ids; begin, end and padding tokens are left out, a mask shows as `_`."""
+        """Return the text of ids; begin, end and padding tokens are omitted, a mask is shown as `_`."""
         v = self.vocabulary
         kept = [i for i in ids if i not in (v.begin_id, v.end_id, v.pad_id)]
         return self.separator.join("_" if i == v.mask_id else s for i, s in zip(kept, v.decode(kept), strict=True))
@@ -91,34 +91,39 @@ TrackSet = Mapping[str, Track]
 
 @dataclass(frozen=True)
 class Layout:
-    """Where each example lies in a packed tensor. The lengths are known on the host, so no code has to ask the device."""
+    """The position of each example in a packed tensor. The lengths are on the host, so no code waits for the device.
+
+    Args:
+        lengths: tokens of each example [b]; 0 where the example lacks the track.
+        device: the device of the tensors below.
+    """
 
     lengths: tuple[int, ...]
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     @property
     def num_examples(self) -> int:
-        """Examples, those of length 0 included (b)."""
+        """Number of examples, including those of length 0 (b)."""
         return len(self.lengths)
 
     @cached_property
     def num_tokens(self) -> int:
-        """Packed tokens (n)."""
+        """Number of packed tokens (n)."""
         return sum(self.lengths)
 
     @cached_property
     def max_length(self) -> int:
-        """The longest example."""
+        """Length of the longest example."""
         return max(self.lengths, default=0)
 
     @cached_property
     def offsets(self) -> tuple[int, ...]:
-        """Where each example starts, and at the end n: b + 1 numbers."""
+        """Start of each example, followed by n: b + 1 numbers."""
         return (0, *accumulate(self.lengths))
 
     @cached_property
     def cu_seqlens(self) -> Int[Tensor, " b1"]:
-        """The offsets as an int32 tensor on the device, the form varlen kernels want."""
+        """The offsets as an int32 tensor on the device, as varlen kernels expect them."""
         return torch.tensor(self.offsets, dtype=torch.int32, device=self.device)
 
     @cached_property
@@ -129,13 +134,27 @@ class Layout:
 
     @cached_property
     def position(self) -> Int[Tensor, " n"]:
-        """The place of each token in its example, from 0."""
+        """The position of each token in its example, from 0."""
         starts = torch.tensor(self.offsets[:-1], dtype=torch.int64, device=self.device)
         return torch.arange(self.num_tokens, device=self.device) - starts[self.segment]
 
     def to(self, device: torch.device) -> Layout:
         """Return the same layout with its tensors on another device."""
         return self if device == self.device else Layout(self.lengths, device)
+
+    def select(self, examples: Sequence[int]) -> Layout:
+        """Return the layout of some examples, in the order given; an example may be given several times."""
+        return Layout(tuple(self.lengths[i] for i in examples), self.device)
+
+    def rows_of(self, examples: Sequence[int]) -> Int[Tensor, " m"]:
+        """Return the packed positions of the tokens of some examples: what takes packed values to `select`'s layout.
+
+        >>> Layout((2, 0, 3)).rows_of([2, 0]).tolist()
+        [2, 3, 4, 0, 1]
+        """
+        selected = self.select(examples)
+        starts = torch.tensor([self.offsets[i] for i in examples], dtype=torch.int64, device=self.device)
+        return starts[selected.segment] + selected.position
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,7 +174,7 @@ class TrackTokens:
         )
 
     def keep(self, kept: Sequence[bool]) -> TrackTokens:
-        """Return the track with the examples that are not kept emptied to length 0."""
+        """Return the track with all examples that are not kept set to length 0."""
         if all(kept):
             return self
         lengths = tuple(n if k else 0 for n, k in zip(self.layout.lengths, kept, strict=True))
@@ -164,6 +183,11 @@ class TrackTokens:
         return TrackTokens(
             tokens=self.tokens[index], maskable=self.maskable[index], layout=Layout(lengths, self.layout.device)
         )
+
+    def select(self, examples: Sequence[int]) -> TrackTokens:
+        """Return the track of some examples, in the order given; an example may be given several times."""
+        rows = self.layout.rows_of(examples)
+        return TrackTokens(tokens=self.tokens[rows], maskable=self.maskable[rows], layout=self.layout.select(examples))
 
     def split(self) -> list[list[int]]:
         """Return the token ids of each example, as lists."""
@@ -177,11 +201,11 @@ class TrackBatch:
 
     Args:
         tracks: the tokens of each track, all with the same number of examples b.
-        example_ids: the global index of each example: with the seed and the step, the root of its random numbers. On the host.
-        slots: the place of each example in the global batch, for times stratified over it. On the host.
-        global_size: examples in the global batch (all ranks and micro-batches).
-        conditions: per-example class labels, such as an affinity bin (-1: not given).
-        apart: whether the tracks of each example must not see each other; None where they always may.
+        example_ids: the global index of each example; with the seed and the step it keys the example's random numbers. On the host.
+        slots: the index of each example in the global batch, over which times are stratified. On the host.
+        global_size: number of examples in the global batch (all ranks and micro-batches).
+        conditions: class labels of each example by name, such as an affinity bin (-1: not given).
+        apart: for each example, whether attention between its tracks is blocked; None where it never is.
     """
 
     tracks: Mapping[str, TrackTokens]
@@ -193,12 +217,12 @@ class TrackBatch:
 
     @property
     def num_examples(self) -> int:
-        """Examples in the batch (b)."""
+        """Number of examples in the batch (b)."""
         return len(self.example_ids)
 
     @property
     def num_tokens(self) -> int:
-        """Tokens of all tracks."""
+        """Number of tokens of all tracks."""
         return sum(t.layout.num_tokens for t in self.tracks.values())
 
     @property
@@ -212,6 +236,24 @@ class TrackBatch:
             self,
             tracks={name: track.to(device) for name, track in self.tracks.items()},
             conditions={name: c.to(device) for name, c in self.conditions.items()},
+        )
+
+    def select(self, examples: Sequence[int]) -> TrackBatch:
+        """Return the batch of some examples, in the order given; an example may be given several times.
+
+        Each brings its id, slot and conditions, and so its random numbers; `global_size` stays.
+
+        Args:
+            examples: indices of examples, 0 to b - 1, on the host.
+        """
+        index = torch.tensor(examples, dtype=torch.int64)
+        return replace(
+            self,
+            tracks={name: track.select(examples) for name, track in self.tracks.items()},
+            example_ids=self.example_ids[index],
+            slots=self.slots[index],
+            conditions={name: c[index.to(c.device)] for name, c in self.conditions.items()},
+            apart=None if self.apart is None else tuple(self.apart[i] for i in examples),
         )
 
     def with_tokens(self, **tokens: Int[Tensor, " _"]) -> TrackBatch:
@@ -233,10 +275,27 @@ def pack(
     global_size: int | None = None,
     conditions: Mapping[str, Sequence[int]] | None = None,
 ) -> TrackBatch:
-    """Pack examples into a batch on the host. Emittable tokens are maskable; specials and unknown residues never are.
+    """Return a batch of examples, on the host. Emittable tokens are maskable; special tokens and unknown residues never are.
+
+    Args:
+        examples: token ids by track.
+        tracks: the tracks of the batch; an example may lack some of them.
+        example_ids: see `TrackBatch`; 0, 1, ... by default.
+        slots: see `TrackBatch`; 0, 1, ... by default.
+        global_size: see `TrackBatch`; the number of examples by default.
+        conditions: class labels by name, one for each example.
 
     Raises:
-        ValueError: if an example holds a track that is not among `tracks`.
+        ValueError: if an example has a track that is not among `tracks`.
+
+    >>> from protlig_dd.tokens.settings import LigandTrack, ProteinTrack
+    >>> tracks = {"protein": ProteinTrack().build("protein"), "ligand": LigandTrack().build("ligand")}
+    >>> pairs = [("MKT", "CCO"), ("MKTAY", "c1ccccc1")]
+    >>> batch = pack([{"protein": tracks["protein"].encode(p), "ligand": tracks["ligand"].encode(s)} for p, s in pairs], tracks)
+    >>> batch.num_examples, batch.tracks["protein"].layout.lengths  # begin and end tokens included
+    (2, (5, 7))
+    >>> [tracks["ligand"].decode(ids) for ids in batch.tracks["ligand"].split()]
+    ['CCO', 'c1ccccc1']
     """
     for example in examples:
         if set(example) - set(tracks):

@@ -1,6 +1,6 @@
-"""An immutable vocabulary: symbols and ids, the special ones, and the ones a model may emit.
+"""An immutable vocabulary: symbols and ids, special ids, and the ids a model may emit.
 
-What lives here: the value and its encode, decode and fingerprint. How text is cut into symbols belongs to the tracks' own files.
+This file has the value with encode, decode and fingerprint; splitting text into symbols is in the files of the tracks.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from protlig_dd.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class Vocabulary:
-    """Symbols with consecutive ids, of which one is the mask and some are emittable.
+    """Symbols with consecutive ids, a mask id, and the set of emittable ids.
 
     Args:
-        name: what messages call it, such as "ESM protein".
-        symbols: the symbols in order of their ids.
-        mask_id: the id that absorbing noise turns tokens into; it may lie beyond the symbols (a padded row).
-        emittable_ids: the ids that data positions may be noised from and that samplers draw; never a special one.
-        unknown_id: the id for unknown symbols where a reader is told to map them, or None.
+        name: its name in messages, such as "ESM protein".
+        symbols: the symbols in the order of their ids.
+        mask_id: the id of masked tokens; it may be beyond the symbols (a padded row).
+        emittable_ids: the ids that are noised in training and drawn by samplers; never special ids.
+        unknown_id: the id of unknown symbols, for readers that map them, or None.
         begin_id, end_id, pad_id: special ids, or None.
-        num_rows: rows of the embedding table, at least as many as ids (33 ESM ids may stand in 37 rows).
+        num_rows: rows of the embedding table, at least as many as ids (33 ESM ids may have 37 rows); 0 for exactly as many.
 
     >>> v = Vocabulary(name="toy", symbols=("a", "b", "<mask>"), mask_id=2, emittable_ids=(0, 1))
     >>> v.encode("abba"), v.decode([1, 0])
@@ -70,7 +70,7 @@ class Vocabulary:
 
     @property
     def special_ids(self) -> set[int]:
-        """Ids that stand for no symbol of the data: mask, begin, end, padding, unknown."""
+        """Ids that are not symbols of the data: mask, begin, end, padding, unknown."""
         return set(self._named_ids)
 
     @property
@@ -82,7 +82,7 @@ class Vocabulary:
         """Return the ids of symbols.
 
         Raises:
-            ValueError: for the first symbol that is not in the vocabulary, quoting it and its place.
+            ValueError: for the first symbol that is not in the vocabulary, with its position.
         """
         encoded = []
         for place, symbol in enumerate(symbols):
@@ -98,14 +98,7 @@ class Vocabulary:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A short hash of everything that ids mean; it stands in checkpoints and must agree on loading."""
-        content = [
-            self.symbols,
-            self.mask_id,
-            sorted(self.emittable_ids),
-            self.begin_id,
-            self.end_id,
-            self.pad_id,
-            self.num_rows,
-        ]
+        """A short hash of the meaning of all ids; checkpoints store it and it must match on loading."""
+        ids = (self.begin_id, self.end_id, self.pad_id)
+        content = [self.symbols, self.mask_id, sorted(self.emittable_ids), *ids, self.num_rows]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]

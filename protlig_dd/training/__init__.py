@@ -1,1 +1,1 @@
-"""Training: optimiser and EMA, processes, checkpoints, tracking, and the loop. Knows no science."""
+"""Training: optimiser and EMA, distributed strategies, resuming, tracking, and the training loop, for every model family."""

@@ -1,7 +1,6 @@
-"""Joining the processes of a run: what torchrun says, the process group, and the strategy that was asked for.
+"""Start of distributed training: torchrun's environment, the process group, and the strategy.
 
-The strategies themselves, behind one interface, stand in `strategies.py` (one process, DDP), `sharded.py`
-(FSDP2) and `zero3.py`.
+The strategies, with one interface, are in `strategies.py` (one process, DDP), `sharded.py` (FSDP2) and `zero3.py`.
 """
 
 from __future__ import annotations
@@ -21,31 +20,28 @@ from protlig_dd.training.strategies import Ddp, Processes, Single
 from protlig_dd.training.zero3 import Zero3
 
 DistributedName = Literal["auto", "none", "ddp", "fsdp", "zero3"]
-Strategy = Single
 BACKENDS = {"cpu": "gloo", "cuda": "nccl", "xpu": "xccl"}
 
 
 def launched() -> Processes:
-    """Return what torchrun (or `accelerate launch`) says in RANK, WORLD_SIZE and LOCAL_RANK; one process where they are not set."""
-    rank = int(os.environ.get("RANK", 0))
-    return Processes(
-        rank=rank, world=int(os.environ.get("WORLD_SIZE", 1)), local_rank=int(os.environ.get("LOCAL_RANK", rank))
-    )
+    """Return rank, world and local rank from RANK, WORLD_SIZE and LOCAL_RANK, as set by torchrun or `accelerate launch`; 0, 1, 0 by default."""
+    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    return Processes(rank=rank, world=world, local_rank=int(os.environ.get("LOCAL_RANK", rank)))
 
 
 def start(
     kind: str, choice: DeviceChoice, *, timeout_seconds: float = 1800.0, overrides: Mapping[str, Any] | None = None
 ) -> Single:
-    """Join the run's other processes and return the strategy.
+    """Join the process group of the run and return the strategy.
 
     Args:
         kind: "none", "ddp", "fsdp" or "zero3"; "auto" is none for one process and ddp for several.
         choice: this process's device and precision.
-        timeout_seconds: how long a collective operation waits for the other processes.
+        timeout_seconds: how long a collective operation waits for other processes.
         overrides: keys of DeepSpeed's configuration, for zero3.
 
     Raises:
-        ConfigError: for several processes without a strategy, each of which would train alone.
+        ConfigError: for several processes without a strategy, which would train independently.
         DeviceError: if the device has no collective operations.
     """
     processes = launched()
@@ -67,7 +63,7 @@ def start(
 
 
 def largest_over_ranks(number: int, *, device: torch.device) -> int:
-    """Return the largest of all processes' numbers; the number itself where there is no group of processes. All must call it."""
+    """Return the maximum of a number over all processes, or the number itself without a process group. All processes must call it."""
     if not dist.is_initialized():
         return number
     value = torch.tensor([number], device=device)

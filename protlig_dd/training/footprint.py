@@ -1,4 +1,4 @@
-"""What a run needs on devices that are not here: memory of each by ZeRO stage, and hours. Estimates, whose assumptions are told."""
+"""Estimates of memory per device by ZeRO stage, and of hours, for a run on other devices; the assumptions are part of the output."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from protlig_dd.errors import ConfigError, nearest
 
 _GIB = 2**30
 _MEMORY_GB = {"V100": 32, "T4": 16, "A10": 24, "A100": 80, "L4": 24, "L40S": 48, "H100": 80, "H200": 141, "B200": 180}
-"""Memory of a device in GB, of the larger kind where there are two, from the vendors' data sheets."""
+"""Memory of a device in GB, of the larger variant if there are two, from the vendors' data sheets."""
 
 MFU = 0.4
-"""The share of the peak that hours are computed with."""
+"""Model FLOPs utilisation assumed for the hours, as a share of the peak."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fleet:
-    """Some devices of one kind.
+    """A number of devices of one kind.
 
     Args:
-        count: how many.
-        name: such as "H100".
-        memory_gb: of each.
-        peak: dense half-precision FLOP/s of each.
+        count: number of devices.
+        name: their name, such as "H100".
+        memory_gb: memory of each device in GB.
+        peak: dense half-precision peak of each device in FLOP/s.
     """
 
     count: int
@@ -37,10 +37,13 @@ class Fleet:
 
 
 def parse_devices(text: str) -> Fleet:
-    """Return the devices that "8xH100" means.
+    """Return the devices of a text such as "8xH100".
 
     Raises:
         ConfigError: for another form or an unknown device, with the known ones.
+
+    >>> parse_devices("8xH100").memory_gb
+    80
     """
     found = re.fullmatch(r"(\d+)x(\w+)", text)
     known = ", ".join(_MEMORY_GB)
@@ -55,7 +58,7 @@ def parse_devices(text: str) -> Fleet:
 
 @dataclass(frozen=True, kw_only=True)
 class States:
-    """Bytes that a model's training holds, whole: weights, gradients, and what the optimiser keeps (AdamW's moments, averages)."""
+    """Unsharded bytes of a training state: weights, gradients, and optimiser state (AdamW's moments, averages)."""
 
     weights: int
     gradients: int
@@ -63,7 +66,7 @@ class States:
 
     @staticmethod
     def of(model: nn.Module, *, averaged: bool) -> States:
-        """Return those of a model as it is built here; what is frozen has neither gradients nor moments."""
+        """Return the bytes for a model as built here; frozen parameters have neither gradients nor moments."""
         trained = [p for p in model.parameters() if p.requires_grad]
         size = sum(p.numel() * p.element_size() for p in trained)
         moments = sum(p.numel() for p in trained) * (8 + 4 * averaged)
@@ -72,20 +75,20 @@ class States:
         )
 
     def per_device(self, stage: int, count: int) -> float:
-        """Return the bytes of each of so many devices under a ZeRO stage: 0 shares nothing, 1 the optimiser's, 2 gradients too, 3 all."""
+        """Return the bytes on each of `count` devices at a ZeRO stage: 0 shards nothing, 1 optimiser state, 2 also gradients, 3 all."""
         shares = [count if stage >= least else 1 for least in (3, 2, 1)]
         parts = (self.weights, self.gradients, self.optimizer)
         return sum(part / share for part, share in zip(parts, shares, strict=True))
 
 
 def describe_footprint(fleet: Fleet, states: States, *, activations: float, flops: float) -> Iterator[str]:
-    """Yield memory by stage and hours, in words.
+    """Yield lines with the memory by stage and the hours.
 
     Args:
         fleet: the devices.
-        states: of the model.
-        activations: bytes of one micro-batch on a device.
-        flops: of the whole run.
+        states: the training state of the model.
+        activations: bytes of activations of one micro-batch on a device.
+        flops: floating-point operations of the whole run.
     """
     yield f"on {fleet.count} x {fleet.name} ({fleet.memory_gb} GB, {fleet.peak / 1e12:.0f} TFLOP/s in half precision each):"
     names = {0: "ddp, or one device", 1: "ZeRO 1", 2: "ZeRO 2", 3: "zero3 and fsdp"}

@@ -1,11 +1,10 @@
-"""What watches over a run: the finiteness of the loss, signals that ask it to stop, and the hung process."""
+"""Guards of a run: a check for non-finite losses, signals that stop the run, and a watchdog for hung processes."""
 
 from __future__ import annotations
 
 import json
 import logging
 import math
-import os
 import signal
 import sys
 import threading
@@ -22,6 +21,7 @@ import torch
 from torch import Tensor
 
 from protlig_dd.errors import ProtligError
+from protlig_dd.files import write_json
 from protlig_dd.objective import Loader, Objective
 from protlig_dd.training.strategies import Single
 
@@ -37,13 +37,13 @@ class NonFiniteLossError(ProtligError):
 class FiniteGuard:
     """Stops a run before an update with a loss that is not finite.
 
-    On a CPU the numbers are at hand and checked at once. On an accelerator asking would make the host wait in every step, so the check
-    stays on the device: it turns this and all later updates off (see `Single.step`), and `settle`, called now and then, raises.
+    On a CPU the values are checked immediately. On an accelerator that would make the host wait in every step, so the check stays on the
+    device: it disables this and all later updates (see `Single.step`), and `settle`, called occasionally, raises.
 
     Args:
-        strategy: whose losses are checked.
-        describe: says in words what a step's batch held, given the step from 0.
-        deferred: check on the device; by default on accelerators, where the strategy can turn an update off.
+        strategy: the strategy whose losses are checked.
+        describe: returns a description of a step's batch, given the step from 0.
+        deferred: check on the device; by default on accelerators, if the strategy can skip an update.
     """
 
     def __init__(self, strategy: Single, describe: Callable[[int], str], *, deferred: bool | None = None) -> None:
@@ -51,9 +51,8 @@ class FiniteGuard:
         self._deferred = strategy.can_skip and strategy.device.type != "cpu" if deferred is None else deferred
         self._bad = torch.zeros((), device=strategy.device)
         self._first = torch.full((), -1, dtype=torch.int64, device=strategy.device)
-        self._scaled = (
-            strategy.choice.needs_scaler
-        )  # with a loss scaler, gradients may overflow and the scaler sees to it
+        # with a loss scaler gradients may overflow; the scaler handles it
+        self._scaled = strategy.choice.needs_scaler
 
     def check(self, step: int, loss: Tensor, norm: Tensor | None) -> Tensor | None:
         """Check the loss of a step (from 0) on this process, and the gradient's norm; return what `Single.step` takes as `skip`.
@@ -69,7 +68,7 @@ class FiniteGuard:
             self._bad = torch.maximum(self._bad, bad.float())
             return self._bad
         own = float(loss)
-        if norm is None:  # this strategy has no norm yet, which would carry the news to all processes
+        if norm is None:  # the strategy has no norm yet, through which all processes would learn of it
             if sum(self._strategy.sum_over_ranks([float(not math.isfinite(own))])):
                 raise NonFiniteLossError(self._explain(step, own))
         elif not math.isfinite(own) or not (self._scaled or math.isfinite(float(norm))):
@@ -77,7 +76,7 @@ class FiniteGuard:
         return None
 
     def settle(self) -> None:
-        """Ask the device, where the check was deferred.
+        """Read the result of a deferred check from the device.
 
         Raises:
             NonFiniteLossError: as `check`.
@@ -98,7 +97,7 @@ class FiniteGuard:
 
 
 def describe_batch(objective: Objective, loader: Loader, step: int) -> str:
-    """Return what a step's batch holds on this process, in words; made anew, since both are pure functions of the step."""
+    """Return a description of a step's batch on this process; recomputed, since loader and objective are pure functions of the step."""
     prepared = [objective.prepare(batch, step) for batch in loader.micro_batches(step)]
     words = [one.describe() for one in prepared if hasattr(one, "describe")]
     return "; ".join(dict.fromkeys(words)) or f"{len(prepared)} micro-batches"
@@ -106,7 +105,7 @@ def describe_batch(objective: Objective, loader: Loader, step: int) -> str:
 
 @dataclass
 class StopRequest:
-    """Which signal asked the run to stop; 0 while none has."""
+    """The signal that asked the run to stop; 0 for none."""
 
     signal: int = 0
 
@@ -121,7 +120,7 @@ def catch_signals() -> Iterator[StopRequest]:
     """Turn SIGTERM, SIGINT and SIGUSR1 into a request to stop after the step; a second SIGINT or SIGTERM ends the process at once."""
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
-        yield request  # only the main thread can be told about signals
+        yield request  # only the main thread can handle signals
         return
 
     def note(number: int, frame: FrameType | None) -> None:
@@ -140,16 +139,16 @@ def catch_signals() -> Iterator[StopRequest]:
 
 
 class Watchdog:
-    """Names the process that a run waits for.
+    """Reports the process that a run waits for.
 
-    Each process says where it is (`beat`, which costs nothing); a thread writes that into a file every few seconds. When there was no
-    beat for `seconds`, the thread reads all processes' files and logs who is behind, and where its code stands.
+    Each process records its step and phase (`beat`, which is cheap); a thread writes them to a file every few seconds. If there is no beat
+    for `seconds`, the thread reads the files of all processes and logs which ranks are behind, and this process's stack if it is the one.
 
     Args:
-        folder: for the heartbeat files; on a file system that all processes share.
-        rank: this process.
-        world: the number of processes.
-        seconds: how long a phase may last; 0 turns the watchdog off.
+        folder: folder of the heartbeat files, on a file system that all processes share.
+        rank: rank of this process.
+        world: number of processes.
+        seconds: longest duration of a phase; 0 turns the watchdog off.
     """
 
     def __init__(self, folder: Path, *, rank: int, world: int, seconds: float) -> None:
@@ -161,7 +160,7 @@ class Watchdog:
         self._thread: threading.Thread | None = None
 
     def beat(self, step: int, phase: str) -> None:
-        """Say that this process enters a phase (one of `PHASES`) of a step."""
+        """Record that this process enters a phase (one of `PHASES`) of a step."""
         self._at = (step, phase, time.monotonic())
 
     def __enter__(self) -> Watchdog:
@@ -197,13 +196,11 @@ class Watchdog:
 
     def _publish(self, step: int, phase: str) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
-        path = self._folder / f"rank_{self._rank:05d}.json"
-        temporary = path.with_suffix(".writing")
-        temporary.write_text(json.dumps({"step": step, "phase": phase, "time": time.time()}), encoding="utf-8")
-        os.replace(temporary, path)
+        beat = {"step": step, "phase": phase, "time": time.time()}
+        write_json(self._folder / f"rank_{self._rank:05d}.json", beat, indent=None)
 
     def _places(self) -> dict[int, tuple[int, int, float]]:
-        """Return for each rank its step, the number of its phase, and when it said so; (-1, 0, 0) where it never did."""
+        """Return for each rank its step, the index of its phase, and the time of its heartbeat; (-1, 0, 0) if it has none."""
         places = {}
         for rank in range(self._world):
             path = self._folder / f"rank_{rank:05d}.json"
@@ -217,7 +214,7 @@ class Watchdog:
         return [rank for rank, place in places.items() if place[:2] == slowest]
 
     def explain(self) -> str:
-        """Return who is behind and where, in words."""
+        """Return a message that names the ranks that are behind, and their step and phase."""
         places, behind = self._places(), self._behind()
         step, phase, _ = places[behind[0]]
         who = f"rank{'s' if len(behind) > 1 else ''} {', '.join(map(str, behind))}"

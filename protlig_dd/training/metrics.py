@@ -1,4 +1,4 @@
-"""What a run says about itself between two lines of the log: mean losses, speed, FLOPs, memory. No number is read from the device before."""
+"""Metrics of a run between two log lines: mean losses, speed, FLOPs, memory. Values are read from the device only then."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ FlopsPerToken = Callable[[Any], float]
 
 
 class Meter:
-    """Collects the sums and counts of steps, and turns them into means over tokens, steps and processes.
+    """Collects sums and counts over steps, and returns means over tokens, steps and processes.
 
     Args:
-        strategy: joins the processes' numbers.
+        strategy: gathers the values of all processes.
         flops_per_token: training FLOPs (forward and backward) per token of a batch, or None.
     """
 
@@ -36,24 +36,23 @@ class Meter:
         self._start = time.perf_counter()
 
     def add(self, name: str, total: Tensor, count: float | int) -> None:
-        """Take a detached sum over `count` things."""
+        """Add a detached sum over `count` items."""
         self._sums[name].append(total)
         self._counts[name] += count
 
     def add_terms(self, sums: Mapping[str, Tensor], counts: Mapping[str, float | int]) -> None:
-        """Take the named sums of a loss, with their counts."""
+        """Add the named sums of a loss, with their counts."""
         for name, total in sums.items():
-            self._sums[name].append(total)
-            self._counts[name] += counts[name]
+            self.add(name, total, counts[name])
 
     def add_step(self, batch: Any, num_tokens: float) -> None:
-        """Take note of a step: one of its batches, and the tokens in all of them on all processes."""
+        """Count a step: one of its batches, and the number of tokens in all of its batches on all processes."""
         self._tokens += num_tokens
         self._steps += 1
         self._batch = batch
 
     def pause(self) -> float:
-        """Stop the clock, for work that is not training; pass what this returns to `resume`."""
+        """Stop the clock for work that is not training; return the time to pass to `resume`."""
         return time.perf_counter()
 
     def resume(self, paused: float) -> None:
@@ -61,7 +60,7 @@ class Meter:
         self._start += time.perf_counter() - paused
 
     def read(self) -> dict[str, float]:
-        """Return the metrics since the last call, over all processes, and begin anew. All processes must call it."""
+        """Return the metrics since the last call, over all processes, and reset. All processes must call it."""
         seconds = max(time.perf_counter() - self._start, 1e-9)
         own = {
             "sums": {name: float(torch.stack(values).sum()) for name, values in self._sums.items()},

@@ -15,19 +15,19 @@ from protlig_dd.config import settings
 
 @settings
 class OptimSettings:
-    """How the weights are updated.
+    """AdamW, learning-rate schedule, gradient clipping and the moving average of the weights.
 
     Args:
         lr: the learning rate after warm-up.
-        betas: AdamW's decay rates of the first and second moment.
+        betas: AdamW's decay rates of the first and second moment, 0 to below 1.
         eps: AdamW's epsilon.
-        weight_decay: on matrices only; norms, biases, embeddings and other vectors never decay.
+        weight_decay: weight decay of matrices; norms, biases, embeddings and other vectors never decay.
         warmup_steps: updates over which lr rises linearly.
-        warmup_start_ratio: where the rise starts, as a part of lr.
-        lr_schedule: what follows the warm-up, until the last step.
-        min_lr_ratio: where "cosine" and "linear" end, as a part of lr.
+        warmup_start_ratio: learning rate at the start of the warm-up, as a fraction of lr.
+        lr_schedule: the schedule after the warm-up, until the last step.
+        min_lr_ratio: learning rate at the end of "cosine" and "linear", as a fraction of lr.
         clip_norm: the largest global L2 norm of the gradient; 0 turns clipping off.
-        ema_decay: decay of the moving average of the weights; 0 keeps none.
+        ema_decay: decay of the exponential moving average of the weights, 0 to below 1; 0 keeps no average.
     """
 
     lr: float = 1e-3
@@ -61,6 +61,9 @@ def lr_at(step: int, settings: OptimSettings, total_steps: int) -> float:
     """Return the learning rate of update number `step`, counted from 1 (0 is the start of the warm-up).
 
     From the last step on the rate stays at its minimum. The predecessor's cosine was not clamped, and rose again.
+
+    >>> [round(lr_at(step, OptimSettings(lr=1.0, warmup_steps=2, min_lr_ratio=0.0), 10), 3) for step in (1, 2, 6, 10)]
+    [0.5, 1.0, 0.5, 0.0]
     """
     warmup, start = settings.warmup_steps, settings.warmup_start_ratio
     if step < warmup:
@@ -73,7 +76,7 @@ def lr_at(step: int, settings: OptimSettings, total_steps: int) -> float:
 
 
 def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Return two parameter groups: those that decay, and those that do not (vectors, scalars, embeddings); frozen ones are in neither."""
+    """Return two parameter groups: with weight decay, and without (vectors, scalars, embeddings); frozen parameters are in neither."""
     embedded = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding | nn.EmbeddingBag)}
     trained = [p for p in model.parameters() if p.requires_grad]
     is_matrix = {id(p): len(getattr(p, "ds_shape", p.shape)) > 1 for p in trained}  # ZeRO-3 leaves p itself empty
@@ -84,19 +87,19 @@ def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
 
 
 def make_optimizer(model: nn.Module, settings: OptimSettings) -> torch.optim.AdamW:
-    """Return AdamW over a model's trained parameters, in its fused form: one kernel a step, on the CPU too."""
+    """Return fused AdamW over a model's trained parameters: one kernel per step, on the CPU too."""
     groups = decay_groups(model, settings.weight_decay)
     return torch.optim.AdamW(groups, lr=settings.lr, betas=settings.betas, eps=settings.eps, fused=True)
 
 
 class EMA:
-    """A moving average of tensors: shadow -= (1 - d) (shadow - p), d = min(decay, (1 + k) / (10 + k)) at the k-th update from 1.
+    """Exponential moving average: shadow -= (1 - d) (shadow - p), d = min(decay, (1 + k) / (10 + k)) at update k from 1.
 
-    The tensors are this process's parts of the parameters, so the same class serves whole and sharded models.
+    The tensors are this process's parts of the parameters, so whole and sharded models use the same class.
 
     Args:
-        parameters: what to average, in float32; updated in place by the optimiser.
-        decay: the decay reached after the warm-up; 0 keeps no average at all.
+        parameters: the tensors to average, in float32; updated in place by the optimiser.
+        decay: the decay reached after the warm-up; 0 keeps no average.
     """
 
     def __init__(self, parameters: Sequence[Tensor], decay: float) -> None:
@@ -109,7 +112,7 @@ class EMA:
         return bool(self.decay)
 
     def update(self) -> None:
-        """Take in the parameters as they are now."""
+        """Update the average with the current parameters."""
         if not self.decay:
             return
         self.num_updates += 1
@@ -117,14 +120,14 @@ class EMA:
         torch._foreach_lerp_(self.shadow, self._parameters, 1 - decay)
 
     def reset(self, num_updates: int = 0) -> None:
-        """Make the average equal to the parameters as they are now."""
+        """Set the average to the current parameters."""
         self.num_updates = num_updates
         if self.decay:
             torch._foreach_copy_(self.shadow, self._parameters)
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Put the averages in the parameters' place, and the parameters back at the end. Does nothing where none are kept."""
+        """Replace the parameters by their averages in the block, and restore them at its end. No effect without averages."""
         if not self.decay:
             yield
             return
@@ -138,14 +141,14 @@ class EMA:
                 torch._foreach_copy_(self._parameters, saved)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what is needed to go on: the update count and the averages."""
+        """Return the update count and the averages."""
         return {"num_updates": self.num_updates, "shadow": [s.clone() for s in self.shadow]}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a `state_dict`.
+        """Load a `state_dict`.
 
         Raises:
-            ValueError: if it belongs to other parameters.
+            ValueError: if its shapes differ.
         """
         found, own = [tuple(s.shape) for s in state["shadow"]], [tuple(s.shape) for s in self.shadow]
         if found != own:

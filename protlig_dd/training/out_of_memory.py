@@ -1,4 +1,4 @@
-"""What to do when a step does not fit: what to say, and how to find the accumulation that fits."""
+"""Out-of-memory handling: an error with advice, and the search for an accumulation that fits."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def explained(strategy: Single, step: int, batches: list[Any]) -> Iterator[None]:
-    """Turn running out of memory inside into one line that says what to change.
+    """Turn an out-of-memory error in the block into one line of advice.
 
     Args:
-        strategy: where it runs.
-        step: from 0, for the message.
+        strategy: the strategy of this process, for its rank and device.
+        step: the step, from 0.
         batches: the step's micro-batches on this process.
 
     Raises:
@@ -47,12 +47,12 @@ def _advice(strategy: Single, step: int, batches: list[Any]) -> str:
 
 
 def smallest_accumulation(attempt: Callable[[int], None], strategy: Single, *, largest: int = 64) -> int:
-    """Return the smallest power of two of micro-batches a step whose largest micro-batch fits the memory on every process.
+    """Return the smallest power of two of micro-batches per step for which the largest micro-batch fits in memory on every process.
 
     Args:
-        attempt: runs forward and backward of the largest micro-batch for an accumulation, and frees what it took.
-        strategy: joins the processes' findings.
-        largest: where to give up.
+        attempt: runs forward and backward of the largest micro-batch for an accumulation, and frees the memory.
+        strategy: combines the results of all processes.
+        largest: the largest accumulation that is tried.
 
     Raises:
         DeviceError: if not even `largest` fits.

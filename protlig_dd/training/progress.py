@@ -1,4 +1,4 @@
-"""How far a run is: a bar on a terminal, plain lines in the log otherwise. Rank 0 alone shows it."""
+"""Progress of a run: a bar on a terminal, plain lines in the log otherwise; on rank 0 only."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ log = logging.getLogger(__name__)
 
 
 class Progress:
-    """A progress bar where standard error is a terminal, lines in the log where it is not.
+    """A progress bar if standard error is a terminal, lines in the log otherwise.
 
     Args:
-        first: steps done before.
-        total: steps to be done in all.
-        rank: only rank 0 shows anything.
+        first: number of steps done before.
+        total: total number of steps.
+        rank: rank of this process; only rank 0 shows progress.
     """
 
     def __init__(self, first: int, total: int, *, rank: int) -> None:
@@ -45,7 +45,7 @@ class Progress:
             self._bar.update()
 
     def show(self, step: int, metrics: Mapping[str, float | int]) -> None:
-        """Show the metrics of a step: beside the bar, or as a line with the time that is left."""
+        """Show the metrics of a step: after the bar, or as a line with the remaining time."""
         words = _in_words(metrics)
         if self._bar is not None:
             self._bar.set_postfix_str(words)

@@ -1,4 +1,4 @@
-"""What a run keeps from one start to the next: into a checkpoint and out of it, on any number of processes."""
+"""Saving and restoring the state of a run, on any number of processes."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ T = TypeVar("T")
 
 @dataclass(kw_only=True)
 class RunState:
-    """Where a run stands: what is saved beside weights and optimiser.
+    """The state of a run that is saved in addition to weights and optimiser.
 
     Args:
         folder: the run's folder; checkpoints go to `checkpoints/` in it.
         ema: the averaged weights.
-        config: the whole configuration, kept for whoever reads the checkpoint.
-        fingerprints: of the vocabularies by track.
-        step: steps done.
-        tokens: tokens seen, of all processes.
+        config: the whole configuration, stored for readers of the checkpoint.
+        fingerprints: fingerprints of the vocabularies by track.
+        step: number of steps done.
+        tokens: number of tokens seen by all processes.
         best: the best validation value so far.
         saved: the last checkpoint written or read.
     """
@@ -50,7 +50,7 @@ class RunState:
 
 
 def on_rank0(strategy: Single, work: Callable[[], T]) -> T:
-    """Return what rank 0's work gives, on all processes; where it fails by the user's fault, all raise the same error."""
+    """Return the result of rank 0's work on all processes; if it raises a `ProtligError`, all processes raise the same error."""
     found: tuple[T | None, str, type[ProtligError] | None] = (None, "", None)
     if strategy.rank == 0:
         try:
@@ -64,11 +64,11 @@ def on_rank0(strategy: Single, work: Callable[[], T]) -> T:
 
 
 def restore(state: RunState, strategy: Single, resume: str) -> int:
-    """Put a wrapped model, its optimiser and `state` where the run's last checkpoint stands; return the number of steps done.
+    """Load the run's last checkpoint into a wrapped model, its optimiser and `state`; return the number of steps done.
 
     Raises:
         CheckpointError: if the checkpoint is damaged, or made for another model or other vocabularies.
-        ConfigError: if there is one and `resume` is "never".
+        ConfigError: if there is a checkpoint and `resume` is "never".
     """
     read: list[Checkpoint] = []
 
@@ -113,10 +113,10 @@ def _resumable(state: RunState, resume: str) -> Path | None:
 
 
 def store(state: RunState, strategy: Single, *, metrics: Mapping[str, float | int], keep: int, best: bool) -> Path:
-    """Write a checkpoint of where the run stands, and return its folder. All processes must call it.
+    """Write a checkpoint of the run, and return its folder. All processes must call it.
 
     Raises:
-        CheckpointError: if the disk refuses; all processes raise it.
+        CheckpointError: if it cannot be written; on all processes.
     """
     weights, optimizer = strategy.full_state_dict(), strategy.optimizer_state()
     averaged = {}

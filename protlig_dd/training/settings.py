@@ -1,4 +1,4 @@
-"""What a training run is told, and what it is given: its settings, and the shapes of objective, batch and loader."""
+"""The settings of a training run."""
 
 from __future__ import annotations
 
@@ -10,31 +10,35 @@ from protlig_dd.training.distributed import DistributedName
 from protlig_dd.training.optim import OptimSettings
 from protlig_dd.training.tracking import TrackingSettings
 
+Resume = Literal["auto", "never", "last-good"]
+
 
 @settings
 class TrainSettings:
-    """How long and how a model is trained.
+    """Length, batches, precision, distribution, checkpoints and optimiser of a training run.
 
     Args:
-        steps: optimiser steps; or 0, and
-        tokens: the budget in tokens of all processes, rounded up to whole steps. Exactly one of the two is set.
-        batch_size: examples a step, of all processes and micro-batches; or None, and
-        tokens_per_batch: tokens a step, likewise; "auto" keeps them and finds the accumulation that fits the memory.
-        accumulation: micro-batches a step and process.
-        devices: processes that `protlig train` starts on this machine; 0 is one, or what torchrun has started.
-        prefetch: steps whose batches are prepared ahead.
-        precision: "auto" takes what the device does natively.
+        steps: number of optimiser steps; 0 if the budget is given by `tokens`.
+        tokens: budget in tokens of all processes, rounded up to whole steps. Exactly one of steps and tokens is above 0.
+        batch_size: examples per step, of all processes and micro-batches; null if the size is given by `tokens_per_batch`.
+        tokens_per_batch: tokens per step, of all processes and micro-batches; "auto" also finds the accumulation that fits the memory.
+        accumulation: micro-batches per step and process, 1 or more.
+        devices: processes that `protlig train` starts on this machine; 0 is one, or those started by torchrun.
+        prefetch: number of steps whose batches are prepared ahead, 1 or more.
+        precision: dtype of the forward pass; "auto" takes the device's native one.
         compile: compile the model with torch.compile.
-        distributed: "auto" is none for one process and ddp for several.
-        deepspeed: keys of DeepSpeed's configuration that replace ours, for zero3.
-        checkpoint_every, validate_every, log_every: in steps; 0 is never (the last step always has all three).
-        keep: how many checkpoints stay, beside the best; 0 keeps all.
-        best_metric: the validation metric that `best` follows; empty for the first one.
-        best_is: whether its lowest or its highest value is the best.
-        resume: "auto" goes on where the run's folder stands, "last-good" passes damaged checkpoints over, "never" refuses to go on.
-        init_from: run folders, with commas, whose weights the model starts from (done by whoever builds the model).
-        freeze: regular expressions of parameter names that are not trained (likewise).
-        watchdog_seconds: how long a phase of a step may last before the process that holds the run up is named; 0 is never.
+        distributed: the strategy; "auto" is none for one process and ddp for several.
+        deepspeed: keys of DeepSpeed's configuration that override ours, for zero3.
+        checkpoint_every, validate_every, log_every: interval in steps; 0 is never (the last step always has all three).
+        keep: number of checkpoints kept in addition to the best; 0 keeps all.
+        best_metric: the validation metric that selects the best checkpoint; empty for the first one.
+        best_is: whether the lowest or the highest value is the best.
+        resume: "auto" resumes from the run folder, "last-good" skips damaged checkpoints, "never" refuses to resume.
+        watchdog_seconds: duration of a phase of a step after which the process that delays the run is reported; 0 is never.
+        init_from: run folders, separated by commas, that initialise the model's weights (applied where the model is built).
+        freeze: regular expressions of names of parameters that are not trained (applied where the model is built).
+        optim: the optimiser.
+        tracking: trackers in addition to metrics.jsonl.
     """
 
     steps: int = 1000
@@ -54,7 +58,7 @@ class TrainSettings:
     keep: int = 3
     best_metric: str = ""
     best_is: Literal["lowest", "highest"] = "lowest"
-    resume: Literal["auto", "never", "last-good"] = "auto"
+    resume: Resume = "auto"
     watchdog_seconds: float = 900.0
     init_from: str = ""
     freeze: tuple[str, ...] = ()
@@ -74,6 +78,3 @@ class TrainSettings:
             raise ValueError(
                 f"devices: found {self.devices}, expected 0 (one process, or what torchrun started) or more"
             )
-
-
-Resume = Literal["auto", "never", "last-good"]

@@ -1,8 +1,8 @@
-"""Models that are larger than one device: what their strategies share, and FSDP2 on raw torch. ZeRO-3 stands in `zero3.py`.
+"""Sharded training for models larger than one device: common functions, and FSDP2 on plain torch. ZeRO-3 is in `zero3.py`.
 
-Every process must call every submodule in every forward, if need be on empty tensors: these strategies exchange data inside the calls,
-and wait for each other there. Weights come from rank 0's host, one tensor after another; what other processes bring may be empty, on the
-meta device, as long as it has the same names, shapes and types.
+Every process must call every submodule in every forward pass, if necessary on empty tensors: these strategies exchange data in the calls
+and wait for each other there. Weights come from rank 0's host, one tensor at a time; other processes may pass a model on the meta device,
+with the same names, shapes and dtypes.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ Places = list[tuple[nn.Module, str]]
 
 
 class Fsdp(Ddp):
-    """Weights, gradients and optimiser state are sharded over the processes (FSDP2): each block of a ModuleList, and the rest.
+    """Weights, gradients and optimiser state are sharded over the processes (FSDP2), by block of a ModuleList and the rest.
 
-    Blocks go to the device and are sharded one after another, so a device holds its shards and one whole block.
+    Blocks are moved to the device and sharded one at a time, so a device has its shards and one whole block.
     """
 
     name = "fsdp"
@@ -47,7 +47,7 @@ class Fsdp(Ddp):
                 if places[0][0] in inside:
                     place(places, self.device, send_from_rank0)
             waiting = [places for places in waiting if places[0][0] not in inside]
-            # The root, too, is resharded after a forward: else what EMA and loading write into the shards would not be seen.
+            # The root is resharded after a forward pass too: otherwise it would not see what EMA and loading write into the shards.
             fully_shard(unit, mesh=mesh, reshard_after_forward=True)
         return module
 
@@ -86,12 +86,12 @@ def blocks_of(module: nn.Module) -> list[nn.Module]:
 
 
 def largest_block(module: nn.Module) -> int:
-    """Return the number of parameters of a model's largest block; of all, where it has none."""
+    """Return the number of parameters of a model's largest block, or of the model if it has no blocks."""
     return max(sum(p.numel() for p in block.parameters()) for block in blocks_of(module) or [module])
 
 
 def places_of(module: nn.Module) -> list[Places]:
-    """Return the modules and names under which each parameter and buffer of a model stands: several for one that is shared (tied)."""
+    """Return the owning modules and names of each parameter and buffer of a model; several for a shared (tied) one."""
     found: dict[int, Places] = {}
     for owner in module.modules():
         parameters = owner.named_parameters(recurse=False, remove_duplicate=False)
@@ -101,12 +101,12 @@ def places_of(module: nn.Module) -> list[Places]:
 
 
 def place(places: Places, device: torch.device, send: Callable[[Tensor], None]) -> None:
-    """Move a tensor of a model to the device, or make one where it is empty, and let `send` fill it.
+    """Move a tensor of a model to the device, or allocate it if it is on the meta device, and fill it with `send`.
 
     Args:
-        places: from `places_of`; nothing else may hold the tensor, or it stays on the host.
-        device: where to.
-        send: gives it rank 0's values, and may shard it.
+        places: owners from `places_of`; no other reference to the tensor may exist, or its host memory is not freed.
+        device: the device.
+        send: copies rank 0's values into it, and may shard it.
     """
     value = getattr(*places[0])
     if value.is_meta:
@@ -122,13 +122,13 @@ def place(places: Places, device: torch.device, send: Callable[[Tensor], None]) 
 
 
 def send_from_rank0(value: Tensor) -> None:
-    """Give every process rank 0's values of a contiguous tensor, in place; as bytes, since not every back-end sends every type."""
+    """Broadcast rank 0's values of a contiguous tensor, in place; as bytes, since back-ends do not support every dtype."""
     if value.numel():
         dist.broadcast(value.detach().view(-1).view(torch.uint8), 0)
 
 
 def require_same_outline(strategy: Ddp, module: nn.Module) -> None:
-    """Check that all processes bring the same names, shapes and types, or their tensors would be filled with others' values.
+    """Check that the models of all processes have the same names, shapes and dtypes; otherwise tensors would get wrong values.
 
     Raises:
         ConfigError: on all processes, with the first difference.

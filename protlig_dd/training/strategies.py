@@ -1,9 +1,8 @@
-"""One process, and DDP: how a model, its optimiser, its gradients and its state are held. FSDP2 stands in
-`sharded.py`, ZeRO-3 in `zero3.py`.
+"""Training strategies for one process and for DDP. FSDP2 is in `sharded.py`, ZeRO-3 in `zero3.py`.
 
-A strategy wraps a model and its optimiser, runs the backward pass, clips, steps, and gives and takes whole (unsharded) states, so that a
-checkpoint written by any number of processes loads in any other. Gradients are averaged over the processes: the trainer multiplies its
-loss by their number.
+A strategy wraps a model and its optimiser, runs the backward pass, clips, steps, and saves and loads whole (unsharded) states, so that a
+checkpoint does not depend on the number of processes. Gradients are averaged over the processes: the trainer multiplies its loss by their
+number.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ FIELDS = ("step", "exp_avg", "exp_avg_sq")  # AdamW's state of a parameter
 
 @dataclass(frozen=True, kw_only=True)
 class Processes:
-    """Which process this is: `rank` of `world` in the run, `local_rank` on this machine."""
+    """Index of this process: `rank` of `world` in the run, `local_rank` on this machine."""
 
     rank: int = 0
     world: int = 1
@@ -36,14 +35,14 @@ class Processes:
 
 
 class Single:
-    """One process; also what the other strategies share.
+    """One process; the base class of all strategies.
 
-    After `wrap`: `model` is what to call, `module` the model inside, `optimizer` its optimiser; after `step`: `grad_norm`.
+    After `wrap`: `model` is the wrapped model to call, `module` the model inside, `optimizer` its optimiser; after `step`: `grad_norm`.
     """
 
     name = "none"
-    can_skip = True  # whether `step` can be told by a tensor on the device to change nothing
-    takes_empty = False  # whether processes but the first may bring a model without weights, on the meta device
+    can_skip = True  # whether `step` can skip an update because of a tensor on the device
+    takes_empty = False  # whether processes other than the first may pass a model without weights, on the meta device
 
     def __init__(self, choice: DeviceChoice, processes: Processes | None = None) -> None:
         self.choice, self.device = choice, choice.device
@@ -52,7 +51,7 @@ class Single:
         self.grad_norm: Tensor | None = None
 
     def wrap(self, module: nn.Module, make_optimizer: MakeOptimizer, *, clip_norm: float, accumulation: int) -> None:
-        """Take over a model: move, share or shard it, and make its optimiser."""
+        """Wrap a model: move, replicate or shard it, and create its optimiser."""
         self.clip_norm = clip_norm
         self.module = self._place(module)
         self.model = self._share(self.module)
@@ -82,15 +81,15 @@ class Single:
         return torch.autocast(self.device.type, self.choice.dtype)
 
     def backward(self, loss: Tensor) -> None:
-        """Add the gradients of a loss."""
+        """Accumulate the gradients of a loss."""
         if self.scaler.is_enabled():
             loss = self.scaler.scale(loss)
         loss.backward()
 
     def clip(self) -> Tensor | None:
-        """Clip the gradients; return their norm over all parameters and processes before clipping, or None if `step` will clip.
+        """Clip the gradients; return their norm over all parameters and processes before clipping, or None if `step` clips.
 
-        A parameter without a gradient gets one of zeros, so that every strategy updates the same parameters.
+        A parameter without a gradient gets a gradient of zeros, so that every strategy updates the same parameters.
         """
         if self.scaler.is_enabled():
             self.scaler.unscale_(self.optimizer)
@@ -99,7 +98,7 @@ class Single:
                 p.grad = torch.zeros_like(p)
         grads = [local_part(p.grad) for _, p in self.named if p.grad is not None]
         norm = self._reduce_norm(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads))))
-        # On an accelerator the comparison would wait for the device, so the product is always taken there.
+        # On an accelerator the comparison would wait for the device, so the product is always computed there.
         if self.clip_norm and (self.device.type != "cpu" or float(norm) > self.clip_norm):
             torch._foreach_mul_(grads, (self.clip_norm / (norm + 1e-6)).clamp(max=1.0))
         self.grad_norm = norm
@@ -109,7 +108,7 @@ class Single:
         return norm
 
     def step(self, lr: float, skip: Tensor | None = None) -> None:
-        """Update the weights and clear the gradients; where `skip` is 1 on the device, nothing is changed."""
+        """Update the weights with a learning rate and clear the gradients; nothing changes if `skip` is 1 on the device."""
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         if self.scaler.is_enabled():
@@ -126,7 +125,7 @@ class Single:
 
     @contextmanager
     def averaged(self, ema: EMA) -> Iterator[None]:
-        """Put the averaged weights in the place of the trained ones for a while."""
+        """Replace the trained weights by the averaged ones in the block."""
         with ema.applied():
             self._forget_gathered()
             try:
@@ -135,7 +134,7 @@ class Single:
                 self._forget_gathered()
 
     def _forget_gathered(self) -> None:
-        """Drop whole copies of sharded weights, which do not follow when the shards are written."""
+        """Free gathered copies of sharded weights, which are stale once the shards are written."""
 
     def full_state_dict(self) -> dict[str, Tensor]:
         """Return copies of all weights and buffers on the host, on rank 0; an empty mapping elsewhere. All ranks must call it."""
@@ -147,7 +146,7 @@ class Single:
         return whole
 
     def load_full_state_dict(self, state: State) -> None:
-        """Take all weights and buffers from rank 0's mapping; the other ranks pass None.
+        """Load all weights and buffers from rank 0's mapping; all other ranks pass None.
 
         Raises:
             CheckpointError: if names or shapes differ.
@@ -170,7 +169,7 @@ class Single:
         return whole
 
     def load_optimizer_state(self, state: State) -> None:
-        """Take the optimiser's state from rank 0's mapping; the other ranks pass None.
+        """Load the optimiser's state from rank 0's mapping; all other ranks pass None.
 
         Raises:
             CheckpointError: if a parameter's state is missing.
@@ -195,11 +194,11 @@ class Single:
         return value.to(like.device, like.dtype)
 
     def sum_over_ranks(self, values: Sequence[float | int]) -> list[float]:
-        """Return the sums of numbers of the host over all processes, without waiting for the device."""
+        """Return sums of host numbers over all processes, without waiting for the device."""
         return [float(v) for v in values]
 
     def gather(self, value: Any) -> list[Any]:
-        """Return every process's value, in the order of the ranks."""
+        """Return the values of all processes, in the order of their ranks."""
         return [value]
 
     def broadcast(self, value: Any) -> Any:
@@ -207,30 +206,27 @@ class Single:
         return value
 
     def barrier(self) -> None:
-        """Wait until every process is here."""
+        """Wait until every process reaches this call."""
 
     def close(self) -> None:
-        """Leave the group of processes."""
+        """Leave the process group."""
 
 
 class Ddp(Single):
-    """Every process holds the whole model and a part of the batch; gradients are averaged."""
+    """Every process has the whole model and a part of the batch; gradients are averaged."""
 
     name = "ddp"
 
     def __init__(self, choice: DeviceChoice, processes: Processes | None = None) -> None:
         super().__init__(choice, processes)
-        # Numbers of the host travel by gloo, so that nothing waits for the device.
+        # Host numbers are exchanged through gloo, so that nothing waits for the device.
         self._host = dist.new_group(backend="gloo") if dist.get_backend() != "gloo" else dist.group.WORLD
 
     def _share(self, module: nn.Module) -> nn.Module:
-        # A batch may leave a track out on one process and not on another, so unused parameters must be looked for.
+        # A track may be absent from the batch of one process only, so unused parameters must be detected.
         devices = None if self.device.type == "cpu" else [self.device]
         return nn.parallel.DistributedDataParallel(
-            module,
-            device_ids=devices,
-            find_unused_parameters=True,
-            gradient_as_bucket_view=True,
+            module, device_ids=devices, find_unused_parameters=True, gradient_as_bucket_view=True
         )
 
     def micro_step(self, *, last: bool) -> AbstractContextManager[None]:
@@ -272,6 +268,6 @@ class Ddp(Single):
 
 
 def local_part(value: Tensor) -> Tensor:
-    """Return the part of a tensor that this process holds, sharing its memory."""
+    """Return this process's part of a tensor, sharing its memory."""
     local = getattr(value, "to_local", None)
     return value if local is None else local()

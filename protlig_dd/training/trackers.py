@@ -1,13 +1,12 @@
-"""What takes numbers, texts, pictures and structures by step, and two that write files of the run folder: JSON lines and TensorBoard's.
+"""The tracker interface, and the two trackers that write to the run folder: JSON lines and TensorBoard event files.
 
-wandb, and which trackers a run has, stand in `tracking.py`.
+The wandb tracker, and the choice of a run's trackers, are in `tracking.py`.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import os
 import struct
 import time
 from collections.abc import Mapping, Sequence
@@ -15,30 +14,31 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from protlig_dd.errors import require
+from protlig_dd.files import write_text
 
 
 @runtime_checkable
 class Tracker(Protocol):
-    """Takes numbers, texts, pictures and structures by step."""
+    """Records metrics, texts, images and structures by step."""
 
     def log(self, step: int, metrics: Mapping[str, float | int]) -> None:
-        """Take the metrics of a step."""
+        """Record the metrics of a step."""
 
     def log_text(self, step: int, name: str, text: str) -> None:
-        """Take a text, such as sampled sequences."""
+        """Record a text, such as sampled sequences."""
 
     def log_image(self, step: int, name: str, png: bytes) -> None:
-        """Take a picture."""
+        """Record an image, as the bytes of a PNG file."""
 
     def log_structure(self, step: int, name: str, pdb: str) -> None:
-        """Take a structure, as the text of a PDB file."""
+        """Record a structure, as the text of a PDB file."""
 
     def close(self) -> None:
-        """Write what is left."""
+        """Write everything that is buffered."""
 
 
 class JsonlTracker:
-    """One JSON object a line in `metrics.jsonl`, and texts, pictures and structures as files under `samples/`.
+    """One JSON object per line in `metrics.jsonl`, and texts, images and structures as files under `samples/`.
 
     Args:
         folder: the run's folder.
@@ -54,7 +54,7 @@ class JsonlTracker:
         self._start = time.time()
 
     def log(self, step: int, metrics: Mapping[str, float | int]) -> None:
-        """See `Tracker.log`; what is not finite becomes null, which JSON has."""
+        """See `Tracker.log`; a value that is not finite becomes null, since JSON has no NaN."""
         plain = {k: float(v) if math.isfinite(v) else None for k, v in metrics.items()}
         seconds = round(time.time() - self._start, 3)
         self._file.write(json.dumps({"step": step, "seconds": seconds, **plain}) + "\n")
@@ -78,13 +78,11 @@ class JsonlTracker:
 
 
 def _truncate(path: Path, resumed_step: int) -> None:
-    """Keep the whole lines up to a step; the last line of a killed run may be torn."""
+    """Keep the complete lines up to a step; the last line of a killed run may be cut off."""
     if not path.is_file():
         return
     kept = [line for line in path.read_text(encoding="utf-8").splitlines() if _step_of(line) <= resumed_step]
-    temporary = path.with_suffix(".writing")
-    temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
-    os.replace(temporary, path)
+    write_text(path, "".join(f"{line}\n" for line in kept))
 
 
 def _step_of(line: str) -> float:

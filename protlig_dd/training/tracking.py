@@ -1,7 +1,7 @@
-"""Where numbers go: metrics.jsonl always, TensorBoard and wandb where wanted. On rank 0 only; the other ranks get a tracking of nothing.
+"""Experiment tracking: metrics.jsonl always, TensorBoard and wandb if configured. On rank 0 only; other ranks get a `Tracking` without trackers.
 
-A resumed run goes on in the same files: what was written after the step it resumes from is removed from metrics.jsonl, hidden in
-TensorBoard, and overdrawn in wandb (same run id), so that no step is counted twice.
+A resumed run continues the same files: records after the step it resumes from are removed from metrics.jsonl, hidden in TensorBoard, and
+overwritten in wandb (same run id), so that no step is counted twice.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from urllib.parse import urlparse
 
 from protlig_dd.config import settings
 from protlig_dd.errors import ConfigError, MissingDependencyError, require
+from protlig_dd.files import write_json
 from protlig_dd.training.trackers import JsonlTracker, TensorBoardTracker, Tracker
 
 log = logging.getLogger(__name__)
@@ -28,15 +29,15 @@ _IDENTITY = "wandb_run.json"
 
 @settings
 class TrackingSettings:
-    """Which trackers a run has beside metrics.jsonl.
+    """The trackers of a run in addition to metrics.jsonl.
 
     Args:
         tensorboard: write event files into the run's folder.
-        wandb: "auto" uses it where a key is found or WANDB_MODE=offline is set; "on" makes its absence an error; "off" never.
+        wandb: "auto" uses wandb if a key is found or WANDB_MODE=offline is set; "on" raises an error without it; "off" never uses it.
         project: the wandb project.
         entity: the wandb team or user; empty for the default one.
-        name: the run's name in wandb; empty for that of its folder.
-        timeout_seconds: how long wandb may keep the run waiting when it starts, and when it ends.
+        name: the run's name in wandb; empty for the name of its folder.
+        timeout_seconds: longest time that wandb may delay the run at its start, and at its end.
     """
 
     tensorboard: bool = True
@@ -48,15 +49,15 @@ class TrackingSettings:
 
 
 class WandbTracker:
-    """A wandb run whose id stands in `wandb_run.json`, so that a resumed run is the same run."""
+    """A wandb run whose id is stored in `wandb_run.json`, so that a resumed run is the same wandb run."""
 
     def __init__(self, folder: Path, settings: TrackingSettings, mode: str, config: Mapping[str, Any]) -> None:
-        # Its reports about itself would keep a run waiting for 20 s at the end where the server does not answer.
+        # wandb's own error reports would delay the end of a run by 20 s if the server does not answer.
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         self._wandb = require("wandb", "tracking.wandb", extra="train")
         identity = folder / _IDENTITY
         if not identity.is_file():
-            identity.write_text(json.dumps({"id": secrets.token_hex(4)}) + "\n", encoding="utf-8")
+            write_json(identity, {"id": secrets.token_hex(4)}, indent=None)
         run_id = json.loads(identity.read_text(encoding="utf-8"))["id"]
         wanted: dict[str, Any] = {
             "project": os.environ.get("WANDB_PROJECT") or settings.project,
@@ -74,7 +75,7 @@ class WandbTracker:
             reason = " ".join(str(error).split())
             log.warning("wandb: %s; this run is logged offline, send it later with: wandb sync", reason)
             wanted["resume"] = None
-            # The service that knows the failed run would refuse its id: start another.
+            # The running service would refuse the id of the failed run: start a new one.
             self._wandb.teardown()
             os.environ.pop("WANDB_SERVICE", None)
             self._run = self._wandb.init(mode="offline", settings=self._wandb.Settings(**limits), **wanted)
@@ -95,16 +96,16 @@ class WandbTracker:
         self._run.log({"step": step, name: self._wandb.Molecule(io.StringIO(pdb), caption=name, file_type="pdb")})
 
     def close(self) -> None:
-        """See `Tracker.close`; waits no longer than the settings allow."""
+        """See `Tracker.close`; waits at most `timeout_seconds`."""
         self._run.finish()
 
 
 def wandb_mode(settings: TrackingSettings) -> tuple[str, str]:
-    """Return how wandb will be used ("online", "offline" or "off") and why.
+    """Return how wandb will be used ("online", "offline" or "off"), and the reason.
 
     Raises:
-        ConfigError: if it is asked for ("on") and there is no key.
-        MissingDependencyError: if it is asked for and not installed.
+        ConfigError: if it is required ("on") and there is no key.
+        MissingDependencyError: if it is required and not installed.
     """
     mode = os.environ.get("WANDB_MODE", "")
     if settings.wandb == "off" or mode == "disabled":
@@ -131,7 +132,7 @@ def wandb_mode(settings: TrackingSettings) -> tuple[str, str]:
 
 
 def _has_key(server: str) -> bool:
-    """Return whether there is a key for a server where wandb keeps them: in WANDB_API_KEY or in .netrc."""
+    """Return whether there is a key for a server, in WANDB_API_KEY or in .netrc."""
     if os.environ.get("WANDB_API_KEY"):
         return True
     path = Path(os.environ.get("NETRC") or Path.home() / ".netrc").expanduser()
@@ -142,7 +143,7 @@ def _has_key(server: str) -> bool:
 
 
 def _reachable(url: str, timeout_seconds: float) -> bool:
-    """Return whether something listens there; behind a proxy that cannot be told, and the answer is yes."""
+    """Return whether a server accepts connections; behind a proxy this is unknown, and the answer is True."""
     if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy")):
         return True
     parts = urlparse(url)
@@ -155,7 +156,7 @@ def _reachable(url: str, timeout_seconds: float) -> bool:
 
 
 class Tracking:
-    """Several trackers as one; without any it takes everything and keeps nothing."""
+    """Several trackers as one; without any tracker it records nothing."""
 
     def __init__(self, trackers: Sequence[Tracker] = ()) -> None:
         self.trackers = list(trackers)
@@ -189,10 +190,17 @@ def start_tracking(
     resumed_step: int = 0,
     config: Mapping[str, Any] | None = None,
 ) -> Tracking:
-    """Return the trackers of a run; on ranks other than 0, none.
+    """Return the trackers of a run; none on ranks other than 0.
+
+    Args:
+        folder: the run's folder.
+        settings: which trackers are used.
+        rank: rank of this process.
+        resumed_step: steps done before; records of later steps are removed.
+        config: the whole configuration, for wandb.
 
     Raises:
-        ConfigError: if wandb is asked for and there is no key.
+        ConfigError: if wandb is required and there is no key.
     """
     if rank != 0:
         return Tracking()
@@ -206,16 +214,16 @@ def start_tracking(
 
 
 def rejoin_wandb(folder: Path, settings: TrackingSettings) -> Tracking:
-    """Return a tracking that goes on in the wandb run of a trained run; of nothing where it has none, or wandb is not used now.
+    """Return a `Tracking` that continues the wandb run of a trained run; without trackers if it has none, or wandb is not used now.
 
     Raises:
-        ConfigError: if wandb is asked for and there is no key.
+        ConfigError: if wandb is required and there is no key.
     """
     return Tracking(_wandb(folder, settings, {}) if (folder / _IDENTITY).is_file() else ())
 
 
 def _wandb(folder: Path, settings: TrackingSettings, config: Mapping[str, Any]) -> list[Tracker]:
-    """The wandb tracker, if it is used here; one line of the log says whether."""
+    """The wandb tracker, if wandb is used; one line of the log says so."""
     mode, reason = wandb_mode(settings)
     log.info("wandb: %s, %s", "not used" if mode == "off" else mode, reason)
     return [] if mode == "off" else [WandbTracker(folder, settings, mode, config)]

@@ -1,7 +1,7 @@
-"""The training loop: one function for every model, that knows no science.
+"""The training loop, one function for every model family.
 
-It is given a model, an objective, a loader and settings, and sees to steps, precision, processes, checkpoints, metrics and signals. Batches
-and noise are pure functions of the step, so resuming needs no more than the weights, the optimiser's state and the step's number.
+It gets a model, an objective, a loader and settings, and handles steps, precision, processes, checkpoints, metrics and signals. Batches and
+noise are pure functions of the step, so resuming needs only the weights, the optimiser's state and the step.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from protlig_dd.training.tracking import Tracking, start_tracking
 
 log = logging.getLogger(__name__)
 Hook = Callable[[int, nn.Module, Tracking], None]
-_PROBED_STEPS = 16  # steps that are looked at to turn a budget of tokens into one of steps
+_PROBED_STEPS = 16  # steps that are measured to convert a budget of tokens into steps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +53,7 @@ def every(steps: int, hook: Hook) -> Every:
 
 @dataclass(frozen=True, kw_only=True)
 class FitResult:
-    """How a run ended: steps done, the signal that stopped it (0: none), the last validation, the best value, the last checkpoint."""
+    """The end of a run: steps done, the signal that stopped it (0: none), the last validation, the best value, the last checkpoint."""
 
     steps: int
     total_steps: int
@@ -64,7 +64,7 @@ class FitResult:
 
     @property
     def exit_code(self) -> int:
-        """What the process should end with: 0, or 128 + the signal that stopped it."""
+        """The exit code of the process: 0, or 128 + the signal that stopped it."""
         return 128 + self.stopped_by if self.stopped_by else 0
 
 
@@ -83,27 +83,27 @@ def fit(
     hooks: Sequence[Every] = (),
     flops_per_token: FlopsPerToken | None = None,
 ) -> FitResult:
-    """Train a model to the end of its budget, or until a signal, going on from the last checkpoint in the run's folder.
+    """Train a model to the end of its budget, or until a signal, resuming from the last checkpoint in the run's folder.
 
     Args:
-        model: on any device; the strategy moves it.
+        model: the model, on any device; the strategy moves it.
         objective: see `Objective`.
         loader: built for the strategy's rank and world, and the settings' accumulation.
         settings: see `TrainSettings`.
-        strategy: from `distributed.start`.
-        run_folder: where checkpoints/, metrics.jsonl, tensorboard/ and heartbeats/ go.
-        seed: the root of dropout's random numbers.
-        config: the whole configuration, kept in each checkpoint.
-        fingerprints: of the vocabularies by track; a checkpoint made with others is refused.
-        validate: returns unbiased metrics of the model with averaged weights; called on all processes, rank 0's count.
-        hooks: made by `every`.
-        flops_per_token: training FLOPs per token of a batch, for the speed and MFU.
+        strategy: the strategy, from `distributed.start`.
+        run_folder: the folder of checkpoints/, metrics.jsonl, tensorboard/ and heartbeats/.
+        seed: seed of dropout.
+        config: the whole configuration, stored in each checkpoint.
+        fingerprints: fingerprints of the vocabularies by track; a checkpoint with other ones is refused.
+        validate: returns unbiased metrics of the model with averaged weights; called on all processes, rank 0's result is used.
+        hooks: functions called at intervals, made by `every`.
+        flops_per_token: training FLOPs per token of a batch, for speed and MFU.
 
     Raises:
         CheckpointError: if the checkpoint is damaged, belongs to another model, or cannot be written.
         NonFiniteLossError: if the loss is not finite, before the update.
         DeviceError: if memory runs out.
-        ConfigError: if `best_metric` is not among the metrics, or a run would go on over another's checkpoints.
+        ConfigError: if `best_metric` is not among the metrics, or there are checkpoints and resume is "never".
     """
     if settings.compile:
         model.compile()
@@ -132,7 +132,7 @@ def fit(
 
 
 class _Run:
-    """The parts of a run, and what is done with them in each step."""
+    """The parts of a run, and the work of each step."""
 
     def __init__(
         self,
@@ -162,7 +162,7 @@ class _Run:
         reset_peak_memory(strategy.device)
 
     def train_step(self, step: int, batches: list[Any], stop: StopRequest) -> bool:
-        """Make one update from the micro-batches of a step (from 0); return whether the run was asked to stop, the same on all ranks."""
+        """Make one update from the micro-batches of a step (from 0); return whether a stop was requested, the same on all ranks."""
         strategy, beat = self.strategy, self.watchdog.beat
         with explained(strategy, step, batches):
             beat(step + 1, "prepare")
@@ -187,7 +187,7 @@ class _Run:
         return self.stopped
 
     def _accumulate(self, prepared: list[Any], scale: float) -> Tensor:
-        """Add up the gradients of the micro-batches; return the sum of the loss over this process's tokens."""
+        """Accumulate the gradients of the micro-batches; return the sum of the loss over this process's tokens."""
         totals = []
         for index, one in enumerate(prepared):
             with self.strategy.micro_step(last=index == len(prepared) - 1):
@@ -199,7 +199,7 @@ class _Run:
         return totals[0] if len(totals) == 1 else torch.stack(totals).sum()
 
     def _due(self, every_steps: int) -> bool:
-        """Whether something is due after the step just done; the last step has everything."""
+        """Whether an interval ends at the current step; always true at the last step."""
         done = self.state.step
         return bool(every_steps and done % every_steps == 0) or done == self.total_steps
 
@@ -217,7 +217,7 @@ class _Run:
         self.progress.show(self.state.step, metrics)
 
     def check_validation(self) -> bool:
-        """Validate with the averaged weights, if it is due; return whether the result is the best so far, the same on all ranks."""
+        """Validate with averaged weights, if due; return whether the result is the best so far, the same on all ranks."""
         if self.validate is None or not self._due(self.settings.validate_every):
             return False
         self._evaluate("validation", self._validate)
@@ -245,7 +245,7 @@ class _Run:
         return float(self.validation[name])
 
     def call_hooks(self) -> None:
-        """Call the hooks that are due, with the averaged weights."""
+        """Call the hooks that are due, with averaged weights."""
         for one in self.hooks:
             if one.steps and self.state.step % one.steps == 0:
                 self._evaluate("hooks", partial(self._call_hook, one.hook))
@@ -254,7 +254,7 @@ class _Run:
         hook(self.state.step, model, self.tracking)
 
     def _evaluate(self, phase: str, work: Callable[[nn.Module], None]) -> None:
-        """Do something with the model in evaluation mode and averaged weights, off the clock."""
+        """Run `work` on the model in evaluation mode with averaged weights, with the clock stopped."""
         paused = self.meter.pause()
         self.watchdog.beat(self.state.step, phase)
         model = self.strategy.evaluated
@@ -265,7 +265,7 @@ class _Run:
         self.meter.resume(paused)
 
     def save_if_due(self, now: bool, *, best: bool) -> None:
-        """Write a checkpoint, if one is due or wanted now."""
+        """Write a checkpoint, if one is due or `now`."""
         if not now and not self._due(self.settings.checkpoint_every):
             return
         self.guard.settle()
@@ -275,7 +275,7 @@ class _Run:
         self.meter.resume(paused)
 
     def result(self, stop: StopRequest) -> FitResult:
-        """Return how the run ended, and say how to go on if it was stopped."""
+        """Return the result of the run, and log how to resume if it was stopped."""
         number = (stop.signal or int(SIGTERM)) if self.stopped else 0
         if number and self.strategy.rank == 0:
             log.warning(
@@ -296,7 +296,7 @@ class _Run:
 
 
 def steps_for(loader: Loader, tokens: int, strategy: Single) -> int:
-    """Return the steps that a budget of tokens means, from the mean size of the first batches of all processes."""
+    """Return the number of steps for a budget of tokens, from the mean size of the first batches of all processes."""
     own = sum(int(batch.num_tokens) for step in range(_PROBED_STEPS) for batch in loader.micro_batches(step))
     (seen,) = strategy.sum_over_ranks([own])
     return max(1, math.ceil(tokens * _PROBED_STEPS / max(seen, 1.0)))

@@ -1,6 +1,6 @@
 """ZeRO stage 3 by DeepSpeed, called directly, with torch's AdamW.
 
-All that leans on DeepSpeed's inside stands here: where it keeps a process's part of a parameter, and the flat tensors that it updates.
+Everything that depends on DeepSpeed's internals is here: where it stores a process's part of a parameter, and the flat tensors it updates.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from protlig_dd.errors import ConfigError, require
 from protlig_dd.training.sharded import largest_block, place, places_of, require_same_outline, send_from_rank0
 from protlig_dd.training.strategies import FIELDS, Ddp, MakeOptimizer, Processes, State
 
-_COLLECTED = 50_000_000  # parameters that are fetched ahead, or whose gradients wait to be shared, at most
+_COLLECTED = 50_000_000  # largest number of parameters that are prefetched, or whose gradients are reduced together
 
 
 class Zero3(Ddp):
     """Weights, gradients and optimiser state are sharded over the processes by DeepSpeed (ZeRO stage 3), with torch's AdamW.
 
-    Parameters go to the device and are sharded one after another. What is trained must be of one type; what is frozen may be of others.
+    Parameters are moved to the device and sharded one at a time. Trained parameters must have one dtype; frozen ones may have others.
 
     Args:
-        overrides: keys of DeepSpeed's configuration that replace ours.
+        overrides: keys of DeepSpeed's configuration that override ours.
     """
 
     name = "zero3"
@@ -45,7 +45,7 @@ class Zero3(Ddp):
         os.environ.setdefault("DS_ACCELERATOR", self.device.type)
         os.environ.setdefault("LOCAL_RANK", str(self.processes.local_rank))
         self._deepspeed = require("deepspeed", "train.distributed=zero3", extra="deepspeed")
-        # Without this line DeepSpeed compiles a C++ extension for minutes at the first start on a CPU.
+        # Otherwise DeepSpeed compiles a C++ extension for minutes at its first start on a CPU.
         self._deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         self._deepspeed.init_distributed(dist_backend=dist.get_backend(), auto_mpi_discovery=False)
         self._overrides = dict(overrides or {})
@@ -64,7 +64,7 @@ class Zero3(Ddp):
         self.named = [(n, p) for n, p in self.module.named_parameters() if p.requires_grad]
 
     def _shard(self, module: nn.Module, config: Mapping[str, Any]) -> None:
-        """Give each process its part of rank 0's parameters, and all of its buffers, those too that no checkpoint keeps."""
+        """Give each process its part of rank 0's parameters, and all buffers, including non-persistent ones."""
         first: list[Any] = []
 
         def send(value: Tensor) -> None:
@@ -80,20 +80,20 @@ class Zero3(Ddp):
             place(places, self.device, send)
 
     def _config(self, clip_norm: float, accumulation: int, *, elements: int) -> dict[str, Any]:
-        """DeepSpeed's configuration for a model with blocks of so many parameters."""
+        """DeepSpeed's configuration for a model whose largest block has `elements` parameters."""
         zero = {
             "stage": 3,
             "overlap_comm": self.device.type != "cpu",
-            # By DeepSpeed's own numbers a thousand million parameters may be whole at a time, and the gradients of five hundred million.
+            # DeepSpeed's defaults allow 1e9 gathered parameters at a time, and gradients of 5e8.
             "stage3_max_live_parameters": 2 * elements,
             "stage3_max_reuse_distance": 0,
             "stage3_prefetch_bucket_size": min(elements, _COLLECTED),
             "reduce_bucket_size": min(elements, _COLLECTED),
-            # Parameters that stay gathered would not follow when their shards are replaced (EMA, loading).
+            # Parameters that stay gathered would be stale when their shards are replaced (EMA, loading).
             "stage3_param_persistence_threshold": 0,
         }
         return {
-            "train_micro_batch_size_per_gpu": 1,  # the batches are ours; only the product must be right
+            "train_micro_batch_size_per_gpu": 1,  # batches are made by our loader; only the product must be right
             "gradient_accumulation_steps": accumulation,
             "train_batch_size": accumulation * self.world,
             "gradient_clipping": clip_norm,  # DeepSpeed's own default is 1.0, not off
@@ -193,13 +193,13 @@ class Zero3(Ddp):
                 self._zero.set_local_hp_param(part, p, field)
 
     def _flat_of(self, p: Any) -> Tensor:
-        """Return the flat float32 tensor that holds this process's part of a parameter: what the optimiser updates."""
+        """Return the flat float32 tensor with this process's part of a parameter, which the optimiser updates."""
         group, _, _ = self._zero.grad_position[self._zero.get_param_id(p)]
         flat: Tensor = self._zero.fp32_partitioned_groups_flat[group]
         return flat
 
     def _whole(self, p: Any, part: Tensor) -> Tensor:
-        """Gather the parts of a parameter, or of something shaped like it."""
+        """Gather the parts of a parameter, or of a tensor of its shape."""
         buffer = torch.empty(part.numel() * self.world, dtype=part.dtype, device=part.device)
         dist.all_gather_into_tensor(buffer, part.contiguous())
         return buffer[: p.ds_numel].view(p.ds_shape)

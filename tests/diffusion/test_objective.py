@@ -120,6 +120,14 @@ def test_an_examples_noise_does_not_depend_on_its_batch(kind: str, times: TimeSa
         assert together == whole
 
 
+def test_selected_examples_keep_their_noise() -> None:
+    """Ids and slots go with the examples, so a part of a batch in another order is noised as in the whole."""
+    whole, times = batch_of([3, 14, 15, 9], size=64), StratifiedTimes()
+    found = by_example(objective(times=times).prepare(whole.select([2, 0]), 5))
+    expected = by_example(objective(times=times).prepare(whole, 5))
+    assert found == {i: expected[i] for i in (15, 3)}
+
+
 def test_the_split_changes_no_sum() -> None:
     """Totals and token counts of micro-batches add up to those of the global batch."""
     one, size = objective(), 40

@@ -15,7 +15,7 @@ from protlig_dd.errors import ConfigError
 from protlig_dd.evaluation.any_order import pseudo_log_likelihood, stratified_bound
 from protlig_dd.evaluation.chain_rule import chain_rule_nll
 from protlig_dd.evaluation.likelihood import bound
-from protlig_dd.evaluation.questions import ask, places, take
+from protlig_dd.evaluation.questions import ask, places
 from protlig_dd.tokens.tracks import TrackBatch
 from tests.support.enumerable import AXES, ExactDenoiser
 from tests.support.tempered import SCHEDULE, WORLD, model, tempered_log_prob
@@ -92,7 +92,7 @@ def test_an_example_has_the_same_draws_in_any_batch_and_equal_ids_share_them() -
     denoising = model()
     whole = stratified_bound(denoising, chosen_batch(), "joint", seed=3, tokens_per_call=11)
     assert max(denoising.denoiser.sizes) <= 11
-    alone = stratified_bound(denoising, take(chosen_batch(), [2]), "joint", seed=3)
+    alone = stratified_bound(denoising, chosen_batch().select([2]), "joint", seed=3)
     assert alone.bounds.total[0] == pytest.approx(whole.bounds.total[2], abs=1e-9)
     same = replace(WORLD.batch(WORLD.states[[77, 77]]), example_ids=torch.tensor([5, 5]))
     first, second = stratified_bound(denoising, same, "joint").bounds.total

@@ -19,6 +19,7 @@ from protlig_dd.models.published.sedd_layout import from_sedd_names, read_sedd
 from protlig_dd.nn.flops import linear_flops
 from protlig_dd.tokens.settings import LigandTrack, ProteinTrack
 from protlig_dd.tokens.tracks import TrackBatch, pack
+from protlig_dd.training.sharded import blocks_of
 
 TRACKS = {"protein": ProteinTrack(num_rows=37, mask_id=36, add_ends=False).build("protein")}
 SMALL = DiTSettings(hidden_size=16, num_heads=2, num_blocks=2, conditioning_size=6, mlp_ratio=2.0, conv_width=3)
@@ -181,7 +182,7 @@ def test_flops_are_torchs_own_count() -> None:
 
 def test_each_block_is_a_unit_of_sharding() -> None:
     model = SMALL.build(TRACKS, "reference")
-    assert model.shard_units() == list(model.blocks)
+    assert blocks_of(model) == list(model.blocks)
 
 
 def sedd_state(golden: np.lib.npyio.NpzFile) -> dict[str, Tensor]:

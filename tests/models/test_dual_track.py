@@ -14,6 +14,7 @@ from protlig_dd.models.dual_track import DualTrack, DualTrackSettings
 from protlig_dd.nn.flops import linear_flops
 from protlig_dd.tokens.settings import LigandTrack, ProteinTrack, StructureTrack
 from protlig_dd.tokens.tracks import TrackBatch, TrackSet, pack
+from protlig_dd.training.sharded import blocks_of
 
 TRACKS: TrackSet = {
     "protein": ProteinTrack(add_ends=False).build("protein"),
@@ -93,7 +94,7 @@ def test_a_fresh_model_says_nothing_and_its_blocks_do_nothing() -> None:
     for rows in outputs(model, PAIRS, levels(5)).values():
         assert all(len(x) == 0 or x.abs().max() == 0 for x in rows)
     seen: list[Tensor] = []
-    for block in model.shard_units():
+    for block in blocks_of(model):
         block.register_forward_hook(lambda module, inputs, out: seen.append((out - inputs[0]).abs().max()))
     model(batch_of(PAIRS), levels(5))
     assert len(seen) == 4 and not any(seen)
@@ -102,7 +103,7 @@ def test_a_fresh_model_says_nothing_and_its_blocks_do_nothing() -> None:
 def test_cross_attention_starts_at_nothing() -> None:
     """With fresh gates the tracks do not read each other, however the rest of the model is."""
     model = perturbed()
-    for block in model.shard_units():
+    for block in blocks_of(model):
         gates = block.modulation.weight.unflatten(0, (9, -1)), block.modulation.bias.unflatten(0, (9, -1))
         for gate in gates:
             gate.data[8] = 0
@@ -277,7 +278,7 @@ def test_flops_are_torchs_own_count(cross: bool) -> None:
 
 def test_each_block_of_each_track_is_a_unit_of_sharding() -> None:
     model = SMALL.build(TRACKS, "reference")
-    assert len(model.shard_units()) == 4
+    assert len(blocks_of(model)) == 4
 
 
 ALIGNED: TrackSet = {**TRACKS, "structure": StructureTrack(alphabet="3di", add_ends=False).build("structure")}

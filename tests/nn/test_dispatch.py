@@ -21,7 +21,7 @@ CUDA = torch.device("cuda")
 def fake(
     monkeypatch: pytest.MonkeyPatch, *, capability: tuple[int, int] = (8, 0), varlen: bool = True, flash: bool = False
 ) -> None:
-    monkeypatch.setattr(module, "compute_capability", lambda device: capability)
+    monkeypatch.setattr(module, "cuda_capability", lambda device: capability)
     monkeypatch.setattr(module, "has_torch_varlen", lambda: varlen)
     monkeypatch.setattr(module, "has_flash_attn", lambda: flash)
 
@@ -67,7 +67,7 @@ def test_auto_on_cuda(
 def test_auto_without_cuda_never_asks_a_cuda_question(
     device: str, expected: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "compute_capability", lambda device: pytest.fail("asked for a CUDA property"))
+    monkeypatch.setattr(module, "cuda_capability", lambda device: pytest.fail("asked for a CUDA property"))
     choice = choose_backend("auto", torch.device(device), dtype)
     assert choice.name == expected
     assert choice.reason

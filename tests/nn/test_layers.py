@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from protlig_dd.nn.attention import attention
-from protlig_dd.nn.blocks import BlockShape, DiTBlock, Head
+from protlig_dd.nn.blocks import BlockSettings, DiTBlock, Head
 from protlig_dd.nn.layers import CrossAttention, FeedForward, LocalConvolution, SelfAttention
 from protlig_dd.nn.packed import Context
 from protlig_dd.nn.rotary import rotate, rotation
@@ -64,15 +64,13 @@ def test_self_attention_knows_the_order_and_cross_attention_does_not() -> None:
     torch.testing.assert_close(cross(x, context, layout, layout), cross(x, context[order], layout, layout))
 
 
-def shape(dropout: float = 0.0) -> BlockShape:
-    return BlockShape(
-        hidden_size=8, num_heads=2, inner_size=16, conditioning_size=6, dropout=dropout, activation="gelu", backend="bucketed"
-    )  # fmt: skip
+def sizes(dropout: float = 0.0) -> BlockSettings:
+    return BlockSettings(hidden_size=8, num_heads=2, mlp_ratio=2.0, conditioning_size=6, dropout=dropout)
 
 
 @pytest.mark.parametrize("context_size", [None, 8, 12])
 def test_a_fresh_block_is_the_identity(context_size: int | None) -> None:
-    block = DiTBlock(shape(), context_size=context_size)
+    block = DiTBlock(sizes(), "bucketed", context_size=context_size)
     x, condition = torch.randn(LAYOUT.num_tokens, 8), torch.randn(5, 6)
     context_layout = Layout((2, 3, 0, 4, 1))
     context = () if context_size is None else (Context(torch.randn(10, context_size), context_layout),)
@@ -82,12 +80,14 @@ def test_a_fresh_block_is_the_identity(context_size: int | None) -> None:
 
 def test_a_block_with_cross_attention_insists_on_a_context() -> None:
     with pytest.raises(AssertionError, match="needs a context"):
-        DiTBlock(shape(), context_size=8)(torch.randn(21, 8), LAYOUT, rotation(LAYOUT.position, 4), torch.randn(5, 6))
+        DiTBlock(sizes(), "bucketed", context_size=8)(
+            torch.randn(21, 8), LAYOUT, rotation(LAYOUT.position, 4), torch.randn(5, 6)
+        )
 
 
 def test_the_chunks_of_modulation_are_those_of_sedd() -> None:
     """shift_msa, scale_msa, gate_msa, shift_mlp, scale_mlp, gate_mlp; then the cross-attention's three."""
-    block = DiTBlock(shape(), context_size=8)
+    block = DiTBlock(sizes(), "bucketed", context_size=8)
     torch.nn.init.normal_(block.modulation.bias)
     x, condition, by = torch.randn(21, 8), torch.zeros(5, 6), rotation(LAYOUT.position, 4)
     context, context_layout = torch.randn(10, 8), Layout((2, 3, 0, 4, 1))
@@ -101,7 +101,7 @@ def test_the_chunks_of_modulation_are_those_of_sedd() -> None:
 
 
 def test_dropout_acts_in_training_only() -> None:
-    block = DiTBlock(shape(dropout=0.5))
+    block = DiTBlock(sizes(dropout=0.5), "bucketed")
     torch.nn.init.ones_(block.modulation.bias)
     arguments = (torch.randn(21, 8), LAYOUT, rotation(LAYOUT.position, 4), torch.zeros(5, 6))
     assert not torch.equal(block(*arguments), block(*arguments))

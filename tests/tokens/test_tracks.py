@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,35 @@ def test_keeping_empties_the_others(rows: list[list[int]], data: st.DataObject) 
     assert after.split() == [row if keep else [] for row, keep in zip(rows, kept, strict=True)]
     assert after.maskable.tolist() == TRACKS["protein"].emittable[after.tokens].tolist()
     assert track.split() == rows, "the track itself is not changed"
+
+
+PAIRS = st.lists(st.tuples(*[st.lists(st.integers(4, 20), max_size=6)] * 2), min_size=1, max_size=6)
+
+
+@given(PAIRS, st.data())
+def test_selecting_examples_is_selecting_from_lists(
+    pairs: list[tuple[list[int], list[int]]], data: st.DataObject
+) -> None:
+    """Every part of the batch follows its example, repeated and reordered, as plain lists do."""
+    num = len(pairs)
+    chosen = data.draw(st.lists(st.integers(0, num - 1), max_size=8))
+    ids, slots, labels = (
+        [10 * i + 3 for i in range(num)],
+        [num - i for i in range(num)],
+        [i % 3 - 1 for i in range(num)],
+    )
+    examples = [{"protein": a, "ligand": b} for a, b in pairs]
+    whole = pack(examples, TRACKS, example_ids=ids, slots=slots, global_size=77, conditions={"affinity": labels})
+    whole = replace(whole, apart=tuple(i % 2 == 0 for i in range(num)))
+    some = whole.select(chosen)
+    for name, track in some.tracks.items():
+        assert track.split() == [list(examples[i][name]) for i in chosen]
+        masks = [TRACKS[name].emittable[torch.tensor(examples[i][name], dtype=torch.int64)].tolist() for i in chosen]
+        assert track.maskable.tolist() == [one for row in masks for one in row]
+        assert track.layout == Layout(tuple(len(examples[i][name]) for i in chosen))
+    assert some.example_ids.tolist() == [ids[i] for i in chosen] and some.slots.tolist() == [slots[i] for i in chosen]
+    assert some.conditions["affinity"].tolist() == [labels[i] for i in chosen]
+    assert some.apart == tuple(i % 2 == 0 for i in chosen) and some.global_size == 77
 
 
 def test_only_emittable_tokens_are_maskable() -> None:

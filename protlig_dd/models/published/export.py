@@ -1,8 +1,7 @@
-"""An encoder as a folder in Hugging Face's layout, with a passport that says what it is and where it comes from."""
+"""Export of an encoder to a folder in Hugging Face's layout, with a passport.json about its origin."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,13 +10,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from protlig_dd.checkpoints.checkpoint import hash_tensors
+from protlig_dd.files import write_json, write_text, written_whole
 from protlig_dd.models.encoder import EncoderSettings
 from protlig_dd.models.published.layouts import to_published, unused_tensors
 from protlig_dd.tokens.protein import SYMBOLS
 from protlig_dd.tokens.settings import StructureTrack
 
 _RENAMED = {f"<{name}>": f"<{name}_aa>" for name in ("cls", "eos", "unk", "mask")}
-"""DPLM-2's names of the protein's special tokens, beside those of the structure."""
+"""DPLM-2's names of the protein's special tokens, next to those of the structure."""
 
 
 def save_pretrained(
@@ -34,12 +34,12 @@ def save_pretrained(
     A stock `EsmForMaskedLM` loads a single-track folder with nothing missing or unexpected; its contact head is zero.
 
     Args:
-        folder: made if it is not there; files in it are replaced.
-        model: the shape.
+        folder: created if it does not exist; existing files are replaced.
+        model: the shape of the encoder.
         weights: the tensors under our names; adapters are merged.
-        num_rows: of the embedding.
-        longest: tokens at most, specials included.
-        passport: what `passport.json` says besides the hash of the weights.
+        num_rows: rows of the embedding.
+        longest: largest number of tokens, specials included.
+        passport: the content of `passport.json`, to which the hash of the weights is added.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if model.lora is not None:
@@ -49,22 +49,16 @@ def save_pretrained(
         published["lm_head.decoder.weight"] = published["esm.embeddings.word_embeddings.weight"].clone()
     published |= unused_tensors(model.num_blocks, model.num_heads, model.hidden_size // model.num_heads)
     config = _published_config(model, num_rows, longest, tied="head.decoder.weight" not in weights)
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    save_file(published, folder / "model.safetensors", metadata={"format": "pt"})
-    (folder / "vocab.txt").write_text("\n".join(_symbols(num_rows)), encoding="utf-8")
-    specials = {
-        "cls_token": "<cls>",
-        "eos_token": "<eos>",
-        "mask_token": "<mask>",
-        "pad_token": "<pad>",
-        "unk_token": "<unk>",
-    }
+    write_json(folder / "config.json", config, indent=2)
+    with written_whole(folder / "model.safetensors") as growing:
+        save_file(published, growing, metadata={"format": "pt"})
+    write_text(folder / "vocab.txt", "\n".join(_symbols(num_rows)))
+    specials = {f"{name}_token": f"<{name}>" for name in ("cls", "eos", "mask", "pad", "unk")}
     if num_rows == len(SYMBOLS):
-        (folder / "special_tokens_map.json").write_text(json.dumps(specials, indent=2) + "\n", encoding="utf-8")
+        write_json(folder / "special_tokens_map.json", specials, indent=2)
         tokenizer = {"tokenizer_class": "EsmTokenizer", "clean_up_tokenization_spaces": True, **specials}
-        (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer, indent=2) + "\n", encoding="utf-8")
-    full = {**passport, "weights_hash": hash_tensors(published)}
-    (folder / "passport.json").write_text(json.dumps(full, indent=2) + "\n", encoding="utf-8")
+        write_json(folder / "tokenizer_config.json", tokenizer, indent=2)
+    write_json(folder / "passport.json", {**passport, "weights_hash": hash_tensors(published)}, indent=2)
 
 
 def _published_config(model: EncoderSettings, num_rows: int, longest: int, *, tied: bool) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Names of the encoder's tensors in the published layout (Hugging Face's `EsmForMaskedLM`, DPLM, DPLM-2, DPLM-2 Bit) and in ours.
 
-The published files keep query, key and value apart, ours are one matrix. They may also hold tensors that no forward pass uses (a position
-table beside rotary positions, a contact head, rotary frequencies): those are left out on reading.
+The published files have separate query, key and value matrices, ours are one matrix. They may also have tensors that no forward pass uses
+(a position table in spite of rotary positions, a contact head, rotary frequencies), which are ignored on reading.
 """
 
 from __future__ import annotations
@@ -69,9 +69,9 @@ def to_published(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def unused_tensors(num_blocks: int, num_heads: int, head_size: int) -> dict[str, Tensor]:
-    """Return the tensors that a stock model expects in a file and that its logits do not need, under their published names.
+    """Return tensors that a stock model expects in a file although its logits do not need them, under their published names.
 
-    These are the rotary frequencies of every layer, and the contact head, which is zero: nothing here trains one.
+    These are the rotary frequencies of every layer, and the contact head, which is zero since it is not trained here.
     """
     frequencies = 1.0 / (10000.0 ** (torch.arange(0, head_size, 2, dtype=torch.float32) / head_size))
     name = "esm.encoder.layer.{}.attention.self.rotary_embeddings.inv_freq"
@@ -85,11 +85,11 @@ def from_published(published: Mapping[str, Tensor], expected: Mapping[str, Tenso
 
     Args:
         published: tensors under published names; LoRA adapters must have been merged (`merge_lora`).
-        expected: the state dict of the model to fill, for names and shapes.
-        where: what messages call the source.
+        expected: the state dict of the model, for names and shapes.
+        where: the source's name in messages.
 
     Raises:
-        CheckpointError: for a missing, unexpected or misshapen tensor.
+        CheckpointError: for a missing or unexpected tensor, or one of another shape.
     """
     weights, used = {}, set()
     published = {_OLD_NAMES.sub(_new_name, name): value for name, value in published.items()}
@@ -119,15 +119,15 @@ def from_published(published: Mapping[str, Tensor], expected: Mapping[str, Tenso
 
 
 def merge_lora(published: Mapping[str, Tensor], where: str, *, alpha: float = 32.0) -> dict[str, Tensor]:
-    """Return weights with LoRA adapters added in and their wrappers' names taken off: W + (alpha / r) B A.
+    """Return weights with LoRA adapters merged, W + (alpha / r) B A, under names without peft's wrappers.
 
     Args:
         published: tensors as peft names them (`base_layer`, `lora_A.default`, `modules_to_save.default`), or plain ones.
-        where: what messages call the source.
-        alpha: LoRA's alpha; the file does not hold it (DPLM-2 uses 32 with rank 16).
+        where: the source's name in messages.
+        alpha: LoRA's alpha, which is not in the file (DPLM-2 uses 32 with rank 16).
 
     Raises:
-        CheckpointError: for an adapter that does not fit its matrix, or has none.
+        CheckpointError: for an adapter without its matrix, or of another shape.
     """
     plain = {name.removeprefix("base_model.model."): value for name, value in published.items()}
     merged, used = {}, set()
@@ -150,7 +150,7 @@ def merge_lora(published: Mapping[str, Tensor], where: str, *, alpha: float = 32
 
 
 def _product(down: Tensor, up: Tensor, base: Tensor, alpha: float, where: str) -> Tensor:
-    """(alpha / r) B A, in the type of the matrix that it is added to."""
+    """(alpha / r) B A, in the dtype of the matrix that it is added to."""
     if down.ndim != 2 or up.ndim != 2 or down.shape[0] != up.shape[1] or base.shape != (len(up), down.shape[1]):
         raise CheckpointError(
             f"{where}: found {tuple(down.shape)} beside B {tuple(up.shape)} and W {tuple(base.shape)}; expected r x in, out x r, out x in"

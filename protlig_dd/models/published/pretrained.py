@@ -1,6 +1,6 @@
 """Published encoders from a folder, a file or the Hub: ESM-2, DPLM, DPLM-2, DPLM-2 Bit in Hugging Face's layout, and Lightning's .ckpt.
 
-Nothing that stands in a file is ever executed (`archive.py`). The way back is `export.py`.
+Nothing in a file is executed (`archive.py`). `export.py` writes this layout.
 """
 
 from __future__ import annotations
@@ -52,9 +52,9 @@ class Pretrained:
     """A published checkpoint in our terms.
 
     Args:
-        where: what messages call it: its Hub id, folder or file.
+        where: its name in messages: Hub id, folder or file.
         family: "esm2", "dplm", "dplm2" or "dplm2_bit".
-        model: the shape.
+        model: the shape of the encoder.
         tracks: the settings of its tracks.
         weights: its tensors under our names.
         config: its config.json.
@@ -71,7 +71,7 @@ class Pretrained:
 
 
 def is_pretrained(source: str | Path) -> bool:
-    """Say whether a source is a published checkpoint rather than a run folder: a .ckpt, a folder with config.json, or a Hub id."""
+    """Return whether a source is a published checkpoint and not a run folder: a .ckpt, a folder with config.json, or a Hub id."""
     path = Path(source)
     if path.is_dir():
         return (path / "config.json").is_file() and not (path / "config.yaml").is_file()
@@ -83,10 +83,10 @@ def read_pretrained(source: str | Path, *, lora_alpha: float = 32.0) -> Pretrain
 
     Args:
         source: a folder in Hugging Face's layout (safetensors or .bin, whole or sharded), a Lightning .ckpt, or a Hub id.
-        lora_alpha: alpha of LoRA adapters, where the file has any and no config says it.
+        lora_alpha: alpha of LoRA adapters, if the file has any; it is not in the file.
 
     Raises:
-        CheckpointError: if it is not there, damaged, incomplete, or of a kind that is not known.
+        CheckpointError: if it is absent, damaged, incomplete, or of an unknown kind.
     """
     path = Path(source)
     if path.suffix == ".ckpt":
@@ -115,10 +115,10 @@ def read_pretrained(source: str | Path, *, lora_alpha: float = 32.0) -> Pretrain
 def describe(
     config: Mapping[str, Any], published: Mapping[str, Tensor], where: str
 ) -> tuple[str, EncoderSettings, dict[str, TrackSettings]]:
-    """Return the family, the shape and the tracks that a config.json and its tensors mean.
+    """Return the family, the shape and the tracks of a checkpoint, from its config.json and its tensors.
 
     Raises:
-        CheckpointError: for a model type or a vocabulary that is not known, or sizes that the tensors do not have.
+        CheckpointError: for an unknown model type or vocabulary, or sizes that differ from the tensors'.
     """
     _require_esm2(config, where)
     table = _table(published, where)
@@ -162,7 +162,7 @@ def describe(
 
 
 def _require_esm2(config: Mapping[str, Any], where: str) -> None:
-    """Refuse what computes another function than ESM-2."""
+    """Refuse a config of a function other than ESM-2's."""
     kind = config.get("model_type", "esm")
     if kind != "esm":
         raise CheckpointError(f"{where}: found model_type '{kind}'{nearest(str(kind), ['esm'])}, expected 'esm'")
@@ -176,7 +176,7 @@ def _require_esm2(config: Mapping[str, Any], where: str) -> None:
 
 
 def _table(published: Mapping[str, Tensor], where: str, name: str = "esm.embeddings.word_embeddings.weight") -> Tensor:
-    """A matrix that has to be there."""
+    """A required matrix."""
     found = published.get(name)
     if found is None or found.ndim != 2 or not found.numel():
         raise CheckpointError(
@@ -190,7 +190,7 @@ def _is_same(a: Tensor, b: Tensor) -> bool:
 
 
 def _read_config(path: Path) -> dict[str, Any]:
-    """A config.json whose sizes are whole numbers that go together."""
+    """A config.json with valid sizes."""
     values = _read_json(path, "the config.json of a model")
     for name in ("hidden_size", "num_attention_heads", "num_hidden_layers", "intermediate_size"):
         if name not in values:
@@ -250,7 +250,7 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def _read_lightning(path: Path, lora_alpha: float) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The network's tensors in a Lightning checkpoint, and the config that its shapes mean."""
+    """The network's tensors in a Lightning checkpoint, and a config derived from their shapes."""
     tensors = read_tensors(path, inside="state_dict")
     prefix = next((p for p in _LIGHTNING_PREFIXES if all(name.startswith(p) for name in tensors)), "")
     plain = {name.removeprefix(prefix): value for name, value in tensors.items()}
@@ -259,7 +259,7 @@ def _read_lightning(path: Path, lora_alpha: float) -> tuple[dict[str, Tensor], d
 
 
 def _config_from_shapes(tensors: Mapping[str, Tensor], path: Path) -> dict[str, Any]:
-    """The config of a network whose tensors are all that is known; the number of heads is in its frequencies or its contact head."""
+    """A config derived from tensors alone; the number of heads follows from rotary frequencies or the contact head."""
     rows, hidden = _table(tensors, str(path)).shape
     inner = len(_table(tensors, str(path), "esm.encoder.layer.0.intermediate.dense.weight"))
     layers = len({m[1] for n in tensors if (m := re.match(r"esm\.encoder\.layer\.(\d+)\.", n))})

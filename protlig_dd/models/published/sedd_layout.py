@@ -1,7 +1,7 @@
-"""Checkpoints of single-track SEDD models on proteins, read into our names without running anything that stands in them.
+"""Checkpoints of single-track SEDD models on proteins, read into our names without executing anything in them.
 
-Two layouts are known by their tensors: the original's (a bias in the last layer, tanh GELU, SiLU behind the noise-level embedding) and the
-66 M protein model's (no bias, exact GELU, no SiLU). Source: Lou, Meng and Ermon 2024, and their code's names.
+Two layouts are recognised by their tensors: the original's (a bias in the last layer, tanh GELU, SiLU after the noise-level embedding) and
+the 66 M protein model's (no bias, exact GELU, no SiLU). Source: Lou, Meng and Ermon 2024, and their code's names.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _NAMES = {
 
 
 def from_sedd_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return SEDD's tensors under our names; rotary frequencies are left out, ours are computed."""
+    """Return SEDD's tensors under our names, without rotary frequencies, which are computed."""
     renamed = {}
     for name, value in state.items():
         ours = name.removeprefix("module.")
@@ -47,7 +47,7 @@ def read_sedd(path: Path) -> tuple[DiTSettings, ProteinTrack, dict[str, Tensor]]
     """Return the shape, the track and the weights of a SEDD checkpoint (.pth or .pt) on proteins.
 
     Raises:
-        CheckpointError: if it is damaged, no SEDD, or its vocabulary is smaller than the ESM alphabet.
+        CheckpointError: if it is damaged, not a SEDD model, or its vocabulary is smaller than the ESM alphabet.
     """
     tensors = read_tensors(path, inside="model_state_dict")
     weights = from_sedd_names(tensors)
