@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from protlig_dd.causal.decoding import CausalDecoding
+from protlig_dd.diffusion.denoiser import Denoising
 from protlig_dd.rng import Draws
 from protlig_dd.sampling import Guidance
 from protlig_dd.sampling.letters import keep_top_p
@@ -55,7 +56,8 @@ def test_guidance_and_causal_decoding_keep_the_letters_that_dplm_keeps(world: Wo
     """Half of the probability is reached exactly by the first half of equally likely letters."""
     ids = list(world.tracks["a"].vocabulary.emittable_ids)
     exact = ExactDenoiser(world, world.parameterizations("subs"))
-    reshaped = Guidance(top_p=1 / len(ids)).apply(exact, diffusion_of(world, "subs"), world.tracks, generate=("a",))
+    denoising = Denoising(exact, diffusion_of(world, "subs"), world.tracks)
+    reshaped = Guidance(top_p=1 / len(ids)).apply(denoising, generate=("a",)).denoiser
     logits = torch.zeros(1, world.tracks["a"].vocabulary.num_rows)
     assert reshaped._reshape(logits, "a")[0].isfinite().nonzero().flatten().tolist() == ids[:1]  # type: ignore[attr-defined]
     rows = torch.zeros(4000, 4)
