@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Sets up everything that is missing, then trains. `./run_train.sh --help` says more.
+# Installs what is missing, then trains. See `./run_train.sh --help`.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/scripts/setup_environment.sh"
 
@@ -7,19 +7,19 @@ usage() {
     cat <<'HELP'
 Usage: ./run_train.sh [OPTIONS] [CONFIG] [key.sub=value ...] [-- OPTIONS OF protlig train]
 
-Installs what is missing into .venv beside this script (once), then trains. Without CONFIG it runs dual_track/demo: a small
-protein-ligand model on a synthetic world, sampled, evaluated and reported, in a few minutes on a laptop.
+Installs what is missing into .venv in the folder of this script (once), then trains. Without CONFIG it runs dual_track/demo: a small
+protein-ligand model of a synthetic world is trained, sampled, evaluated and reported, in a few minutes on a laptop.
 
   CONFIG             a YAML file, or the name of a packaged config such as dual_track/demo
   key.sub=value      any setting of the config, for instance train.lr=1e-4
 
-  --auto             the best device there is (default)
+  --auto             the best device available (default)
   --cpu --cuda --mps --xpu
-                     this device, or an error with advice
+                     this device; if it is not available, an error with advice
   --nproc N          N processes on this machine (one for each GPU)
-  --dry-run          only validate the config and estimate its cost: protlig check
-  --no-install       use the active Python environment as it is (clusters); nothing is installed
-  --help             this text
+  --dry-run          only validate the config and estimate its cost (protlig check)
+  --no-install       use the active Python environment and install nothing (clusters)
+  --help             show this text
 
 Examples
   ./run_train.sh --cpu
@@ -27,7 +27,7 @@ Examples
   ./run_train.sh --dry-run my_pairs.yaml
   ./run_train.sh --cpu dual_track/demo -- --resume=last-good
 
-Environment: PROTLIG_PYTHON, PROTLIG_TORCH_INDEX (which build of torch; a V100 needs cu126) and PROTLIG_INSTALLER are explained at the
+Environment variables: PROTLIG_PYTHON, PROTLIG_TORCH_INDEX (which build of torch; a V100 needs cu126) and PROTLIG_INSTALLER; see the
 top of scripts/setup_environment.sh.
 HELP
 }
@@ -80,7 +80,7 @@ if [ "$nproc" -gt 1 ] && [ "$command" = train ]; then
         threads=$(($(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1) / nproc))
         export OMP_NUM_THREADS=$((threads > 0 ? threads : 1))
     fi
-    # torchrun by its module name: the script of that name breaks when a .venv is moved.
+    # torchrun by its module name: the torchrun script breaks when a .venv is moved.
     exec python -m torch.distributed.run --standalone --nproc_per_node "$nproc" -m protlig_dd.cli "${arguments[@]}"
 fi
 if command -v protlig >/dev/null 2>&1; then exec protlig "${arguments[@]}"; fi

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Checks the login to Weights & Biases (wandb) and says what a run would do: entity, project, mode.
+"""Check the login to Weights & Biases (wandb) and show how a run would be logged: entity, project, mode.
 
-Needs nothing but Python, asks the server at most once, waits seconds at most, and writes nothing unless asked to with --login and
-told yes. Exit status: 0 if a run would be logged as its mode says, 1 with advice if not, 2 for a wrong option.
+Needs only Python, sends at most one request to the server, waits a few seconds at most, and writes nothing except with --login and
+after confirmation. Exit status: 0 if a run can be logged in its mode, 1 with advice if not, 2 for a wrong option.
 """
 
 from __future__ import annotations
@@ -28,36 +28,40 @@ DEFAULT_SERVER = "https://api.wandb.ai"
 MODES = ("online", "offline", "disabled")
 WITHOUT = "runs also work without wandb: with no login they log to JSONL and TensorBoard"
 EPILOG = f"""\
-what is looked at
+environment variables
   WANDB_MODE       online (default), offline (files now, `wandb sync` later), or disabled
-  WANDB_API_KEY    the key; without it, the entry of the server in ~/.netrc (or the file that NETRC names), where `wandb login` puts it
-  WANDB_ENTITY     the account or team that runs are logged to; without it, the login's default
+  WANDB_API_KEY    the key; without it, the entry of the server in ~/.netrc (or the file named by NETRC), where `wandb login` stores it
+  WANDB_ENTITY     the account or team that owns the runs; without it, the login's default
   WANDB_PROJECT    the project; without it, {DEFAULT_PROJECT}
-  WANDB_BASE_URL   a server of one's own; without it, {DEFAULT_SERVER}
+  WANDB_BASE_URL   a self-hosted server; without it, {DEFAULT_SERVER}
 
 examples
-  ./setup_wandb.py                         is everything ready?
-  ./setup_wandb.py --login                 log in (asks before it writes the key to ~/.netrc)
-  WANDB_MODE=offline ./run_train.sh        on a node without a network; afterwards: wandb sync wandb/offline-run-*
+  ./setup_wandb.py                         # check the login
+  ./setup_wandb.py --login                 # log in (asks before it writes the key to ~/.netrc)
+  WANDB_MODE=offline ./run_train.sh        # on a node without a network; afterwards: wandb sync wandb/offline-run-*
 
 {WITHOUT}.
 """
 
 
 class NotReady(Exception):
-    """wandb would not log as its mode says; the message is the advice."""
+    """A run could not be logged in its mode; the message says what to do."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Account:
-    """Who the server says the key belongs to."""
+    """The owner of the key, as the server reports it."""
 
     username: str
     entity: str
 
 
 def read_mode() -> str:
-    """Return the mode a run would have, or refuse a word that wandb does not know."""
+    """Return the mode that a run would have.
+
+    Raises:
+        NotReady: for a mode that wandb does not know.
+    """
     mode = os.environ.get("WANDB_MODE", "online").strip().lower() or "online"
     mode = {"dryrun": "offline", "run": "online"}.get(mode, mode)
     if mode not in MODES:
@@ -68,7 +72,7 @@ def read_mode() -> str:
 
 
 def netrc_file() -> Path:
-    """Return the file in which `wandb login` keeps the key."""
+    """Return the file in which `wandb login` stores the key."""
     if os.environ.get("NETRC"):
         return Path(os.environ["NETRC"]).expanduser()
     home = Path.home()
@@ -79,7 +83,7 @@ def read_key(server: str) -> tuple[str, str]:
     """Return the key and where it was found.
 
     Raises:
-        NotReady: if there is none, or if it cannot be one.
+        NotReady: if there is no key, or it has the wrong form.
     """
     key, source = os.environ.get("WANDB_API_KEY", "").strip(), "WANDB_API_KEY"
     if not key:
@@ -107,17 +111,17 @@ def read_key(server: str) -> tuple[str, str]:
 
 
 def page_of_the_key(server: str) -> str:
-    """Return the page on which the server shows a user's key."""
+    """Return the address of the page that shows a user's key."""
     return "https://wandb.ai/authorize" if server == DEFAULT_SERVER else f"{server}/authorize"
 
 
 def ask_server(server: str, key: str, timeout_s: float) -> Account:
-    """Ask the server once whose key this is.
+    """Return the owner of a key, from one request to the server.
 
-    The request runs in a thread of its own, because a socket's time limit does not cover the look-up of the server's name.
+    The request runs in a thread, because the timeout of a socket does not cover the look-up of the server's name.
 
     Raises:
-        NotReady: if the server cannot be reached in time, refuses the key, or answers something else.
+        NotReady: if the server cannot be reached in time, refuses the key, or sends any other answer.
     """
     outcome: list[Account | NotReady] = []
 
@@ -166,10 +170,10 @@ def _request_account(server: str, key: str, timeout_s: float) -> Account:
 
 
 def log_in() -> None:
-    """Let wandb ask for the key and keep it, after a yes.
+    """Run `wandb login`, which asks for the key and stores it, after confirmation.
 
     Raises:
-        NotReady: if nobody is there to answer, the answer is no, or the login fails.
+        NotReady: if there is no terminal, the answer is no, or the login fails.
     """
     if not sys.stdin.isatty():
         raise NotReady("--login asks questions and there is no terminal; set WANDB_API_KEY instead")
@@ -184,10 +188,10 @@ def log_in() -> None:
 
 
 def check(timeout_s: float, *, login: bool) -> None:
-    """Print what a run would do, line by line, as far as it gets.
+    """Print how a run would be logged, one line for each check.
 
     Raises:
-        NotReady: at the first thing that is missing.
+        NotReady: at the first check that fails.
     """
     mode = read_mode()
     server = (os.environ.get("WANDB_BASE_URL") or DEFAULT_SERVER).rstrip("/")
@@ -221,10 +225,10 @@ def main() -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "--login", action="store_true", help="log in with `wandb login`; asks before anything is written"
+        "--login", action="store_true", help="log in with `wandb login`; asks before it writes anything"
     )
     parser.add_argument(
-        "--timeout", type=float, default=5.0, metavar="SECONDS", help="how long to wait for the server (default 5)"
+        "--timeout", type=float, default=5.0, metavar="SECONDS", help="time to wait for the server (default 5)"
     )
     arguments = parser.parse_args()
     try:

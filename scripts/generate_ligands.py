@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Generate ligands for proteins from a trained run: `protlig sample RUN --protein ... --generate ligand`, under the name users know.
+"""Generate ligands for proteins from a trained run: `protlig sample RUN --protein ... --generate ligand`.
 
 python scripts/generate_ligands.py runs/dual_track_demo --protein proteins.fasta --num 100 --out ligands.csv
 """

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Generate proteins for ligands from a trained run: `protlig sample RUN --ligand ... --generate protein`, under the name users know.
+"""Generate proteins for ligands from a trained run: `protlig sample RUN --ligand ... --generate protein`.
 
 python scripts/generate_proteins.py runs/dual_track_demo --ligand "CC(=O)NO" --num 100 --out proteins.fasta
 """

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Draw the loss that a curriculum shows beside the bound that it cannot flatter, from the metrics of a run.
+"""Plot the training loss under a noise curriculum and the validation bound without it, from the metrics of a run.
 
 python scripts/plot_curriculum.py runs/curriculum --out docs/images/curriculum.png
 """
@@ -16,17 +16,17 @@ from protlig_dd.errors import require
 
 
 def series(run: Path, name: str) -> tuple[list[float], list[float]]:
-    """Return the steps and values of a metric of a run."""
+    """Return the steps of a run at which a metric was logged, and its values."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     found = [(line["step"], line[name]) for line in lines if line.get(name) is not None]
     return [step for step, _ in found], [value for _, value in found]
 
 
 def main() -> None:
-    """Read a run, write a picture."""
+    """Read the metrics of a run and write the plot."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="a run folder trained with diffusion.curriculum")
-    parser.add_argument("--out", type=Path, default=Path("curriculum.png"))
+    parser.add_argument("--out", type=Path, default=Path("curriculum.png"), help="the picture to write (%(default)s)")
     options = parser.parse_args()
     curriculum = read_config_file(options.run / "config.yaml")["diffusion"]["curriculum"]
     if not curriculum:

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Draw how a structure autoencoder learned: the error of decoded chains beside what another chain's tokens give, by step.
+"""Plot the training of a structure autoencoder: the error of chains decoded from their own tokens and from another chain's, by step.
 
 python scripts/plot_reconstruction.py runs/kanzi_tiny --out docs/images/kanzi_tiny.png
 """
@@ -14,17 +14,19 @@ from protlig_dd.errors import require
 
 
 def series(run: Path, name: str) -> tuple[list[float], list[float]]:
-    """Return the steps and values of a metric of a run."""
+    """Return the steps of a run at which a metric was logged, and its values."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     found = [(line["step"], line[name]) for line in lines if line.get(name) is not None]
     return [step for step, _ in found], [value for _, value in found]
 
 
 def main() -> None:
-    """Read a run, write a picture."""
+    """Read the metrics of a run and write the plot."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="a run folder of protlig train kanzi/tiny")
-    parser.add_argument("--out", type=Path, default=Path("reconstruction.png"))
+    parser.add_argument(
+        "--out", type=Path, default=Path("reconstruction.png"), help="the picture to write (%(default)s)"
+    )
     options = parser.parse_args()
     pyplot = require("matplotlib.pyplot", "plotting a reconstruction", extra="plot")
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3.5), layout="constrained")

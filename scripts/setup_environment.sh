@@ -1,14 +1,13 @@
-# The set-up that run_train.sh and run_tests.sh share. To be sourced, by bash 3.2 or newer; defines setup_environment and use_active_environment.
+# Set-up for run_train.sh and run_tests.sh, which source it (bash 3.2 or newer). Defines setup_environment and use_active_environment.
 #
-# What a user may set:
-#   PROTLIG_PYTHON       the Python to make .venv with (default: the first of python3, python3.13, 3.12, 3.11 that is 3.11 or newer)
-#   PROTLIG_TORCH_INDEX  address of the package index to take torch from. Without it pip's own configuration decides, which on Linux
-#                        means a CUDA build (it runs on a CPU too, but is large). PyTorch's page "Get started" gives the address for each
-#                        kind: its `cpu` index for a small CPU build, `xpu` for Intel, and `cu126` for a V100 (newer CUDA builds have
-#                        dropped that card).
-#   PROTLIG_INSTALLER    `pip` (default) or `uv`; uv ignores pip's configuration, so pip's find-links are handed to it
+# Environment variables:
+#   PROTLIG_PYTHON       the Python that makes .venv (default: the first of python3, python3.13, 3.12, 3.11 that is 3.11 or newer)
+#   PROTLIG_TORCH_INDEX  address of the package index for torch. By default pip's own configuration decides, which on Linux means a CUDA
+#                        build (it also runs on a CPU, but is large). PyTorch's page "Get started" gives the address of each build:
+#                        `cpu` for a small CPU build, `xpu` for Intel, `cu126` for a V100 (newer CUDA builds do not support it).
+#   PROTLIG_INSTALLER    `pip` (default) or `uv`; uv ignores pip's configuration, so pip's find-links are passed to it
 #
-# .venv/.protlig_installed records what was installed, so that a second run installs nothing.
+# .venv/.protlig_installed records what was installed; a second run installs nothing.
 
 protlig_root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)"
 
@@ -59,7 +58,7 @@ make_venv() {
         die "'$python -m venv' failed (see above); on Debian and Ubuntu it is the package python3-venv that is missing"
 }
 
-# pip (or uv) in .venv; what it prints goes to stderr, so that stdout stays the program's.
+# pip (or uv) in .venv. Its output goes to stderr: stdout belongs to the program.
 pip_install() {
     local quiet=()
     [ -t 2 ] || quiet=(--quiet)
@@ -76,7 +75,7 @@ torch_build() { # such as 2.13.0+cpu; nothing if absent
     "$venv_python" -c 'from importlib.metadata import version; print(version("torch"))' 2>/dev/null || true
 }
 
-# A V100 needs a build that newer indexes no longer have.
+# A V100 needs a build that newer indexes do not have.
 advise_on_gpu() {
     local capability
     capability="$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | sort -n | sed -n 1p)" || true
@@ -90,8 +89,8 @@ install_torch() { # device
     pin="$(grep -E '^torch==' "$protlig_root/constraints.txt")"
     before="$(torch_build)"
     if [ -n "${PROTLIG_TORCH_INDEX:-}" ]; then
-        source=(--index-url "$PROTLIG_TORCH_INDEX") # without the constraints: it holds other versions of what torch needs
-        # pip takes any build of the same version for satisfied, so one from another index is replaced by force.
+        source=(--index-url "$PROTLIG_TORCH_INDEX") # without the constraints: this index has other versions of the packages that torch needs
+        # For pip any build of the same version satisfies the pin, so a build from another index is reinstalled by force.
         if [ -n "$before" ] && ! grep -qxF -- "torch from $PROTLIG_TORCH_INDEX" "$stamp" 2>/dev/null; then
             source+=(--force-reinstall)
         fi

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Draws many samples under SLURM: one task of an array for each GPU, each with its share of the samples.
+# Draws many samples under SLURM: an array with one task for each GPU, each of which draws its shard of the samples.
 #
 #     sbatch --array=0-7 scripts/slurm_sample.sh runs/dual_track_base ligands --protein proteins.fasta --num 100000
 #
-# writes ligands_0.csv to ligands_7.csv. Sample i is the same whatever the number of tasks, and a task that was stopped goes on where it
-# stood, from its .partial file. PROTLIG_VENV as in slurm_train.sh.
+# writes ligands_0.csv to ligands_7.csv. Sample i does not depend on the number of tasks. A stopped task continues from its .partial file.
+# PROTLIG_VENV: a virtual environment to activate; without it `protlig` must be on the PATH.
 #SBATCH --job-name=protlig-sample
 #SBATCH --array=0-3
 #SBATCH --gpus-per-node=1

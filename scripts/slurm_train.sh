@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# Trains under SLURM on one or several nodes, and goes on by itself when the time is up.
+# Trains under SLURM on one or several nodes, and requeues itself when its time is up.
 #
 #     sbatch scripts/slurm_train.sh sedd/uniref50_stable data.path=data/uniref50.fasta.gz
 #     sbatch --nodes=4 --time=04:00:00 scripts/slurm_train.sh dual_track/base data.path=pairs.csv train.distributed=fsdp
 #
-# Submit it from a folder on a file system that all nodes share: runs/, data/ and the log are looked for there. What may be set:
-#     PROTLIG_VENV      a virtual environment to activate; without it `protlig` has to be on the PATH
+# Submit it from a folder on a file system that all nodes share; runs/, data/ and the log are in that folder. Environment variables:
+#     PROTLIG_VENV      a virtual environment to activate; without it `protlig` must be on the PATH
 #     PROTLIG_DOWNLOAD  a data set that `protlig download` fetches first, once, before any GPU process starts (for instance uniref50)
-#     WANDB_MODE        offline unless set: compute nodes often have no network; afterwards: wandb sync
+#     WANDB_MODE        default offline, since compute nodes often have no network; upload afterwards with: wandb sync
 #
-# There is one task for each GPU, and no launcher between SLURM and the task, so that SLURM's signals reach the trainer directly.
-# --gpus-per-node, not --gpus-per-task: each task picks its GPU by its local rank, so it must see all of the node.
+# SLURM starts one task for each GPU, without a launcher in between, so that its signals reach the trainer directly.
+# --gpus-per-node, not --gpus-per-task: a task selects its GPU by its local rank, so it must see all GPUs of the node.
 #SBATCH --job-name=protlig
 #SBATCH --nodes=1
 #SBATCH --ntasks-per-node=4
@@ -38,7 +38,7 @@ if [ -n "${PROTLIG_DOWNLOAD:-}" ]; then
     srun --nodes=1 --ntasks=1 protlig download "$PROTLIG_DOWNLOAD" --out data
 fi
 
-# Five minutes before the end SLURM sends USR1 to the tasks. They save and end with 128 + 10; the same command then goes on from there.
+# Five minutes before the end SLURM sends USR1 to the tasks. They save and exit with 128 + 10; the same command then continues from there.
 status=0
 srun --kill-on-bad-exit=0 bash -c \
     'RANK=$SLURM_PROCID LOCAL_RANK=$SLURM_LOCALID WORLD_SIZE=$SLURM_NTASKS exec protlig train "$@"' protlig "$@" || status=$?

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# A run in the shape of DPLM 35M: 100 steps on 1,000 sequences, then sequences from its checkpoint. Better on a GPU than on a laptop.
-#   scripts/smoke_test.sh sequences.fasta.gz [key.sub=value ...]
+# Trains DPLM 35M for 100 steps on 1,000 sequences, then samples from its checkpoint. Meant for a GPU.
+#
+#     scripts/smoke_test.sh sequences.fasta.gz [key.sub=value ...]
 set -euo pipefail
 data="${1:?usage: scripts/smoke_test.sh FASTA [key.sub=value ...]}"
 shift

@@ -26,7 +26,7 @@ FLOORS = [
     {"causal", "kanzi", "report"},
     {"runs"},
     {"scaling"},
-    {"cli", "arguments"},
+    {"cli"},
     {"__main__"},
 ]
 SINGLE_FILES = {"errors", "config", "device", "rng", "files", "objective"}

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from tests.support.commands import examples_of, require_works
 
 ROOT = Path(__file__).resolve().parent.parent
 # Records how it was called; `-m venv` makes a folder in which it stands in again, with a protlig that prints its arguments.
@@ -275,3 +280,58 @@ def test_ci_runs_the_tests_prints_the_time_and_keeps_the_status(tmp_path: Path) 
     assert done.returncode == 3
     assert done.stdout.startswith("ran\nci: ./run_tests.sh took ")
     assert done.stdout.endswith(" s and ended with status 3\n")
+
+
+def recorded_command(tmp_path: Path, stdout: str) -> list[str]:
+    """Return the arguments of protlig that the stand-ins for it and for Python were called with."""
+    if "<" in stdout:
+        return stdout.partition("<")[2].removesuffix(">").split("><")
+    return calls(tmp_path)[-1].partition("protlig_dd.cli ")[2].split()
+
+
+@pytest.mark.usefixtures("active")
+def test_the_examples_of_the_help_text_are_commands_that_protlig_takes(run: Run, tmp_path: Path) -> None:
+    """`train.max_steps=1000`, which is no setting, once stood there."""
+    lines = [line.strip() for line in run("run_train.sh", "--help").stdout.splitlines()]
+    examples = [shlex.split(line)[1:] for line in lines if line.startswith("./run_train.sh ")]
+    assert len(examples) >= 4
+    for example in examples:
+        done = run("run_train.sh", "--no-install", *example)
+        assert done.returncode == 0, done.stderr
+        require_works(recorded_command(tmp_path, done.stdout))
+
+
+SCRIPTS = {
+    "slurm_train.sh": lambda words: ["train", *words],
+    "slurm_sample.sh": lambda words: ["sample", words[0], "--shard", "0/8", "--out", f"{words[1]}_0.csv", *words[2:]],
+    "generate_ligands.py": lambda words: ["sample", *words, "--generate", "ligand"],
+    "generate_proteins.py": lambda words: ["sample", *words, "--generate", "protein"],
+}
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_the_usage_of_a_script_is_a_command_that_protlig_takes(name: str) -> None:
+    text = (ROOT / "scripts" / name).read_text(encoding="utf-8")
+    usages = re.findall(rf"^(?:#     sbatch .*?|python )scripts/{name} (.*)$", text, flags=re.MULTILINE)
+    assert usages
+    for usage in usages:
+        require_works(SCRIPTS[name](shlex.split(usage)))
+
+
+def test_the_commands_of_the_smoke_test_are_taken_by_protlig() -> None:
+    text = (
+        (ROOT / "scripts/smoke_test.sh").read_text(encoding="utf-8").replace('"$data"', "x.fasta").replace('"$@"', "")
+    )
+    train, sample = examples_of(text)
+    assert (train[0], sample[0]) == ("train", "sample")
+    require_works(train)
+    require_works(sample)
+
+
+@pytest.mark.parametrize("name", ["plot_curriculum.py", "plot_reconstruction.py"])
+def test_the_usage_of_a_plot_names_its_options(name: str) -> None:
+    command = [sys.executable, str(ROOT / "scripts" / name), "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    assert done.returncode == 0, done.stderr
+    (usage,) = re.findall(rf"^python scripts/{name} (.*)$", done.stdout, flags=re.MULTILINE)
+    assert [word for word in usage.split() if word.startswith("--")] == ["--out"] and "--out OUT" in done.stdout

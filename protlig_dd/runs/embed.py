@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from protlig_dd.config import parse_shard
 from protlig_dd.errors import ConfigError, FormatError, require
-from protlig_dd.files import written_whole
+from protlig_dd.files import write_text, written_whole
 from protlig_dd.models.encoder import Encoder
 from protlig_dd.runs.run import Run
 from protlig_dd.tokens.tracks import pack
@@ -68,7 +68,8 @@ def embed_proteins(
     left = [item for item in mine if item[0] not in done]
     with tqdm(total=len(mine), initial=len(done), unit="protein", disable=None) as bar:
         for vectors in _vectors(run, run.model, left, pool, tokens_per_call):
-            save_file(vectors, partial / f"part_{len(list(partial.glob('part_*'))):06d}.safetensors")
+            with written_whole(partial / f"part_{len(list(partial.glob('part_*'))):06d}.safetensors") as growing:
+                save_file(vectors, growing)
             bar.update(len(vectors))
     _join(partial, out, [name for name, _ in mine], _settings(run, pool, shard))
     return len(mine)
@@ -100,10 +101,10 @@ def _settings(run: Run, pool: str, shard: str) -> dict[str, Any]:
 
 def _resume(partial: Path, settings: dict[str, Any]) -> set[str]:
     """Return the names in the parts that a stopped command has written; parts with other settings are refused."""
-    told = partial / "settings.json"
-    if told.is_file() and json.loads(told.read_text(encoding="utf-8")) != settings:
+    path = partial / "settings.json"
+    if path.is_file() and json.loads(path.read_text(encoding="utf-8")) != settings:
         raise ConfigError(f"{partial}: was begun with other settings; remove it, or give another --out")
-    told.write_text(json.dumps(settings), encoding="utf-8")
+    write_text(path, json.dumps(settings))
     return {name for part in sorted(partial.glob("part_*.safetensors")) for name in load_file(part)}
 
 

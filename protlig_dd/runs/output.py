@@ -5,11 +5,12 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from protlig_dd.errors import ConfigError, FormatError, nearest, require
-from protlig_dd.files import write_json, write_text, written_whole
+from protlig_dd.files import write_text, written_whole
 
 SUFFIXES = (".csv", ".jsonl", ".fasta", ".smi", ".sdf")
 Row = Mapping[str, Any]
@@ -45,7 +46,7 @@ class PartialFile:
         if self.path.is_file():
             self._read()
         else:
-            self.path.write_text(json.dumps(self.settings) + "\n", encoding="utf-8")
+            write_text(self.path, json.dumps(self.settings) + "\n")
 
     def _read(self) -> None:
         whole = self.path.read_bytes()
@@ -56,7 +57,8 @@ class PartialFile:
                 f"{self.path}: was left by a run with other settings; remove it, or start that command again to finish it"
             )
         self.rows = [json.loads(line) for line in lines[1:]]
-        self.path.write_bytes(kept)
+        with self.path.open("r+b") as file:
+            file.truncate(len(kept))
 
     def append(self, rows: Iterable[Row]) -> Iterator[Row]:
         """Write each row when it is taken, before the next one is drawn."""
@@ -89,7 +91,7 @@ def rank(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 
 def write_rows(path: Path, rows: Sequence[Row], settings: Mapping[str, Any]) -> None:
-    """Write samples in the format of the file's ending, and all settings to OUT.json.
+    """Write samples in the format of the file's ending, and all settings to OUT.json: all files, or none after an error.
 
     A FASTA file gets the proteins; their structure tokens, if any, go to NAME.structure.fasta.
 
@@ -99,12 +101,14 @@ def write_rows(path: Path, rows: Sequence[Row], settings: Mapping[str, Any]) -> 
     """
     check_output(path)
     writers = {".csv": _csv, ".jsonl": _jsonl, ".fasta": _fasta, ".smi": _smiles, ".sdf": _sdf}
-    with written_whole(path) as growing:
-        writers[path.suffix](growing, rows)
-    beside = structures_beside(path, rows)
-    if beside is not None:
-        write_text(beside, "".join(f">{_title(row)}\n{row['structure']}\n" for row in rows))
-    write_json(path.with_name(path.name + ".json"), dict(settings))
+    structures = structures_beside(path, rows)
+    with ExitStack() as files:  # renamed in reverse order, so that OUT appears last
+        writers[path.suffix](files.enter_context(written_whole(path)), rows)
+        if structures is not None:
+            text = "".join(f">{_title(row)}\n{row['structure']}\n" for row in rows)
+            files.enter_context(written_whole(structures)).write_text(text, encoding="utf-8")
+        text = json.dumps(dict(settings), indent=1) + "\n"
+        files.enter_context(written_whole(path.with_name(path.name + ".json"))).write_text(text, encoding="utf-8")
 
 
 def structures_beside(path: Path, rows: Sequence[Row]) -> Path | None:
@@ -133,34 +137,32 @@ def _title(row: Row) -> str:
 
 def _fasta(path: Path, rows: Sequence[Row]) -> None:
     track = "structure" if all("structure" in row and "protein" not in row for row in rows) else "protein"
-    _require(rows, track, path)
+    _require(rows, track, ".fasta")
     path.write_text("".join(f">{_title(row)}\n{row[track]}\n" for row in rows), encoding="utf-8")
 
 
 def _smiles(path: Path, rows: Sequence[Row]) -> None:
-    _require(rows, "ligand", path)
+    _require(rows, "ligand", ".smi")
     path.write_text("".join(f"{row['ligand']} {_title(row)}\n" for row in rows), encoding="utf-8")
 
 
-def _require(rows: Sequence[Row], track: str, path: Path) -> None:
+def _require(rows: Sequence[Row], track: str, suffix: str) -> None:
     if any(track not in row for row in rows):
-        raise FormatError(f"{path.suffix}: the samples have no {track}; write .csv or .jsonl instead")
+        raise FormatError(f"{suffix}: the samples have no {track}; write .csv or .jsonl instead")
 
 
 def _sdf(path: Path, rows: Sequence[Row]) -> None:
     """Write molecules with their rows as properties. SDF cannot hold an invalid SMILES, so one is an error."""
-    _require(rows, "ligand", path)
+    _require(rows, "ligand", ".sdf")
     chem = require("rdkit.Chem", "writing SDF", extra="ligand")
     molecules = [chem.MolFromSmiles(row["ligand"]) for row in rows]
-    invalid = [str(row["id"]) for row, molecule in zip(rows, molecules, strict=True) if molecule is None]
-    writer = chem.SDWriter(str(path))
-    for row, molecule in zip(rows, molecules, strict=True):
-        if molecule is not None:
-            for key, value in row.items():
-                molecule.SetProp(key, str(value))
-            writer.write(molecule)
-    writer.close()
-    if invalid:
+    if invalid := [str(row["id"]) for row, molecule in zip(rows, molecules, strict=True) if molecule is None]:
         raise FormatError(
             f".sdf: {len(invalid)} samples are no valid molecules (ids {', '.join(invalid[:8])}); write .csv, which holds all"
         )
+    writer = chem.SDWriter(str(path))
+    for row, molecule in zip(rows, molecules, strict=True):
+        for key, value in row.items():
+            molecule.SetProp(key, str(value))
+        writer.write(molecule)
+    writer.close()

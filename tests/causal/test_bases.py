@@ -17,7 +17,7 @@ from protlig_dd.checkpoints.checkpoint import count_parameters
 from protlig_dd.errors import CheckpointError, ConfigError, MissingDependencyError
 from protlig_dd.nn.flops import linear_flops
 from protlig_dd.tokens.settings import StructureTrack
-from tests.support.causal_sequences import PAIRS, TRACKS, batch_of
+from tests.support.causal_models import PAIRS, TRACKS, batch_of
 from tests.support.small_bases import LETTERS, SHAPE, write_base
 
 pytest.importorskip("transformers", reason="causal models come with protlig_dd[hf]")

@@ -11,8 +11,7 @@ import torch
 from protlig_dd.causal.decoding import CausalDecoding, Decoded, decode
 from protlig_dd.causal.model import Causal
 from protlig_dd.tokens.tracks import Layout
-from tests.support.causal_models import built
-from tests.support.causal_sequences import TRACKS, VOCABULARY
+from tests.support.causal_models import TRACKS, VOCABULARY, built
 
 PROTEINS = ("MKTAYIAKQR", "GW", "ACDEF", "WWWWYYYYLLL")
 PROMPTS = [VOCABULARY.prompt(TRACKS["protein"].encode(p)) for p in PROTEINS]

@@ -15,8 +15,7 @@ from protlig_dd.causal.sequences import CausalBatch, minimal_vocabulary, pack_se
 from protlig_dd.errors import ConfigError, MissingDependencyError
 from protlig_dd.tokens.settings import ProteinTrack
 from protlig_dd.tokens.tracks import Layout
-from tests.support.causal_models import SMALL, built
-from tests.support.causal_sequences import PAIRS, TRACKS, VOCABULARY, batch_of
+from tests.support.causal_models import PAIRS, SMALL, TRACKS, VOCABULARY, batch_of, built
 from tests.support.small_bases import SHAPE
 
 pytest.importorskip("transformers", reason="causal models come with protlig_dd[hf]")

@@ -16,7 +16,7 @@ from protlig_dd.causal.sequences import (
 from protlig_dd.errors import ConfigError
 from protlig_dd.tokens.settings import ProteinTrack, StructureTrack
 from protlig_dd.tokens.tracks import pack
-from tests.support.causal_sequences import PAIRS, TRACKS, VOCABULARY, batch_of
+from tests.support.causal_models import PAIRS, TRACKS, VOCABULARY, batch_of
 
 
 def sequences(batch: CausalBatch) -> list[str]:

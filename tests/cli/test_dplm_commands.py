@@ -201,6 +201,22 @@ def test_embeddings_are_those_of_the_model_and_resume(folder: Path) -> None:
     assert torch.allclose(load_file(folder / "begin.safetensors")["p1"], expected[0], atol=1e-5)
 
 
+def test_a_part_of_embeddings_that_was_cut_off_is_not_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command killed while it writes a part leaves no broken part behind, and the next one makes it again."""
+    given, out = fasta(folder / "cut.fasta", ["MKTAYIAK", "GGSW"]), folder / "cut.safetensors"
+    command = ["embed", "--model", str(folder / "one"), "--protein", str(given), "--out", str(out), "--device", "cpu"]
+
+    def cut_off(tensors: object, path: Path, **_: object) -> None:
+        path.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("protlig_dd.runs.embed.save_file", cut_off)
+        assert main(command) == 130
+    assert main(command) == 0
+    assert set(load_file(out)) == {"p0", "p1"}
+
+
 def test_an_export_is_a_model_again(folder: Path) -> None:
     out = folder / "exported"
     assert main(["export", str(folder / "one"), "--out", str(out), "--licence", "MIT"]) == 0

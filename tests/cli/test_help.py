@@ -1,11 +1,9 @@
-"""`--help` of every command: it loads no heavy package, and its examples, like those of the scripts, are commands that work."""
+"""`--help` of every command: it costs little, loads no heavy package, and its examples are commands that work."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import re
-import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,14 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from protlig_dd.cli.common import options_from
-from protlig_dd.cli.entry import build_parser, parse
-from protlig_dd.config import read_config
-from protlig_dd.runs.families.table import family_of
-from protlig_dd.runs.spellings import native_overrides
+from protlig_dd.cli.entry import build_parser
+from protlig_dd.errors import ConfigError
+from tests.support.commands import examples_of, require_works
 
 HEAVY = ("torch", "numpy", "transformers", "rdkit", "wandb", "matplotlib", "pandas")
-COMMAND = re.compile(r"(?:^|\s)protlig ((?:(?!\s#|&&|<<).)+)")
 
 
 def parsers(
@@ -54,21 +49,19 @@ def test_help_of_every_command_loads_no_heavy_package(root: Path) -> None:
     assert done.stdout.strip() == "[]"
 
 
-def examples_of(text: str) -> list[list[str]]:
-    """Return the words of each `protlig ...` at the beginning of a line of a text, without remarks."""
-    lines = [line.strip().lstrip("#").strip() for line in text.replace("\\\n", " ").splitlines()]
-    found = [part for line in lines if line.startswith("protlig ") for part in line.split("&&")]
-    return [shlex.split(part.strip().removeprefix("protlig "), comments=True) for part in found]
-
-
-def require_works(words: list[str]) -> None:
-    """Parse an example; where it names a config, build the experiment with its overrides."""
-    _, _, options, values = parse(words)
-    built = options_from(options, values)
-    if hasattr(built, "overrides") and not str(built.config).startswith("my_"):
-        named, native = native_overrides(built.overrides)
-        config = read_config(named or built.config, native)
-        family_of(config).read(config)
+@pytest.mark.parametrize("command", [(), *ALL], ids=lambda command: " ".join(command) or "protlig")
+def test_help_is_shown_at_once(root: Path, command: tuple[str, ...]) -> None:
+    """Below 0.3 s of CPU time, the start of Python included."""
+    program = (
+        "import resource, sys\n"
+        "from protlig_dd.cli import main\n"
+        "try:\n    main(sys.argv[1:])\nexcept SystemExit as stop:\n    assert not stop.code, stop.code\n"
+        "used = resource.getrusage(resource.RUSAGE_SELF)\n"
+        "assert used.ru_utime + used.ru_stime < 0.3, used\n"
+    )
+    shown = [sys.executable, "-c", program, *command, "--help"]
+    done = subprocess.run(shown, cwd=root, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and done.stdout.startswith("usage: protlig"), done.stderr
 
 
 @pytest.mark.parametrize("command", ALL, ids=" ".join)
@@ -81,24 +74,16 @@ def test_the_examples_of_a_help_text_work(command: tuple[str, ...]) -> None:
         require_works(words)
 
 
-def script_examples(path: Path) -> list[list[str]]:
-    """Return the commands of protlig that the usage of a script stands for."""
-    text = path.read_text(encoding="utf-8")
-    if path.name == "run_train.sh":
-        calls = re.findall(r"^  \./run_train\.sh (.+)$", text, re.MULTILINE)
-        plain = [[w for w in shlex.split(call) if not w.startswith("--") and not w.isdigit()] for call in calls]
-        return [["train", *words] for words in plain]
-    calls = re.findall(r"scripts/slurm_train\.sh ((?:[\w./]+=\S+|[\w]+/\S+)(?: \S+=\S+)*)", text)
-    return [["train", *shlex.split(call)] for call in calls] + examples_of(text)
-
-
-@pytest.mark.parametrize("name", ["run_train.sh", "scripts/slurm_train.sh", "scripts/smoke_test.sh"])
-def test_the_examples_of_a_script_work(root: Path, name: str) -> None:
-    examples = script_examples(root / name)
-    assert examples
-    for words in examples:
-        if not any("$" in word for word in words):
-            require_works(words)
+def test_an_example_that_is_refused_is_found() -> None:
+    """The check of the test above, on texts that are wrong."""
+    (example,) = examples_of("Try:\n  protlig train sedd/uniref50_stable train.max_steps=1000    # longer")
+    assert example == ["train", "sedd/uniref50_stable", "train.max_steps=1000"]
+    for wrong in (example, ["check", "sedd/none"], ["sample", "run"], ["scaling", "plan", "scaling/markov", "a.b=1"]):
+        with pytest.raises(ConfigError):
+            require_works(wrong)
+    for wrong in (["evaluate"], ["sample", "run", "--lenght", "3"], ["foldseek"], ["foldseek", "info"]):
+        with pytest.raises(SystemExit):
+            require_works(wrong)
 
 
 @pytest.mark.parametrize("command", ALL, ids=" ".join)

@@ -77,3 +77,25 @@ def test_the_file_of_structure_tokens_is_named(tmp_path: Path) -> None:
     assert (tmp_path / "codes.structure.fasta").read_text() == ">a_0\nDD\n"
     assert structures_beside(out, [{"structure": "DD"}]) is None
     assert structures_beside(tmp_path / "codes.csv", both) is None
+
+
+@pytest.mark.parametrize("broken", ["settings", "structure"])
+def test_all_files_are_written_or_none(tmp_path: Path, broken: str) -> None:
+    """An error in the last of OUT, OUT.structure.fasta and OUT.json leaves none of them, and keeps those of before."""
+    rows = [{"id": 0, "name": "a", "protein": "MK", "structure": "DD"}]
+    bad_rows = [*rows, {"id": 1, "name": "b", "protein": "MK"}] if broken == "structure" else rows
+    bad_settings = {"seed": object()} if broken == "settings" else {}
+    with pytest.raises((TypeError, KeyError)):
+        write_rows(tmp_path / "x.fasta", bad_rows, bad_settings)
+    assert list(tmp_path.iterdir()) == []
+    write_rows(tmp_path / "x.fasta", rows, {"seed": 1})
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises((TypeError, KeyError)):
+        write_rows(tmp_path / "x.fasta", bad_rows, bad_settings)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert sorted(before) == ["x.fasta", "x.fasta.json", "x.structure.fasta"]
+
+
+def test_the_form_that_cannot_hold_the_samples_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FormatError, match=r"^\.smi: the samples have no ligand"):
+        write_rows(tmp_path / "x.smi", [{"id": 7, "name": "a", "protein": "MK"}], {})
