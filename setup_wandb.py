@@ -65,9 +65,7 @@ def read_mode() -> str:
     mode = os.environ.get("WANDB_MODE", "online").strip().lower() or "online"
     mode = {"dryrun": "offline", "run": "online"}.get(mode, mode)
     if mode not in MODES:
-        raise NotReady(
-            f"WANDB_MODE: found '{mode}', expected one of {', '.join(MODES)}; set it to one of them, or unset it"
-        )
+        raise NotReady(f"WANDB_MODE: found '{mode}', expected one of {', '.join(MODES)}; set it to one of them, or unset it")
     return mode
 
 
@@ -199,13 +197,9 @@ def check(timeout_s: float, *, login: bool) -> None:
     print(f"project  {os.environ.get('WANDB_PROJECT') or DEFAULT_PROJECT}")
     entity = os.environ.get("WANDB_ENTITY")
     if mode != "online":
-        print(
-            f"entity   {entity or 'decided at upload (wandb sync)' if mode == 'offline' else 'none: nothing is logged'}"
-        )
+        print(f"entity   {entity or 'decided at upload (wandb sync)' if mode == 'offline' else 'none: nothing is logged'}")
     if mode != "disabled" and importlib.util.find_spec("wandb") is None:
-        raise NotReady(
-            f"the package wandb is not installed in {sys.executable}; install it with: pip install 'protlig_dd[train]'"
-        )
+        raise NotReady(f"the package wandb is not installed in {sys.executable}; install it with: pip install 'protlig_dd[train]'")
     if login:
         log_in()
     if mode == "online":
@@ -220,16 +214,10 @@ def check(timeout_s: float, *, login: bool) -> None:
 def main() -> int:
     """Run the check and return the exit status."""
     parser = argparse.ArgumentParser(
-        description=(__doc__ or "").split("\n\n")[0],
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description=(__doc__ or "").split("\n\n")[0], epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--login", action="store_true", help="log in with `wandb login`; asks before it writes anything"
-    )
-    parser.add_argument(
-        "--timeout", type=float, default=5.0, metavar="SECONDS", help="time to wait for the server (default 5)"
-    )
+    parser.add_argument("--login", action="store_true", help="log in with `wandb login`; asks before it writes anything")
+    parser.add_argument("--timeout", type=float, default=5.0, metavar="SECONDS", help="time to wait for the server (default 5)")
     arguments = parser.parse_args()
     try:
         check(arguments.timeout, login=arguments.login)

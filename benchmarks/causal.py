@@ -19,16 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import (
-    Seconds,
-    batches_of,
-    describe_machine,
-    drawn_lengths,
-    interleaved,
-    paired_ratio,
-    read_lengths,
-    report,
-)
+from common import Seconds, batches_of, describe_machine, drawn_lengths, interleaved, paired_ratio, read_lengths, report
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
@@ -81,9 +72,7 @@ class Subject:
         torch.manual_seed(SEED)
         self.ours: Causal = SHAPE.build(both, choose_backend("auto", choice.device, choice.dtype).name)
         with torch.no_grad():
-            for (
-                parameter
-            ) in self.ours.parameters():  # far enough from zero that the generated tokens depend on the context
+            for parameter in self.ours.parameters():  # far enough from zero that the generated tokens depend on the context
                 parameter += SPREAD * torch.randn_like(parameter)
         config = transformers.LlamaConfig.from_dict(self.ours.llama.config.to_dict())
         config._attn_implementation = "sdpa"
@@ -167,9 +156,7 @@ def generation(subject: Subject, lengths: list[int], rounds: int) -> dict[str, A
 
     def ours(_: int) -> None:
         with subject.mixed():
-            found = decode(
-                subject.ours, vocabulary, prompts, lengths=lengths, sample_ids=range(len(lengths)), device=device
-            )
+            found = decode(subject.ours, vocabulary, prompts, lengths=lengths, sample_ids=range(len(lengths)), device=device)
         written["ours"] = [list(one.tokens) for one in found]
 
     def stock(_: int) -> None:

@@ -88,9 +88,7 @@ def interleaved(
 def paired_ratio(slow: Sequence[Seconds], fast: Sequence[Seconds]) -> dict[str, float]:
     """Return the speed-up of the second over the first: medians over rounds of the paired ratios of wall and CPU time."""
     return {
-        clock: round(
-            statistics.median(getattr(a, clock) / getattr(b, clock) for a, b in zip(slow, fast, strict=True)), 3
-        )
+        clock: round(statistics.median(getattr(a, clock) / getattr(b, clock) for a, b in zip(slow, fast, strict=True)), 3)
         for clock in ("wall", "cpu")
     }
 

@@ -106,9 +106,7 @@ def measure_rates(folder: Path, rounds: int) -> dict[str, Any]:
     write_pairs(path)
     tokens, variants = data_and_training(path)
     times = interleaved(variants, rounds=rounds, device=torch.device("cpu"))
-    rates = {
-        f"{name} tokens per CPU second": round(tokens / _median(seconds, "cpu")) for name, seconds in times.items()
-    }
+    rates = {f"{name} tokens per CPU second": round(tokens / _median(seconds, "cpu")) for name, seconds in times.items()}
     return {
         "pairs": NUM_PAIRS,
         "tokens": tokens,

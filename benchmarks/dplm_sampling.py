@@ -45,9 +45,7 @@ class Subject:
         for model in (self.stock, self.ours):
             model.to(device).eval().requires_grad_(False)
         process = Absorbing.of(tracks()["protein"].vocabulary)
-        self.diffusion = Diffusion(
-            parameterizations={"protein": Subs(process=process, normalise="all")}, schedule=LogLinear(eps=0.0)
-        )
+        self.diffusion = Diffusion(parameterizations={"protein": Subs(process=process, normalise="all")}, schedule=LogLinear(eps=0.0))
 
 
 def prompts(lengths: tuple[int, ...]) -> TrackBatch:
@@ -66,9 +64,7 @@ def ours_of(subject: Subject, lengths: tuple[int, ...], sampler: SamplerSettings
 
 
 @torch.no_grad()
-def stock_of(
-    stock: nn.Module, lengths: tuple[int, ...], steps: int, device: torch.device
-) -> tuple[list[Tensor], float]:
+def stock_of(stock: nn.Module, lengths: tuple[int, ...], steps: int, device: torch.device) -> tuple[list[Tensor], float]:
     """Return the samples of the stock loop, and the smallest difference that decided a choice.
 
     A step computes all logits, takes the best residue of each position and its logit as confidence, fills the masks, and masks the

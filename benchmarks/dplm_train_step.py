@@ -141,19 +141,10 @@ def drawn_batch(index: int, tokens: int) -> Batch:
     at = (packed.tracks["protein"].tokens == MASK).nonzero().squeeze(1)
     padded = pad_sequence(rows, batch_first=True, padding_value=PAD)
     labels = pad_sequence(clean, batch_first=True, padding_value=-100).masked_fill(padded != MASK, -100)
-    return Batch(
-        packed=packed,
-        at=at,
-        targets=torch.cat(clean)[at],
-        padded=padded,
-        attention_mask=padded.ne(PAD).long(),
-        labels=labels,
-    )
+    return Batch(packed=packed, at=at, targets=torch.cat(clean)[at], padded=padded, attention_mask=padded.ne(PAD).long(), labels=labels)
 
 
-def losses(
-    case: Case, names: tuple[str, ...] = NAMES
-) -> tuple[dict[str, nn.Module], dict[str, Callable[[int], Tensor]]]:
+def losses(case: Case, names: tuple[str, ...] = NAMES) -> tuple[dict[str, nn.Module], dict[str, Callable[[int], Tensor]]]:
     """Return the models by name, and for each a function from the round number to its loss."""
     models: dict[str, nn.Module] = {}
     if "stock" in names:
@@ -188,9 +179,7 @@ def on_device(batch: Batch, device: torch.device) -> Batch:
 
 def step_of(model: nn.Module, loss_of: Callable[[int], Tensor], case: Case) -> Callable[[int], None]:
     """Return one optimizer step on the batch of a round."""
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.01, fused=True
-    )
+    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
 
     def step(i: int) -> None:
         with torch.autocast(case.device.type, dtype=torch.bfloat16, enabled=case.precision == torch.bfloat16):
@@ -287,9 +276,7 @@ def main() -> None:
     precisions = {"float32": torch.float32} | (half if options.bf16 or has_native_bf16(device) else {})
 
     def case(precision: torch.dtype) -> Case:
-        return Case(
-            shape=options.shape, tokens=options.tokens, rounds=options.rounds, precision=precision, device=device
-        )
+        return Case(shape=options.shape, tokens=options.tokens, rounds=options.rounds, precision=precision, device=device)
 
     if options.alone:
         report(train_alone(options.alone, case(torch.bfloat16 if options.bf16 else torch.float32)))

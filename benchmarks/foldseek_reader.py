@@ -243,11 +243,7 @@ def verdicts(opened: dict[str, float], built: dict[str, float], rates: dict[str,
     }
     rises = {"sequences", "pairs", "calpha", "calpha_batched"}
     return {
-        name: {
-            "target": aim,
-            "reached": reached[name],
-            "met": (reached[name] >= aim) == (name in rises) or reached[name] == aim,
-        }
+        name: {"target": aim, "reached": reached[name], "met": (reached[name] >= aim) == (name in rises) or reached[name] == aim}
         for name, aim in TARGETS.items()
         if name in reached
     }
@@ -257,19 +253,11 @@ def main() -> None:
     """Generate the database, measure, print, and remove it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--entries", type=int, default=5_000_000, help="rows of each index (5000000)")
-    parser.add_argument(
-        "--distinct", type=int, default=500_000, help="distinct entries of data that the rows share (500000)"
-    )
+    parser.add_argument("--distinct", type=int, default=500_000, help="distinct entries of data that the rows share (500000)")
     parser.add_argument("--length", type=int, default=300, help="residues of each entry (300)")
     parser.add_argument("--rounds", type=int, default=3, help="rounds of reading, and runs of opening (3)")
-    parser.add_argument(
-        "--no-reading",
-        action="store_true",
-        help="open and build only; the plain reader takes 0.6 GB per million entries",
-    )
-    parser.add_argument(
-        "--folder", default=None, help="where to write the database (default: the system's temporary folder)"
-    )
+    parser.add_argument("--no-reading", action="store_true", help="open and build only; the plain reader takes 0.6 GB per million entries")
+    parser.add_argument("--folder", default=None, help="where to write the database (default: the system's temporary folder)")
     options = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory(prefix="foldseek_reader_", dir=options.folder) as folder:

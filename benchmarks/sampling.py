@@ -60,21 +60,15 @@ def subject(run_folder: str, num: int) -> Subject:
         tracks, diffusion, network = run.parts.tracks, run.parts.diffusion, run.model
         name = f"{run.config.name} at step {run.step}"
     else:
-        tracks = {
-            "protein": ProteinTrack(max_length=64).build("protein"),
-            "ligand": LigandTrack(max_length=64).build("ligand"),
-        }
+        tracks = {"protein": ProteinTrack(max_length=64).build("protein"), "ligand": LigandTrack(max_length=64).build("ligand")}
         examples, name = _random_examples(tracks, num), "random weights, demo shape"
         network = _random_network(tracks)
         parameterizations = {n: Score(process=Absorbing.of(track.vocabulary)) for n, track in tracks.items()}
         diffusion = Diffusion(parameterizations=parameterizations, schedule=LogLinear())
     batches = tuple(
-        pack(examples[i : i + BATCH_SIZE], tracks, example_ids=range(i, min(i + BATCH_SIZE, num)))
-        for i in range(0, num, BATCH_SIZE)
+        pack(examples[i : i + BATCH_SIZE], tracks, example_ids=range(i, min(i + BATCH_SIZE, num))) for i in range(0, num, BATCH_SIZE)
     )
-    return Subject(
-        name=name, denoiser=network, diffusion=diffusion, tracks=tracks, batches=batches, is_trained=bool(run_folder)
-    )
+    return Subject(name=name, denoiser=network, diffusion=diffusion, tracks=tracks, batches=batches, is_trained=bool(run_folder))
 
 
 def _random_examples(tracks: Mapping[str, Track], num: int) -> list[dict[str, list[int]]]:
@@ -91,13 +85,7 @@ def _random_examples(tracks: Mapping[str, Track], num: int) -> list[dict[str, li
 
 def _random_network(tracks: Mapping[str, Track]) -> nn.Module:
     shape = DualTrackSettings(
-        hidden_size=64,
-        num_heads=2,
-        num_blocks=2,
-        conditioning_size=64,
-        mlp_ratio=2.0,
-        dropout=0.0,
-        conv_width={"protein": 9},
+        hidden_size=64, num_heads=2, num_blocks=2, conditioning_size=64, mlp_ratio=2.0, dropout=0.0, conv_width={"protein": 9}
     )
     torch.manual_seed(SEED)
     return shape.build(tracks, "bucketed").eval()
@@ -126,8 +114,7 @@ class Case:
         """Draw all samples of one round."""
         on = self.subject
         drawn = [
-            sample(on.denoiser, on.diffusion, batch, generate=("ligand",), sampler=self.stepper, seed=SEED + round_)
-            for batch in on.batches
+            sample(on.denoiser, on.diffusion, batch, generate=("ligand",), sampler=self.stepper, seed=SEED + round_) for batch in on.batches
         ]
         self.num_calls.append(sum(d.num_calls for d in drawn))
         self.texts += [on.tracks["ligand"].decode(row) for d in drawn for row in d.batch.tracks["ligand"].split()]

@@ -56,9 +56,7 @@ def main() -> None:
             for rank, found in enumerate(run_case(options, f"{strategy},{how}")):
                 if header:
                     size = found["parameters"] / MB
-                    sys.stdout.write(
-                        f"{size:,.0f} M parameters, {4 * size:,.0f} MB in float32; MB above the start\n\n{header}"
-                    )
+                    sys.stdout.write(f"{size:,.0f} M parameters, {4 * size:,.0f} MB in float32; MB above the start\n\n{header}")
                     header = ""
                 figures = " | ".join(f"{found[part]:,.0f}" for part in (*PARTS, "floor"))
                 sys.stdout.write(f"| {strategy} | {how} | {rank} | {figures} |\n")
@@ -70,16 +68,7 @@ def run_case(options: argparse.Namespace, child: str) -> list[dict[str, float]]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
-    command = [
-        sys.executable,
-        __file__,
-        "--child",
-        child,
-        "--blocks",
-        str(options.blocks),
-        "--hidden",
-        str(options.hidden),
-    ]
+    command = [sys.executable, __file__, "--child", child, "--blocks", str(options.blocks), "--hidden", str(options.hidden)]
     common = {"WORLD_SIZE": str(WORLD), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
     # Freed memory is returned to the kernel at once; otherwise the marks would include memory that malloc keeps.
     common |= {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1"}

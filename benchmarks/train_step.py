@@ -17,16 +17,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from common import (
-    batches_of,
-    describe_machine,
-    drawn_lengths,
-    has_native_bf16,
-    interleaved,
-    paired_ratio,
-    read_lengths,
-    report,
-)
+from common import batches_of, describe_machine, drawn_lengths, has_native_bf16, interleaved, paired_ratio, read_lengths, report
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
@@ -69,10 +60,7 @@ def padded_batch(batch: TrackBatch, device: torch.device) -> tuple[Tensor, Tenso
 
 
 def step_of(
-    model: nn.Module,
-    logits_and_targets: Callable[[int], tuple[Tensor, Tensor]],
-    precision: torch.dtype,
-    device: torch.device,
+    model: nn.Module, logits_and_targets: Callable[[int], tuple[Tensor, Tensor]], precision: torch.dtype, device: torch.device
 ) -> Callable[[int], None]:
     """Return one optimizer step on the batch of a round."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, fused=True)
@@ -88,9 +76,7 @@ def step_of(
     return step
 
 
-def variants_of(
-    batches: list[TrackBatch], precision: torch.dtype, device: torch.device
-) -> dict[str, Callable[[int], None]]:
+def variants_of(batches: list[TrackBatch], precision: torch.dtype, device: torch.device) -> dict[str, Callable[[int], None]]:
     """Return the two variants, freshly initialised."""
     tracks = {"protein": ProteinTrack(max_length=CAP).build("protein")}
     torch.manual_seed(SEED)
@@ -110,10 +96,7 @@ def variants_of(
         tokens, is_pad = padded[i]
         return plain(tokens, is_pad)[~is_pad], tokens[~is_pad]
 
-    return {
-        "padded": step_of(plain, plain_logits, precision, device),
-        "packed": step_of(ours, packed_logits, precision, device),
-    }
+    return {"padded": step_of(plain, plain_logits, precision, device), "packed": step_of(ours, packed_logits, precision, device)}
 
 
 def packed_batches(lengths: list[list[int]]) -> list[TrackBatch]:
@@ -122,10 +105,7 @@ def packed_batches(lengths: list[list[int]]) -> list[TrackBatch]:
     letters = torch.tensor(track.vocabulary.emittable_ids)
     generator = torch.Generator().manual_seed(SEED)
     return [
-        pack(
-            [{"protein": letters[torch.randint(len(letters), (n,), generator=generator)].tolist()} for n in batch],
-            {"protein": track},
-        )
+        pack([{"protein": letters[torch.randint(len(letters), (n,), generator=generator)].tolist()} for n in batch], {"protein": track})
         for batch in lengths
     ]
 
@@ -154,9 +134,7 @@ def count_parameters() -> dict[str, int]:
 def main() -> None:
     """Measure all cases and print them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--fasta", type=Path, help="use the lengths of its sequences, truncated at 512 (default: log-normal lengths)"
-    )
+    parser.add_argument("--fasta", type=Path, help="use the lengths of its sequences, truncated at 512 (default: log-normal lengths)")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, xpu or mps")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--threads", type=int, default=THREADS)
@@ -174,18 +152,10 @@ def main() -> None:
         "equal lengths": [[EQUAL_LENGTH] * 8 for _ in range(options.rounds)],
     }
     results = {
-        name: {case: measure(lengths, precision, device) for case, lengths in cases.items()}
-        for name, precision in precisions.items()
+        name: {case: measure(lengths, precision, device) for case, lengths in cases.items()} for name, precision in precisions.items()
     }
     source = options.fasta.name if options.fasta else "log-normal"
-    settings = {
-        "seed": SEED,
-        "cap": CAP,
-        "rounds": options.rounds,
-        "lengths": source,
-        "optimizer": "fused AdamW",
-        **SHAPE,
-    }
+    settings = {"seed": SEED, "cap": CAP, "rounds": options.rounds, "lengths": source, "optimizer": "fused AdamW", **SHAPE}
     report({
         "benchmark": "train_step", "machine": describe_machine(device), "settings": settings,
         "parameters": count_parameters(), "targets_float32": TARGETS, "results": results,

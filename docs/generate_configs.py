@@ -157,11 +157,7 @@ def sections(cls: type, path: str, seen: set[type]) -> Iterator[str]:
         yield "| setting | type | default | meaning |\n|---|---|---|---|"
     for field in fields:
         name = f"{path}.{field.name}".lstrip(".")
-        meaning = (
-            (MEANINGS.get(name) if name != field.name or not path else None)
-            or said.get(field.name)
-            or MEANINGS.get(field.name, "")
-        )
+        meaning = (MEANINGS.get(name) if name != field.name or not path else None) or said.get(field.name) or MEANINGS.get(field.name, "")
         yield f"| `{field.name}` | {in_words(hints[field.name])} | {default_of(field)} | {meaning.replace('|', chr(92) + '|')} |"
     yield ""
     for field in fields:

@@ -91,9 +91,7 @@ def read_config(name: str | Path, overrides: Sequence[str] = ()) -> dict[str, An
         try:
             change = OmegaConf.to_container(OmegaConf.from_dotlist([f"{key}={value}"]), resolve=False)
         except (YAMLError, OmegaConfBaseException) as error:
-            raise ConfigError(
-                f"override '{override}': the value is not YAML ({' '.join(str(error).split())})"
-            ) from error
+            raise ConfigError(f"override '{override}': the value is not YAML ({' '.join(str(error).split())})") from error
         merged = _merge(merged, typing.cast("dict[str, Any]", change))
     try:
         plain = OmegaConf.to_container(OmegaConf.create(merged), resolve=True)
@@ -134,9 +132,7 @@ def _read_chain(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     if parent is None:
         return typing.cast("dict[str, Any]", plain)
     if not isinstance(parent, str):
-        raise ConfigError(
-            f"{path}: extends: found {parent!r}, expected the name of one config; write extends: dual_track/demo"
-        )
+        raise ConfigError(f"{path}: extends: found {parent!r}, expected the name of one config; write extends: dual_track/demo")
     sibling = path.parent / f"{parent}.yaml"
     base = _read_chain(sibling if sibling.is_file() else find_config(parent), (*seen, path))
     return _merge(base, typing.cast("dict[str, Any]", plain))
@@ -209,9 +205,7 @@ def _resolve_kinds(annotation: Any, values: Any, where: str, default: Any = None
     others = _plain_members(annotation)
     if not isinstance(values, Mapping):
         if len(members) > 1 and not others and not isinstance(values, tuple(members)):
-            raise ConfigError(
-                f"{where}: found {values!r}, expected a mapping with a kind, one of {', '.join(map(str, kinds))}"
-            )
+            raise ConfigError(f"{where}: found {values!r}, expected a mapping with a kind, one of {', '.join(map(str, kinds))}")
         return values
     if len(members) == 1:
         (cls,) = members
@@ -225,9 +219,7 @@ def _resolve_kinds(annotation: Any, values: Any, where: str, default: Any = None
         cls = kinds[kind]
     hints = typing.get_type_hints(cls, include_extras=True)
     defaults = {field.name: field.default for field in dataclasses.fields(cls)}
-    resolved = {
-        k: _resolve_kinds(hints[k], v, _join(where, k), defaults.get(k)) if k in hints else v for k, v in values.items()
-    }
+    resolved = {k: _resolve_kinds(hints[k], v, _join(where, k), defaults.get(k)) if k in hints else v for k, v in values.items()}
     return _validate(cls, resolved, where) if len(members) > 1 or others - {type(None)} else resolved
 
 
@@ -308,7 +300,5 @@ def parse_shard(text: str) -> tuple[int, int]:
     """
     index, sep, count = text.partition("/")
     if not (sep and index.isdigit() and count.isdigit() and int(index) < int(count)):
-        raise ConfigError(
-            f"--shard '{text}': expected i/n with 0 <= i < n, such as 0/4 for the first of four and 3/4 for the last"
-        )
+        raise ConfigError(f"--shard '{text}': expected i/n with 0 <= i < n, such as 0/4 for the first of four and 3/4 for the last")
     return int(index), int(count)

@@ -89,9 +89,7 @@ def mps_has_bf16() -> bool:
     return bool(torch.backends.mps.is_macos_or_newer(14, 0))
 
 
-def choose_device(
-    requested: str = "auto", *, precision: str = "auto", local_rank: int = 0, processes: int = 1
-) -> DeviceChoice:
+def choose_device(requested: str = "auto", *, precision: str = "auto", local_rank: int = 0, processes: int = 1) -> DeviceChoice:
     """Return the device to use, its precision, and the reason.
 
     Args:
@@ -108,9 +106,7 @@ def choose_device(
     (device(type='cpu'), torch.float32, False)
     """
     if requested not in ("auto", *KINDS):
-        raise DeviceError(
-            f"device '{requested}': expected auto, {', '.join(KINDS)}{nearest(requested, ('auto', *KINDS))}"
-        )
+        raise DeviceError(f"device '{requested}': expected auto, {', '.join(KINDS)}{nearest(requested, ('auto', *KINDS))}")
     kind, reason = requested, "asked for"
     if requested == "auto":
         usable = [k for k in KINDS if count_devices(k) and not (k == "mps" and processes > 1)]
@@ -129,16 +125,12 @@ def choose_device(
 def _numbered(kind: str, local_rank: int, processes: int) -> torch.device:
     count = count_devices(kind)
     if count == 0:
-        raise DeviceError(
-            f"device '{kind}': not found here ({_advice(kind)}); use --auto to take what is there, or --cpu"
-        )
+        raise DeviceError(f"device '{kind}': not found here ({_advice(kind)}); use --auto to take what is there, or --cpu")
     if kind == "cpu":
         return torch.device("cpu")
     if kind == "mps":
         if processes > 1:
-            raise DeviceError(
-                f"device 'mps': one device cannot serve {processes} processes; start one process, or use --cpu"
-            )
+            raise DeviceError(f"device 'mps': one device cannot serve {processes} processes; start one process, or use --cpu")
         return torch.device("mps")
     if count == 1:
         return torch.device(kind, 0)  # a launcher may make one device visible to each process, as number 0
@@ -157,9 +149,7 @@ def _advice(kind: str) -> str:
             return f"torch {torch.__version__} was built without CUDA; install with ./run_train.sh --cuda"
         return f"torch was built for CUDA {built} but sees no GPU; see what nvidia-smi and CUDA_VISIBLE_DEVICES say"
     if kind == "xpu":
-        return (
-            f"torch {torch.__version__} sees no Intel GPU; install with ./run_train.sh --xpu and see what sycl-ls says"
-        )
+        return f"torch {torch.__version__} sees no Intel GPU; install with ./run_train.sh --xpu and see what sycl-ls says"
     return "needs a Mac with Apple silicon, macOS 12.3 or newer, and a torch built for it"
 
 
@@ -174,9 +164,7 @@ def choose_precision(requested: str, device: torch.device) -> PrecisionChoice:
         DeviceError: if the device does not support the requested precision.
     """
     if requested not in ("auto", *DTYPES):
-        raise DeviceError(
-            f"precision '{requested}': expected auto, {', '.join(DTYPES)}{nearest(requested, ('auto', *DTYPES))}"
-        )
+        raise DeviceError(f"precision '{requested}': expected auto, {', '.join(DTYPES)}{nearest(requested, ('auto', *DTYPES))}")
     best, why = _native_precision(device)
     if requested in ("auto", best):
         return _precision(best, why if requested == "auto" else "asked for")

@@ -51,12 +51,7 @@ def write_text(path: Path, text: str, *, durable: bool = False) -> None:
 
 
 def write_json(
-    path: Path,
-    value: Mapping[str, Any] | Sequence[Any],
-    *,
-    indent: int | None = 1,
-    sort_keys: bool = False,
-    durable: bool = False,
+    path: Path, value: Mapping[str, Any] | Sequence[Any], *, indent: int | None = 1, sort_keys: bool = False, durable: bool = False
 ) -> None:
     """Write a JSON file with a final line break, whole or not at all; with `indent` None on one line."""
     write_text(path, json.dumps(value, indent=indent, sort_keys=sort_keys) + "\n", durable=durable)

@@ -36,10 +36,7 @@ def main() -> None:
     lines = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in files}
     folders = Counter(path.parent.relative_to(ROOT) for path in files)
     entries = [p for p in PACKAGE.iterdir() if p.suffix == ".py" or (p.is_dir() and p.name != "__pycache__")]
-    (folder, number), (size, place) = (
-        folders.most_common(1)[0],
-        max(found for path in files for found in functions(path)),
-    )
+    (folder, number), (size, place) = (folders.most_common(1)[0], max(found for path in files for found in functions(path)))
     longest = max(files, key=lines.__getitem__)
     print(f".py files at the root of the package   {folders[PACKAGE.relative_to(ROOT)]}")
     print(f"entries at the top of the package      {len(entries)}")

@@ -37,10 +37,7 @@ def main() -> None:
     axes.plot(*series(options.run, "validation/nll"), label="validation bound, no curriculum", marker=".")
     axes.set(xlabel="step", ylabel="nats per token")
     last = int(axes.get_xlim()[1])
-    factors = [
-        curriculum["start"] + (1 - curriculum["start"]) * ramp_up(curriculum["ramp"], s / curriculum["steps"])
-        for s in range(last)
-    ]
+    factors = [curriculum["start"] + (1 - curriculum["start"]) * ramp_up(curriculum["ramp"], s / curriculum["steps"]) for s in range(last)]
     scale = axes.twinx()
     scale.plot(factors, color="gray", linestyle=":", label="factor on sigma (right)")
     scale.set(ylim=(0, 1.05), ylabel="factor on sigma")

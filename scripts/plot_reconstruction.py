@@ -24,9 +24,7 @@ def main() -> None:
     """Read the metrics of a run and write the plot."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="a run folder of protlig train kanzi/tiny")
-    parser.add_argument(
-        "--out", type=Path, default=Path("reconstruction.png"), help="the picture to write (%(default)s)"
-    )
+    parser.add_argument("--out", type=Path, default=Path("reconstruction.png"), help="the picture to write (%(default)s)")
     options = parser.parse_args()
     pyplot = require("matplotlib.pyplot", "plotting a reconstruction", extra="plot")
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3.5), layout="constrained")

@@ -77,16 +77,10 @@ def test_a_union_is_built_by_its_kind() -> None:
     assert build(Shape, {"kind": "square", "side": 3}) == Square(side=3)
     assert build(Root, nested(shape={"kind": "square"})).nested.shape == Square()
     assert build(Root, nested(spare={"radius": 2})).nested.spare == Circle(radius=2.0)
-    assert build(Root, nested(tuple_of=[{"kind": "circle"}, {"kind": "square"}])).nested.tuple_of == (
-        Circle(),
-        Square(),
-    )
+    assert build(Root, nested(tuple_of=[{"kind": "circle"}, {"kind": "square"}])).nested.tuple_of == (Circle(), Square())
     assert build(Root, nested(named={"x": {"kind": "square"}})).nested.named == {"x": Square()}
     assert build(Root, nested(maybe={"x": {"kind": "square"}})).nested.maybe == {"x": Square()}
-    assert build(Root, nested(weights={"x": 2, "y": {"radius": 3.0}})).nested.weights == {
-        "x": 2.0,
-        "y": Circle(radius=3.0),
-    }
+    assert build(Root, nested(weights={"x": 2, "y": {"radius": 3.0}})).nested.weights == {"x": 2.0, "y": Circle(radius=3.0)}
     assert build(Root, nested(shape=Square(side=2))).nested.shape == Square(side=2), "built parts are taken as they are"
     assert kind_of(Circle) == "circle" and kind_of(Root) is None
 
@@ -111,10 +105,7 @@ def test_null_takes_an_entry_of_a_mapping_away() -> None:
 
 
 WRONG = [
-    (
-        {"steps": 1, "stps": 2},
-        "stps: unknown setting (did you mean 'steps'?); valid ones are: mode, nested, steps, verbose",
-    ),
+    ({"steps": 1, "stps": 2}, "stps: unknown setting (did you mean 'steps'?); valid ones are: mode, nested, steps, verbose"),
     ({"steps": 1, "qqq": 2}, "qqq: unknown setting; valid ones are: mode, nested, steps, verbose"),
     ({}, "steps: required, found nothing; set steps=..."),
     ({"steps": "many"}, "steps: found 'many', expected a valid integer, unable to parse string as an integer"),
@@ -123,30 +114,18 @@ WRONG = [
     ({"steps": 1, "mode": "fats"}, "mode: found 'fats', expected 'fast' or 'slow'"),
     ({"steps": 1, "verbose": "maybe"}, "verbose: found 'maybe', expected a valid boolean, unable to interpret input"),
     ({"steps": 1, "nested": []}, "nested: found [], expected a mapping of settings"),
-    (
-        nested(shape={"kind": "circel"}),
-        "nested.shape.kind: found 'circel', expected one of circle, square (did you mean 'circle'?)",
-    ),
+    (nested(shape={"kind": "circel"}), "nested.shape.kind: found 'circel', expected one of circle, square (did you mean 'circle'?)"),
     (nested(named={"a": {"radius": 1}}), "nested.named.a.kind: found none, expected one of circle, square"),
-    (
-        nested(shape={"kind": ["circle"]}),
-        "nested.shape.kind: found '['circle']', expected one of circle, square (did you mean 'circle'?)",
-    ),
+    (nested(shape={"kind": ["circle"]}), "nested.shape.kind: found '['circle']', expected one of circle, square (did you mean 'circle'?)"),
     (nested(shape="square"), "nested.shape: found 'square', expected a mapping with a kind, one of circle, square"),
     (nested(shape=None), "nested.shape: found None, expected a mapping with a kind, one of circle, square"),
     (
         nested(shape={"kind": "circle", "radios": 1}),
         "nested.shape.radios: unknown setting (did you mean 'radius'?); valid ones are: kind, radius",
     ),
-    (
-        nested(shape={"kind": "circle", "radius": -1}),
-        "nested.shape.radius: found -1.0, expected 0 or more; give its length",
-    ),
+    (nested(shape={"kind": "circle", "radius": -1}), "nested.shape.radius: found -1.0, expected 0 or more; give its length"),
     (nested(spare={"kind": "square"}), "nested.spare.kind: found 'square', expected 'circle'"),
-    (
-        nested(tuple_of=[{"kind": "circle"}, {"kind": "x"}]),
-        "nested.tuple_of.1.kind: found 'x', expected one of circle, square",
-    ),
+    (nested(tuple_of=[{"kind": "circle"}, {"kind": "x"}]), "nested.tuple_of.1.kind: found 'x', expected one of circle, square"),
     (
         nested(named={"a": {"kind": "square", "sied": 1}}),
         "nested.named.a.sied: unknown setting (did you mean 'side'?); valid ones are: kind, name, side",
@@ -178,9 +157,7 @@ def test_every_wrong_thing_has_its_line_and_its_place() -> None:
         st.none() | st.booleans() | st.floats() | st.text(max_size=5),
         lambda x: (
             st.lists(x, max_size=3)
-            | st.dictionaries(
-                st.sampled_from(["kind", "steps", "nested", "shape", "named", "radius", "x"]), x, max_size=4
-            )
+            | st.dictionaries(st.sampled_from(["kind", "steps", "nested", "shape", "named", "radius", "x"]), x, max_size=4)
         ),
         max_leaves=8,
     )
@@ -201,10 +178,7 @@ def test_settings_are_frozen_and_by_keyword() -> None:
 
 
 def test_settings_survive_the_way_to_json_and_back() -> None:
-    root = build(
-        Root,
-        {**nested(shape={"kind": "square", "side": 4}, named={"x": {"kind": "circle"}}, folder="a/b"), "mode": "slow"},
-    )
+    root = build(Root, {**nested(shape={"kind": "square", "side": 4}, named={"x": {"kind": "circle"}}, folder="a/b"), "mode": "slow"})
     assert root.nested.folder == Path("a/b")
     assert build(Root, json.loads(json.dumps(to_mapping(root)))) == root
     assert to_mapping({"p": Path("x"), 3: (1, None)}) == {"p": "x", "3": [1, None]}

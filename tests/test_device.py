@@ -14,9 +14,7 @@ from protlig_dd.errors import DeviceError
 def pretend(monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
     """Return a function that makes the machine look like another one."""
 
-    def look_like(
-        counts: dict[str, int], capability: tuple[int, int] = (9, 0), name: str = "a GPU", bf16: bool = True
-    ) -> None:
+    def look_like(counts: dict[str, int], capability: tuple[int, int] = (9, 0), name: str = "a GPU", bf16: bool = True) -> None:
         monkeypatch.setattr(devices, "count_devices", lambda kind: counts.get(kind, int(kind == "cpu")))
         monkeypatch.setattr(devices, "cuda_capability", lambda device: capability)
         monkeypatch.setattr(devices, "device_name", lambda device: name)

@@ -91,9 +91,7 @@ def run_blocks(page: Path, folder: Path) -> list[str]:
     for language, text in blocks(page, tested=True):
         program = [sys.executable, "-c", text] if language == "python" else ["bash", "-euo", "pipefail", "-c", text]
         done = subprocess.run(program, cwd=folder, env=environment, capture_output=True, text=True)
-        assert done.returncode == 0, (
-            f"{page.name}:\n{text}\nended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
-        )
+        assert done.returncode == 0, f"{page.name}:\n{text}\nended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
         printed.append(done.stdout)
     return printed
 
@@ -167,9 +165,7 @@ def test_every_page_is_reached_from_the_readme_and_the_index() -> None:
     for start, prefix in ((ROOT / "README.md", "docs/"), (DOCS / "index.md", "")):
         text = start.read_text(encoding="utf-8")
         for page in DOCS.glob("*.md"):
-            assert page.name == "index.md" or f"({prefix}{page.name})" in text, (
-                f"{start.name} does not link {page.name}"
-            )
+            assert page.name == "index.md" or f"({prefix}{page.name})" in text, f"{start.name} does not link {page.name}"
 
 
 @in_any(PAGES)
@@ -188,14 +184,11 @@ def test_python_files_and_folders_that_are_named_exist(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     files = re.findall(r"(?<![\w/.>-])(?:[\w.-]+/)*[\w-]+\.py\b", text)
     folders = set(re.findall(r"`((?:[\w-]+/)+)`", text)) - RUN_FOLDERS
-    bare = {
-        path.name for folder in ("protlig_dd", "tests", "docs", "benchmarks") for path in (ROOT / folder).rglob("*.py")
-    }
+    bare = {path.name for folder in ("protlig_dd", "tests", "docs", "benchmarks") for path in (ROOT / folder).rglob("*.py")}
     missing = [
         name
         for name in [*files, *folders]
-        if not any((top / name).exists() for top in (ROOT, ROOT / "protlig_dd"))
-        and not ("/" not in name and name in bare)
+        if not any((top / name).exists() for top in (ROOT, ROOT / "protlig_dd")) and not ("/" not in name and name in bare)
     ]
     assert not missing, f"{page.name} names {missing}, found neither in the repository nor in protlig_dd/"
 
@@ -264,12 +257,8 @@ def fake_slurm(folder: Path, exit_status: int) -> dict[str, str]:
     return clean | job | array | {"PATH": f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}"}
 
 
-@pytest.mark.parametrize(
-    ("ended_with", "requeues", "status"), [(0, False, 0), (138, True, 0), (143, False, 143), (1, False, 1)]
-)
-def test_the_slurm_job_goes_on_only_after_its_time_was_up(
-    tmp_path: Path, ended_with: int, requeues: bool, status: int
-) -> None:
+@pytest.mark.parametrize(("ended_with", "requeues", "status"), [(0, False, 0), (138, True, 0), (143, False, 143), (1, False, 1)])
+def test_the_slurm_job_goes_on_only_after_its_time_was_up(tmp_path: Path, ended_with: int, requeues: bool, status: int) -> None:
     environment = fake_slurm(tmp_path, ended_with) | {"PROTLIG_DOWNLOAD": "uniref50"}
     command = [str(ROOT / "scripts/slurm_train.sh"), "dual_track/base", "data.path=my pairs.csv"]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
@@ -287,11 +276,7 @@ def test_the_slurm_job_trains_on_two_nodes(tmp_path: Path, strategy: str) -> Non
     """One task on each of two nodes: both are the first of their node."""
     if strategy == "zero3":
         pytest.importorskip("deepspeed", reason="deepspeed is not installed: pip install 'protlig_dd[deepspeed]'")
-    environment = fake_slurm(tmp_path, 0) | {
-        "SLURM_NTASKS": "2",
-        "SLURM_JOB_ID": str(os.getpid()),
-        "PYTHONPATH": str(ROOT),
-    }
+    environment = fake_slurm(tmp_path, 0) | {"SLURM_NTASKS": "2", "SLURM_JOB_ID": str(os.getpid()), "PYTHONPATH": str(ROOT)}
     for name, body in {
         "scontrol": "echo 127.0.0.1",
         "srun": 'while [ "${1#--}" != "$1" ]; do shift; done; export SLURM_LOCALID=0; SLURM_PROCID=1 "$@" & SLURM_PROCID=0 "$@" && wait $!',
@@ -317,10 +302,7 @@ def test_the_sampling_array_shares_the_samples_out(tmp_path: Path) -> None:
     command = [str(ROOT / "scripts/slurm_sample.sh"), "runs/x", "ligands", "--protein", "p.fasta", "--num", "9"]
     done = subprocess.run(command, cwd=tmp_path, env=fake_slurm(tmp_path, 0), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert (
-        "protlig sample runs/x --shard 2/4 --out ligands_2.csv --protein p.fasta --num 9"
-        in (tmp_path / "calls").read_text()
-    )
+    assert "protlig sample runs/x --shard 2/4 --out ligands_2.csv --protein p.fasta --num 9" in (tmp_path / "calls").read_text()
 
 
 def test_the_deepspeed_file_is_a_setting() -> None:
@@ -336,13 +318,7 @@ def test_the_curriculum_can_be_drawn(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("diffusion: {curriculum: {ramp: linear, steps: 20, start: 0.1}}\n")
     lines = [{"step": s, "train/loss": 2.0 - s / 100, "validation/nll": 2.1} for s in range(0, 40, 10)]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    command = [
-        sys.executable,
-        str(ROOT / "scripts/plot_curriculum.py"),
-        str(tmp_path),
-        "--out",
-        str(tmp_path / "plot.png"),
-    ]
+    command = [sys.executable, str(ROOT / "scripts/plot_curriculum.py"), str(tmp_path), "--out", str(tmp_path / "plot.png")]
     subprocess.run(command, check=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
     assert (tmp_path / "plot.png").read_bytes()[:4] == b"\x89PNG"
 

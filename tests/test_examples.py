@@ -41,9 +41,7 @@ def run_example(example: doctest.DocTest) -> None:
 
 
 @pytest.mark.parametrize("path", with_examples(), ids=module_name)
-def test_the_examples_of_a_module_print_what_they_say(
-    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_examples_of_a_module_print_what_they_say(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)  # an example may write files
     module = importlib.import_module(module_name(path))
     found = [docstring for docstring in doctest.DocTestFinder().find(module) if docstring.examples]

@@ -62,11 +62,7 @@ def package_files() -> list[Path]:
 
 def own_python() -> list[Path]:
     """Return the Python that users run: the package, scripts, benchmarks and the files at the top."""
-    return [
-        *package_files(),
-        *(p for folder in ("scripts", "benchmarks") for p in (ROOT / folder).rglob("*.py")),
-        *ROOT.glob("*.py"),
-    ]
+    return [*package_files(), *(p for folder in ("scripts", "benchmarks") for p in (ROOT / folder).rglob("*.py")), *ROOT.glob("*.py")]
 
 
 def name_of(path: Path) -> str:
@@ -116,9 +112,7 @@ def imported_modules(tree: ast.Module) -> Iterator[tuple[int, str]]:
             yield from ((node.lineno, f"{node.module}.{alias.name}") for alias in node.names)
         elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
             called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-            if called in ("require", "import_module", "find_spec", "__import__") and isinstance(
-                node.args[0].value, str
-            ):
+            if called in ("require", "import_module", "find_spec", "__import__") and isinstance(node.args[0].value, str):
                 yield node.lineno, node.args[0].value
 
 
@@ -144,15 +138,11 @@ def test_imports_go_down_the_floors() -> None:
         unit = in_package(path).split("/")[0].removesuffix(".py")
         if unit == "__init__":
             continue
-        assert unit in FLOOR_OF, (
-            f"{name_of(path)}: '{unit}' has no floor; give it one in FLOORS and in docs/architecture.md"
-        )
+        assert unit in FLOOR_OF, f"{name_of(path)}: '{unit}' has no floor; give it one in FLOORS and in docs/architecture.md"
         for line, module in imported_modules(parse(path)):
             other = unit_of(module)
             if other is not None and not may_import(unit, other):
-                wrong.append(
-                    f"{name_of(path)}:{line}: {unit} (floor {FLOOR_OF[unit]}) imports {other} (floor {FLOOR_OF[other]})"
-                )
+                wrong.append(f"{name_of(path)}:{line}: {unit} (floor {FLOOR_OF[unit]}) imports {other} (floor {FLOOR_OF[other]})")
     assert not wrong, "\n".join(wrong)
 
 
@@ -206,11 +196,7 @@ def test_no_error_is_caught_by_the_handful() -> None:
         for node in ast.walk(parse(path)):
             if not isinstance(node, ast.ExceptHandler):
                 continue
-            caught = (
-                {n.id for n in ast.walk(node.type) if isinstance(n, ast.Name)}
-                if node.type is not None
-                else {"everything"}
-            )
+            caught = {n.id for n in ast.walk(node.type) if isinstance(n, ast.Name)} if node.type is not None else {"everything"}
             if caught & {"everything", "Exception", "BaseException"}:
                 wrong.append(f"{name_of(path)}:{node.lineno}: catches {', '.join(sorted(caught))}")
             elif all(isinstance(statement, ast.Pass) for statement in node.body):
@@ -283,9 +269,7 @@ def test_a_familys_name_stands_in_its_folder_and_in_the_family_table_only() -> N
 
 
 def test_the_family_rule_sees_what_it_should() -> None:
-    found = family_names(
-        ast.parse("from protlig_dd.kanzi import flow\nis_causal = 1\nCausalThing(open_kanzi, causal=1)")
-    )
+    found = family_names(ast.parse("from protlig_dd.kanzi import flow\nis_causal = 1\nCausalThing(open_kanzi, causal=1)"))
     assert [name for _, name in found] == ["protlig_dd.kanzi", "CausalThing", "open_kanzi"]
 
 
@@ -366,7 +350,5 @@ REPORT = f"import sys; loaded = [m for m in {HEAVY!r} if m in sys.modules]; sys.
 )
 def test_a_light_start_does_not_import_heavy_packages(code: str) -> None:
     """`import protlig_dd` and `protlig --help` start without torch and its like."""
-    done = subprocess.run(
-        [sys.executable, "-c", f"{code}\n{REPORT}"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, "-c", f"{code}\n{REPORT}"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

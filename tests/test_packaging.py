@@ -115,9 +115,7 @@ def test_uv_and_pip_pin_the_same_torch() -> None:
 
 
 def test_the_extras_of_the_scripts_exist() -> None:
-    named = [
-        re.search(r"setup_environment \S+ ([\w,]+)", (ROOT / s).read_text()) for s in ("run_train.sh", "run_tests.sh")
-    ]
+    named = [re.search(r"setup_environment \S+ ([\w,]+)", (ROOT / s).read_text()) for s in ("run_train.sh", "run_tests.sh")]
     for match in named:
         assert match is not None
         assert set(match[1].split(",")) <= set(EXTRAS)
@@ -153,9 +151,7 @@ IMPORTED_AS = {"flash-attn": "flash_attn", "huggingface-hub": "huggingface_hub"}
 
 
 def test_the_optional_packages_are_those_of_the_extras() -> None:
-    installed_as = {r.name for extra in set(EXTRAS) - {"dev", "docs"} for r in requirements(extra)} - {
-        r.name for r in requirements()
-    }
+    installed_as = {r.name for extra in set(EXTRAS) - {"dev", "docs"} for r in requirements(extra)} - {r.name for r in requirements()}
     assert set(optional.OPTIONAL) == {IMPORTED_AS.get(name, name) for name in installed_as} | {"tokenizers"}
 
 

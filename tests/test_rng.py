@@ -19,13 +19,7 @@ from protlig_dd.rng import Draws
 ROOT = Path(__file__).resolve().parent.parent
 WORD = 2**64
 GOLDEN, MIX_1, MIX_2 = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
-FIRST_OUTPUTS_OF_SEED_0 = [
-    0xE220A8397B1DCDAF,
-    0x6E789E6AA1B965F4,
-    0x06C45D188009454F,
-    0xF88BB8A8724C81EC,
-    0x1B39896A51A8749B,
-]
+FIRST_OUTPUTS_OF_SEED_0 = [0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4, 0x06C45D188009454F, 0xF88BB8A8724C81EC, 0x1B39896A51A8749B]
 
 
 def mix(z: int) -> int:
@@ -69,30 +63,19 @@ def test_folding_is_a_fixed_function() -> None:
     assert int(root.keys) == state
     assert int(root.fold("noise").keys) == signed(mix(state ^ rng.key(0, "noise")))
     inner = mix((state + GOLDEN) % WORD)
-    assert root.fold_in(torch.tensor([0, 5])).keys.tolist() == [
-        signed(mix((inner + (i + 1) * GOLDEN) % WORD)) for i in (0, 5)
-    ]
+    assert root.fold_in(torch.tensor([0, 5])).keys.tolist() == [signed(mix((inner + (i + 1) * GOLDEN) % WORD)) for i in (0, 5)]
 
 
 def test_keys_do_not_depend_on_the_process() -> None:
     """Python's hash is salted anew in each process; blake2b is not."""
     code = "from protlig_dd.rng import key; import sys; sys.stdout.write(str(key(3, 'a', 1)))"
     environment = {**os.environ, "PYTHONHASHSEED": "1"}
-    ran = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment, cwd=ROOT
-    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment, cwd=ROOT)
     assert int(ran.stdout) == rng.key(3, "a", 1)
 
 
 def test_names_seeds_and_orders_give_different_streams() -> None:
-    roots = [
-        Draws.root(0),
-        Draws.root(1),
-        Draws.root(0, "a"),
-        Draws.root(0, "a", "b"),
-        Draws.root(0, "b", "a"),
-        Draws.root(0).fold("a"),
-    ]
+    roots = [Draws.root(0), Draws.root(1), Draws.root(0, "a"), Draws.root(0, "a", "b"), Draws.root(0, "b", "a"), Draws.root(0).fold("a")]
     roots += [Draws.root(0).fold("a").fold("b"), Draws.root(0).fold("b").fold("a"), Draws.root(0).fold("a", "b")]
     roots += [Draws.root(0, "a", 1), Draws.root(0, "a", 2), Draws.root(-1), Draws.root(0).fold_in(torch.tensor(0))]
     assert len({int(r.keys) for r in roots}) == len(roots)
@@ -113,11 +96,7 @@ def test_uniforms_are_uniform(of: str) -> None:
         draws = Draws(torch.stack([Draws.root(0, i).keys for i in range(10_000)]))
         num = 10_000
     else:
-        draws = (
-            streams(num)
-            if of == "keys by index"
-            else Draws.root(1).fold_in(torch.arange(400)[:, None]).fold_in(torch.arange(500))
-        )
+        draws = streams(num) if of == "keys by index" else Draws.root(1).fold_in(torch.arange(400)[:, None]).fold_in(torch.arange(500))
     u = draws.uniform().double().flatten()
     assert float(u.min()) > 0 and float(u.max()) < 1
     assert abs(chi_square(torch.histc(u, 1000, 0, 1), torch.full((1000,), num / 1000))) < 4
@@ -125,9 +104,7 @@ def test_uniforms_are_uniform(of: str) -> None:
     assert abs(chi_square(low, torch.full((1000,), num / 1000))) < 4
 
 
-@pytest.mark.parametrize(
-    "pair", ["neighbouring examples", "neighbouring positions", "two names", "key and its fold", "steps"]
-)
+@pytest.mark.parametrize("pair", ["neighbouring examples", "neighbouring positions", "two names", "key and its fold", "steps"])
 def test_adjacent_streams_are_independent(pair: str) -> None:
     """Chi-square over a 20 x 20 table of two uniforms."""
     num = 100_000

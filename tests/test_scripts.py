@@ -58,20 +58,9 @@ def run(tmp_path: Path, checkout: Path) -> Run:
     elsewhere.mkdir()
 
     def call(script: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-        environment = {
-            "PATH": f"{tmp_path / 'bin'}:/usr/bin:/bin",
-            "HOME": str(tmp_path),
-            "CALLS": str(tmp_path / "calls"),
-            **variables,
-        }
+        environment = {"PATH": f"{tmp_path / 'bin'}:/usr/bin:/bin", "HOME": str(tmp_path), "CALLS": str(tmp_path / "calls"), **variables}
         return subprocess.run(
-            [str(checkout / script), *arguments],
-            cwd=elsewhere,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=30,
-            check=False,
+            [str(checkout / script), *arguments], cwd=elsewhere, env=environment, capture_output=True, text=True, timeout=30, check=False
         )
 
     return call
@@ -157,9 +146,7 @@ def test_arguments_are_passed_on(run: Run, tmp_path: Path, arguments: list[str],
 def test_several_processes_are_launched_by_torch(run: Run, tmp_path: Path) -> None:
     done = run("run_train.sh", "--no-install", "--cpu", "--nproc", "3", "x", "a=b")
     assert done.returncode == 0, done.stderr
-    assert calls(tmp_path)[-1] == (
-        "-m torch.distributed.run --standalone --nproc_per_node 3 -m protlig_dd.cli train x --device cpu a=b"
-    )
+    assert calls(tmp_path)[-1] == ("-m torch.distributed.run --standalone --nproc_per_node 3 -m protlig_dd.cli train x --device cpu a=b")
 
 
 @pytest.mark.usefixtures("active")
@@ -204,10 +191,7 @@ def test_a_changed_requirement_is_installed(run: Run, tmp_path: Path, checkout: 
 def test_another_device_or_extra_is_added_and_the_first_stays(run: Run, tmp_path: Path) -> None:
     for script in ("run_train.sh", "run_tests.sh", "run_train.sh", "run_tests.sh"):
         run(script)
-    assert [line.split("-e ")[1] for line in installs(tmp_path) if "-e " in line] == [
-        ".[demo]",
-        ".[demo,deepspeed,dev,docs,hf,structure]",
-    ]
+    assert [line.split("-e ")[1] for line in installs(tmp_path) if "-e " in line] == [".[demo]", ".[demo,deepspeed,dev,docs,hf,structure]"]
 
 
 def test_a_moved_checkout_is_installed_again(run: Run, tmp_path: Path, checkout: Path) -> None:
@@ -319,9 +303,7 @@ def test_the_usage_of_a_script_is_a_command_that_protlig_takes(name: str) -> Non
 
 
 def test_the_commands_of_the_smoke_test_are_taken_by_protlig() -> None:
-    text = (
-        (ROOT / "scripts/smoke_test.sh").read_text(encoding="utf-8").replace('"$data"', "x.fasta").replace('"$@"', "")
-    )
+    text = (ROOT / "scripts/smoke_test.sh").read_text(encoding="utf-8").replace('"$data"', "x.fasta").replace('"$@"', "")
     train, sample = examples_of(text)
     assert (train[0], sample[0]) == ("train", "sample")
     require_works(train)

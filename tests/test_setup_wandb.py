@@ -82,9 +82,7 @@ def test_a_good_key_prints_who_and_where(check: Check, server: str, tmp_path: Pa
     assert list(tmp_path.iterdir()) == [], "it writes nothing"
 
 
-def test_the_key_of_a_netrc_file_is_found_and_the_entity_is_the_user_s_choice(
-    check: Check, server: str, tmp_path: Path
-) -> None:
+def test_the_key_of_a_netrc_file_is_found_and_the_entity_is_the_user_s_choice(check: Check, server: str, tmp_path: Path) -> None:
     netrc = tmp_path / ".netrc"
     netrc.write_text(f"machine {server.removeprefix('http://')}\n  login user\n  password {KEY}\n")
     netrc.chmod(0o600)
@@ -145,9 +143,7 @@ def test_a_broken_netrc_file_is_named(check: Check, tmp_path: Path) -> None:
 def test_a_server_that_never_answers_holds_nobody_up(check: Check) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         began = time.monotonic()
-        done = check(
-            "--timeout", "0.3", WANDB_API_KEY=KEY, WANDB_BASE_URL=f"http://127.0.0.1:{silent.getsockname()[1]}"
-        )
+        done = check("--timeout", "0.3", WANDB_API_KEY=KEY, WANDB_BASE_URL=f"http://127.0.0.1:{silent.getsockname()[1]}")
     assert done.returncode == 1
     assert "cannot be reached" in done.stderr
     assert time.monotonic() - began < 10

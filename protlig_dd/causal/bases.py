@@ -84,17 +84,13 @@ def extended_tokenizer(base: str, symbols: tuple[str, ...]) -> tuple[int, Any]:
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
-        raise CheckpointError(
-            f"'{base}': its tokenizer cannot be read ({' '.join(str(error).split())[:160]})"
-        ) from error
+        raise CheckpointError(f"'{base}': its tokenizer cannot be read ({' '.join(str(error).split())[:160]})") from error
     if tokenizer.eos_token_id is None:
         raise ConfigError(f"model.base: the tokenizer of '{base}' has no end token, expected one: it ends a structure")
     known = len(tokenizer)
     tokens = require("tokenizers", f"reading '{base}'", extra="hf")
     # lstrip: the preceding space is part of the token; byte-level tokenizers would otherwise make it a separate token
-    tokenizer.add_tokens(
-        [tokens.AddedToken(s, lstrip=True, normalized=False, special=True) for s in symbols], special_tokens=True
-    )
+    tokenizer.add_tokens([tokens.AddedToken(s, lstrip=True, normalized=False, special=True) for s in symbols], special_tokens=True)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return known, tokenizer
@@ -141,15 +137,10 @@ def load_base(base: str, shape: Mapping[str, int], *, dtype: str, attention: str
     if dtype == "4bit":
         require("bitsandbytes", "model.base_dtype: 4bit", extra="quant")
         how["quantization_config"] = transformers.BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type="nf4",
-            bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=torch.bfloat16,
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=torch.bfloat16
         )
     try:
-        return transformers.LlamaForCausalLM.from_pretrained(
-            folder, local_files_only=True, attn_implementation=attention, **how
-        )
+        return transformers.LlamaForCausalLM.from_pretrained(folder, local_files_only=True, attn_implementation=attention, **how)
     except OSError as error:
         raise CheckpointError(f"'{base}': its weights cannot be read ({' '.join(str(error).split())[:160]})") from error
 

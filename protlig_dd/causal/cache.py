@@ -50,9 +50,7 @@ class KeyValueCache:
         self.lengths, self._longest = self.lengths + 1, self._longest + 1
         return self.lengths - 1
 
-    def attend(
-        self, block: int, q: Float[Tensor, "b h d"], k: Float[Tensor, "b g d"], v: Float[Tensor, "b g d"]
-    ) -> Float[Tensor, "b h d"]:
+    def attend(self, block: int, q: Float[Tensor, "b h d"], k: Float[Tensor, "b g d"], v: Float[Tensor, "b g d"]) -> Float[Tensor, "b h d"]:
         """Write the newest token's key and value into each row, and return its attention to the row."""
         rows = torch.arange(len(q), device=q.device)
         for kept, newest in ((self._keys, k), (self._values, v)):

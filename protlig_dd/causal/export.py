@@ -25,9 +25,7 @@ from protlig_dd.tokens.tracks import TrackSet, pack
 _PROBE = (AMINO_ACIDS, AMINO_ACIDS[::-1] * 2, AMINO_ACIDS[:7])
 
 
-def save_causal(
-    folder: Path, settings: CausalSettings, model: Causal, tracks: TrackSet, *, passport: Mapping[str, Any]
-) -> None:
+def save_causal(folder: Path, settings: CausalSettings, model: Causal, tracks: TrackSet, *, passport: Mapping[str, Any]) -> None:
     """Write a model's folder: `AutoModelForCausalLM` and `AutoTokenizer` load it, or `AutoPeftModelForCausalLM` where it has adapters.
 
     Args:
@@ -39,9 +37,7 @@ def save_causal(
     """
     folder.mkdir(parents=True, exist_ok=True)
     structure = tracks["structure"]
-    tokenizer = (
-        extended_tokenizer(settings.base, new_symbols(structure))[1] if settings.base else minimal_tokenizer(structure)
-    )
+    tokenizer = extended_tokenizer(settings.base, new_symbols(structure))[1] if settings.base else minimal_tokenizer(structure)
     tokenizer.save_pretrained(folder)
     if settings.lora is None:
         model.llama.save_pretrained(folder)
@@ -60,9 +56,7 @@ def _save_adapters(folder: Path, settings: CausalSettings, model: Causal) -> dic
     ids = list(range(rows.first, model.num_rows))
     base = str(Path(settings.base).resolve()) if Path(settings.base).is_dir() else settings.base
     trained = dict.fromkeys(tables, ids) if ids else None
-    config = settings.lora.peft_config(
-        base_model_name_or_path=base, trainable_token_indices=trained, inference_mode=True
-    )
+    config = settings.lora.peft_config(base_model_name_or_path=base, trainable_token_indices=trained, inference_mode=True)
     config.save_pretrained(folder)
     state = {
         f"base_model.model.{name.removeprefix('llama.').replace('.default.', '.')}": value

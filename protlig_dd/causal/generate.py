@@ -84,12 +84,7 @@ class CausalGenerator:
 
     def settings(self) -> dict[str, Any]:
         """Return all settings that decide the samples, to be stored with them."""
-        return {
-            "run": str(self.run.folder),
-            "step": self.run.step,
-            "seed": self.seed,
-            "decoding": to_mapping(self.decoding),
-        }
+        return {"run": str(self.run.folder), "step": self.run.step, "seed": self.seed, "decoding": to_mapping(self.decoding)}
 
     def generate(self, requests: Sequence[Request], num: int, *, ids: Sequence[int] | None = None) -> Iterator[Sample]:
         """Yield `num` samples of each request, in order of their ids.
@@ -149,15 +144,12 @@ class CausalGenerator:
         for item, one, score in zip(chunk, found, scores, strict=True):
             text = self.run.tracks["structure"].decode(vocabulary.structure(one.tokens))
             measured = {"ended": float(one.ended)} if self.decoding.length == "learned" else {}
-            yield Sample(
-                id=item.id, request=item.request.name, texts={"structure": text}, nll_per_token=score, measured=measured
-            )
+            yield Sample(id=item.id, request=item.request.name, texts={"structure": text}, nll_per_token=score, measured=measured)
 
     def _scores(self, chunk: Sequence[_Item], found: Sequence[Decoded]) -> list[float | None]:
         """Return the nats per structure token of each sample, its end included."""
         examples = [
-            {"protein": item.protein, "structure": self.vocabulary.structure(one.tokens)}
-            for item, one in zip(chunk, found, strict=True)
+            {"protein": item.protein, "structure": self.vocabulary.structure(one.tokens)} for item, one in zip(chunk, found, strict=True)
         ]
         objective = CausalObjective(self.vocabulary, device=self.run.choice.device)
         return [float(x) for x in objective.nll(self.run.model, pack(examples, self.run.tracks))]

@@ -70,9 +70,7 @@ class CausalSettings:
     def __post_init__(self) -> None:
         check_heads(self.hidden_size, self.num_heads)
         if self.num_heads % self.num_kv_heads:
-            raise ValueError(
-                f"num_kv_heads: found {self.num_kv_heads}, expected a divisor of num_heads {self.num_heads}"
-            )
+            raise ValueError(f"num_kv_heads: found {self.num_kv_heads}, expected a divisor of num_heads {self.num_heads}")
         if self.lora and not self.base:
             raise ValueError("lora: found adapters without a base, expected base: a Hub id or a folder")
         if self.base_dtype == "4bit" and not self.lora:
@@ -179,12 +177,7 @@ class Causal(nn.Module):
         self.train()
 
     def forward(
-        self,
-        tokens: Int[Tensor, " n"],
-        layout: Layout,
-        *,
-        rows: Int[Tensor, " a"] | None = None,
-        cache: KeyValueCache | None = None,
+        self, tokens: Int[Tensor, " n"], layout: Layout, *, rows: Int[Tensor, " a"] | None = None, cache: KeyValueCache | None = None
     ) -> Float[Tensor, "a k"]:
         """Return logits of the token after each position.
 
@@ -203,12 +196,7 @@ class Causal(nn.Module):
         table, head = self.llama.model.embed_tokens, self.llama.lm_head
         x = table(tokens) if own is None else own(tokens, table, is_head=False)
         x = self.llama.model(
-            inputs_embeds=x[None],
-            position_ids=positions[None],
-            use_cache=False,
-            layout=layout,
-            backend=self.backend,
-            cache=cache,
+            inputs_embeds=x[None], position_ids=positions[None], use_cache=False, layout=layout, backend=self.backend, cache=cache
         ).last_hidden_state[0]
         if rows is not None:
             x = x.index_select(0, rows)

@@ -152,9 +152,7 @@ def vocabulary_of(
     ends = {protein.vocabulary.begin_id, protein.vocabulary.end_id, protein.vocabulary.pad_id}
     rows = range(protein.vocabulary.num_rows)
     names = dict(enumerate(protein.vocabulary.symbols))
-    residues = (
-        _LEFT_OUT if i in ends else ids[names.get(i, "X") if names.get(i) in set(RESIDUES) else "X"] for i in rows
-    )
+    residues = (_LEFT_OUT if i in ends else ids[names.get(i, "X") if names.get(i) in set(RESIDUES) else "X"] for i in rows)
     codes = [_REFUSED] * structure.vocabulary.num_rows
     for i in {structure.vocabulary.begin_id, structure.vocabulary.end_id, structure.vocabulary.pad_id} - {None}:
         codes[i] = _LEFT_OUT  # type: ignore[index]
@@ -198,9 +196,7 @@ class CausalBatch:
 
     def describe(self) -> str:
         """Return a text with the sizes, for messages about a failed step."""
-        return (
-            f"{self.layout.num_examples} sequences of up to {self.layout.max_length} tokens, {self.num_tokens} learned"
-        )
+        return f"{self.layout.num_examples} sequences of up to {self.layout.max_length} tokens, {self.num_tokens} learned"
 
     def to(self, device: torch.device) -> CausalBatch:
         """Return a copy on a device."""
@@ -236,9 +232,7 @@ def _mapped(track: TrackTokens, table: tuple[int, ...], name: str) -> tuple[Tens
     """A track's tokens in the model's ids, their number in each example, and the position of each in its example."""
     ids = torch.tensor(table)[track.tokens]
     if bool((ids == _REFUSED).any()):
-        raise ValueError(
-            f"an example has the token {int(track.tokens[ids == _REFUSED][0])} in track '{name}', which is no code"
-        )
+        raise ValueError(f"an example has the token {int(track.tokens[ids == _REFUSED][0])} in track '{name}', which is no code")
     kept = ids >= 0
     counts = torch.zeros(track.layout.num_examples, dtype=torch.int64).index_add(0, track.layout.segment, kept.long())
     if bool((counts == 0).any()):

@@ -24,9 +24,7 @@ def read_config_file(path: Path) -> dict[str, Any]:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(
-            f"{path}: not readable ({error}); expected a run folder, as 'protlig train' makes it"
-        ) from error
+        raise ConfigError(f"{path}: not readable ({error}); expected a run folder, as 'protlig train' makes it") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: found {type(values).__name__}, expected the settings of a run")
     return values

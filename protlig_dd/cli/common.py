@@ -23,12 +23,7 @@ OVERRIDES = "settings to change, such as train.steps=100 model.hidden_size=128"
 
 
 def add_command(
-    commands: Commands,
-    name: str,
-    action: Callable[[Options], Iterator[str | int]],
-    options: type[Options],
-    text: str,
-    epilog: str = "",
+    commands: Commands, name: str, action: Callable[[Options], Iterator[str | int]], options: type[Options], text: str, epilog: str = ""
 ) -> argparse.ArgumentParser:
     """Return the parser of a new command, to which the caller adds one argument for each field of `options`.
 
@@ -40,9 +35,7 @@ def add_command(
         text: one line: what the command does.
         epilog: what it writes, and examples, each on a line of its own: "  protlig NAME ...    # comment".
     """
-    sub = commands.add_parser(
-        name, help=text, description=text, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    sub = commands.add_parser(name, help=text, description=text, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter)
     # add_argument takes its default from here; `append` needs a list to copy
     defaults = {field.name: field.default for field in fields(options) if field.default is not MISSING}
     sub.set_defaults(**{name: list(value) if isinstance(value, tuple) else value for name, value in defaults.items()})
@@ -52,9 +45,7 @@ def add_command(
 
 def add_group(commands: Commands, name: str, text: str, epilog: str, *, metavar: str) -> Commands:
     """Return the parsers of a command that consists of several, such as `protlig scaling plan`."""
-    sub = commands.add_parser(
-        name, help=text, description=text, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    sub = commands.add_parser(name, help=text, description=text, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter)
     return sub.add_subparsers(metavar=metavar, required=True)
 
 

@@ -72,12 +72,7 @@ def add_data(commands: Commands) -> None:
     sub = add_command(commands, "inspect", inspect, InspectOptions, text, _INSPECT)
     sub.add_argument("file", help="CSV, TSV, Parquet, Arrow, JSONL, FASTA, SMILES (also .gz, .zst), or a folder")
     sub.add_argument("--config", help="use the tracks of this config")
-    sub.add_argument(
-        "--column",
-        action="append",
-        metavar="ROLE=NAME",
-        help="the name of a column that is not recognized; may be repeated",
-    )
+    sub.add_argument("--column", action="append", metavar="ROLE=NAME", help="the name of a column that is not recognized; may be repeated")
     sub.add_argument("--structures", help=_STRUCTURES)
     text = "make a ligand vocabulary, memory-mapped token shards, or nested subsets"
     sub = add_command(commands, "prepare", prepare, PrepareOptions, text, _PREPARE)
@@ -93,10 +88,7 @@ def add_data(commands: Commands) -> None:
     sub.add_argument("--name", help="subsets: first part of the folder names (%(default)s)")
     text = "fetch a public data set, or 3Dmol.js for reports, from its publisher"
     sub = add_command(commands, "download", download, DownloadOptions, text, _DOWNLOAD)
-    sub.add_argument(
-        "name",
-        help="uniref50, bindingdb, plinder, davis, kiba, zinc250k or pubchem; 3dmol for 'protlig report --viewer'",
-    )
+    sub.add_argument("name", help="uniref50, bindingdb, plinder, davis, kiba, zinc250k or pubchem; 3dmol for 'protlig report --viewer'")
     sub.add_argument("--out", help="the folder (%(default)s)")
     sub.add_argument("--limit", type=int, help="convert at most this number of records; 0: all (%(default)s)")
     sub.add_argument("--base-url", help="the address of a mirror")
@@ -122,9 +114,7 @@ def prepare(options: PrepareOptions) -> Iterator[str]:
         yield from prepare_vocab(files, out, min_count=options.min_count).lines()
         return
     if len(files) != 1:
-        raise ConfigError(
-            f"prepare {options.what}: found {len(files)} files, expected one; concatenate them, or make a folder for each"
-        )
+        raise ConfigError(f"prepare {options.what}: found {len(files)} files, expected one; concatenate them, or make a folder for each")
     if options.what == "shards":
         yield from _shards(options, files[0])
         return
@@ -162,9 +152,7 @@ def _columns(pairs: Sequence[str]) -> Columns:
     for pair in pairs:
         role, sep, name = pair.partition("=")
         if not sep or role not in known:
-            raise ConfigError(
-                f"--column '{pair}': expected ROLE=NAME with a role among {', '.join(sorted(known))}{nearest(role, known)}"
-            )
+            raise ConfigError(f"--column '{pair}': expected ROLE=NAME with a role among {', '.join(sorted(known))}{nearest(role, known)}")
         values[role] = name
     return Columns(**values)
 

@@ -35,9 +35,7 @@ class DoctorOptions:
 
 def add_doctor(commands: Commands) -> None:
     """Add `doctor`."""
-    add_command(
-        commands, "doctor", doctor, DoctorOptions, "show devices, precision, attention and optional packages", _DOCTOR
-    )
+    add_command(commands, "doctor", doctor, DoctorOptions, "show devices, precision, attention and optional packages", _DOCTOR)
 
 
 def doctor(options: DoctorOptions) -> Iterator[str]:

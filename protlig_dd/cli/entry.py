@@ -84,10 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         # `train` says so itself
         resumes = name in ("sample", "embed", "download") and values["out"]
-        print(
-            f"protlig {name}: interrupted{'; start the same command again to go on' if resumes else ''}",
-            file=sys.stderr,
-        )
+        print(f"protlig {name}: interrupted{'; start the same command again to go on' if resumes else ''}", file=sys.stderr)
         return 130
     except BrokenPipeError:
         return 0

@@ -79,9 +79,7 @@ def add_evaluation(commands: Commands) -> None:
         help="for --coordinates: the autoencoder of Kanzi's tokens (default: evaluation.tokenizer of the run)",
     )
     sub.add_argument(
-        "--prostt5",
-        metavar="SOURCE",
-        help="for a 3Di run: also score the predictions of ProstT5, from a folder or Rostlab/ProstT5",
+        "--prostt5", metavar="SOURCE", help="for a 3Di run: also score the predictions of ProstT5, from a folder or Rostlab/ProstT5"
     )
     add_device(sub)
     text = "write one self-contained HTML page about a run"

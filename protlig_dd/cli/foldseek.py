@@ -78,17 +78,13 @@ class ExportOptions(SelectionOptions):
             ConfigError: naming the option.
         """
         if not (self.aa or self.ss or self.pdb):
-            raise ConfigError(
-                "foldseek export: found nothing to write; give --aa FASTA, --ss FASTA, --pdb FOLDER, or several"
-            )
+            raise ConfigError("foldseek export: found nothing to write; give --aa FASTA, --ss FASTA, --pdb FOLDER, or several")
         if self.limit < 0:
             raise ConfigError(f"--limit {self.limit}: expected 0 (all) or more entries")
         for name, text in (("--aa", self.aa), ("--ss", self.ss)):
             file = Path(text)
             if text and file.is_dir():
-                raise ConfigError(
-                    f"{name} {file}: is a folder, expected the name of a FASTA file, such as {file / 'out.fasta'}"
-                )
+                raise ConfigError(f"{name} {file}: is a folder, expected the name of a FASTA file, such as {file / 'out.fasta'}")
             if text and not file.parent.is_dir():
                 raise ConfigError(f"{name} {file}: the folder {file.parent} does not exist; make it first")
         if self.aa and self.ss and Path(self.aa).resolve() == Path(self.ss).resolve():

@@ -41,20 +41,11 @@ class OptimizeOptions(DrawOptions):
 
 def add_optimize(commands: Commands) -> None:
     """Add `optimize`."""
-    sub = add_command(
-        commands,
-        "optimize",
-        optimize_lead,
-        OptimizeOptions,
-        "improve a lead by partial re-noising and selection",
-        _OPTIMIZE,
-    )
+    sub = add_command(commands, "optimize", optimize_lead, OptimizeOptions, "improve a lead by partial re-noising and selection", _OPTIMIZE)
     sub.add_argument("run", help="the run folder")
     sub.add_argument("--ligand", required=True, help="the SMILES of the lead")
     sub.add_argument("--protein", help="its protein, as in `protlig sample`")
-    sub.add_argument(
-        "--objective", help="qed, logp, sa, a property's name, or module:function; higher is better (%(default)s)"
-    )
+    sub.add_argument("--objective", help="qed, logp, sa, a property's name, or module:function; higher is better (%(default)s)")
     sub.add_argument("--keep", metavar="SMARTS", help="a substructure that every result must have")
     sub.add_argument("--rounds", type=int, help="rounds of re-noising and selection (%(default)s)")
     sub.add_argument("--population", type=int, help="molecules kept in each round (%(default)s)")
@@ -77,9 +68,7 @@ def objective_from(name: str) -> Callable[[list[str]], np.ndarray]:
     known = SHORT_NAMES.get(name.lower(), name)
     if known not in PROPERTIES:
         names = [*SHORT_NAMES, *PROPERTIES]
-        raise ConfigError(
-            f"--objective '{name}': expected one of {', '.join(names)}, or module:function{nearest(name, names)}"
-        )
+        raise ConfigError(f"--objective '{name}': expected one of {', '.join(names)}, or module:function{nearest(name, names)}")
     return molecule_scores(known, sign=-1.0 if known in _LOWER_IS_BETTER else 1.0)
 
 
@@ -116,9 +105,7 @@ def optimize_lead(options: OptimizeOptions) -> Iterator[str]:
         check_output(Path(options.out))
     score = objective_from(options.objective)
     run = open_run(options.run, device=options.device)
-    generator = Generator(
-        run, seed=options.seed, sampler=sampler_from(options, run.config), guidance=guidance_from(options, run.config)
-    )
+    generator = Generator(run, seed=options.seed, sampler=sampler_from(options, run.config), guidance=guidance_from(options, run.config))
     given = {"ligand": options.ligand}
     if options.protein:
         given["protein"] = read_proteins(options.protein)[0][1]

@@ -34,13 +34,9 @@ def add_sample(commands: Commands) -> None:
     sub.add_argument("--model", help="instead of RUN: a run folder, or a published checkpoint")
     sub.add_argument("--task", choices=TASKS, metavar="|".join(TASKS[1:]), help="what to generate, in DPLM's terms")
     _add_inputs(sub)
-    sub.add_argument(
-        "--unconditional", action="store_true", help="generate all tracks, or those of --generate, without any input"
-    )
+    sub.add_argument("--unconditional", action="store_true", help="generate all tracks, or those of --generate, without any input")
     sub.add_argument("--generate", help="the tracks to generate, separated by commas (default: those not given)")
-    sub.add_argument(
-        "--num", type=int, help="samples for each input (10; 1 if a causal model takes the most likely tokens)"
-    )
+    sub.add_argument("--num", type=int, help="samples for each input (10; 1 if a causal model takes the most likely tokens)")
     sub.add_argument(
         "--length",
         type=int,
@@ -49,18 +45,13 @@ def add_sample(commands: Commands) -> None:
     )
     sub.add_argument("--condition", action="append", metavar="NAME=CLASS", help="a class label, such as affinity_bin=2")
     sub.add_argument(
-        "--emits",
-        choices=["", "amino_acids", "dplm", "dplm2"],
-        metavar="amino_acids|dplm|dplm2",
-        help="letters that may be generated",
+        "--emits", choices=["", "amino_acids", "dplm", "dplm2"], metavar="amino_acids|dplm|dplm2", help="letters that may be generated"
     )
     sub.add_argument("--out", help="the file to write (default: print)")
     add_sampler_options(sub)
     _add_property_options(sub)
     add_shard(sub, "samples")
-    sub.add_argument(
-        "--no-likelihood", action="store_true", help="leave out the likelihood bounds, and the ranking by them"
-    )
+    sub.add_argument("--no-likelihood", action="store_true", help="leave out the likelihood bounds, and the ranking by them")
     add_device(sub)
 
 
@@ -73,9 +64,7 @@ def _add_inputs(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--motif", help="10-40,A15-34,10-40: linkers, and residues of --protein (scaffold)")
     sub.add_argument("--total-length", metavar="60-90", help="permitted lengths of the scaffold")
     sub.add_argument(
-        "--tokenizer",
-        metavar="RUN_OR_FILE",
-        help="decodes structure tokens, for --out x.pdb: a run, or a published file (.pt)",
+        "--tokenizer", metavar="RUN_OR_FILE", help="decodes structure tokens, for --out x.pdb: a run, or a published file (.pt)"
     )
 
 
@@ -83,14 +72,10 @@ def _add_property_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--property", help="draw towards a property: charge, hydropathy, qed, ..., or module:function")
     sub.add_argument("--property-weight", type=float, help="samples from p(x) exp(weight * property(x)) (1)")
     sub.add_argument(
-        "--property-method",
-        choices=["classifier", "smc", "best_of"],
-        help="how (smc: the law itself, in the limit of many particles)",
+        "--property-method", choices=["classifier", "smc", "best_of"], help="how (smc: the law itself, in the limit of many particles)"
     )
     sub.add_argument("--particles", type=int, help="particles of smc, or the n of best_of; multiplies the cost (16)")
-    sub.add_argument(
-        "--property-is-probability", action="store_true", help="module:function returns a class probability"
-    )
+    sub.add_argument("--property-is-probability", action="store_true", help="module:function returns a class probability")
 
 
 def sample(options: SampleOptions) -> Iterator[str]:

@@ -18,15 +18,9 @@ def add_sampler_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--temperature", type=float, help="divides the logits (default: the run's)")
     sub.add_argument("--top-p", type=float, help="keep only the most likely letters, up to this total probability")
     sub.add_argument(
-        "--learned-length",
-        action="store_true",
-        help="causal models: the model ends a structure, instead of writing one token per residue",
+        "--learned-length", action="store_true", help="causal models: the model ends a structure, instead of writing one token per residue"
     )
-    sub.add_argument(
-        "--forbid", action="append", metavar="TRACK:SYMBOL", help="a symbol never to draw, such as ligand:Br"
-    )
-    sub.add_argument(
-        "--guidance", type=float, help="weight of classifier-free guidance; 1 is none (default: the run's)"
-    )
+    sub.add_argument("--forbid", action="append", metavar="TRACK:SYMBOL", help="a symbol never to draw, such as ligand:Br")
+    sub.add_argument("--guidance", type=float, help="weight of classifier-free guidance; 1 is none (default: the run's)")
     sub.add_argument("--seed", type=int, help="sample i depends on the seed and i only (%(default)s)")
     sub.add_argument("--batch-size", type=int, help="samples per network call; changes no sample (default: the run's)")

@@ -70,19 +70,13 @@ def add_scaling(commands: Commands) -> None:
     sub.add_argument("config", help="the base: a packaged config or a YAML file")
     sub.add_argument("overrides", nargs="*", metavar="key.sub=value", help=f"{OVERRIDES}, in all runs")
     sub.add_argument("--sizes", help="approximate parameter counts, such as 100k,300k,1M,3M")
-    sub.add_argument(
-        "--size", action="append", metavar="key=value,...", help="a size by its model settings; may be repeated"
-    )
+    sub.add_argument("--size", action="append", metavar="key=value,...", help="a size by its model settings; may be repeated")
     sub.add_argument("--examples", help="training examples, such as 1k,4k,16k (default: all)")
     sub.add_argument("--tokens", help="training tokens seen, such as 1M,4M")
     sub.add_argument("--epochs", help="instead: passes over the training examples")
     sub.add_argument("--budgets", help="instead: training FLOPs C, so that D = C / (6 N), as IsoFLOP curves need")
-    sub.add_argument(
-        "--probe-steps", type=int, help="steps timed for each size; 0: hours are not estimated (%(default)s)"
-    )
-    sub.add_argument(
-        "--slurm", action="store_true", help="write a SLURM array job, one task for each run, instead of run.sh"
-    )
+    sub.add_argument("--probe-steps", type=int, help="steps timed for each size; 0: hours are not estimated (%(default)s)")
+    sub.add_argument("--slurm", action="store_true", help="write a SLURM array job, one task for each run, instead of run.sh")
     sub.add_argument("--out", help="the study's folder (default: studies/NAME)")
     sub.add_argument("--replace", action="store_true", help="replace the plan of a study that already has runs")
     add_device(sub)

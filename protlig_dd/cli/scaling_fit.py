@@ -48,9 +48,7 @@ def add_fit(steps: Commands) -> None:
     sub = add_command(steps, "fit", fit, FitOptions, text, _FIT)
     sub.add_argument("sources", nargs="+", help="studies, run folders, folders of them, CSV files")
     sub.add_argument("--metric", help="a number of metrics.jsonl or evaluation.json (default: validation/nll)")
-    sub.add_argument(
-        "--direction", choices=["auto", "falling", "rising"], help="how the metric changes with scale (%(default)s)"
-    )
+    sub.add_argument("--direction", choices=["auto", "falling", "rising"], help="how the metric changes with scale (%(default)s)")
     sub.add_argument("--ceiling", type=float, help="the upper limit of a rising metric (default: 1 for fractions)")
     sub.add_argument("--params", choices=["total", "non-embedding"], help="which parameters N counts (%(default)s)")
     sub.add_argument("--data", choices=["seen", "unique"], help="which training tokens D counts (%(default)s)")
@@ -85,9 +83,7 @@ def fit(options: FitOptions) -> Iterator[str]:
     if facts or not tables:
         tables.append(to_runs(facts, metric=metric, counted=options.params, data=options.data))
     runs = orient(join(tables), options.direction, options.ceiling)
-    analysis = analyse(
-        runs, budgets=numbers(options.budgets, "--budgets"), seed=options.seed, num_resamples=options.resamples
-    )
+    analysis = analyse(runs, budgets=numbers(options.budgets, "--budgets"), seed=options.seed, num_resamples=options.resamples)
     notes = [_counted(options), *_truth(facts, runs)]
     yield from notes
     yield from analysis.lines()
@@ -133,10 +129,7 @@ def _truth(facts: list[RunFacts], runs: Runs) -> list[str]:
 
 def _rows(runs: Runs) -> list[dict[str, Any]]:
     columns = zip(runs.names, runs.params, runs.tokens, runs.compute, runs.values, strict=True)
-    return [
-        {"name": name, "params": int(n), "tokens": int(d), "6ND": float(c), runs.metric: float(v)}
-        for name, n, d, c, v in columns
-    ]
+    return [{"name": name, "params": int(n), "tokens": int(d), "6ND": float(c), runs.metric: float(v)} for name, n, d, c, v in columns]
 
 
 def _write(out: Path, analysis: Analysis, rows: list[dict[str, Any]], notes: list[str]) -> Iterator[str]:

@@ -75,9 +75,7 @@ def add_scoring(commands: Commands) -> None:
     sub.add_argument("--protein", help="a sequence or a FASTA file; with --mutants the wild type")
     sub.add_argument("--mutants", help="a table with the columns mutant and DMS_score")
     sub.add_argument("--method", help="see below (default: bound; for mutants masked-marginal)")
-    sub.add_argument(
-        "--draws", type=int, help="draws in each stratum of the bound, or orders of the chain (%(default)s)"
-    )
+    sub.add_argument("--draws", type=int, help="draws in each stratum of the bound, or orders of the chain (%(default)s)")
     sub.add_argument("--seed", type=int, help="seed of the hidden sets and orders (%(default)s)")
     sub.add_argument("--out", help="the .csv or .jsonl file to write (default: print)")
     add_device(sub)
@@ -89,9 +87,7 @@ def add_scoring(commands: Commands) -> None:
     sub.add_argument("--tokens", type=int, help="tokens per network call (%(default)s)")
     add_shard(sub, "proteins")
     sub.add_argument(
-        "--too-long",
-        choices=["refuse", "skip"],
-        help="what happens to proteins longer than the model takes; skip names them (%(default)s)",
+        "--too-long", choices=["refuse", "skip"], help="what happens to proteins longer than the model takes; skip names them (%(default)s)"
     )
     add_device(sub)
     text = "write an encoder or a causal model as a folder that stock transformers loads"
@@ -111,9 +107,7 @@ def score(options: ScoreOptions) -> Iterator[str]:
     if out is not None:
         check_output(out)
     if not options.protein:
-        raise ConfigError(
-            "--protein: give the sequences to score (a sequence or FASTA), or with --mutants the wild type"
-        )
+        raise ConfigError("--protein: give the sequences to score (a sequence or FASTA), or with --mutants the wild type")
     run = open_run(options.model, device=options.device)
     if "protein" not in run.parts.tracks:
         raise ConfigError(f"{options.model}: has the tracks {', '.join(run.parts.tracks)}, expected protein among them")
@@ -141,9 +135,7 @@ def _mutants(options: ScoreOptions, run: Run) -> tuple[list[dict[str, Any]], lis
 
     ((_, wild_type), *others) = read_proteins(options.protein)
     if others:
-        raise ConfigError(
-            f"--protein: found {len(others) + 1} sequences, expected the one wild type of {options.mutants}"
-        )
+        raise ConfigError(f"--protein: found {len(others) + 1} sequences, expected the one wild type of {options.mutants}")
     mutants = read_mutants(Path(options.mutants), wild_type)
     method = options.method or "masked-marginal"
     effects = Scorer(denoising=run.denoising).effects(mutants, method, seed=options.seed)
@@ -171,9 +163,7 @@ def _sequences(options: ScoreOptions, run: Run) -> list[dict[str, Any]]:
         row: dict[str, Any] = {"name": name, "id": number, "length": length, "nats": round(nats, 4)}
         if error:
             row |= {"low": round(nats - _LEVEL * error, 4), "high": round(nats + _LEVEL * error, 4)}
-        rows.append(
-            row | {"nats_per_residue": round(nats / length, 5), "perplexity": round(math.exp(nats / length), 4)}
-        )
+        rows.append(row | {"nats_per_residue": round(nats / length, 5), "perplexity": round(math.exp(nats / length), 4)})
     return rows
 
 
@@ -203,15 +193,10 @@ def _nats(run: Run, batch: TrackBatch, method: str, options: ScoreOptions) -> tu
     if method == "pll":
         return float(pseudo_log_likelihood(run.denoising, batch, alone).total[0]), 0.0
     if method == "chain":
-        draws = [
-            float(chain_rule_nll(run.denoising, batch, alone, seed=options.seed + i).total[0])
-            for i in range(options.draws)
-        ]
+        draws = [float(chain_rule_nll(run.denoising, batch, alone, seed=options.seed + i).total[0]) for i in range(options.draws)]
         error = float(np.std(draws, ddof=1) / math.sqrt(len(draws))) if len(draws) > 1 else 0.0
         return float(np.mean(draws)), error
-    raise ConfigError(
-        f"--method: found '{method}', expected bound, pll or chain for sequences; the others are of --mutants"
-    )
+    raise ConfigError(f"--method: found '{method}', expected bound, pll or chain for sequences; the others are of --mutants")
 
 
 def embed(options: EmbedOptions) -> Iterator[str]:
@@ -231,9 +216,7 @@ def embed(options: EmbedOptions) -> Iterator[str]:
         if left_out:
             longest = run.parts.tracks["protein"].max_length
             yield f"{len(left_out)} proteins over {longest} tokens are left out: {', '.join(left_out[:5])}{' ...' if len(left_out) > 5 else ''}"
-    written = embed_proteins(
-        run, proteins, Path(options.out), pool=options.pool, tokens_per_call=options.tokens, shard=options.shard
-    )
+    written = embed_proteins(run, proteins, Path(options.out), pool=options.pool, tokens_per_call=options.tokens, shard=options.shard)
     yield f"{written} proteins: {options.out}"
 
 

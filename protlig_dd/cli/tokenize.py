@@ -48,20 +48,12 @@ def add_tokenize(commands: Commands) -> None:
     """Add `tokenize`."""
     text = "turn structures (PDB and mmCIF, also .gz) into structure tokens, with their sequences"
     sub = add_command(commands, "tokenize", tokenize, TokenizeOptions, text, _TOKENIZE)
-    sub.add_argument(
-        "source", metavar="SOURCE", help="a structure file, a folder of them and its subfolders, or a Foldseek database"
-    )
+    sub.add_argument("source", metavar="SOURCE", help="a structure file, a folder of them and its subfolders, or a Foldseek database")
     sub.add_argument("--track", help="which tokens: 3di or kanzi (%(default)s)")
-    sub.add_argument(
-        "--out",
-        metavar="X.fasta|X.jsonl",
-        help="the file to write (default: print the tokens); for a database a folder",
-    )
+    sub.add_argument("--out", metavar="X.fasta|X.jsonl", help="the file to write (default: print the tokens); for a database a folder")
     add_shard(sub, "files or entries")
     sub.add_argument("--tokenizer", metavar="RUN_OR_FILE", help="for kanzi: a run, or a published file (.pt)")
-    sub.add_argument(
-        "--max-length", type=int, help="for a database: leave out longer proteins, and count them (1024 residues)"
-    )
+    sub.add_argument("--max-length", type=int, help="for a database: leave out longer proteins, and count them (1024 residues)")
     add_device(sub)
     sub.add_argument("--workers", type=int, help="processes that read structures; 0: one for each core (%(default)s)")
 
@@ -74,21 +66,15 @@ def tokenize(options: TokenizeOptions) -> Iterator[str]:
         raise ConfigError(f"--track '{options.track}': expected {', '.join(TRACKS)}{nearest(options.track, TRACKS)}")
     check_workers(options.workers)
     if options.tokenizer and options.track == "3di":
-        raise ConfigError(
-            f"--tokenizer {options.tokenizer}: is for --track kanzi, found --track {options.track}; leave it out"
-        )
+        raise ConfigError(f"--tokenizer {options.tokenizer}: is for --track kanzi, found --track {options.track}; leave it out")
     source, shard = Path(options.source), parse_shard(options.shard)
     if is_database(source):
         yield from _cache(options, source, shard)
         return
     if not source.exists():
-        raise ConfigError(
-            f"{source}: found no such file, folder or Foldseek database, expected structures to tokenize; check the path"
-        )
+        raise ConfigError(f"{source}: found no such file, folder or Foldseek database, expected structures to tokenize; check the path")
     if options.max_length is not None:
-        raise ConfigError(
-            f"--max-length {options.max_length}: is for a Foldseek database, {source} holds structure files; leave it out"
-        )
+        raise ConfigError(f"--max-length {options.max_length}: is for a Foldseek database, {source} holds structure files; leave it out")
     yield from _files(options, source, shard)
 
 
@@ -120,9 +106,7 @@ def _cache(options: TokenizeOptions, source: Path, shard: tuple[int, int]) -> It
 
     out = Path(options.out)
     if not options.out or out.suffix in (".fasta", ".jsonl"):
-        raise ConfigError(
-            f"--out '{options.out}': a database's tokens go into a folder of shards; name one, such as cache"
-        )
+        raise ConfigError(f"--out '{options.out}': a database's tokens go into a folder of shards; name one, such as cache")
     limit: dict[str, Any] = {} if options.max_length is None else {"max_length": options.max_length}
     (track,) = (known for known in TRACKS if known == options.track)
     tokenizer = None if track == "3di" else _open(options)
@@ -145,7 +129,5 @@ def _open(options: TokenizeOptions) -> StructureTokenizer:
     from protlig_dd.runs.families.tokenizers import open_structure_tokenizer
 
     if not options.tokenizer:
-        raise ConfigError(
-            "--track kanzi: needs --tokenizer, a run of 'protlig train kanzi/tiny' or a published file (.pt)"
-        )
+        raise ConfigError("--track kanzi: needs --tokenizer, a run of 'protlig train kanzi/tiny' or a published file (.pt)")
     return open_structure_tokenizer(options.track, options.tokenizer, device=options.device)

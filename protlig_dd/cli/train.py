@@ -76,16 +76,12 @@ def add_training(commands: Commands) -> None:
     )
     text = "validate a config; estimate parameters, FLOPs and memory"
     sub = _with_config(add_command(commands, "check", check, CheckOptions, text, _CHECK))
-    sub.add_argument(
-        "--devices", metavar="8xH100", help="also print the memory by ZeRO stage and the hours on these devices"
-    )
+    sub.add_argument("--devices", metavar="8xH100", help="also print the memory by ZeRO stage and the hours on these devices")
 
 
 def _with_config(sub: argparse.ArgumentParser) -> argparse.ArgumentParser:
     sub.add_argument(
-        "config",
-        nargs="?",
-        help="a packaged config, such as structure/3di_tiny (an unknown name lists them all), or a YAML file",
+        "config", nargs="?", help="a packaged config, such as structure/3di_tiny (an unknown name lists them all), or a YAML file"
     )
     sub.add_argument("overrides", nargs="*", metavar="key.sub=value", help=OVERRIDES)
     add_device(sub)

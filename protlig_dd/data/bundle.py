@@ -16,15 +16,7 @@ from protlig_dd.data.leakage import Leakage, measure_leakage
 from protlig_dd.data.permutation import keyed_order
 from protlig_dd.data.readers.records import Record
 from protlig_dd.data.readers.sources import Source, find_sources
-from protlig_dd.data.settings import (
-    TRACKS_OF,
-    DataSettings,
-    FileSettings,
-    MoleculeData,
-    PairData,
-    SequenceData,
-    ShardData,
-)
+from protlig_dd.data.settings import TRACKS_OF, DataSettings, FileSettings, MoleculeData, PairData, SequenceData, ShardData
 from protlig_dd.data.shards import open_shards
 from protlig_dd.data.splits import GivenSplit, split_rows
 from protlig_dd.data.synthetic.markov import MarkovChain, sequences
@@ -142,9 +134,7 @@ def _fitting_shards(path: Path, data: ShardData, tracks: TrackSet) -> tuple[Toke
     """The examples of shards that fit the tracks; the shards may have been written for longer ones."""
     table = open_shards(path, tracks)
     lengths = {name: column.lengths for name, column in table.tracks.items()}
-    rows, report = fitting_rows(
-        lengths, tracks, where=lambda row: f"{path}: example {row + 1}", drop_long=data.too_long == "drop"
-    )
+    rows, report = fitting_rows(lengths, tracks, where=lambda row: f"{path}: example {row + 1}", drop_long=data.too_long == "drop")
     rows = rows[: data.limit] if data.limit else rows
     return table if len(rows) == len(table) else table.select(rows), report
 
@@ -158,9 +148,7 @@ def make_encoder(data: FileSettings, tracks: TrackSet, *, seed: int = 0) -> Enco
     """Return the encoder with the policies of the settings."""
     needed = TRACKS_OF[data.kind]
     if needed[0] not in tracks and isinstance(data, SequenceData | MoleculeData):
-        raise ConfigError(
-            f"data.kind: found '{data.kind}', the tracks are {sorted(tracks)}; add a track '{needed[0]}', or use other data"
-        )
+        raise ConfigError(f"data.kind: found '{data.kind}', the tracks are {sorted(tracks)}; add a track '{needed[0]}', or use other data")
     return Encoder(
         tracks,
         too_long=data.too_long,
@@ -193,9 +181,7 @@ def _divide(
     """Split the main file into the parts that have no file of their own."""
     main = tables["train"]
     if len(main) == 0:
-        raise ConfigError(
-            f"data.path: found no usable record in {data.path}; see what was dropped with: protlig inspect {data.path}"
-        )
+        raise ConfigError(f"data.path: found no usable record in {data.path}; see what was dropped with: protlig inspect {data.path}")
     own = [part for part in PARTS[1:] if part in tables]
     if "validation" in own:
         how = "the folder's own parts" if not data.validation_path else "a file for " + " and ".join(["training", *own])
@@ -214,9 +200,7 @@ def _first_of(table: TokenTable, limit: int, seed: int) -> tuple[TokenTable, str
     """The first `limit` training examples in a seeded order, so that limits are nested, and the words for the report."""
     trains = np.flatnonzero(table.labels.get("label", np.full(len(table), -1)) != 0)
     if limit > len(trains):
-        raise ConfigError(
-            f"data.train_limit: found {limit}, there are {len(trains)} training examples; expected no more, or 0 for all"
-        )
+        raise ConfigError(f"data.train_limit: found {limit}, there are {len(trains)} training examples; expected no more, or 0 for all")
     order = keyed_order(seed, "train_limit", size=len(trains))
     return table.select(np.sort(trains[order[:limit]])), f"; train_limit: {limit} of {len(trains)} training examples"
 
@@ -250,41 +234,25 @@ def _bundle(parts: Mapping[str, TokenTable], report: DataReport, leakage_seed: i
 
 def _load_demo(world: DemoWorld, tracks: TrackSet) -> DataBundle:
     needed = [name for name in ("protein", "ligand") if name in tracks]
-    texts = {
-        part: [{name: getattr(pair, name) for name in needed} for pair in pairs]
-        for part, pairs in generate(world).items()
-    }
-    source, how = (
-        f"demo, a SYNTHETIC world of seed {world.seed}",
-        "validation and test proteins from families unseen in training",
-    )
+    texts = {part: [{name: getattr(pair, name) for name in needed} for pair in pairs] for part, pairs in generate(world).items()}
+    source, how = (f"demo, a SYNTHETIC world of seed {world.seed}", "validation and test proteins from families unseen in training")
     return _synthetic(texts, tracks, needed, label=1, report=DataReport(source=source, split=how))
 
 
 def _load_markov(chain: MarkovChain, tracks: TrackSet) -> DataBundle:
     texts = {part: [{"protein": text} for text in found] for part, found in sequences(chain).items()}
-    source = (
-        f"markov, a SYNTHETIC chain of order {chain.order} and seed {chain.seed}, {chain.entropy:.4f} nats a residue"
-    )
-    return _synthetic(
-        texts, tracks, ["protein"], label=None, report=DataReport(source=source, split="streams of their own")
-    )
+    source = f"markov, a SYNTHETIC chain of order {chain.order} and seed {chain.seed}, {chain.entropy:.4f} nats a residue"
+    return _synthetic(texts, tracks, ["protein"], label=None, report=DataReport(source=source, split="streams of their own"))
 
 
 def _synthetic(
-    texts: Mapping[str, list[dict[str, str]]],
-    tracks: TrackSet,
-    needed: list[str],
-    *,
-    label: int | None,
-    report: DataReport,
+    texts: Mapping[str, list[dict[str, str]]], tracks: TrackSet, needed: list[str], *, label: int | None, report: DataReport
 ) -> DataBundle:
     """The bundle of a synthetic source from the texts of each part's examples by track."""
     kind, tables, reports = report.source.split(",")[0], {}, {}
     for part, examples in texts.items():
         records = (
-            Record(where=f"{kind} {part}:{i + 1}", texts=example, label=label, name=f"{part}{i}")
-            for i, example in enumerate(examples)
+            Record(where=f"{kind} {part}:{i + 1}", texts=example, label=label, name=f"{part}{i}") for i, example in enumerate(examples)
         )
         tables[part], reports[part] = encode_records(records, Encoder(tracks, too_long="refuse", needed=needed))
     return _bundle(tables, dataclasses.replace(report, encoded=reports), None)

@@ -142,14 +142,10 @@ class Encoder:
             raise _LeftOut(*record.problem)
         absent = [name for name in self.needed if not record.texts.get(name)]
         if absent:
-            raise _LeftOut(
-                f"no {absent[0]}", f"{where}: found no {absent[0]}, expected one; fill the cell, or remove the record"
-            )
+            raise _LeftOut(f"no {absent[0]}", f"{where}: found no {absent[0]}, expected one; fill the cell, or remove the record")
         present = [name for name in self.tracks if record.texts.get(name)]
         if not present:
-            raise _LeftOut(
-                "none of the tracks", f"{where}: found none of {', '.join(self.tracks)}, expected at least one"
-            )
+            raise _LeftOut("none of the tracks", f"{where}: found none of {', '.join(self.tracks)}, expected at least one")
         ids = {name: self._ids(name, record) for name in present}
         self._check_aligned(ids, where)
         return self._fitted(ids, record)
@@ -266,9 +262,7 @@ def encode_records(records: Iterable[Record], encoder: Encoder, *, limit: int = 
     return TokenTable(tracks=tracks, labels=columns, names=np.array(names, dtype=object)), encoder.report()
 
 
-def encoded(
-    records: Iterable[Record], encoder: Encoder, *, limit: int = 0
-) -> Iterator[tuple[Record, dict[str, np.ndarray]]]:
+def encoded(records: Iterable[Record], encoder: Encoder, *, limit: int = 0) -> Iterator[tuple[Record, dict[str, np.ndarray]]]:
     """Yield the records that are kept with their token ids by track, at most `limit` of them unless it is 0."""
     kept = 0
     for record in records:

@@ -15,12 +15,7 @@ _SHOWN = 3
 
 
 def fitting_rows(
-    lengths: Mapping[str, Int[np.ndarray, " N"]],
-    tracks: TrackSet,
-    *,
-    where: Callable[[int], str],
-    drop_long: bool,
-    needed: str = "",
+    lengths: Mapping[str, Int[np.ndarray, " N"]], tracks: TrackSet, *, where: Callable[[int], str], drop_long: bool, needed: str = ""
 ) -> tuple[Integer[np.ndarray, " _"], EncodeReport]:
     """Return the rows whose tracks are within their maximum lengths, and the counts of the others.
 

@@ -148,9 +148,7 @@ def inspect(
         complete=complete,
         encoded=report,
         lengths={
-            n: tuple(int(q) for q in np.quantile(c.lengths, _QUANTILES, method="lower"))
-            for n, c in table.tracks.items()
-            if len(table)
+            n: tuple(int(q) for q in np.quantile(c.lengths, _QUANTILES, method="lower")) for n, c in table.tracks.items() if len(table)
         },
         distinct={n: len(set(same_sequence_groups(c).tolist())) for n, c in table.tracks.items()},
         labels={name: seen_labels[code] for name, code in (("1", 1), ("0", 0), ("none", None))},
@@ -217,9 +215,7 @@ def recognise(
     return kind, understood.roles, understood.unused, records
 
 
-def _counted(
-    records: Iterator[Record], tracks: TrackSet, misses: dict[str, Counter[str]], labels: Counter[int | None]
-) -> Iterator[Record]:
+def _counted(records: Iterator[Record], tracks: TrackSet, misses: dict[str, Counter[str]], labels: Counter[int | None]) -> Iterator[Record]:
     """Pass records on, counting labels and symbols outside the vocabularies."""
     letters = {name: letter_ids(track) for name, track in tracks.items()}
     known = {name: {chr(i) for i in np.flatnonzero(ids >= 0)} for name, ids in letters.items() if ids is not None}

@@ -74,14 +74,10 @@ class LengthDistribution:
             content = json.loads(path.read_text())
             return LengthDistribution({name: np.asarray(values, dtype=np.int64) for name, values in content.items()})
         except (OSError, ValueError, AttributeError) as error:
-            raise FormatError(
-                f"{path}: found no readable lengths ({error}); expected the file that training writes"
-            ) from error
+            raise FormatError(f"{path}: found no readable lengths ({error}); expected the file that training writes") from error
 
 
-def draw_lengths(
-    distribution: LengthDistribution, track: str, given: Mapping[str, int], ids: list[int], seed: int
-) -> list[int]:
+def draw_lengths(distribution: LengthDistribution, track: str, given: Mapping[str, int], ids: list[int], seed: int) -> list[int]:
     """Return a length for each sample id; the length of sample i depends on (seed, i) only."""
     streams = Draws.root(seed, "length", track).fold_in(torch.tensor(ids, dtype=torch.int64))
     return [distribution.draw(track, given, Draws(key)) for key in streams.keys]

@@ -69,16 +69,12 @@ class Loader:
     ) -> None:
         assert 0 <= rank < world and accumulation >= 1, (rank, world, accumulation)
         if (batch_size is None) == (tokens_per_batch is None):
-            raise ConfigError(
-                f"train: found batch_size={batch_size} and tokens_per_batch={tokens_per_batch}; set exactly one of them"
-            )
+            raise ConfigError(f"train: found batch_size={batch_size} and tokens_per_batch={tokens_per_batch}; set exactly one of them")
         if len(table) == 0:
             raise ConfigError("data: found no examples; see what was dropped with: protlig inspect FILE")
         absent = [name for name in tracks if name not in table.tracks]
         if absent:
-            raise ConfigError(
-                f"data: found tracks {sorted(table.tracks)}, expected also {absent}; name their columns, or remove the track"
-            )
+            raise ConfigError(f"data: found tracks {sorted(table.tracks)}, expected also {absent}; name their columns, or remove the track")
         self.table, self.tracks, self.seed, self.shuffle = table, tracks, seed, shuffle
         self.batch_size, self.tokens_per_batch = batch_size, tokens_per_batch
         self.rank, self.world, self.accumulation, self.ahead = rank, world, accumulation, ahead

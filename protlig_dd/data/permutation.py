@@ -24,9 +24,7 @@ def keyed_order(seed: int, *names: str | int, size: int) -> Int64[np.ndarray, " 
     return order
 
 
-def permuted(
-    places: Int64[np.ndarray, " b"], *, size: int, seed: int, names: tuple[str | int, ...]
-) -> Int64[np.ndarray, " b"]:
+def permuted(places: Int64[np.ndarray, " b"], *, size: int, seed: int, names: tuple[str | int, ...]) -> Int64[np.ndarray, " b"]:
     """Return the values at the given places of the permutation of 0 .. size - 1 keyed by a seed and names.
 
     Args:

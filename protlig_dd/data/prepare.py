@@ -42,9 +42,7 @@ class VocabularyReport:
 
     def lines(self) -> list[str]:
         """Return the report in words."""
-        lines = [
-            f"{self.path}: {len(self.kept)} tokens from {self.molecules} molecules, fingerprint {self.fingerprint}"
-        ]
+        lines = [f"{self.path}: {len(self.kept)} tokens from {self.molecules} molecules, fingerprint {self.fingerprint}"]
         if self.rare:
             rare = ", ".join(f"'{token}' x {count}" for token, count in self.rare[:10])
             lines.append(f"{len(self.rare)} rarer tokens left out: {rare}")
@@ -55,12 +53,7 @@ class VocabularyReport:
 
 
 def prepare_vocab(
-    files: Iterable[Path],
-    out: Path,
-    *,
-    min_count: int = 1,
-    columns: Columns | None = None,
-    molecules: MoleculePolicy | None = None,
+    files: Iterable[Path], out: Path, *, min_count: int = 1, columns: Columns | None = None, molecules: MoleculePolicy | None = None
 ) -> VocabularyReport:
     """Write the vocabulary of the SMILES in the given files.
 

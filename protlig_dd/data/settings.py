@@ -134,9 +134,5 @@ class ShardData:
 FileSettings = PairData | SequenceData | MoleculeData
 DataSettings = DemoWorld | PairData | SequenceData | MoleculeData | ShardData | MarkovChain
 
-TRACKS_OF = {
-    "pairs": ("protein", "ligand", "structure"),
-    "sequences": ("protein", "structure"),
-    "molecules": ("ligand",),
-}
+TRACKS_OF = {"pairs": ("protein", "ligand", "structure"), "sequences": ("protein", "structure"), "molecules": ("ligand",)}
 """The tracks that each kind of file fills; if an experiment has one of them, every record needs it."""

@@ -116,11 +116,7 @@ class ShardWriter:
         self._names: list[str] = []
 
     def add(
-        self,
-        example: Mapping[str, Sequence[int] | np.ndarray],
-        *,
-        labels: Mapping[str, float | int] | None = None,
-        name: str = "",
+        self, example: Mapping[str, Sequence[int] | np.ndarray], *, labels: Mapping[str, float | int] | None = None, name: str = ""
     ) -> None:
         """Add one example; all examples must have the same label names.
 
@@ -166,10 +162,7 @@ class ShardWriter:
         self._flush()
         manifest = {
             "kind": _KIND,
-            "tracks": {
-                n: {"vocabulary": t.vocabulary.name, "fingerprint": t.vocabulary.fingerprint}
-                for n, t in self.tracks.items()
-            },
+            "tracks": {n: {"vocabulary": t.vocabulary.name, "fingerprint": t.vocabulary.fingerprint} for n, t in self.tracks.items()},
             "labels": self._labels,
             "examples": sum(shard["examples"] for shard in self._shards),
             "tokens": sum(shard["tokens"] for shard in self._shards),
@@ -204,9 +197,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise FormatError(
-            f"{path}: not readable ({error}); make shards with: protlig prepare shards FILE --out FOLDER"
-        ) from error
+        raise FormatError(f"{path}: not readable ({error}); make shards with: protlig prepare shards FILE --out FOLDER") from error
     if not isinstance(manifest, dict) or manifest.get("kind") != _KIND:
         raise FormatError(f"{path}: found no '{_KIND}'; make shards with: protlig prepare shards FILE --out FOLDER")
     return manifest
@@ -230,9 +221,7 @@ def open_shards(folder: Path, tracks: TrackSet | None = None) -> TokenTable:
             _check_track(part, own, name, tracks)
     batches = [_map_batch(part / s["file"], s["examples"]) for part, own in manifests.items() for s in own["shards"]]
     if not batches:
-        raise FormatError(
-            f"{folder}: found shards without a single example; prepare them again from a file that has some"
-        )
+        raise FormatError(f"{folder}: found shards without a single example; prepare them again from a file that has some")
     return TokenTable(
         tracks={name: _column([batch.column(f"track:{name}") for batch in batches]) for name in wanted},
         labels={
@@ -258,9 +247,7 @@ def _parts(folder: Path) -> list[Path]:
         return [folder]
     counts = sorted({one.name.rpartition("_")[2] for one in found})
     if len(counts) > 1 or not counts[0].isdecimal():
-        raise FormatError(
-            f"{folder}: found parts of {' and of '.join(counts)}, expected those of one job; remove the others"
-        )
+        raise FormatError(f"{folder}: found parts of {' and of '.join(counts)}, expected those of one job; remove the others")
     parts = [folder / part_name(i, int(counts[0])) for i in range(int(counts[0]))]
     missing = [part.name for part in parts if not (part / MANIFEST).exists()]
     if missing:
@@ -272,9 +259,7 @@ def _parts(folder: Path) -> list[Path]:
 
 def _check_track(folder: Path, manifest: dict[str, Any], name: str, tracks: TrackSet | None) -> None:
     if name not in manifest["tracks"]:
-        raise FormatError(
-            f"{folder}: found tracks {sorted(manifest['tracks'])}, expected '{name}'; prepare the shards with that track"
-        )
+        raise FormatError(f"{folder}: found tracks {sorted(manifest['tracks'])}, expected '{name}'; prepare the shards with that track")
     if tracks is None:
         return
     found, expected = manifest["tracks"][name]["fingerprint"], tracks[name].vocabulary.fingerprint
@@ -292,9 +277,7 @@ def _map_batch(path: Path, examples: int) -> Any:
     except (OSError, pa.ArrowException) as error:
         raise FormatError(f"{path}: damaged or missing shard ({error}); prepare the shards again") from error
     if batch.num_rows != examples:
-        raise FormatError(
-            f"{path}: found {batch.num_rows} examples, the manifest says {examples}; prepare the shards again"
-        )
+        raise FormatError(f"{path}: found {batch.num_rows} examples, the manifest says {examples}; prepare the shards again")
     return batch
 
 

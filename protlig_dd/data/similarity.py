@@ -48,9 +48,7 @@ def letter_codes(sequence: str) -> Numbers:
     codes = np.frombuffer(sequence.encode("utf-32-le"), dtype=np.uint32).astype(np.int64) - ord("A")
     if len(codes) and not (codes.min() >= 0 and codes.max() < 26):
         shown = sequence if len(sequence) <= 40 else sequence[:40] + "..."
-        raise FormatError(
-            f"sequence '{shown}': expected capital letters A to Z only; read it with split_protein, or remove it"
-        )
+        raise FormatError(f"sequence '{shown}': expected capital letters A to Z only; read it with split_protein, or remove it")
     return codes
 
 
@@ -150,9 +148,7 @@ def identity(queries: Sequence[Protein], targets: Sequence[Protein], *, over: De
     >>> [float(identity(["MKTAYIAK"], ["TAYI"], over=length)[0]) for length in ("shorter", "query")]
     [1.0, 0.5]
     """
-    whole = np.array(
-        [len(q) if over == "query" else min(len(q), len(t)) for q, t in zip(queries, targets, strict=True)]
-    )
+    whole = np.array([len(q) if over == "query" else min(len(q), len(t)) for q, t in zip(queries, targets, strict=True)])
     return np.asarray(count_identical(queries, targets, SCORINGS[over]) / np.maximum(whole, 1))
 
 

@@ -75,9 +75,7 @@ class SkippedList:
         firsts = ((n, kind, self._examples[kind]) for kind, n in self.counts.most_common())
         return [f"  {n} {kind}, such as {first.what}: {first.reason}" for n, kind, first in firsts]
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._open.__exit__(kind, error, trace)
 
 

@@ -21,9 +21,7 @@ Rows = Int64[np.ndarray, " _"]
 
 def _check_fractions(validation: float, test: float) -> None:
     if not (0 <= validation < 1 and 0 <= test < 1 and validation + test < 1):
-        raise ValueError(
-            f"found validation_fraction={validation} and test_fraction={test}; expected 0 or more each, together below 1"
-        )
+        raise ValueError(f"found validation_fraction={validation} and test_fraction={test}; expected 0 or more each, together below 1")
 
 
 @settings
@@ -195,9 +193,7 @@ def _deal(groups: Rows, fractions: tuple[float, float], *, seed: int, kind: str)
 def same_sequence_groups(column: Column) -> Rows:
     """Return a number for each example, equal for equal token sequences."""
     seen: dict[bytes, int] = {}
-    return np.array(
-        [seen.setdefault(column.gather(np.array([i])).tobytes(), len(seen)) for i in range(len(column))], np.int64
-    )
+    return np.array([seen.setdefault(column.gather(np.array([i])).tobytes(), len(seen)) for i in range(len(column))], np.int64)
 
 
 def scaffold_groups(column: Column, track: Track) -> Rows:

@@ -105,9 +105,7 @@ class _Source:
     sha256: str = ""
 
 
-def prepare_subsets(
-    file: Path, out: Path, plan: SubsetPlan | None = None, *, columns: Columns | None = None
-) -> SubsetReport:
+def prepare_subsets(file: Path, out: Path, plan: SubsetPlan | None = None, *, columns: Columns | None = None) -> SubsetReport:
     """Write a folder for each size, with train.fasta, valid.fasta and metadata.json; each can be used as `data.path`.
 
     A repeated sequence is counted and written once. Only names and sequences are kept.
@@ -148,9 +146,7 @@ def prepare_subsets(
     return SubsetReport(folders=made)
 
 
-def _choose(
-    sequences: Callable[[], Iterator[tuple[str, str]]], plan: SubsetPlan
-) -> tuple[Int64[np.ndarray, " c"], _Source]:
+def _choose(sequences: Callable[[], Iterator[tuple[str, str]]], plan: SubsetPlan) -> tuple[Int64[np.ndarray, " c"], _Source]:
     """Return the lowest ranks, ascending, and the counts of the source."""
     kept, gathered = np.zeros(0, np.int64), array("q")
     limit = np.iinfo(np.int64).max
@@ -222,9 +218,7 @@ def _statistics(lengths: Int64[np.ndarray, " n"]) -> dict[str, int | float]:
     return found | {word: int(np.quantile(lengths, q, method="lower")) for word, q in _QUANTILES.items()}
 
 
-def _with_progress(
-    sequences: Iterator[tuple[str, str]], what: str, total: int | None = None
-) -> Iterator[tuple[str, str]]:
+def _with_progress(sequences: Iterator[tuple[str, str]], what: str, total: int | None = None) -> Iterator[tuple[str, str]]:
     from tqdm import tqdm
 
     yield from tqdm(sequences, desc=what, total=total, unit="sequence", unit_scale=True, disable=None)

@@ -19,9 +19,7 @@ from protlig_dd.tokens.tracks import TrackBatch, TrackSet
 class Denoiser(Protocol):
     """Logits for each track from noisy tokens and their noise levels."""
 
-    def __call__(
-        self, batch: TrackBatch, sigma: Mapping[str, Tensor], *, at: Mapping[str, Tensor] | None = None
-    ) -> dict[str, Tensor]:
+    def __call__(self, batch: TrackBatch, sigma: Mapping[str, Tensor], *, at: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         """Return logits [a, k] for each track.
 
         Args:

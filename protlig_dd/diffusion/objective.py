@@ -136,9 +136,7 @@ class DiffusionObjective:
         used = {name: [name in self.tasks.tasks[task].tracks for task in tasks] for name in batch.tracks}
         apart = tuple(self.tasks.tasks[task].apart for task in tasks)
         batch = replace(
-            batch,
-            tracks={name: track.keep(used[name]) for name, track in batch.tracks.items()},
-            apart=apart if any(apart) else None,
+            batch, tracks={name: track.keep(used[name]) for name, track in batch.tracks.items()}, apart=apart if any(apart) else None
         )
         times = self._times(batch, tasks, draws, shared, step)
         schedule = self.curriculum.at(step, self.diffusion.schedule) if self.curriculum else self.diffusion.schedule
@@ -179,9 +177,7 @@ class DiffusionObjective:
         counts = torch.bincount(tasks, minlength=len(self.tasks.names)).tolist()
         return {task: n for task, n in zip(self.tasks.names, counts, strict=True) if n}
 
-    def _noise(
-        self, name: str, track: TrackTokens, candidate: Tensor, alpha: Tensor, keys: Draws
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def _noise(self, name: str, track: TrackTokens, candidate: Tensor, alpha: Tensor, keys: Draws) -> tuple[Tensor, Tensor, Tensor]:
         """Return the noisy tokens, which of them are in the loss, and the tokens that the loss uses as the noisy ones."""
         param = self.diffusion.parameterizations[name]
         if self.variant.masked_language is not None:
@@ -252,9 +248,7 @@ class DiffusionObjective:
                     counts[f"{label}/{task}/{name}"] = float(count)
         return LossTerms(total=total, sums=sums, counts=counts)
 
-    def _shown(
-        self, param: Parameterization, logits: Tensor, track: NoisedTrack, per_token: Tensor
-    ) -> dict[str, Tensor]:
+    def _shown(self, param: Parameterization, logits: Tensor, track: NoisedTrack, per_token: Tensor) -> dict[str, Tensor]:
         """Per-token values for the log."""
         if param.weighting == "elbo":
             return {"nll": per_token}

@@ -130,17 +130,13 @@ class Score:
 
     def __post_init__(self) -> None:
         if isinstance(self.process, Uniform) and self.weighting != "elbo":
-            raise ValueError(
-                f"weighting: found '{self.weighting}' with uniform noise, expected 'elbo'; the others need absorbing noise"
-            )
+            raise ValueError(f"weighting: found '{self.weighting}' with uniform noise, expected 'elbo'; the others need absorbing noise")
 
     def _log_ratio(self, logits: Tensor, alpha: Tensor) -> Tensor:
         """lp = log_score - log(alpha / (1 - alpha)) for absorbing noise; scale_by_sigma cancels the second term exactly."""
         scores = _restrict(logits, self.process)
         if self.scale_by_sigma:
-            return scores - torch.log(
-                torch.tensor(float(self.process.num_states), dtype=scores.dtype, device=scores.device)
-            )
+            return scores - torch.log(torch.tensor(float(self.process.num_states), dtype=scores.dtype, device=scores.device))
         return scores - torch.log(alpha / (1 - alpha))[..., None]
 
     def log_score(self, logits: Rows, xt: Ids, alpha: PerToken) -> Rows:
@@ -155,9 +151,7 @@ class Score:
         """Return log p(x0 | x_t): normalised scores at masks; for uniform noise by Bayes, from the marginal with its noise taken out."""
         if isinstance(self.process, Absorbing):
             return _restrict(logits, self.process).log_softmax(-1)
-        marginal = self.log_score(logits, xt, alpha).softmax(
-            -1
-        )  # p_t(y), since the scores share the denominator p_t(x_t)
+        marginal = self.log_score(logits, xt, alpha).softmax(-1)  # p_t(y), since the scores share the denominator p_t(x_t)
         noise = (1 - alpha[..., None]) / self.process.num_states * self.process.emittable(marginal)
         tiny = torch.finfo(marginal.dtype).tiny
         elsewhere = (marginal - noise).clamp(min=0)  # alpha p(x0 | x_t at all other places)

@@ -97,9 +97,7 @@ class Absorbing(_OnVocabulary):
         letters = letters * self.emittable(letters)
         left = torch.where(alpha_s < 1, (1 - letters.sum(-1)).clamp(min=0), 0.0)
         mask = self._one_hot(torch.full_like(xt, self.mask_id), letters)
-        return torch.where(
-            (xt == self.mask_id)[..., None], letters + left[..., None] * mask, self._one_hot(xt, letters)
-        )
+        return torch.where((xt == self.mask_id)[..., None], letters + left[..., None] * mask, self._one_hot(xt, letters))
 
     def rate_from_score(self, score: Rows, xt: Ids) -> Rows:
         """Return s_y for every letter y where x_t is the mask, 0 elsewhere: unmasked tokens never change."""
@@ -123,9 +121,7 @@ class Uniform(_OnVocabulary):
 
     def transition(self, xt: Ids, alpha: PerToken, like: Tensor) -> Rows:
         """Return q(x_t | y) with survival alpha for every letter y, in the dtype of `like`; symmetric in x_t and y."""
-        return alpha[..., None] * self._one_hot(xt, like) + (1 - alpha[..., None]) / self.num_states * self.emittable(
-            like
-        )
+        return alpha[..., None] * self._one_hot(xt, like) + (1 - alpha[..., None]) / self.num_states * self.emittable(like)
 
     def posterior(self, x0_probs: Rows, xt: Ids, alpha_s: PerToken, alpha_t: PerToken) -> Rows:
         """Return sum over x0 of p(x0) q(x_s | x_t, x0), by Bayes for each x0: Duo's and UDLM's reverse step."""
@@ -133,18 +129,14 @@ class Uniform(_OnVocabulary):
         spread = (1 - alpha_s[..., None]) / self.num_states
         reached = self.transition(xt, alpha_t, x0_probs)  # q(x_t | x0 = y)
         weighted = torch.where(x0_probs > 0, x0_probs / reached.clamp(min=torch.finfo(x0_probs.dtype).tiny), 0)
-        return back * (
-            alpha_s[..., None] * weighted + spread * weighted.sum(-1, keepdim=True) * self.emittable(x0_probs)
-        )
+        return back * (alpha_s[..., None] * weighted + spread * weighted.sum(-1, keepdim=True) * self.emittable(x0_probs))
 
     def reverse_from_score(self, score: Rows, xt: Ids, alpha_s: PerToken, alpha_t: PerToken) -> Rows:
         """Return SEDD's analytic (Tweedie) step: the scores carried back by e^ds, times the transition to x_t."""
         keep = alpha_t / alpha_s  # e^-ds
         allowed = self.emittable(score)
         total = (score * allowed).sum(-1, keepdim=True)
-        carried = (
-            score * allowed / keep[..., None] + ((keep - 1) / (self.num_states * keep))[..., None] * total * allowed
-        )
+        carried = score * allowed / keep[..., None] + ((keep - 1) / (self.num_states * keep))[..., None] * total * allowed
         return (carried * self.transition(xt, keep, score)).clamp(min=0)
 
     def rate_from_score(self, score: Rows, xt: Ids) -> Rows:

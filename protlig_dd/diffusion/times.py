@@ -99,9 +99,7 @@ class BiasedTimes:
     def __post_init__(self) -> None:
         _check_bounds(self.t_min)
         if self.steps < 1 or not 0 <= self.strength < math.inf:
-            raise ValueError(
-                f"steps: found {self.steps} with strength {self.strength}, expected steps >= 1 and strength >= 0"
-            )
+            raise ValueError(f"steps: found {self.steps} with strength {self.strength}, expected steps >= 1 and strength >= 0")
 
     def power(self, step: int) -> float:
         """Return the exponent at a step; 1 is uniform."""
@@ -156,9 +154,7 @@ class Task:
     def __post_init__(self) -> None:
         names = self.tracks
         if not all(self.noised) or not self.noised or len(set(names)) != len(names):
-            raise ValueError(
-                f"noised {self.noised} and clean {self.clean}: expected at least one noised track and none twice"
-            )
+            raise ValueError(f"noised {self.noised} and clean {self.clean}: expected at least one noised track and none twice")
         if not 0 <= self.weight < math.inf:
             raise ValueError(f"weight: found {self.weight}, expected a finite number >= 0")
 
@@ -210,19 +206,13 @@ class TaskMixture:
             elif name in known:
                 task, weight = known[name], float(value)
             else:
-                raise ConfigError(
-                    f"diffusion.tasks.{name}: unknown task{nearest(name, known)}; known ones are: {', '.join(known)}"
-                )
+                raise ConfigError(f"diffusion.tasks.{name}: unknown task{nearest(name, known)}; known ones are: {', '.join(known)}")
             missing = set(task.tracks) - set(tracks)
             if missing:
-                raise ConfigError(
-                    f"diffusion.tasks.{name}: found track '{min(missing)}', expected one of {', '.join(tracks)}"
-                )
+                raise ConfigError(f"diffusion.tasks.{name}: found track '{min(missing)}', expected one of {', '.join(tracks)}")
             self.tasks[name], self.weights[name] = task, weight
         if not any(w > 0 for w in self.weights.values()) or min(self.weights.values()) < 0:
-            raise ConfigError(
-                f"diffusion.tasks: found weights {self.weights}, expected none negative and at least one positive"
-            )
+            raise ConfigError(f"diffusion.tasks: found weights {self.weights}, expected none negative and at least one positive")
         self.names = tuple(self.tasks)
 
     def draw(self, draws: Draws, present: Mapping[str, list[bool]]) -> list[str]:

@@ -64,9 +64,7 @@ class Variant:
         if self.num_times < 0:
             raise ValueError(f"num_times: found {self.num_times}, expected 0 (continuous time) or more")
         if self.masked_language is not None and (self.coupled or self.self_mixup):
-            raise ValueError(
-                "masked_language: found together with coupled or self_mixup, which are of diffusion; use one"
-            )
+            raise ValueError("masked_language: found together with coupled or self_mixup, which are of diffusion; use one")
 
 
 def twice(batch: TrackBatch) -> TrackBatch:
@@ -86,9 +84,7 @@ def corrupt(
     return torch.where(chosen, new, tokens), chosen
 
 
-def mix_up(
-    model: Denoiser, batch: TrackBatch, sigma: Mapping[str, Float[Tensor, " b"]], diffusion: Diffusion
-) -> TrackBatch:
+def mix_up(model: Denoiser, batch: TrackBatch, sigma: Mapping[str, Float[Tensor, " b"]], diffusion: Diffusion) -> TrackBatch:
     """Return the batch with each mask replaced by its prediction and each visible letter by a mask (DPLM-2's self-mixup)."""
     masked = {}
     for name, track in batch.tracks.items():

@@ -104,9 +104,7 @@ def _of_one_group(
             raise ConfigError(
                 f"task '{name}': found tracks with times of their own, expected tracks that share one, such as 'joint'; use the bound instead"
             )
-        kept = {
-            track: tokens.keep([track in spec.tracks] * batch.num_examples) for track, tokens in batch.tracks.items()
-        }
+        kept = {track: tokens.keep([track in spec.tracks] * batch.num_examples) for track, tokens in batch.tracks.items()}
         yield replace(batch, tracks=kept), name, spec.noised_tracks
 
 
@@ -121,9 +119,7 @@ class _Drawn:
     complete: Bool[Tensor, " q"]
 
 
-def _draw_sets(
-    batch: TrackBatch, counts: Int[Tensor, " b"], num_strata: int, num_draws: int, draws: rng.Draws
-) -> _Drawn:
+def _draw_sets(batch: TrackBatch, counts: Int[Tensor, " b"], num_strata: int, num_draws: int, draws: rng.Draws) -> _Drawn:
     """Draw the hidden sets of all examples. A range of one count that has no more sets than draws gets each of them once."""
     most = int(counts.max())
     examples, hidden, weights, complete = [], [], [], []
@@ -145,11 +141,7 @@ def _draw_sets(
             runs.append(torch.full((len(sets),), len(runs)))
             complete.append(torch.full((len(sets),), every))
     return _Drawn(
-        example=torch.cat(examples),
-        hidden=torch.cat(hidden),
-        weight=torch.cat(weights),
-        run=torch.cat(runs),
-        complete=torch.cat(complete),
+        example=torch.cat(examples), hidden=torch.cat(hidden), weight=torch.cat(weights), run=torch.cat(runs), complete=torch.cat(complete)
     )
 
 

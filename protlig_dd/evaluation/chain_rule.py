@@ -24,9 +24,7 @@ from protlig_dd.tokens.tracks import TrackBatch
 
 
 @torch.no_grad()
-def chain_rule_nll(
-    denoising: Denoising, batches: TrackBatch | Iterable[TrackBatch], task: str | Task, *, seed: int = 0
-) -> ExampleBounds:
+def chain_rule_nll(denoising: Denoising, batches: TrackBatch | Iterable[TrackBatch], task: str | Task, *, seed: int = 0) -> ExampleBounds:
     """Return the exact negative log-likelihood of each example under one random order of its tokens, in nats.
 
     -log p(x) = -sum_j log p(x_{o_j} | x_{o_1} .. x_{o_{j-1}}): one token is revealed in each network call, so this is for short
@@ -50,17 +48,13 @@ def chain_rule_nll(
         spec = mixture.tasks[mixture.names[0]]
         for name in spec.noised_tracks:
             if not isinstance(denoising.diffusion.parameterizations[name].process, Absorbing):
-                raise ConfigError(
-                    f"chain rule: track '{name}' has uniform noise, expected absorbing noise; use the bound instead"
-                )
+                raise ConfigError(f"chain rule: track '{name}' has uniform noise, expected absorbing noise; use the bound instead")
         nats = _revealed_one_by_one(denoising, batch, spec, seed)
         parts.append(ExampleBounds.of_batch(mixture.names[0], batch, nats))
     return ExampleBounds.joined(parts)
 
 
-def _revealed_one_by_one(
-    denoising: Denoising, batch: TrackBatch, task: Task, seed: int
-) -> dict[str, Float[np.ndarray, " b"]]:
+def _revealed_one_by_one(denoising: Denoising, batch: TrackBatch, task: Task, seed: int) -> dict[str, Float[np.ndarray, " b"]]:
     diffusion, device = denoising.diffusion, torch.device(denoising.device)
     draws = rng.Draws.root(seed, "chain rule").fold_in(batch.example_ids)
     kept = {name: track.keep([name in task.tracks] * batch.num_examples) for name, track in batch.tracks.items()}
@@ -78,9 +72,7 @@ def _revealed_one_by_one(
         at = {n: (ranks[n] == index).nonzero().squeeze(1).to(device) for n in ranks}
         none = torch.zeros(0, dtype=torch.int64, device=device)
         masks = {n: diffusion.parameterizations[n].process.mask_id for n in ranks}
-        hidden = {
-            n: torch.where((rank >= index).to(device), masks[n], batch.tracks[n].tokens) for n, rank in ranks.items()
-        }
+        hidden = {n: torch.where((rank >= index).to(device), masks[n], batch.tracks[n].tokens) for n, rank in ranks.items()}
         logits = denoising.denoiser(batch.with_tokens(**hidden), sigma, at={n: at.get(n, none) for n in batch.tracks})
         for name, position in at.items():
             segment = batch.tracks[name].layout.segment[position]
@@ -96,11 +88,6 @@ def _ranks(batch: TrackBatch, noised: Sequence[str], draws: rng.Draws) -> dict[s
     tracks = [batch.tracks[name] for name in noised]
     maskable = torch.cat([track.maskable for track in tracks])
     segment = torch.cat([track.layout.segment for track in tracks])
-    chance = torch.cat(
-        [
-            draws[t.layout.segment].fold(n).fold_in(t.layout.position).uniform()
-            for n, t in zip(noised, tracks, strict=True)
-        ]
-    )
+    chance = torch.cat([draws[t.layout.segment].fold(n).fold_in(t.layout.position).uniform() for n, t in zip(noised, tracks, strict=True)])
     rank = torch.where(maskable, rank_within(segment, torch.where(maskable, chance, torch.inf)), -1)
     return dict(zip(noised, rank.split([t.layout.num_tokens for t in tracks]), strict=True))

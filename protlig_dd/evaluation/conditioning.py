@@ -77,9 +77,7 @@ class ConditionDependence:
             f"  gap             {self.gap} nats per token; {verdict}",
         ]
         if not self.is_permutation:
-            lines.append(
-                "  one cluster holds more than half of the pairs: conditions were drawn from the others, some repeatedly"
-            )
+            lines.append("  one cluster holds more than half of the pairs: conditions were drawn from the others, some repeatedly")
         if self.num_left_out:
             lines.append(f"  {self.num_left_out} rows without all tracks of the task were left out")
         return lines
@@ -113,9 +111,7 @@ def condition_dependence(
     mixture = TaskMixture({"given": task} if isinstance(task, Task) else {task: 1.0}, tuple(denoising.tracks))
     spec, name = mixture.tasks[mixture.names[0]], mixture.names[0]
     if not spec.clean:
-        raise ValueError(
-            f"task '{name}': found no clean track, expected a conditional task such as ligand_given_protein"
-        )
+        raise ValueError(f"task '{name}': found no clean track, expected a conditional task such as ligand_given_protein")
     if clusters is not None and len(clusters) != len(table):
         raise ValueError(f"clusters: found {len(clusters)} labels, expected one for each of the {len(table)} rows")
     whole = np.flatnonzero(np.all([table.tracks[t].lengths > 0 for t in spec.tracks], axis=0))
@@ -148,9 +144,7 @@ def condition_dependence(
     )
 
 
-def _cluster_codes(
-    pairs: TokenTable, clean: Sequence[str], clusters: Sequence[Hashable] | None
-) -> Int64[np.ndarray, " b"]:
+def _cluster_codes(pairs: TokenTable, clean: Sequence[str], clusters: Sequence[Hashable] | None) -> Int64[np.ndarray, " b"]:
     """Return a number for the cluster of each row. Clusters that share a condition are merged, so that no condition is paired with its own target."""
     parent: dict[Hashable, Hashable] = {}
 
@@ -187,11 +181,7 @@ def shuffle_across(clusters: Int64[np.ndarray, " b"], *, seed: int = 0) -> tuple
         )
     draws = np.random.Generator(np.random.PCG64(rng.key(seed, "shuffled conditions")))
     if 2 * counts.max() > len(clusters):
-        log.info(
-            "conditions: one cluster holds %d of %d pairs; partners are drawn, not permuted",
-            counts.max(),
-            len(clusters),
-        )
+        log.info("conditions: one cluster holds %d of %d pairs; partners are drawn, not permuted", counts.max(), len(clusters))
         return np.array([draws.choice(np.flatnonzero(clusters != own)) for own in clusters], dtype=np.int64), False
     partner = draws.permutation(len(clusters)).astype(np.int64)
     for row in np.flatnonzero(clusters[partner] == clusters):

@@ -103,9 +103,7 @@ def coordinate_scores(
     return scores
 
 
-def coordinate_figures(
-    predicted: Sequence[Coords | None], true: Sequence[Coords], *, floor: Sequence[Coords]
-) -> dict[str, float]:
+def coordinate_figures(predicted: Sequence[Coords | None], true: Sequence[Coords], *, floor: Sequence[Coords]) -> dict[str, float]:
     """Return the errors of predicted chains as plain numbers without intervals, for training curves.
 
     `rmsd_mean`, `rmsd_median`, `rmsd_std` (about the mean, over n) and `tm` are over the predictions of true length and NaN without any;
@@ -142,7 +140,5 @@ def _mean(values: Sequence[float], seed: int) -> Estimate:
     return bootstrap_mean(known, seed=seed) if known else Estimate.missing()
 
 
-def _mean_score(
-    name: str, values: Sequence[float], null: Sequence[float], seed: int, *, null_name: str = _NULL
-) -> Score:
+def _mean_score(name: str, values: Sequence[float], null: Sequence[float], seed: int, *, null_name: str = _NULL) -> Score:
     return Score(name=name, value=_mean(values, seed), null=_mean(null, seed), null_name=null_name)

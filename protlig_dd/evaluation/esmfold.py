@@ -20,9 +20,7 @@ ESMFOLD = "facebook/esmfold_v1"
 _CHUNK_ABOVE = 400  # residues; above it attention over pairs is computed in chunks, to bound memory
 
 
-def esmfold(
-    source: str = ESMFOLD, *, device: torch.device | str = "cpu", local_only: bool = False, chunk_size: int = 64
-) -> Fold:
+def esmfold(source: str = ESMFOLD, *, device: torch.device | str = "cpu", local_only: bool = False, chunk_size: int = 64) -> Fold:
     """Return a fold function that runs ESMFold.
 
     Args:
@@ -63,9 +61,7 @@ def esmfold(
     return fold
 
 
-def find_fold(
-    source: str = ESMFOLD, *, device: torch.device | str = "cpu", local_only: bool = False
-) -> tuple[Fold | None, str]:
+def find_fold(source: str = ESMFOLD, *, device: torch.device | str = "cpu", local_only: bool = False) -> tuple[Fold | None, str]:
     """Return a fold function and an empty text, or None and one line with the reason and what to do, for reports that go on without structures."""
     try:
         return esmfold(source, device=device, local_only=local_only), ""

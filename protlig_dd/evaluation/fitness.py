@@ -57,13 +57,7 @@ class Scorer:
     tokens_per_call: int = 16_384
 
     def effects(
-        self,
-        mutants: Mutants,
-        method: str = "masked-marginal",
-        *,
-        seed: int = 0,
-        num_strata: int = 32,
-        num_draws: int = 2,
+        self, mutants: Mutants, method: str = "masked-marginal", *, seed: int = 0, num_strata: int = 32, num_draws: int = 2
     ) -> Float[np.ndarray, " m"]:
         """Return the predicted effect of each mutant in nats, 0 for the wild type itself.
 
@@ -79,9 +73,7 @@ class Scorer:
             FormatError: if a sequence does not fit the track's vocabulary.
         """
         if method not in METHODS:
-            raise ConfigError(
-                f"method: found '{method}'{nearest(method, METHODS)}, expected one of {', '.join(METHODS)}"
-            )
+            raise ConfigError(f"method: found '{method}'{nearest(method, METHODS)}, expected one of {', '.join(METHODS)}")
         if self.track not in self.denoising.tracks:
             raise ConfigError(f"track: found '{self.track}', expected one of {', '.join(self.denoising.tracks)}")
         if method == "bound":
@@ -90,10 +82,7 @@ class Scorer:
 
     def _example(self, sequence: str) -> dict[str, list[int]]:
         others: Mapping[str, Sequence[int]] = self.given or {}
-        return {
-            **{name: list(ids) for name, ids in others.items()},
-            self.track: self.denoising.tracks[self.track].encode(sequence),
-        }
+        return {**{name: list(ids) for name, ids in others.items()}, self.track: self.denoising.tracks[self.track].encode(sequence)}
 
     def _marginals(self, mutants: Mutants, method: str) -> Float[np.ndarray, " m"]:
         """sum_i log p(mut_i) - log p(wt_i), each site answered in the context that the method defines."""
@@ -114,9 +103,7 @@ class Scorer:
         hidden = torch.zeros_like(wanted) if method == "wt-marginal" else wanted
         answers: dict[tuple[int, int], torch.Tensor] = {}
         questions, limit = [0] * len(sets), self.tokens_per_call
-        for answer in ask(
-            self.denoising, batch, (self.track,), questions, hidden, wanted=wanted, tokens_per_call=limit
-        ):
+        for answer in ask(self.denoising, batch, (self.track,), questions, hidden, wanted=wanted, tokens_per_call=limit):
             keys = zip(answer.question.tolist(), answer.place.tolist(), strict=True)
             answers.update(zip(keys, answer.log_probs, strict=True))
         number = {own: i for i, own in enumerate(sets)}
@@ -129,9 +116,7 @@ class Scorer:
                 effects[i] += float(log_probs[new].double() - log_probs[old].double())
         return effects
 
-    def _bound_differences(
-        self, mutants: Mutants, seed: int, num_strata: int, num_draws: int
-    ) -> Float[np.ndarray, " m"]:
+    def _bound_differences(self, mutants: Mutants, seed: int, num_strata: int, num_draws: int) -> Float[np.ndarray, " m"]:
         """Bounds of wild type and mutants under one example id, so that all hide the same places."""
         clean = tuple(name for name, ids in (self.given or {}).items() if len(ids))
         task = Task(noised=((self.track,),), clean=clean)
@@ -143,13 +128,7 @@ class Scorer:
             batch = pack(examples, self.denoising.tracks, example_ids=[0] * len(examples))
             if absorbing:
                 found = stratified_bound(
-                    self.denoising,
-                    batch,
-                    task,
-                    num_strata=num_strata,
-                    num_draws=num_draws,
-                    seed=seed,
-                    tokens_per_call=self.tokens_per_call,
+                    self.denoising, batch, task, num_strata=num_strata, num_draws=num_draws, seed=seed, tokens_per_call=self.tokens_per_call
                 ).bounds
             else:
                 found = bound(self.denoising, batch, task, num_times=num_strata, seed=seed)
@@ -194,9 +173,7 @@ def agreement(
     """
     a, b = np.asarray(predicted, dtype=np.float64), np.asarray(measured, dtype=np.float64)
     if len(a) != len(b) or len(a) < 3 or not (np.isfinite(a).all() and np.isfinite(b).all()):
-        raise ValueError(
-            f"agreement: found {len(a)} predictions and {len(b)} measurements, expected at least 3 pairs of finite numbers"
-        )
+        raise ValueError(f"agreement: found {len(a)} predictions and {len(b)} measurements, expected at least 3 pairs of finite numbers")
     value = spearman(a, b)
     if np.isnan(value):
         return Score(name=name, value=Estimate.missing(), note="predictions or measurements are all equal")

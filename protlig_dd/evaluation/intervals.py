@@ -147,11 +147,7 @@ def wilson(num_true: int, num: int, *, level: float = 0.95) -> Estimate:
 
 
 def bootstrap_mean(
-    values: Sequence[float | int] | Float[np.ndarray, " n"],
-    *,
-    seed: int = 0,
-    num_resamples: int = _NUM_RESAMPLES,
-    level: float = 0.95,
+    values: Sequence[float | int] | Float[np.ndarray, " n"], *, seed: int = 0, num_resamples: int = _NUM_RESAMPLES, level: float = 0.95
 ) -> Estimate:
     """Return a mean and its percentile bootstrap interval.
 
@@ -164,9 +160,7 @@ def bootstrap_mean(
     """
     array = _finite(values)
     if len(array) > _MAX_BOOTSTRAP:
-        return normal_interval(
-            float(array.mean()), float(array.std(ddof=1)) / math.sqrt(len(array)), len(array), level=level
-        )
+        return normal_interval(float(array.mean()), float(array.std(ddof=1)) / math.sqrt(len(array)), len(array), level=level)
     return ratio_bootstrap(array, np.ones(len(array)), seed=seed, num_resamples=num_resamples, level=level)
 
 
@@ -209,9 +203,7 @@ def _finite(values: Any) -> Float[np.ndarray, " n"]:
     array = np.asarray(values, dtype=np.float64)
     bad = np.flatnonzero(~np.isfinite(array))
     if len(bad):
-        raise ValueError(
-            f"values[{bad[0]}]: found {array[bad[0]]}, expected a finite number; leave out and count what is missing"
-        )
+        raise ValueError(f"values[{bad[0]}]: found {array[bad[0]]}, expected a finite number; leave out and count what is missing")
     return array
 
 
@@ -260,9 +252,7 @@ def normal_interval(value: float, standard_error: float, num: int, *, level: flo
     return Estimate(value=value, low=value - half, high=value + half, num=num)
 
 
-def jackknife(
-    value: float, left_out: Float[np.ndarray, " n"], *, minimum: float = -math.inf, level: float = 0.95
-) -> Estimate:
+def jackknife(value: float, left_out: Float[np.ndarray, " n"], *, minimum: float = -math.inf, level: float = 0.95) -> Estimate:
     """Return a smooth statistic with the interval of its jackknife standard error.
 
     Args:

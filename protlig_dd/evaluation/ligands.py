@@ -90,9 +90,7 @@ def read_molecules(strings: Sequence[str]) -> Molecules:
             else:
                 mols.append(mol)
                 smiles.append(chem.MolToSmiles(mol))
-    return Molecules(
-        smiles=tuple(smiles), mols=tuple(mols), num_samples=len(strings), invalid=tuple(reasons.most_common())
-    )
+    return Molecules(smiles=tuple(smiles), mols=tuple(mols), num_samples=len(strings), invalid=tuple(reasons.most_common()))
 
 
 def canonical_smiles(strings: Sequence[str]) -> list[str | None]:
@@ -131,9 +129,7 @@ def internal_diversity(molecules: Molecules, *, seed: int = 0, max_molecules: in
 
     Source: Polykovskiy et al. 2020 (MOSES), section 4; Morgan fingerprints: Rogers and Hahn 2010.
     """
-    generator = require("rdkit.Chem.rdFingerprintGenerator", "fingerprints", extra="ligand").GetMorganGenerator(
-        radius=2, fpSize=2048
-    )
+    generator = require("rdkit.Chem.rdFingerprintGenerator", "fingerprints", extra="ligand").GetMorganGenerator(radius=2, fpSize=2048)
     compare = require("rdkit.DataStructs", "fingerprints", extra="ligand").BulkTanimotoSimilarity
     prints = [generator.GetFingerprint(mol) for mol in subsample(molecules.mols, max_molecules, seed)]
     distances: Float[np.ndarray, "n n"] = np.zeros((len(prints), len(prints)))
@@ -194,9 +190,7 @@ def mean_property(molecules: Molecules, name: str, *, seed: int = 0) -> Estimate
 
 def _check_property(name: str) -> None:
     if name not in PROPERTIES:
-        raise ConfigError(
-            f"property '{name}': unknown{nearest(name, PROPERTIES)}; expected one of: {', '.join(PROPERTIES)}"
-        )
+        raise ConfigError(f"property '{name}': unknown{nearest(name, PROPERTIES)}; expected one of: {', '.join(PROPERTIES)}")
 
 
 def summary(
@@ -229,9 +223,7 @@ def summary(
     canonical = canonical_smiles(training)
     known = {smiles for smiles in canonical if smiles is not None}
     if not known:
-        raise ConfigError(
-            f"training: found no valid molecule among {len(training)}, expected SMILES the run was trained on"
-        )
+        raise ConfigError(f"training: found no valid molecule among {len(training)}, expected SMILES the run was trained on")
     rest, null_name = known, "reference"
     if reference is None:
         drawn = _draw_rows(len(training), len(samples), seed)
@@ -241,9 +233,7 @@ def summary(
     molecules, null = read_molecules(samples), read_molecules(reference)
     unigrams = read_molecules(draw_unigrams(training, min(len(samples), _MAX_DESCRIBED), seed=seed))
     left_out = molecules.describe_invalid()
-    scores = [
-        Score(name="validity", value=validity(molecules), null=validity(unigrams), null_name="unigrams", note=left_out)
-    ]
+    scores = [Score(name="validity", value=validity(molecules), null=validity(unigrams), null_name="unigrams", note=left_out)]
     for name, measure in _measures(properties, seed).items():
         scores.append(Score(name=name, value=measure(molecules, known), null=measure(null, rest), null_name=null_name))
     return scores

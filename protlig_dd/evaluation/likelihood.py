@@ -154,13 +154,9 @@ def bound(
     return ExampleBounds.joined(parts)
 
 
-def _example_sums(
-    denoising: Denoising, prepared: Prepared, noised: Sequence[str]
-) -> dict[str, Float[np.ndarray, " b"]]:
+def _example_sums(denoising: Denoising, prepared: Prepared, noised: Sequence[str]) -> dict[str, Float[np.ndarray, " b"]]:
     """The loss of each example at one noise level, with the weights of the bound instead of those of training."""
-    logits = denoising.denoiser(
-        prepared.batch, prepared.sigma, at={name: t.active for name, t in prepared.tracks.items()}
-    )
+    logits = denoising.denoiser(prepared.batch, prepared.sigma, at={name: t.active for name, t in prepared.tracks.items()})
     sums = {}
     for name in noised:
         track, own = prepared.tracks[name], denoising.diffusion.parameterizations[name]
@@ -177,9 +173,7 @@ def add_up(segment: Int[Tensor, " a"], values: Float[Tensor, " a"], num_examples
     return sums.index_add(0, segment.cpu(), values.double().cpu()).numpy()
 
 
-def of_task(
-    denoiser: Denoiser, batches: TrackBatch | Iterable[TrackBatch], task: str | Task
-) -> Iterator[tuple[TrackBatch, TaskMixture]]:
+def of_task(denoiser: Denoiser, batches: TrackBatch | Iterable[TrackBatch], task: str | Task) -> Iterator[tuple[TrackBatch, TaskMixture]]:
     """Iterate over batches, each with a mixture of the one task, after checking that every example has the task's tracks.
 
     Raises:
@@ -232,9 +226,7 @@ class TrackLikelihood:
         note = f"standard error {self.standard_error:.2g} over {self.num_tokens} tokens"
         where = f"{self.track} in {self.task}"
         null = None if self.null is None else _exp(self.null)
-        nats = Score(
-            name=f"nats per token, {where}", value=self.nats_per_token, null=self.null, null_name=name, note=note
-        )
+        nats = Score(name=f"nats per token, {where}", value=self.nats_per_token, null=self.null, null_name=name, note=note)
         return [nats, Score(name=f"perplexity, {where}", value=self.perplexity, null=null, null_name=name)]
 
 
@@ -256,12 +248,7 @@ def summarise(bounds: ExampleBounds, unigrams: Unigrams | None = None) -> list[T
         null = None if unigrams is None else _per_token(unigrams.nats(track, bounds.tokens[track], counts), counts)[0]
         summaries.append(
             TrackLikelihood(
-                task=bounds.task,
-                track=track,
-                nats_per_token=estimate,
-                standard_error=error,
-                num_tokens=int(counts.sum()),
-                null=null,
+                task=bounds.task, track=track, nats_per_token=estimate, standard_error=error, num_tokens=int(counts.sum()), null=null
             )
         )
     return summaries

@@ -81,9 +81,7 @@ class MatchTable:
     def lines(self) -> list[str]:
         """Return the result as a few lines of text."""
         law = "" if self.law is None else f", the law {self.law:.2f}"
-        lines = [
-            f"matched {self.matched}, shuffled proteins {self.shuffled}{law} (synthetic world, n={self.matched.num})"
-        ]
+        lines = [f"matched {self.matched}, shuffled proteins {self.shuffled}{law} (synthetic world, n={self.matched.num})"]
         if self.learned is not None:
             lines.append(f"learned {self.learned} of what there is to learn: (matched - shuffled) / (law - shuffled)")
         if self.knn is not None:
@@ -107,8 +105,7 @@ class MatchTable:
             rows=RULE_NAMES,
             columns=("group", "matched", "samples"),
             cells=tuple(
-                (group, str(self.per_rule[name]), self.per_rule[name].num)
-                for name, group in zip(RULE_NAMES, GROUP_NAMES, strict=True)
+                (group, str(self.per_rule[name]), self.per_rule[name].num) for name, group in zip(RULE_NAMES, GROUP_NAMES, strict=True)
             ),
         )
         return Section(title=title, caution=CAUTION, scores=tuple(self.scores()), tables=(counts, by_rule))

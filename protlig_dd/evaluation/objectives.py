@@ -26,9 +26,7 @@ from protlig_dd.sampling.tilting import Property, Tilting, texts_of
 from protlig_dd.sampling.towards import sample_tilted
 from protlig_dd.tokens.tracks import TrackBatch
 
-SHORT_NAMES: Mapping[str, str] = MappingProxyType(
-    {"qed": "QED", "logp": "logP", "sa": "SA score", "mw": "MW", "tpsa": "TPSA"}
-)
+SHORT_NAMES: Mapping[str, str] = MappingProxyType({"qed": "QED", "logp": "logP", "sa": "SA score", "mw": "MW", "tpsa": "TPSA"})
 """The names of properties of molecules on the command line."""
 
 _LETTERS: dict[str, tuple[Mapping[str, float], bool]] = {
@@ -37,11 +35,7 @@ _LETTERS: dict[str, tuple[Mapping[str, float], bool]] = {
     "aromaticity": (dict.fromkeys("FWY", 1.0), True),
     "cysteines": ({"C": 1.0}, False),
 }
-_OF_SEQUENCES: dict[str, Callable[[str], float]] = {
-    "entropy": sequence_entropy,
-    "repeats": repeat_fraction,
-    "longest_run": longest_run,
-}
+_OF_SEQUENCES: dict[str, Callable[[str], float]] = {"entropy": sequence_entropy, "repeats": repeat_fraction, "longest_run": longest_run}
 PROTEIN_PROPERTIES = (*_LETTERS, *_OF_SEQUENCES)
 """Net charge, mean hydropathy (GRAVY), share of F, W and Y, number of C; entropy of the residues in bits, repeats, the longest run."""
 
@@ -72,9 +66,7 @@ def property_from(name: str, tracks: Collection[str], *, is_probability: bool = 
     known = SHORT_NAMES.get(name.lower(), name)
     if known not in PROPERTIES:
         names = [*PROTEIN_PROPERTIES, *SHORT_NAMES, *PROPERTIES]
-        raise ConfigError(
-            f"--property '{name}': expected one of {', '.join(names)}, or module:function{nearest(name, names)}"
-        )
+        raise ConfigError(f"--property '{name}': expected one of {', '.join(names)}, or module:function{nearest(name, names)}")
     return Property(name=name, track="ligand", function=partial(_of_molecules, name=known, missing=-math.inf))
 
 
@@ -114,9 +106,7 @@ def user_function(name: str, option: str) -> Callable[[list[str]], np.ndarray]:
     try:
         found = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(
-            f"{option} '{name}': {error}; expected module:function that can be imported from here"
-        ) from error
+        raise ConfigError(f"{option} '{name}': {error}; expected module:function that can be imported from here") from error
     if not callable(found):
         raise ConfigError(f"{option} '{name}': found {type(found).__name__}, expected a function of a list of texts")
     return lambda texts: np.asarray(found(texts), dtype=float)

@@ -38,9 +38,7 @@ def sa_score(mol: Any) -> float:
 
     Source: Ertl and Schuffenhauer 2009, J. Cheminformatics 1, 8; Contrib/SA_Score of RDKit, unchanged.
     """
-    return float(
-        _sascorer(Path(require("rdkit.RDConfig", "the SA score", extra="ligand").RDContribDir)).calculateScore(mol)
-    )
+    return float(_sascorer(Path(require("rdkit.RDConfig", "the SA score", extra="ligand").RDContribDir)).calculateScore(mol))
 
 
 def log_p(mol: Any) -> float:

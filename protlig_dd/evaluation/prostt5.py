@@ -25,12 +25,7 @@ _RARE = re.compile("[UZOB]")
 
 
 def prostt5(
-    source: str = PROSTT5,
-    *,
-    device: torch.device | str = "cpu",
-    batch_size: int = 8,
-    num_beams: int = 3,
-    local_only: bool = False,
+    source: str = PROSTT5, *, device: torch.device | str = "cpu", batch_size: int = 8, num_beams: int = 3, local_only: bool = False
 ) -> Translate:
     """Return a function that translates sequences to 3Di letters with ProstT5.
 
@@ -84,9 +79,7 @@ def prostt5(
     return translate
 
 
-def find_prostt5(
-    source: str = PROSTT5, *, device: torch.device | str = "cpu", local_only: bool = False
-) -> tuple[Translate | None, str]:
+def find_prostt5(source: str = PROSTT5, *, device: torch.device | str = "cpu", local_only: bool = False) -> tuple[Translate | None, str]:
     """Return the translation function and an empty text, or None and one line with the reason and what to do."""
     try:
         return prostt5(source, device=device, local_only=local_only), ""

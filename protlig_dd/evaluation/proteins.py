@@ -183,9 +183,7 @@ def summary(samples: Sequence[str], training: Sequence[str], *, seed: int = 0) -
         FormatError: if a training sequence contains anything but capital letters.
     """
     if not samples:
-        raise ConfigError(
-            "samples: found none, expected at least one sequence; generate some first: protlig sample RUN"
-        )
+        raise ConfigError("samples: found none, expected at least one sequence; generate some first: protlig sample RUN")
     frequencies = composition(training)
     proteins = read_proteins(samples)
     shuffled = read_proteins(shuffle_residues(training, len(samples), seed=seed))

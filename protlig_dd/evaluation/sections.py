@@ -89,10 +89,7 @@ def write_evaluation(path: Path, sections: Sequence[Section]) -> None:
             "title": section.title,
             "caution": section.caution,
             "scores": [_score_to_json(score) for score in section.scores],
-            "tables": [
-                asdict(table) | {"cells": [list(map(_cell_to_json, r)) for r in table.cells]}
-                for table in section.tables
-            ],
+            "tables": [asdict(table) | {"cells": [list(map(_cell_to_json, r)) for r in table.cells]} for table in section.tables],
             "lines": list(section.lines),
         }
         for section in sections
@@ -111,9 +108,7 @@ def read_evaluation(path: Path) -> list[Section]:
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise FormatError(f"{path}: not JSON ({error}); make it again with: protlig evaluate RUN") from error
     if not isinstance(plain, list):
-        raise FormatError(
-            f"{path}: found {type(plain).__name__}, expected a list of sections; make it again with: protlig evaluate RUN"
-        )
+        raise FormatError(f"{path}: found {type(plain).__name__}, expected a list of sections; make it again with: protlig evaluate RUN")
     sections = []
     for number, item in enumerate(plain, 1):
         try:

@@ -66,9 +66,7 @@ def self_consistency(designed: Chain, refolded: Chain) -> SelfConsistency:
         ValueError: if the chains differ in length, or share no residue with coordinates.
     """
     if len(designed) != len(refolded):
-        raise ValueError(
-            f"self_consistency: found chains of {len(designed)} and {len(refolded)} residues, expected equal ones"
-        )
+        raise ValueError(f"self_consistency: found chains of {len(designed)} and {len(refolded)} residues, expected equal ones")
     atoms = (designed.backbone, refolded.backbone)
     full = all(np.isfinite(a).all(-1).any(0).all() for a in atoms)
     return SelfConsistency(
@@ -85,9 +83,7 @@ def motif_rmsd(folded: Chain, template: Template, motif: Motif, *, backbone: boo
         ValueError: if the chain is not as long as the template.
     """
     if len(folded) != len(template.text):
-        raise ValueError(
-            f"motif_rmsd: found a chain of {len(folded)} residues, expected {len(template.text)} as in the template"
-        )
+        raise ValueError(f"motif_rmsd: found a chain of {len(folded)} residues, expected {len(template.text)} as in the template")
     atoms = slice(0, 3) if backbone else slice(1, 2)
     return rmsd(folded.coords_angstrom[list(template.positions), atoms], motif.coords_angstrom[:, atoms])
 
@@ -116,9 +112,7 @@ def cluster(tm: Float[np.ndarray, "n n"], *, threshold: float = SAME_FOLD) -> In
     return labels
 
 
-def nearest_tm(
-    chains: Sequence[Chain], references: Sequence[Chain], *, thorough: bool = False
-) -> Float[np.ndarray, " n"]:
+def nearest_tm(chains: Sequence[Chain], references: Sequence[Chain], *, thorough: bool = False) -> Float[np.ndarray, " n"]:
     """Return for each chain the largest TM-score to any reference, normalised by the chain's own length."""
     return np.array([max(align_chains(c.ca, r.ca, thorough=thorough).tm_first for r in references) for c in chains])
 
@@ -180,10 +174,7 @@ def motif_scores(folded: Sequence[Chain], templates: Sequence[Template], motif: 
         others.append(rmsd(chain.ca[turned], motif.coords_angstrom[:, 1]))
     kept, lost = ([v < _MOTIF_KEPT for v in group] for group in (values, others))
     name = "the same places, turned about"
-    return [
-        _mean("motif RMSD (A)", values, others, name, seed),
-        _share(f"motif RMSD below {_MOTIF_KEPT:g} A", kept, lost, name),
-    ]
+    return [_mean("motif RMSD (A)", values, others, name, seed), _share(f"motif RMSD below {_MOTIF_KEPT:g} A", kept, lost, name)]
 
 
 def diversity_scores(folded: Sequence[Chain], references: Sequence[Chain] = ()) -> list[Score]:
@@ -200,9 +191,7 @@ def diversity_scores(folded: Sequence[Chain], references: Sequence[Chain] = ()) 
         (f"clusters at TM {SAME_FOLD:g} per chain", fractions, f"{int(cluster(tables[0]).max()) + 1} clusters"),
     ]
     name = "references" if len(groups) > 1 else ""
-    return [
-        Score(name=label, value=v[0], null=v[1] if name else None, null_name=name, note=note) for label, v, note in rows
-    ]
+    return [Score(name=label, value=v[0], null=v[1] if name else None, null_name=name, note=note) for label, v, note in rows]
 
 
 def _identity_table(sequences: Sequence[str]) -> Float[np.ndarray, "n n"]:
@@ -253,9 +242,7 @@ def structure_section(
     valid = [i for i, sample in enumerate(samples) if read_proteins([sample]).num_valid][:max_samples]
     proteins = read_proteins(samples)
     if not valid:
-        return Section(
-            title=title, lines=(f"Nothing was folded: {proteins.describe_invalid() or 'there are no samples'}.",)
-        )
+        return Section(title=title, lines=(f"Nothing was folded: {proteins.describe_invalid() or 'there are no samples'}.",))
     folded = [fold(samples[i]).chains[0] for i in valid]
     shuffled = [fold(s).chains[0] for s in shuffle_residues([samples[i] for i in valid], len(valid), seed=seed)]
     scores = confidence_scores(folded, shuffled, seed=seed)

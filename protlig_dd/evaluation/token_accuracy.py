@@ -94,9 +94,7 @@ def _numbers(values: Sequence[int]) -> Float[np.ndarray, " n"]:
     return np.asarray(values, dtype=np.float64)
 
 
-def summary(
-    predicted: Sequence[Tokens], true: Sequence[Folded], nulls: Nulls, *, known: frozenset[str], seed: int = 0
-) -> list[Score]:
+def summary(predicted: Sequence[Tokens], true: Sequence[Folded], nulls: Nulls, *, known: frozenset[str], seed: int = 0) -> list[Score]:
     """Return token accuracy with each of three nulls, length match and the share of valid tokens.
 
     Args:

@@ -46,10 +46,7 @@ def best_median_worst(traces: Sequence[TracePair]) -> list[tuple[str, TracePair]
 
 def write_traces(path: Path, traces: Sequence[TracePair]) -> None:
     """Write traces as JSON, whole or not at all, coordinates rounded to a thousandth of an Angstrom."""
-    rows = [
-        {"name": one.name, "predicted": np.round(one.predicted, 3).tolist(), "true": np.round(one.true, 3).tolist()}
-        for one in traces
-    ]
+    rows = [{"name": one.name, "predicted": np.round(one.predicted, 3).tolist(), "true": np.round(one.true, 3).tolist()} for one in traces]
     write_text(path, json.dumps(rows))
 
 

@@ -29,9 +29,7 @@ class Unigrams:
         """Return the composition of a table."""
         return Unigrams(log_probs={name: _log_frequencies(table.tracks[name], track) for name, track in tracks.items()})
 
-    def nats(
-        self, track: str, tokens: Int[np.ndarray, " n"], num_tokens: Int[np.ndarray, " b"]
-    ) -> Float[np.ndarray, " b"]:
+    def nats(self, track: str, tokens: Int[np.ndarray, " n"], num_tokens: Int[np.ndarray, " b"]) -> Float[np.ndarray, " b"]:
         """Return the -log probability of each example's tokens; `tokens` are those of all examples, concatenated."""
         example = np.repeat(np.arange(len(num_tokens)), num_tokens)
         nats = -self.log_probs[track][tokens]

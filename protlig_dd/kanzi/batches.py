@@ -69,9 +69,7 @@ def pack_traces(
             raise FormatError(f"{where} {number}: found coordinates of shape {chain.shape}, expected [residues, 3]")
         if not np.isfinite(chain).all():
             residue = int(np.flatnonzero(~np.isfinite(chain).all(1))[0]) + 1
-            raise FormatError(
-                f"{where} {number}: residue {residue} has no C-alpha (found '{chain[residue - 1].tolist()}'); leave it out"
-            )
+            raise FormatError(f"{where} {number}: residue {residue} has no C-alpha (found '{chain[residue - 1].tolist()}'); leave it out")
     points = [centred_nm(chain) for chain in chains]
     ids = range(len(chains)) if example_ids is None else example_ids
     return TraceBatch(

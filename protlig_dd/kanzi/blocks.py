@@ -71,12 +71,7 @@ class LocalBlock(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(
-        self,
-        x: Float[Tensor, "n e"],
-        tiles: Tiles,
-        by: Rotation,
-        table: Float[Tensor, "k e2"],
-        entry: Int[Tensor, "t w w3"],
+        self, x: Float[Tensor, "n e"], tiles: Tiles, by: Rotation, table: Float[Tensor, "k e2"], entry: Int[Tensor, "t w w3"]
     ) -> Float[Tensor, "n e"]:
         """Return the hidden states after the block."""
         q, k, v = rotate_heads(self.qkv(_rms_norm(x)).unflatten(-1, (3 * self.num_heads, -1)), by)
@@ -111,9 +106,7 @@ class ModulatedNorm(nn.Module):
 class FlowBlock(nn.Module):
     """An adaLN block (Peebles and Xie 2023) with biases and norms without parameters; the identity when initialised."""
 
-    def __init__(
-        self, size: int, num_heads: int, inner_size: int, dropout: float, backend: Backend, *, normed: bool = False
-    ) -> None:
+    def __init__(self, size: int, num_heads: int, inner_size: int, dropout: float, backend: Backend, *, normed: bool = False) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(size, elementwise_affine=False)
         self.attention = SelfAttention(size, num_heads, backend, bias=True, normed=normed)
@@ -121,9 +114,7 @@ class FlowBlock(nn.Module):
         self.modulation = zero_init(nn.Linear(size, 6 * size))
         self.dropout = nn.Dropout(dropout)
 
-    def forward(
-        self, x: Float[Tensor, "n e"], layout: Layout, by: Rotation, condition: Float[Tensor, "b e"]
-    ) -> Float[Tensor, "n e"]:
+    def forward(self, x: Float[Tensor, "n e"], layout: Layout, by: Rotation, condition: Float[Tensor, "b e"]) -> Float[Tensor, "n e"]:
         """Return the tokens after the block."""
         segment, length = layout.segment, common_length(layout)
         shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(condition).chunk(6, dim=-1)

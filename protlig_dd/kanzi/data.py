@@ -60,13 +60,7 @@ class TraceData:
     def __post_init__(self) -> None:
         if not 0 <= self.validation_fraction < 1:
             raise ValueError(f"validation_fraction: found {self.validation_fraction}, expected 0 to below 1")
-        for name, least in (
-            ("min_length", 1),
-            ("max_length", 0),
-            ("num_chains", 0),
-            ("num_validation", 1),
-            ("copies", 1),
-        ):
+        for name, least in (("min_length", 1), ("max_length", 0), ("num_chains", 0), ("num_validation", 1), ("copies", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name}: found {getattr(self, name)}, expected {least} or more")
 
@@ -129,9 +123,7 @@ def load_traces(data: TraceData) -> Traces:
     elif data.path and is_database(path):
         found = _from_database(path, data)
     else:
-        raise FormatError(
-            f"{data.path or 'data.path'}: found neither a folder of structures nor a Foldseek database; set data.path"
-        )
+        raise FormatError(f"{data.path or 'data.path'}: found neither a folder of structures nor a Foldseek database; set data.path")
     if not len(found):
         reasons = "; ".join(f"{n} {reason}" for reason, n in found.dropped.items()) or "no structure files there"
         raise FormatError(f"{path}: found no chain to train on ({reasons})")
@@ -218,15 +210,7 @@ class TraceLoader:
     """
 
     def __init__(
-        self,
-        traces: Traces,
-        *,
-        batch_size: int,
-        copies: int,
-        seed: int,
-        rank: int = 0,
-        world: int = 1,
-        accumulation: int = 1,
+        self, traces: Traces, *, batch_size: int, copies: int, seed: int, rank: int = 0, world: int = 1, accumulation: int = 1
     ) -> None:
         if batch_size % copies or batch_size < world * accumulation:
             raise ConfigError(

@@ -81,9 +81,7 @@ class AutoencoderExperiment:
                     f"train.{name}: found '{getattr(self.train, name)}', which an autoencoder's training does not know; remove it"
                 )
         if self.train.batch_size is None or self.train.batch_size % self.data.copies:
-            raise ValueError(
-                f"train.batch_size: found {self.train.batch_size}, expected a multiple of data.copies ({self.data.copies})"
-            )
+            raise ValueError(f"train.batch_size: found {self.train.batch_size}, expected a multiple of data.copies ({self.data.copies})")
 
 
 def autoencoder_from(values: Mapping[str, Any]) -> AutoencoderExperiment:
@@ -95,9 +93,7 @@ def autoencoder_from(values: Mapping[str, Any]) -> AutoencoderExperiment:
     return build(AutoencoderExperiment, values)
 
 
-def train_autoencoder(
-    config: AutoencoderExperiment, folder: Path, *, device: str = "auto", resume: Resume | Literal[""] = ""
-) -> FitResult:
+def train_autoencoder(config: AutoencoderExperiment, folder: Path, *, device: str = "auto", resume: Resume | Literal[""] = "") -> FitResult:
     """Train an autoencoder in a folder, from its last checkpoint if there is one.
 
     Raises:
@@ -109,17 +105,12 @@ def train_autoencoder(
     traces = load_traces(config.data)
     training, held_out = traces.split(config.data.validation_fraction, config.seed)
     model = build_autoencoder(config, session.choice)
-    session.describe(
-        folder, to_mapping(config), [*traces.lines(), *(traces.name(i) for i in range(min(len(traces), 1000)))]
-    )
+    session.describe(folder, to_mapping(config), [*traces.lines(), *(traces.name(i) for i in range(min(len(traces), 1000)))])
     if session.is_first:
         for line in (f"model: kanzi, {count_parameters(model):,} parameters", *traces.lines()):
             log.info("%s", line)
     objective = KanziObjective(
-        seed=config.seed,
-        device=session.choice.device,
-        rotate=config.data.rotate,
-        condition_dropout=config.condition_dropout,
+        seed=config.seed, device=session.choice.device, rotate=config.data.rotate, condition_dropout=config.condition_dropout
     )
     loader = TraceLoader(
         training,
@@ -205,9 +196,7 @@ def open_autoencoder(source: Path | str, *, device: str = "auto", which: Which =
     else:
         values = read_config_file(source / "config.yaml")
         if kind_of(values) != "kanzi":
-            raise ConfigError(
-                f"{source}: found no autoencoder's run (model.kind), expected one of 'protlig train kanzi/tiny'"
-            )
+            raise ConfigError(f"{source}: found no autoencoder's run (model.kind), expected one of 'protlig train kanzi/tiny'")
         config = autoencoder_from(values)
         _, loaded = read_checkpoint(source, which)
         step, model = loaded.step, build_autoencoder(config, choice)
@@ -216,9 +205,7 @@ def open_autoencoder(source: Path | str, *, device: str = "auto", which: Which =
     return AutoencoderRun(folder=source, model=model, step=step, config=config, choice=choice)
 
 
-def open_tokenizer(
-    source: Path | str, *, device: str = "auto", overrides: Mapping[str, Any] | None = None
-) -> KanziTokenizer:
+def open_tokenizer(source: Path | str, *, device: str = "auto", overrides: Mapping[str, Any] | None = None) -> KanziTokenizer:
     """Return the tokenizer of a run folder or a published file; `overrides` change its sampling, such as {"num_steps": 50}."""
     run = open_autoencoder(source, device=device)
     sampler = run.config.sampling if run.config else PUBLISHED_SAMPLER

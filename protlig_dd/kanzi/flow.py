@@ -119,9 +119,7 @@ class FlowSampler:
         solve = self._in_euler_steps if self.method == "euler" else self._in_exact_steps
         return solve(velocity, start, noise)
 
-    def _in_exact_steps(
-        self, velocity: Callable[[Tensor, float], Tensor], x: Tensor, noise: Callable[[int], Tensor]
-    ) -> Tensor:
+    def _in_exact_steps(self, velocity: Callable[[Tensor, float], Tensor], x: Tensor, noise: Callable[[int], Tensor]) -> Tensor:
         for step in range(self.num_steps):
             t, after = step / self.num_steps, (step + 1) / self.num_steps
             data = x + (1 - t) * velocity(x, t)
@@ -134,9 +132,7 @@ class FlowSampler:
             x = data + (x - data) * ((1 - after) / (1 - t))
         return x
 
-    def _in_euler_steps(
-        self, velocity: Callable[[Tensor, float], Tensor], x: Tensor, noise: Callable[[int], Tensor]
-    ) -> Tensor:
+    def _in_euler_steps(self, velocity: Callable[[Tensor, float], Tensor], x: Tensor, noise: Callable[[int], Tensor]) -> Tensor:
         length = 1 / (self.num_steps - 1)
         for step in range(self.num_steps):
             t = step / (self.num_steps - 1)

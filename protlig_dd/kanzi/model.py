@@ -111,8 +111,7 @@ class KanziEncoder(nn.Module):
         self.pairs = PairTable(config.pair_size, config.mlp_ratio)
         inner = round(size * config.mlp_ratio)
         self.blocks = nn.ModuleList(
-            LocalBlock(size, config.encoder_heads, inner, config.pair_size, config.dropout)
-            for _ in range(config.encoder_blocks)
+            LocalBlock(size, config.encoder_heads, inner, config.pair_size, config.dropout) for _ in range(config.encoder_blocks)
         )
 
     def forward(self, points: Float[Tensor, "n 3"], layout: Layout) -> Float[Tensor, "n e"]:

@@ -94,6 +94,4 @@ class KanziObjective:
         found = model(prepared.data, prepared.points, prepared.time, prepared.layout, prepared.given)
         errors = (found.velocity - prepared.velocity).square().mean(-1)
         total = errors.sum()
-        return LossTerms(
-            total=total, sums={"velocity_error": total.detach()}, counts={"velocity_error": prepared.num_tokens}
-        )
+        return LossTerms(total=total, sums={"velocity_error": total.detach()}, counts={"velocity_error": prepared.num_tokens})

@@ -83,10 +83,7 @@ def to_published(weights: Mapping[str, Tensor], settings: KanziSettings) -> dict
     """Return weights under their published names, with the buffers of a published file."""
     published = {published_name(name): value.detach().clone() for name, value in weights.items()}
     published["pair_embedder.bins"] = distance_edges()
-    sizes = {
-        "encoder": settings.encoder_size // settings.encoder_heads,
-        "decoder": settings.decoder_size // settings.decoder_heads,
-    }
+    sizes = {"encoder": settings.encoder_size // settings.encoder_heads, "decoder": settings.decoder_size // settings.decoder_heads}
     numbers = {"encoder": settings.encoder_blocks, "decoder": settings.decoder_blocks}
     for part, head_size in sizes.items():
         for i in range(numbers[part]):
@@ -140,14 +137,10 @@ def read_kanzi(path: Path) -> tuple[KanziSettings, dict[str, Tensor]]:
     known = {_plain(published_name(name)) for name in expected}
     spare = [n for n in found if n not in known and not n.endswith(_DERIVED) and not n.startswith(_SHARED)]
     if spare:
-        raise CheckpointError(
-            f"{path}: found '{spare[0]}', which this model does not have; expected the layout of Kanzi's release"
-        )
+        raise CheckpointError(f"{path}: found '{spare[0]}', which this model does not have; expected the layout of Kanzi's release")
     bins = found.get("pair_embedder.bins")
     if bins is not None and (bins.numel() != NUM_EDGES or not torch.allclose(bins.flatten().float(), distance_edges())):
-        raise CheckpointError(
-            f"{path}: has other distance buckets than {NUM_EDGES} edges from 0 to 9 square nanometres"
-        )
+        raise CheckpointError(f"{path}: has other distance buckets than {NUM_EDGES} edges from 0 to 9 square nanometres")
     return settings, weights
 
 
@@ -171,18 +164,13 @@ def _shape(found: Mapping[str, Tensor], values: Mapping[str, Any], path: Path) -
     window, levels = _not_in_tensors(values, path) if values else (16, LEVELS)
     encoder_size = len(_tensor(found, "up.0.weight", path))
     decoder_size = len(_tensor(found, "net.up.linear.weight", path))
-    blocks = {
-        part: len({m[1] for n in found if (m := re.match(rf"{re.escape(prefix)}\.(\d+)\.", n))})
-        for part, prefix in _BLOCKS.items()
-    }
+    blocks = {part: len({m[1] for n in found if (m := re.match(rf"{re.escape(prefix)}\.(\d+)\.", n))}) for part, prefix in _BLOCKS.items()}
     offsets = _tensor(found, "pair_embedder.pos_embed", path)
     if len(offsets) != NUM_OFFSETS:
         raise CheckpointError(f"{path}: found {len(offsets)} relative positions, expected {NUM_OFFSETS}")
     numbers = len(_tensor(found, "quantize.project_in.weight", path))
     if numbers != len(levels):
-        raise CheckpointError(
-            f"{path}: model_cfg.levels: found {len(levels)} numbers, expected {numbers}, as the tensors have"
-        )
+        raise CheckpointError(f"{path}: model_cfg.levels: found {len(levels)} numbers, expected {numbers}, as the tensors have")
     inner = len(_tensor(found, "net.blocks.0.mlp.fc1.weight", path))
     try:
         return KanziSettings(
@@ -211,9 +199,7 @@ def _not_in_tensors(values: Mapping[str, Any], path: Path) -> tuple[int, tuple[i
     if not isinstance(window, int):
         raise CheckpointError(f"{path}: model_cfg.window_size: found {window!r}, expected a whole number")
     if not isinstance(levels, list | tuple) or not all(isinstance(one, int) for one in levels):
-        raise CheckpointError(
-            f"{path}: model_cfg.levels: found {levels!r}, expected whole numbers, such as (8, 5, 5, 5)"
-        )
+        raise CheckpointError(f"{path}: model_cfg.levels: found {levels!r}, expected whole numbers, such as (8, 5, 5, 5)")
     return window, tuple(levels)
 
 

@@ -30,9 +30,7 @@ class Tokenizer(Protocol):
         """Return chains for tokens."""
 
 
-def assess_reconstruction(
-    tokenizer: Tokenizer, chains: Sequence[Float[np.ndarray, "_ 3"]], *, seed: int = 0
-) -> dict[str, float]:
+def assess_reconstruction(tokenizer: Tokenizer, chains: Sequence[Float[np.ndarray, "_ 3"]], *, seed: int = 0) -> dict[str, float]:
     """Return what is left of chains after encoding and decoding, each figure a mean over chains unless stated otherwise.
 
     rmsd, rmsd_worst (the maximum): in Angstrom; null_rmsd: RMSD of the decoded chain nearest in length, both cut to the shorter;

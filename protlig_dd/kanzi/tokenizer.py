@@ -103,9 +103,7 @@ class KanziTokenizer:
         """
         rest = _SYMBOL.sub("", text).strip()
         if rest or not text.strip():
-            raise FormatError(
-                f"{where}: found '{rest[:40]}', expected <K0> to <K{self.num_codes - 1}>, such as <K599> <K358>"
-            )
+            raise FormatError(f"{where}: found '{rest[:40]}', expected <K0> to <K{self.num_codes - 1}>, such as <K599> <K358>")
         found = [int(number) for number in _SYMBOL.findall(text)]
         self._check([found], where=where)
         return found

@@ -84,11 +84,7 @@ def _around(tiled: Tensor, edge: int | bool) -> Tensor:
 
 
 def windowed_attention(
-    q: Float[Tensor, "n h d"],
-    k: Float[Tensor, "n h d"],
-    v: Float[Tensor, "n h d"],
-    tiles: Tiles,
-    bias: Float[Tensor, "t w w3"],
+    q: Float[Tensor, "n h d"], k: Float[Tensor, "n h d"], v: Float[Tensor, "n h d"], tiles: Tiles, bias: Float[Tensor, "t w w3"]
 ) -> Float[Tensor, "n h d"]:
     """Return softmax(q k^T / sqrt d + bias) v over the visible neighbours of each token.
 

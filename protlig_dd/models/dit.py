@@ -44,9 +44,7 @@ class DiTSettings(BlockSettings):
             ConfigError: unless there is exactly one track.
         """
         if len(tracks) != 1:
-            raise ConfigError(
-                f"model.kind: 'dit' takes one track, found {sorted(tracks)}; use kind: dual_track for two"
-            )
+            raise ConfigError(f"model.kind: 'dit' takes one track, found {sorted(tracks)}; use kind: dual_track for two")
         ((name, track),) = tracks.items()
         return DiT(self, name, track.vocabulary.num_rows, backend)
 

@@ -46,9 +46,7 @@ class DualTrackSettings(BlockSettings):
             ConfigError: for fewer than two tracks, or a convolution on a track that is not there.
         """
         if len(tracks) < 2:
-            raise ConfigError(
-                f"model.kind: 'dual_track' takes two tracks or more, found {sorted(tracks)}; use kind: dit for one"
-            )
+            raise ConfigError(f"model.kind: 'dual_track' takes two tracks or more, found {sorted(tracks)}; use kind: dit for one")
         for name in self.conv_width or {}:
             if name not in tracks:
                 raise ConfigError(f"model.conv_width: found track '{name}', expected one of {', '.join(tracks)}")
@@ -67,26 +65,20 @@ class TrackStack(nn.Module):
         self.noise_level = NoiseLevelEmbedding(config.conditioning_size)
         self.conditions = ConditionEmbedding(config.conditions or {}, config.conditioning_size)
         self.convolution = LocalConvolution(config.hidden_size, conv_width) if conv_width else None
-        self.blocks = nn.ModuleList(
-            DiTBlock(config, backend, context_size=context_size) for _ in range(config.num_blocks)
-        )
+        self.blocks = nn.ModuleList(DiTBlock(config, backend, context_size=context_size) for _ in range(config.num_blocks))
         self.head = Head(config.hidden_size, num_rows, config.conditioning_size)
 
 
 class DualTrack(nn.Module):
     """A denoiser of several tracks with cross-attention between them."""
 
-    def __init__(
-        self, config: DualTrackSettings, num_rows: Mapping[str, int], numbering: Mapping[str, str], backend: Backend
-    ) -> None:
+    def __init__(self, config: DualTrackSettings, num_rows: Mapping[str, int], numbering: Mapping[str, str], backend: Backend) -> None:
         super().__init__()
         self.numbering = dict(numbering)  # for each track the track that it shares positions with
         self.head_size = config.hidden_size // config.num_heads
         self.num_blocks = config.num_blocks
         widths = config.conv_width or {}
-        self.stacks = nn.ModuleDict(
-            {name: TrackStack(config, rows, widths.get(name, 0), backend) for name, rows in num_rows.items()}
-        )
+        self.stacks = nn.ModuleDict({name: TrackStack(config, rows, widths.get(name, 0), backend) for name, rows in num_rows.items()})
         self.activation_checkpointing = config.activation_checkpointing
 
     def forward(

@@ -102,9 +102,7 @@ class Encoder(nn.Module):
         pad_id = tracks["protein"].vocabulary.pad_id
         self.embedding = nn.Embedding(tracks["protein"].vocabulary.num_rows, size)
         inner = round(size * config.mlp_ratio)
-        self.blocks = nn.ModuleList(
-            EncoderBlock(size, config.num_heads, inner, config.dropout, backend) for _ in range(config.num_blocks)
-        )
+        self.blocks = nn.ModuleList(EncoderBlock(size, config.num_heads, inner, config.dropout, backend) for _ in range(config.num_blocks))
         self.norm = nn.LayerNorm(size)
         tied = len(tracks) == 1 if config.tied_head is None else config.tied_head
         self.head = LanguageHead(size, self.embedding.num_embeddings, tied=tied)
@@ -118,11 +116,7 @@ class Encoder(nn.Module):
             nn.init.zeros_(self.embedding.weight.data[pad_id])
 
     def forward(
-        self,
-        batch: TrackBatch,
-        sigma: Mapping[str, Float[Tensor, " b"]] | None = None,
-        *,
-        at: Mapping[str, Tensor] | None = None,
+        self, batch: TrackBatch, sigma: Mapping[str, Float[Tensor, " b"]] | None = None, *, at: Mapping[str, Tensor] | None = None
     ) -> dict[str, Float[Tensor, "a k"]]:
         """Return logits of every track; see `diffusion.denoiser.Denoiser`. `sigma` is not used."""
         hidden, index = self._hidden(batch, at)

@@ -58,8 +58,7 @@ class LoraSettings(LowRank):
         """
         peft = require("peft", "model.lora", extra="hf")
         peft.inject_adapter_in_model(
-            peft.LoraConfig(r=self.rank, lora_alpha=self.alpha, lora_dropout=self.dropout, target_modules=_ADAPTED),
-            model,
+            peft.LoraConfig(r=self.rank, lora_alpha=self.alpha, lora_dropout=self.dropout, target_modules=_ADAPTED), model
         )
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(bool(_WHOLE.search(name)))

@@ -22,11 +22,7 @@ _DRAWN = ("embedding.weight", "head.decoder.weight")
 
 
 def initialise_from(
-    model: nn.Module,
-    tracks: Mapping[str, Track],
-    source: Mapping[str, Tensor],
-    source_tracks: Mapping[str, Track],
-    where: str,
+    model: nn.Module, tracks: Mapping[str, Track], source: Mapping[str, Tensor], source_tracks: Mapping[str, Track], where: str
 ) -> list[str]:
     """Copy matching weights of another model into a model, in place, and return lines that say what was copied.
 
@@ -78,9 +74,7 @@ def initialise_from(
                 target.copy_(value)
             copied.append(name)
     if not copied:
-        raise CheckpointError(
-            f"{where}: none of its tensors fits this model; expected a run with a track among {', '.join(tracks)}"
-        )
+        raise CheckpointError(f"{where}: none of its tensors fits this model; expected a run with a track among {', '.join(tracks)}")
     lines = [f"started from {where}: {len(copied)} tensors copied, {len(fresh)} fresh"]
     if fresh:
         lines.append(f"fresh: {', '.join(fresh[:6])}{' ...' if len(fresh) > 6 else ''}")

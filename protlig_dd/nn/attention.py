@@ -81,9 +81,7 @@ def choose_backend(requested: str, device: torch.device, dtype: torch.dtype) -> 
         if requested == "varlen" and not has_torch_varlen():
             obstacle = obstacle or f"torch {torch.__version__} has no varlen attention; install torch 2.11 or later"
         if obstacle:
-            raise DeviceError(
-                f"attention: '{requested}' cannot run here: {obstacle}; use attention=auto, which chooses what can"
-            )
+            raise DeviceError(f"attention: '{requested}' cannot run here: {obstacle}; use attention=auto, which chooses what can")
     return BackendChoice(requested, "asked for by name")  # type: ignore[arg-type]
 
 
@@ -103,23 +101,15 @@ def _automatic(device: torch.device, dtype: torch.dtype) -> BackendChoice:
     if device.type == "cuda":
         obstacle = _kernel_obstacle(device, dtype)
         if not obstacle and has_torch_varlen():
-            return BackendChoice(
-                "varlen", "torch's varlen FlashAttention: CUDA sm80 or newer, half precision, no padding"
-            )
+            return BackendChoice("varlen", "torch's varlen FlashAttention: CUDA sm80 or newer, half precision, no padding")
         if not obstacle and has_flash_attn():
             return BackendChoice("flash_attn", "flash-attn's varlen kernel: this torch has none of its own")
         if cuda_capability(device) < (8, 0):
             return BackendChoice("padded", f"masked SDPA, padded inside attention only: {obstacle}")
-        return BackendChoice(
-            "bucketed", f"masked SDPA in blocks of similar lengths: {obstacle or 'no varlen kernel is installed'}"
-        )
+        return BackendChoice("bucketed", f"masked SDPA in blocks of similar lengths: {obstacle or 'no varlen kernel is installed'}")
     if device.type == "cpu":
-        return BackendChoice(
-            "bucketed", "SDPA in blocks of similar lengths: fastest on a CPU, where no varlen kernel exists"
-        )
-    return BackendChoice(
-        "per_sequence", f"SDPA without masks in blocks of equal length: masks have been unsafe on {device.type}"
-    )
+        return BackendChoice("bucketed", "SDPA in blocks of similar lengths: fastest on a CPU, where no varlen kernel exists")
+    return BackendChoice("per_sequence", f"SDPA without masks in blocks of equal length: masks have been unsafe on {device.type}")
 
 
 @dataclass(frozen=True)
@@ -217,9 +207,7 @@ def _groups(ordered: list[int], pairs: list[tuple[int, int]], backend: Backend) 
     return [sorted(group) for group in groups]
 
 
-def _blockwise(
-    q: Tensor, k: Tensor, v: Tensor, q_layout: Layout, k_layout: Layout, backend: Backend, causal: bool
-) -> Tensor:
+def _blockwise(q: Tensor, k: Tensor, v: Tensor, q_layout: Layout, k_layout: Layout, backend: Backend, causal: bool) -> Tensor:
     plan = _plan(q_layout, k_layout, backend, causal)
     if not plan.blocks:  # no example has both queries and keys; the sum keeps the gradients defined
         return torch.zeros_like(q) + 0.0 * (q.sum() + k.sum() + v.sum())
@@ -255,9 +243,7 @@ def _reference(q: Tensor, k: Tensor, v: Tensor, q_layout: Layout, k_layout: Layo
     return torch.cat(outputs) if outputs else q + 0.0 * (k.sum() + v.sum())
 
 
-def _varlen(
-    q: Tensor, k: Tensor, v: Tensor, q_layout: Layout, k_layout: Layout, kernel: Callable[..., Tensor], causal: bool
-) -> Tensor:
+def _varlen(q: Tensor, k: Tensor, v: Tensor, q_layout: Layout, k_layout: Layout, kernel: Callable[..., Tensor], causal: bool) -> Tensor:
     if not q_layout.num_tokens or not k_layout.num_tokens:
         return q * 0 + k.sum() * 0 + v.sum() * 0
     sizes = (q_layout.cu_seqlens, k_layout.cu_seqlens, q_layout.max_length, k_layout.max_length)

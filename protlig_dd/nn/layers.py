@@ -50,18 +50,14 @@ class SelfAttention(nn.Module):
         normed: normalise each head's queries and keys to a mean square of 1 (RMS norm without parameters).
     """
 
-    def __init__(
-        self, hidden_size: int, num_heads: int, backend: Backend, *, bias: bool = False, normed: bool = False
-    ) -> None:
+    def __init__(self, hidden_size: int, num_heads: int, backend: Backend, *, bias: bool = False, normed: bool = False) -> None:
         super().__init__()
         self.num_heads, self.normed = num_heads, normed
         self.backend: Backend = backend
         self.qkv = nn.Linear(hidden_size, 3 * hidden_size, bias=bias)
         self.out = nn.Linear(hidden_size, hidden_size, bias=bias)
 
-    def forward(
-        self, x: Float[Tensor, "n e"], layout: Layout, by: Rotation, wanted: Wanted | None = None
-    ) -> Float[Tensor, "a e"]:
+    def forward(self, x: Float[Tensor, "n e"], layout: Layout, by: Rotation, wanted: Wanted | None = None) -> Float[Tensor, "a e"]:
         """Return the attention output of all tokens, or of the wanted ones."""
         h = self.num_heads
         q, k, v = rotate_heads(self.qkv(x).unflatten(-1, (3 * h, -1)), by)
@@ -146,9 +142,7 @@ class EncoderBlock(nn.Module):
         self.mlp = FeedForward(hidden_size, inner_size)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(
-        self, x: Float[Tensor, "n e"], layout: Layout, by: Rotation, wanted: Wanted | None = None
-    ) -> Float[Tensor, "a e"]:
+    def forward(self, x: Float[Tensor, "n e"], layout: Layout, by: Rotation, wanted: Wanted | None = None) -> Float[Tensor, "a e"]:
         """Return the hidden states after the block, of all tokens or of the wanted ones."""
         attended = self.attention(self.norm1(x), layout, by, wanted)
         if wanted is not None:

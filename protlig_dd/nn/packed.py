@@ -25,11 +25,7 @@ def common_length(layout: Layout) -> int:
 
 
 def modulate(
-    x: Float[Tensor, "n e"],
-    shift: Float[Tensor, "b e"],
-    scale: Float[Tensor, "b e"],
-    segment: Int[Tensor, " n"],
-    length: int = 0,
+    x: Float[Tensor, "n e"], shift: Float[Tensor, "b e"], scale: Float[Tensor, "b e"], segment: Int[Tensor, " n"], length: int = 0
 ) -> Float[Tensor, "n e"]:
     """Return x (1 + scale) + shift with the shift and scale of each token's example (Peebles and Xie 2023, DiT).
 
@@ -44,11 +40,7 @@ def modulate(
 
 
 def add_gated(
-    x: Float[Tensor, "n e"],
-    y: Float[Tensor, "n e"],
-    gate: Float[Tensor, "b e"],
-    segment: Int[Tensor, " n"],
-    length: int = 0,
+    x: Float[Tensor, "n e"], y: Float[Tensor, "n e"], gate: Float[Tensor, "b e"], segment: Int[Tensor, " n"], length: int = 0
 ) -> Float[Tensor, "n e"]:
     """Return x + gate y with the gate of each token's example, in the dtype of x; the other arguments are those of `modulate`."""
     out: Tensor = _AddGated.apply(x, y, gate, segment, length)

@@ -92,9 +92,7 @@ def _axes(x_ticks: list[float], y_ticks: list[float], place: Place, x_label: str
     parts.append(f'<line x1="{_LEFT}" x2="{right}" y1="{bottom}" y2="{bottom}" stroke="#8a929c"/>')
     parts.append(f'<text x="{(_LEFT + right) / 2}" y="{_HEIGHT - 5}" text-anchor="middle">{escape(x_label)}</text>')
     middle = (_TOP + bottom) / 2
-    parts.append(
-        f'<text x="13" y="{middle}" text-anchor="middle" transform="rotate(-90 13 {middle})">{escape(y_label)}</text>'
-    )
+    parts.append(f'<text x="13" y="{middle}" text-anchor="middle" transform="rotate(-90 13 {middle})">{escape(y_label)}</text>')
     return parts
 
 

@@ -33,13 +33,7 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {
-        "strip": _strip,
-        "shade": _shade,
-        "text": cell_text,
-        "chosen": best_median_worst,
-        "svg": trace_svg,
-    }
+    environment.filters |= {"strip": _strip, "shade": _shade, "text": cell_text, "chosen": best_median_worst, "svg": trace_svg}
     return environment
 
 

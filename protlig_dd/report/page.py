@@ -131,9 +131,7 @@ def read_metrics(path: Path) -> dict[str, list[tuple[float, float]]]:
         except (ValueError, KeyError, TypeError) as error:
             if number == len(lines):
                 break
-            raise FormatError(
-                f"{path}:{number}: found {line[:60]!r}, expected a JSON object with a step; remove the line"
-            ) from error
+            raise FormatError(f"{path}:{number}: found {line[:60]!r}, expected a JSON object with a step; remove the line") from error
         for name, value in values.items():
             if name != "step" and isinstance(value, int | float) and math.isfinite(value):
                 found.setdefault(name, []).append((step, float(value)))

@@ -36,9 +36,7 @@ def reproduction_facts(run_folder: Path, config: Mapping[str, Any], config_text:
         except ValueError as error:
             raise FormatError(f"{path}: not JSON ({error}); remove it") from error
         if not isinstance(card, dict):
-            raise FormatError(
-                f"{path}: found {type(card).__name__}, expected an object with command and seed; remove it"
-            )
+            raise FormatError(f"{path}: found {type(card).__name__}, expected an object with command and seed; remove it")
     facts: dict[str, Any] = {"command": "not recorded", "seed": config.get("seed", "not recorded"), **card}
     versions = facts.pop("versions", None)
     label, shown = ("versions", versions) if versions else ("versions, of this report", _versions())

@@ -39,12 +39,7 @@ def decoder_for(options: SampleOptions, run: Run) -> StructureTokenizer:
 
 
 def write_coordinates(
-    out: Path,
-    rows: Sequence[Mapping[str, Any]],
-    requests: Sequence[Request],
-    num: int,
-    decoder: StructureTokenizer,
-    seed: int,
+    out: Path, rows: Sequence[Mapping[str, Any]], requests: Sequence[Request], num: int, decoder: StructureTokenizer, seed: int
 ) -> list[Path]:
     """Write a PDB file of C-alphas for each sample, and return the files: OUT itself for a single one, else OUT_NAME_ID.
 

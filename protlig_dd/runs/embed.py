@@ -27,13 +27,7 @@ POOLS = ("residues", "mean", "begin")
 
 
 def embed_proteins(
-    run: Run,
-    proteins: Sequence[tuple[str, str]],
-    out: Path,
-    *,
-    pool: str = "mean",
-    tokens_per_call: int = 16_384,
-    shard: str = "0/1",
+    run: Run, proteins: Sequence[tuple[str, str]], out: Path, *, pool: str = "mean", tokens_per_call: int = 16_384, shard: str = "0/1"
 ) -> int:
     """Write the representation of each protein, and return how many the file holds.
 
@@ -50,9 +44,7 @@ def embed_proteins(
         FormatError: for a sequence too long for the track, or two proteins with the same name.
     """
     if not isinstance(run.model, Encoder):
-        raise ConfigError(
-            f"{run.folder}: found model.kind '{run.config.model.kind}', expected encoder: only it has embeddings"
-        )
+        raise ConfigError(f"{run.folder}: found model.kind '{run.config.model.kind}', expected encoder: only it has embeddings")
     if pool not in POOLS:
         raise ConfigError(f"--pool: found '{pool}', expected one of {', '.join(POOLS)}")
     if out.suffix not in (".safetensors", ".parquet"):
@@ -109,14 +101,10 @@ def _resume(partial: Path, settings: dict[str, Any]) -> set[str]:
 
 
 @torch.no_grad()
-def _vectors(
-    run: Run, model: Encoder, proteins: Sequence[tuple[str, str]], pool: str, tokens_per_call: int
-) -> Iterator[dict[str, Tensor]]:
+def _vectors(run: Run, model: Encoder, proteins: Sequence[tuple[str, str]], pool: str, tokens_per_call: int) -> Iterator[dict[str, Tensor]]:
     """Yield the representations of batches of proteins of similar length."""
     track = run.parts.tracks["protein"]
-    encoded = sorted(
-        ((name, track.encode(text, where=name)) for name, text in proteins), key=lambda item: -len(item[1])
-    )
+    encoded = sorted(((name, track.encode(text, where=name)) for name, text in proteins), key=lambda item: -len(item[1]))
     for name, ids in encoded[:1]:
         if len(ids) > track.max_length:
             raise FormatError(

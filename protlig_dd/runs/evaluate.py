@@ -79,9 +79,7 @@ def assess(held: HeldOut, *, fold: str = "") -> Iterator[str]:
             "name one of them there"
         )
     if not len(held.part):
-        raise ConfigError(
-            f"--split {split}: this run has no {split} data; use another split, or give data.split a {split}_fraction"
-        )
+        raise ConfigError(f"--split {split}: this run has no {split} data; use another split, or give data.split a {split}_fraction")
     caution = SYNTHETIC if isinstance(run.config.data, DemoWorld) else ""
     if caution:
         yield caution
@@ -90,9 +88,7 @@ def assess(held: HeldOut, *, fold: str = "") -> Iterator[str]:
         yield from lines
         sections.append(section)
     path = run.folder / "evaluation.json"
-    sections.sort(
-        key=lambda section: not section.title.startswith("Motif")
-    )  # the textbook world's main result comes first
+    sections.sort(key=lambda section: not section.title.startswith("Motif"))  # the textbook world's main result comes first
     write_evaluation(path, sections)
     yield f"evaluation: {path}"
 

@@ -28,14 +28,7 @@ from protlig_dd.errors import ConfigError
 from protlig_dd.evaluation.settings import EvaluationSettings
 from protlig_dd.nn.attention import BackendChoice, choose_backend
 from protlig_dd.objective import Objective
-from protlig_dd.runs.families.models import (
-    Decoding,
-    ModelSettings,
-    build_model,
-    check_model,
-    likelihood_objective,
-    sampled_track,
-)
+from protlig_dd.runs.families.models import Decoding, ModelSettings, build_model, check_model, likelihood_objective, sampled_track
 from protlig_dd.runs.spellings import native_overrides
 from protlig_dd.sampling import Ancestral, Guidance, SamplerSettings, Tilting
 from protlig_dd.tokens.settings import TrackSettings
@@ -75,17 +68,11 @@ class DiffusionSettings:
 
     def __post_init__(self) -> None:
         if self.variant != Variant() and self.parameterization != "subs":
-            raise ValueError(
-                f"variant: found {self.variant} with parameterization '{self.parameterization}', expected subs"
-            )
+            raise ValueError(f"variant: found {self.variant} with parameterization '{self.parameterization}', expected subs")
         if self.variant.self_mixup and self.weighting == "elbo":
-            raise ValueError(
-                "variant: self_mixup also trains on clean tracks, where elbo weights are infinite; use linear or constant"
-            )
+            raise ValueError("variant: self_mixup also trains on clean tracks, where elbo weights are infinite; use linear or constant")
         if self.process == "uniform" and self.parameterization == "subs":
-            raise ValueError(
-                "parameterization: found 'subs' with uniform noise; subs needs process: absorbing, uniform needs score"
-            )
+            raise ValueError("parameterization: found 'subs' with uniform noise; subs needs process: absorbing, uniform needs score")
         if self.process == "uniform" and self.weighting != "elbo":
             raise ValueError(f"weighting: found '{self.weighting}' with uniform noise, expected elbo")
         if not 0 <= self.condition_dropout < 1:
@@ -95,10 +82,7 @@ class DiffusionSettings:
         """Return the parameterization of a track."""
         if self.parameterization == "subs":
             return Subs(
-                process=Absorbing.of(track.vocabulary),
-                weighting=self.weighting,
-                normalise=self.normalise,
-                num_times=self.variant.num_times,
+                process=Absorbing.of(track.vocabulary), weighting=self.weighting, normalise=self.normalise, num_times=self.variant.num_times
             )
         process = (Absorbing if self.process == "absorbing" else Uniform).of(track.vocabulary)
         return Score(process=process, weighting=self.weighting, scale_by_sigma=self.scale_by_sigma)
@@ -196,8 +180,7 @@ class Parts:
         """The parameterization of each track, and the schedule."""
         settings = self.config.diffusion
         return Diffusion(
-            parameterizations={name: settings.parameterize(track) for name, track in self.tracks.items()},
-            schedule=settings.schedule,
+            parameterizations={name: settings.parameterize(track) for name, track in self.tracks.items()}, schedule=settings.schedule
         )
 
     @property

@@ -66,9 +66,7 @@ def export_encoder(run: Run, folder: Path, *, licence: str, source: str) -> dict
     with tempfile.TemporaryDirectory() as first:
         save_pretrained(Path(first), run.config.model, run.model.state_dict(), passport=passport, **arguments)
         try:
-            passport["parity"] = (
-                f"largest difference of logits after reading it back: {_difference(run, Path(first)):.1e}"
-            )
+            passport["parity"] = f"largest difference of logits after reading it back: {_difference(run, Path(first)):.1e}"
         except CheckpointError as error:  # such as an encoder of 3Di letters: no published model has this vocabulary
             reason = str(error).replace(first, source)
             raise CheckpointError(f"{reason}; nothing is exported, use the run folder itself") from error

@@ -100,9 +100,7 @@ def open_true_chains(
     alphabet = alphabet_of(track)
     if track is None or not has_tokenizer(alphabet):
         found = "none" if track is None else track.vocabulary.name
-        raise ConfigError(
-            f"{where[0]} '{database}': this run's structure tokens are {found}, expected Kanzi's: only they are decoded here"
-        )
+        raise ConfigError(f"{where[0]} '{database}': this run's structure tokens are {found}, expected Kanzi's: only they are decoded here")
     if not len(table) or table.names is None:
         raise ConfigError(
             f"{where[0]} '{database}': found {len(table)} examples{' without names' if table.names is None else ''}, expected some whose "
@@ -201,9 +199,7 @@ def assess_prostt5(held: HeldOut, source: str) -> Iterator[str]:
     run = held.run
     track = run.tracks.get(TRACK)
     if track is None or not track.vocabulary.name.startswith("3di"):
-        raise ConfigError(
-            "--prostt5: ProstT5 writes 3Di letters; expected a run with a structure track of alphabet 3di"
-        )
+        raise ConfigError("--prostt5: ProstT5 writes 3Di letters; expected a run with a structure track of alphabet 3di")
     translate, reason = find_prostt5(source, device=run.choice.device)
     if translate is None:
         yield reason

@@ -148,9 +148,7 @@ class Generator:
         for name, label in request.conditions.items():
             known = getattr(self.run.config.model, "conditions", None) or {}
             if name not in known or not 0 <= label < known[name]:
-                raise ConfigError(
-                    f"{request.name}: condition {name}={label}: this run knows {known or 'no conditions'}"
-                )
+                raise ConfigError(f"{request.name}: condition {name}={label}: this run knows {known or 'no conditions'}")
         opened = [n for n, text in request.given.items() if _GAP in text]
         if not request.generate and not opened:
             raise ConfigError(f"{request.name}: nothing to generate; leave a track out, or write gaps as '{_GAP}'")
@@ -214,9 +212,7 @@ class Generator:
         """
         for name in request.given:
             if name not in self.run.parts.tracks:
-                raise ConfigError(
-                    f"{request.name}: this run has no track '{name}'; it has {', '.join(self.run.parts.tracks)}"
-                )
+                raise ConfigError(f"{request.name}: this run has no track '{name}'; it has {', '.join(self.run.parts.tracks)}")
         item = self._item(request, 0)
         emittable = self.run.parts.tracks[track].emittable
         is_open = {name: [name == track and bool(emittable[i]) for i in ids] for name, ids in item.ids.items()}
@@ -260,9 +256,7 @@ def example_requests(parts: Parts, table: TokenTable, generated: str, rows: Iter
     for i in rows:
         example = table.example(i)
         given = {
-            name: track.decode(example[name].tolist())
-            for name, track in parts.tracks.items()
-            if name != generated and len(example[name])
+            name: track.decode(example[name].tolist()) for name, track in parts.tracks.items() if name != generated and len(example[name])
         }
         requests.append(Request(name=table.name_of(i), given=given, generate={generated: None}))
     return requests

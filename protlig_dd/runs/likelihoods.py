@@ -36,11 +36,7 @@ def bounds(run: Run, table: TokenTable, split: str) -> Told:
 
 def _renamed(score: Score, old: str, new: str) -> Score:
     return Score(
-        name=score.name.replace(f"in {old}", f"in {new}"),
-        value=score.value,
-        null=score.null,
-        null_name=score.null_name,
-        note=score.note,
+        name=score.name.replace(f"in {old}", f"in {new}"), value=score.value, null=score.null, null_name=score.null_name, note=score.note
     )
 
 

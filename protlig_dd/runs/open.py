@@ -32,15 +32,9 @@ _SAMPLERS = {
     "esm2": DPLMUnmasking(),
     "dplm": DPLMUnmasking(),
     "dplm2": DPLMUnmasking(
-        strategy="annealing",
-        annealing=(2.0, 0.1),
-        randomness=1.0,
-        top_p={"protein": 0.95, "structure": 0.95},
-        confidence="log_prob",
+        strategy="annealing", annealing=(2.0, 0.1), randomness=1.0, top_p={"protein": 0.95, "structure": 0.95}, confidence="log_prob"
     ),
-    "dplm2_bit": DPLMUnmasking(
-        strategy="annealing", annealing=(1.1, 0.1), randomness=1.0, top_p={"protein": 0.95}, confidence="kept"
-    ),
+    "dplm2_bit": DPLMUnmasking(strategy="annealing", annealing=(1.1, 0.1), randomness=1.0, top_p={"protein": 0.95}, confidence="kept"),
 }
 """Default samplers of the published models, by the layout of the checkpoint."""
 
@@ -103,9 +97,7 @@ def _opened(config: Experiment, weights: Mapping[str, Tensor], *, folder: Path, 
     return Run(folder=folder, parts=parts, choice=choice, step=step, model=model.eval().requires_grad_(False))
 
 
-def open_run(
-    folder: Path | str, *, device: str = "auto", which: Which = "last", averaged: bool = True, emits: str = ""
-) -> Run:
+def open_run(folder: Path | str, *, device: str = "auto", which: Which = "last", averaged: bool = True, emits: str = "") -> Run:
     """Return a trained run, ready for sampling and evaluation.
 
     Args:

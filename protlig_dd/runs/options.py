@@ -11,15 +11,7 @@ from protlig_dd.config import parse_shard
 from protlig_dd.errors import ConfigError
 
 TaskName = Literal["", "sequence", "inpainting", "scaffold", "co_generation", "folding", "inverse_folding"]
-TASKS: tuple[TaskName, ...] = (
-    "",
-    "sequence",
-    "inpainting",
-    "scaffold",
-    "co_generation",
-    "folding",
-    "inverse_folding",
-)
+TASKS: tuple[TaskName, ...] = ("", "sequence", "inpainting", "scaffold", "co_generation", "folding", "inverse_folding")
 _INPUTS = (
     *("protein", "structure", "fix", "motif", "total_length", "ligand", "infill", "length", "generate"),
     *("unconditional", "condition"),
@@ -134,13 +126,9 @@ class SampleOptions(DrawOptions):
 
     def __post_init__(self) -> None:
         if not (self.task or self.protein or self.ligand or self.infill or self.unconditional):
-            raise ConfigError(
-                "nothing to condition on: give --protein, --ligand, --infill or --task, or say --unconditional"
-            )
+            raise ConfigError("nothing to condition on: give --protein, --ligand, --infill or --task, or say --unconditional")
         if bool(self.run) == bool(self.model):
-            raise ConfigError(
-                f"found RUN '{self.run}' and --model '{self.model}': give one of them, a run folder or a model"
-            )
+            raise ConfigError(f"found RUN '{self.run}' and --model '{self.model}': give one of them, a run folder or a model")
         if self.num is not None and self.num < 1:
             raise ConfigError(f"--num: found {self.num}, expected 1 or more")
         super().__post_init__()

@@ -53,9 +53,7 @@ class PartialFile:
         kept = whole[: whole.rfind(b"\n") + 1]  # an incomplete last line is drawn again
         lines = kept.decode("utf-8").splitlines()
         if not lines or json.loads(lines[0]) != json.loads(json.dumps(self.settings)):
-            raise FormatError(
-                f"{self.path}: was left by a run with other settings; remove it, or start that command again to finish it"
-            )
+            raise FormatError(f"{self.path}: was left by a run with other settings; remove it, or start that command again to finish it")
         self.rows = [json.loads(line) for line in lines[1:]]
         with self.path.open("r+b") as file:
             file.truncate(len(kept))

@@ -61,11 +61,7 @@ class SamplingPlan:
         _warn_of_replaced(requests, run)
         num = 1 if options.task == "scaffold" else num  # each scaffold is a request with linkers of its own
         generator = family_of(run).generator(
-            run,
-            seed=options.seed,
-            batch_size=options.batch_size or None,
-            with_likelihood=not options.no_likelihood,
-            **drawing,
+            run, seed=options.seed, batch_size=options.batch_size or None, with_likelihood=not options.no_likelihood, **drawing
         )
         first, jobs = parse_shard(options.shard)
         settings = generator.settings() | {"num": num, "shard": options.shard}

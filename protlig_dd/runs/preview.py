@@ -72,9 +72,7 @@ def _sample_hook(folder: Path, parts: Parts, choice: DeviceChoice, table: TokenT
     return draw
 
 
-def _structure_hook(
-    folder: Path, parts: Parts, choice: DeviceChoice, table: TokenTable, track: Track, bundle: DataBundle
-) -> Hook:
+def _structure_hook(folder: Path, parts: Parts, choice: DeviceChoice, table: TokenTable, track: Track, bundle: DataBundle) -> Hook:
     """Return a hook that predicts structures of some proteins and logs their agreement with the true ones.
 
     All processes predict together, since a sharded model needs all of them; rank 0 decodes and logs.
@@ -92,9 +90,7 @@ def _structure_hook(
 
     def draw(step: int, model: nn.Module, tracking: Tracking) -> None:
         run = Run(folder=folder, parts=parts, choice=choice, step=step, model=model)
-        texts = [
-            sample.texts.get(track.name, "") for sample in family_of(run).preview_generator(run).generate(requests, 1)
-        ]
+        texts = [sample.texts.get(track.name, "") for sample in family_of(run).preview_generator(run).generate(requests, 1)]
         if not is_first:
             return
         found = agreement(texts, truths, track) | null
@@ -150,10 +146,7 @@ def agreement(predicted: Sequence[str], true: Sequence[str], track: Track) -> di
     true ones, `length_ratio` the tokens written over the true ones, `valid_tokens` the share of the alphabet among them.
     """
     known = set(track.vocabulary.ids)
-    pairs = [
-        (track.split(a, where="prediction") if a else [], track.split(b, where="truth"))
-        for a, b in zip(predicted, true, strict=True)
-    ]
+    pairs = [(track.split(a, where="prediction") if a else [], track.split(b, where="truth")) for a, b in zip(predicted, true, strict=True)]
     tokens = sum(len(b) for _, b in pairs)
     written = sum(len(a) for a, _ in pairs)
     return {

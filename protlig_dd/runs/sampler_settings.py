@@ -52,9 +52,7 @@ def _named_sampler(options: DrawOptions) -> dict[str, Any]:
     values: dict[str, Any] = {"kind": kind}
     if steps:
         if not steps.isdigit():
-            raise ConfigError(
-                f"--sampler '{options.sampler}': found '{steps}' steps, expected a number, such as ancestral:100"
-            )
+            raise ConfigError(f"--sampler '{options.sampler}': found '{steps}' steps, expected a number, such as ancestral:100")
         values["num_steps"] = int(steps)
     return values
 

@@ -35,10 +35,7 @@ def _sequence(options: SampleOptions, num: int) -> list[Request]:
 
 
 def _co_generation(options: SampleOptions, num: int) -> list[Request]:
-    return [
-        Request(name=f"length_{n or 'drawn'}", generate={"protein": n, "structure": n})
-        for n in options.length or [None]
-    ]
+    return [Request(name=f"length_{n or 'drawn'}", generate={"protein": n, "structure": n}) for n in options.length or [None]]
 
 
 def _inpainting(options: SampleOptions, num: int) -> list[Request]:
@@ -51,15 +48,12 @@ def _inpainting(options: SampleOptions, num: int) -> list[Request]:
 
 def _scaffold(options: SampleOptions, num: int) -> list[Request]:
     if not options.motif or not options.protein:
-        raise ConfigError(
-            "--task scaffold: give --motif '10-40,A15-34,10-40' and the structure it comes from, --protein file.pdb"
-        )
+        raise ConfigError("--task scaffold: give --motif '10-40,A15-34,10-40' and the structure it comes from, --protein file.pdb")
     motif = read_motif(options.motif, options.protein, total=options.total_length)
     templates = [motif.template(i, seed=options.seed) for i in range(num)]
     name = Path(options.protein).stem
     return [
-        Request(name=f"{name}_{i}", given={"protein": one.text}, about={"motif": _places(one.segments)})
-        for i, one in enumerate(templates)
+        Request(name=f"{name}_{i}", given={"protein": one.text}, about={"motif": _places(one.segments)}) for i, one in enumerate(templates)
     ]
 
 
@@ -113,9 +107,7 @@ def fixed_template(length: int, fixed: Sequence[str]) -> str:
                 f"expected as many letters as residues, from 1 to {length}"
             )
         if any(letter != "_" for letter in template[first - 1 : last]):
-            raise ConfigError(
-                f"--fix '{one}': residues {first} to {last} overlap another --fix; give each residue once"
-            )
+            raise ConfigError(f"--fix '{one}': residues {first} to {last} overlap another --fix; give each residue once")
         template[first - 1 : last] = letters
     if "_" not in template:
         raise ConfigError(f"--fix: all {length} residues are fixed, nothing is left to generate; raise --length")

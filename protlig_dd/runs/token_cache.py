@@ -47,9 +47,7 @@ class CacheSettings:
             raise ConfigError(f"--max-length {self.max_length}: expected 1 or more residues")
 
 
-def cache_tokens(
-    database: Path, out: Path, settings: CacheSettings, tokenizer: StructureTokenizer | None = None
-) -> EncodeReport:
+def cache_tokens(database: Path, out: Path, settings: CacheSettings, tokenizer: StructureTokenizer | None = None) -> EncodeReport:
     """Write the token cache of a database, or of one job's part of it, and return the counts of its entries.
 
     Args:
@@ -71,9 +69,7 @@ def cache_tokens(
     folder = out / part_name(index, count) if count > 1 else out
     if has_tokenizer(settings.alphabet):
         if tokenizer is None:
-            raise ConfigError(
-                f"{settings.alphabet}: found no tokenizer; give a run of 'protlig train kanzi/tiny', or a published file"
-            )
+            raise ConfigError(f"{settings.alphabet}: found no tokenizer; give a run of 'protlig train kanzi/tiny', or a published file")
         records = _with_tokens(database, rows, tokenizer)
     else:
         records = read_rows(database, rows)
@@ -84,9 +80,7 @@ def cache_tokens(
         report = encoder.report()
         if not report.kept and count == 1:  # of several jobs one may have nothing to do
             reasons = "; ".join(line.strip() for line in report.lines()[1:]) or "it is empty"
-            raise FormatError(
-                f"{database}: found no entry to keep among {report.seen}, so no cache is written: {reasons}"
-            )
+            raise FormatError(f"{database}: found no entry to keep among {report.seen}, so no cache is written: {reasons}")
         writer.about = {"source": str(database), "track": settings.alphabet, "shard": f"{index}/{count}"}
     return report
 
@@ -95,9 +89,7 @@ def _num_entries(database: Path, alphabet: Alphabet) -> int:
     """The number of entries; an error if the database lacks 3Di letters or C-alphas."""
     if alphabet == "3di":
         if not has_structures(database):
-            raise ConfigError(
-                f"{database}: has no 3Di letters ({database.name}_ss); make them with: protlig foldseek build"
-            )
+            raise ConfigError(f"{database}: has no 3Di letters ({database.name}_ss); make them with: protlig foldseek build")
         with PairedFoldseekDB(database) as pairs:
             return len(pairs)
     with FoldseekDB(database) as letters:
@@ -116,7 +108,5 @@ def _with_tokens(database: Path, rows: np.ndarray, tokenizer: StructureTokenizer
                 text = letters.get_sequence(row)
                 where, name = f"{database}: entry {row + 1}", letters.name(row).split(" ")[0]
                 if len(chain) != len(text):
-                    raise FormatError(
-                        f"{where}: found {len(chain)} C-alphas for {len(text)} residues, expected as many"
-                    )
+                    raise FormatError(f"{where}: found {len(chain)} C-alphas for {len(text)} residues, expected as many")
                 yield Record(where=where, texts={"protein": text, "structure": tokenizer.to_text(tokens)}, name=name)

@@ -43,12 +43,7 @@ MakeHooks = Callable[[Path, Parts, DeviceChoice, DataBundle], list[Every]]
 
 
 def train_experiment(
-    config: Experiment,
-    folder: Path,
-    *,
-    device: str = "auto",
-    resume: Resume | Literal[""] = "",
-    make_hooks: MakeHooks | None = None,
+    config: Experiment, folder: Path, *, device: str = "auto", resume: Resume | Literal[""] = "", make_hooks: MakeHooks | None = None
 ) -> FitResult:
     """Train an experiment of a token model in a folder, from its last checkpoint if there is one.
 
@@ -192,9 +187,7 @@ def _validator(parts: Parts, bundle: DataBundle, choice: DeviceChoice) -> Any:
     objective = validation_objective(parts, choice, "validation")
     rows = min(len(bundle.validation), parts.config.evaluation.num_examples)
     table = bundle.validation.select(list(range(rows)))
-    loader = Loader(
-        table, parts.tracks, batch_size=min(64, rows), seed=parts.config.seed, shuffle=False, conditions=None
-    )
+    loader = Loader(table, parts.tracks, batch_size=min(64, rows), seed=parts.config.seed, shuffle=False, conditions=None)
 
     def validate(model: nn.Module) -> dict[str, float]:
         sums: dict[str, float] = {}

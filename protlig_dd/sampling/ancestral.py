@@ -90,6 +90,4 @@ def require_absorbing(problem: Problem, sampler: str) -> None:
     """
     for track in problem.open:
         if not isinstance(problem.diffusion.parameterizations[track].process, Absorbing):
-            raise ConfigError(
-                f"sampling.sampler: '{sampler}' opens masks, and track '{track}' has uniform noise; use ancestral or euler"
-            )
+            raise ConfigError(f"sampling.sampler: '{sampler}' opens masks, and track '{track}' has uniform noise; use ancestral or euler")

@@ -69,9 +69,7 @@ class DPLMUnmasking:
     def __post_init__(self) -> None:
         check_steps(self.num_steps)
         if self.temperature < 0 or min(self.annealing) <= 0:
-            raise ValueError(
-                f"temperature: found {self.temperature}, annealing {self.annealing}, expected positive numbers"
-            )
+            raise ValueError(f"temperature: found {self.temperature}, annealing {self.annealing}, expected positive numbers")
         if not all(0 < p <= 1 for p in (self.top_p or {}).values()) or not 0 <= self.resample_ratio <= 1:
             raise ValueError(
                 f"top_p: found {self.top_p} with resample_ratio {self.resample_ratio}, expected 0 < top_p <= 1 and 0 <= ratio <= 1"
@@ -103,13 +101,7 @@ class DPLMUnmasking:
         return replace(state, alpha=grid(problem, state, index, self.num_steps)[1])
 
     def _candidates(
-        self,
-        problem: Problem,
-        state: State,
-        at: dict[str, Tensor],
-        draws: dict[str, Draws],
-        index: int,
-        top_p: Mapping[str, float],
+        self, problem: Problem, state: State, at: dict[str, Tensor], draws: dict[str, Draws], index: int, top_p: Mapping[str, float]
     ) -> dict[str, Candidates]:
         """A letter and its confidence for every open position."""
         logits = problem.logits(state, at)
@@ -140,13 +132,7 @@ class DPLMUnmasking:
         return letters, log_probs.gather(-1, letters[:, None])[:, 0]
 
     def _without_repeats(
-        self,
-        problem: Problem,
-        state: State,
-        at: dict[str, Tensor],
-        draws: dict[str, Draws],
-        index: int,
-        found: dict[str, Candidates],
+        self, problem: Problem, state: State, at: dict[str, Tensor], draws: dict[str, Draws], index: int, found: dict[str, Candidates]
     ) -> dict[str, Candidates]:
         """Redraw letters that make up too much of their example once, given all other candidates."""
         drafted, hot = state, {}

@@ -39,9 +39,7 @@ class Guidance:
 
     def __post_init__(self) -> None:
         if not self.temperature > 0:
-            raise ValueError(
-                f"temperature: found {self.temperature}, expected a positive number (argmax is a small one, such as 0.01)"
-            )
+            raise ValueError(f"temperature: found {self.temperature}, expected a positive number (argmax is a small one, such as 0.01)")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p: found {self.top_p}, expected 0 < top_p <= 1")
 
@@ -55,9 +53,7 @@ class Guidance:
             return denoising
         for name in generate:
             if not isinstance(denoising.diffusion.parameterizations[name].process, Absorbing):
-                raise ConfigError(
-                    f"sampling.guidance: track '{name}' has uniform noise; guidance is defined for absorbing noise"
-                )
+                raise ConfigError(f"sampling.guidance: track '{name}' has uniform noise; guidance is defined for absorbing noise")
         denoiser, tracks = denoising.denoiser, denoising.tracks
         emittable = {name: tracks[name].emittable for name in generate}
         if self.weight != 1:
@@ -73,9 +69,7 @@ class Guidance:
         ids = tracks[name].vocabulary.ids
         for symbol in (self.forbidden or {}).get(name, ()):
             if symbol not in ids:
-                raise ConfigError(
-                    f"sampling.guidance.forbidden.{name}: found '{symbol}'{nearest(symbol, ids)}, not a symbol of the track"
-                )
+                raise ConfigError(f"sampling.guidance.forbidden.{name}: found '{symbol}'{nearest(symbol, ids)}, not a symbol of the track")
             allowed[ids[symbol]] = False
         if not allowed.any():
             raise ConfigError(f"sampling.guidance.forbidden.{name}: every symbol is forbidden; leave at least one")
@@ -92,9 +86,7 @@ class Reshaped:
     temperature: float
     top_p: float
 
-    def __call__(
-        self, batch: TrackBatch, sigma: Mapping[str, Tensor], *, at: Mapping[str, Tensor] | None = None
-    ) -> dict[str, Tensor]:
+    def __call__(self, batch: TrackBatch, sigma: Mapping[str, Tensor], *, at: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         """Return the reshaped logits."""
         logits = self.denoiser(batch, sigma, at=at)
         return {name: self._reshape(x, name) if name in self.allowed else x for name, x in logits.items()}
@@ -121,9 +113,7 @@ class ClassifierFree:
     emittable: Mapping[str, Bool[Tensor, " k"]]
     weight: float
 
-    def __call__(
-        self, batch: TrackBatch, sigma: Mapping[str, Tensor], *, at: Mapping[str, Tensor] | None = None
-    ) -> dict[str, Tensor]:
+    def __call__(self, batch: TrackBatch, sigma: Mapping[str, Tensor], *, at: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         """Return guided logits of the generated tracks and plain logits of all other tracks."""
         given = self.denoiser(batch, sigma, at=at)
         nothing = [False] * batch.num_examples
@@ -134,9 +124,7 @@ class ClassifierFree:
         free = self.denoiser(replace(batch, tracks=tracks, conditions=hidden), sigma, at=kept)
         return {n: self._combine(x, free[n], self.emittable[n]) if n in self.emittable else x for n, x in given.items()}
 
-    def _combine(
-        self, given: Float[Tensor, "a k"], free: Float[Tensor, "a k"], emittable: Tensor
-    ) -> Float[Tensor, "a k"]:
+    def _combine(self, given: Float[Tensor, "a k"], free: Float[Tensor, "a k"], emittable: Tensor) -> Float[Tensor, "a k"]:
         given, free = restrict(given, emittable), restrict(free, emittable)
         mass = given.logsumexp(-1, keepdim=True)
         log_given, log_free = given.log_softmax(-1), free.log_softmax(-1)

@@ -180,9 +180,7 @@ def sample(
         start[name] = torch.where(track.maskable, noised, track.tokens)
         open_positions[name] = track.maskable & param.informative(start[name])
     layouts = {name: batch.tracks[name].layout for name in generate}
-    problem = Problem(
-        denoiser=denoiser, diffusion=diffusion, open=open_positions, draws=draws, layouts=layouts, t_start=t_start
-    )
+    problem = Problem(denoiser=denoiser, diffusion=diffusion, open=open_positions, draws=draws, layouts=layouts, t_start=t_start)
     state = State(batch=batch.with_tokens(**start), alpha=alpha)
     num_calls = sampler.num_calls(problem, state)
     for index in range(num_calls):

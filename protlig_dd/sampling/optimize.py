@@ -116,28 +116,15 @@ def optimize(
     text = denoising.tracks[track].decode(ids)
     lead = Candidate(text=text, score=judge.scores_of([text])[0], ids=ids)
     if math.isnan(lead.score):
-        raise ConfigError(
-            f"optimize: the lead '{text}' has no score or fails the constraint; start from one that is valid and meets it"
-        )
+        raise ConfigError(f"optimize: the lead '{text}' has no score or fails the constraint; start from one that is valid and meets it")
     vary = partial(sample, denoising.denoiser, denoising.diffusion, generate=(track,), sampler=sampler)
     search = partial(
-        _search,
-        lead,
-        _Variations(vary, batch, denoising.tracks[track]),
-        rounds=rounds,
-        population=population,
-        t_range=t_range,
-        seed=seed,
+        _search, lead, _Variations(vary, batch, denoising.tracks[track]), rounds=rounds, population=population, t_range=t_range, seed=seed
     )
     best, history = search(judge, selects=True)
     null_best, null = search(_Judge(objective, constraint, {text: lead.score}), selects=False)
     return OptimizeResult(
-        lead=lead,
-        best=best,
-        history=history,
-        null_best=null_best,
-        null=null,
-        num_evaluations=1 + sum(r.num_evaluations for r in history),
+        lead=lead, best=best, history=history, null_best=null_best, null=null, num_evaluations=1 + sum(r.num_evaluations for r in history)
     )
 
 
@@ -169,9 +156,7 @@ class _Judge:
         if asked:
             found = np.asarray(self.objective(asked), dtype=np.float64)
             if found.shape != (len(asked),):
-                raise ValueError(
-                    f"objective: found scores of shape {found.shape} for {len(asked)} texts, expected one for each"
-                )
+                raise ValueError(f"objective: found scores of shape {found.shape} for {len(asked)} texts, expected one for each")
             self.known.update(zip(asked, found.tolist(), strict=True))
             self.num_evaluations += len(asked)
         return [self.known[text] for text in texts]

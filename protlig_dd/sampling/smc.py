@@ -142,10 +142,7 @@ class Weighing:
         own = replace(problem, draws={n: d.fold(f"particles {index}") for n, d in problem.draws.items()})
         plain = State(batch=now.batch, alpha=now.alpha)
         # a sampler that redraws letters asks about them too
-        at = {
-            n: own.active(plain, n) if self.inner.exact else is_open.nonzero().squeeze(1)
-            for n, is_open in own.open.items()
-        }
+        at = {n: own.active(plain, n) if self.inner.exact else is_open.nonzero().squeeze(1) for n, is_open in own.open.items()}
         logits = own.logits(plain, at) if sum(len(i) for i in at.values()) else {}
         now = self._weigh(own, now, at, logits, index)
         now, gather = self._resample(now, index)
@@ -187,9 +184,7 @@ class Weighing:
             num_resamplings=none.long(),
         )
 
-    def _weigh(
-        self, problem: Problem, now: Weighted, at: Mapping[str, Tensor], logits: Mapping[str, Tensor], index: int
-    ) -> Weighted:
+    def _weigh(self, problem: Problem, now: Weighted, at: Mapping[str, Tensor], logits: Mapping[str, Tensor], index: int) -> Weighted:
         """The particles with this state's potential instead of the last one in their weights."""
         name = self.track.name
         rows = logits.get(name, torch.zeros(0, self.track.vocabulary.num_rows))
@@ -198,9 +193,7 @@ class Weighing:
         is_mask = now.batch.tracks[name].tokens[index_] == self.track.vocabulary.mask_id
         masks, log_probs = index_[is_mask], log_probs[is_mask]
         potential = (
-            self._additive(now, masks, log_probs)
-            if self.prop.letters is not None
-            else self._guessed(problem, now, masks, log_probs)
+            self._additive(now, masks, log_probs) if self.prop.letters is not None else self._guessed(problem, now, masks, log_probs)
         )
         potential = potential.reshape(now.potential.shape)
         # an excluded guess says nothing about the final text
@@ -218,9 +211,7 @@ class Weighing:
         each = each.double().cpu().index_copy(0, masks.cpu(), expected.double().cpu())
         return torch.zeros(one.layout.num_examples, dtype=torch.float64).index_add(0, one.layout.segment.cpu(), each)
 
-    def _guessed(
-        self, problem: Problem, now: Weighted, masks: Tensor, log_probs: Float[Tensor, "m k"]
-    ) -> Float[Tensor, " e"]:
+    def _guessed(self, problem: Problem, now: Weighted, masks: Tensor, log_probs: Float[Tensor, "m k"]) -> Float[Tensor, " e"]:
         """weight * property of the text with its masks filled, times the share of open positions that are unmasked."""
         name = self.track.name
         one = now.batch.tracks[name]
@@ -241,9 +232,7 @@ class Weighing:
         """The particles, resampled where their effective size is too low, and the packed position each token comes from."""
         num = self.tilting.particles
         low = now.ess[-1] < self.tilting.threshold * num
-        chosen = torch.where(
-            low[:, None], systematic(now.log_weights, self.streams.fold(f"step {index}")), torch.arange(num)
-        )
+        chosen = torch.where(low[:, None], systematic(now.log_weights, self.streams.fold(f"step {index}")), torch.arange(num))
         ancestor = (chosen + num * torch.arange(len(chosen))[:, None]).flatten()
         gather = {n: t.layout.rows_of(ancestor.tolist()) for n, t in now.batch.tracks.items()}
         tokens = {n: t.tokens[gather[n]] for n, t in now.batch.tracks.items()}

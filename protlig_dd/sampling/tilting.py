@@ -67,13 +67,9 @@ class Property:
         try:
             found = np.asarray(self.function(distinct), dtype=np.float64)
         except (TypeError, ValueError) as error:
-            raise ConfigError(
-                f"{where}: {error}; expected a function of a list of texts that returns numbers"
-            ) from error
+            raise ConfigError(f"{where}: {error}; expected a function of a list of texts that returns numbers") from error
         if found.shape != (len(distinct),):
-            raise ConfigError(
-                f"{where}: found values of shape {found.shape} for {len(distinct)} texts, expected one for each"
-            )
+            raise ConfigError(f"{where}: found values of shape {found.shape} for {len(distinct)} texts, expected one for each")
         wrong = np.isnan(found) | (found == np.inf)
         if self.is_probability:
             wrong |= (found < 0) | (found > 1)
@@ -115,9 +111,7 @@ class Tilting:
         if not math.isfinite(self.weight):
             raise ValueError(f"weight: found {self.weight}, expected a finite number")
         if self.particles < 1 or self.completions < 1:
-            raise ValueError(
-                f"particles: found {self.particles} with {self.completions} completions, expected 1 or more of each"
-            )
+            raise ValueError(f"particles: found {self.particles} with {self.completions} completions, expected 1 or more of each")
         if not 0 <= self.threshold <= 1:
             raise ValueError(f"threshold: found {self.threshold}, expected 0 to 1")
 
@@ -153,9 +147,7 @@ def letter_effects(prop: Property, track: Track, batch: TrackBatch) -> Float[Ten
         return table.float().to(tokens.device).expand(len(tokens), -1)
     hidden = torch.tensor([i for i in (v.begin_id, v.end_id, v.pad_id) if i is not None], device=tokens.device)
     shown = (~torch.isin(tokens, hidden)).long()
-    count = torch.zeros(layout.num_examples, dtype=torch.int64, device=tokens.device).index_add(
-        0, layout.segment, shown
-    )
+    count = torch.zeros(layout.num_examples, dtype=torch.int64, device=tokens.device).index_add(0, layout.segment, shown)
     return table.float().to(tokens.device) / count.clamp(min=1)[layout.segment, None]
 
 
@@ -187,9 +179,7 @@ class Tilted:
     completions: int = 1
     seed: int = 0
 
-    def __call__(
-        self, batch: TrackBatch, sigma: Mapping[str, Tensor], *, at: Mapping[str, Tensor] | None = None
-    ) -> dict[str, Tensor]:
+    def __call__(self, batch: TrackBatch, sigma: Mapping[str, Tensor], *, at: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         """Return the guided logits."""
         name, tokens = self.track.name, batch.tracks[self.track.name].tokens
         asked = torch.arange(len(tokens), device=tokens.device) if at is None else at[name]
@@ -253,9 +243,7 @@ def _finite_mean(values: Float[np.ndarray, "c a y"]) -> Float[np.ndarray, "a y"]
     return np.asarray(np.where(count > 0, total / np.maximum(count, 1), row))
 
 
-def guided(
-    denoising: Denoising, *, prop: Property, tilting: Tilting, generate: tuple[str, ...], seed: int
-) -> Denoising:
+def guided(denoising: Denoising, *, prop: Property, tilting: Tilting, generate: tuple[str, ...], seed: int) -> Denoising:
     """Return the denoiser under classifier guidance; the same object for weight 0.
 
     Raises:

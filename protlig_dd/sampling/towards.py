@@ -127,9 +127,7 @@ def _weighed(
     )
 
 
-def best_of_law(
-    log_probs: Float[Tensor, " x"], values: Float[Tensor, " x"], num: int, *, weight: float = 1.0
-) -> Float[Tensor, " x"]:
+def best_of_law(log_probs: Float[Tensor, " x"], values: Float[Tensor, " x"], num: int, *, weight: float = 1.0) -> Float[Tensor, " x"]:
     """Return the law of the best of `num` independent draws from p(x), the largest value (for a negative weight the smallest).
 
     With F the distribution function of the value: P(x) = p(x) (F(v)^n - F(v-)^n) / P(value = v), v the value of x; texts of equal value keep
@@ -156,9 +154,7 @@ class _Counted:
     denoiser: Denoiser
     calls: int = 0
 
-    def __call__(
-        self, batch: TrackBatch, sigma: Mapping[str, Tensor], *, at: Mapping[str, Tensor] | None = None
-    ) -> dict[str, Tensor]:
+    def __call__(self, batch: TrackBatch, sigma: Mapping[str, Tensor], *, at: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         self.calls += 1
         return self.denoiser(batch, sigma, at=at)
 
@@ -170,9 +166,7 @@ def _crowd(batch: TrackBatch, num: int, streams: Draws) -> TrackBatch:
     return replace(crowd, example_ids=ids, slots=torch.arange(len(ids)), global_size=len(ids))
 
 
-def _picked(
-    batch: TrackBatch, done: TrackBatch, values: Float[np.ndarray, "b p"], chosen: Int[np.ndarray, " b"]
-) -> dict[str, Any]:
+def _picked(batch: TrackBatch, done: TrackBatch, values: Float[np.ndarray, "b p"], chosen: Int[np.ndarray, " b"]) -> dict[str, Any]:
     """The chosen particle of each sample, under the sample's own id, and its value."""
     rows = np.arange(len(values))
     picked = done.select((rows * values.shape[1] + chosen).tolist())

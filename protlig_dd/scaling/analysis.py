@@ -159,6 +159,4 @@ def write_runs(path: Path, analysis: Analysis) -> None:
             name, params, tokens, value, flops, compute, at = row
             counted = [f"{flops:.6g}"] if np.isfinite(runs.flops).all() else []
             close = f"{at:.6g}" if np.isfinite(at) else ""
-            writer.writerow(
-                [name, f"{params:.0f}", f"{tokens:.0f}", f"{value:.8g}", *counted, f"{compute:.6g}", close, runs.metric]
-            )
+            writer.writerow([name, f"{params:.0f}", f"{tokens:.0f}", f"{value:.8g}", *counted, f"{compute:.6g}", close, runs.metric])

@@ -88,8 +88,7 @@ def fit_curve(x: Array, y: Array, *, over: str = "params", level: float = np.nan
     numbers = {n: (v[best], v[kept].min(), v[kept].max()) for n, v in found.items()}
     reasons = {"a": reason[0], "b": reason[0], "c": reason[0] or reason[1]}
     parameters = tuple(
-        Parameter(name=n, value=float(v), low=float(a), high=float(b), reason=reasons[n])
-        for n, (v, a, b) in numbers.items()
+        Parameter(name=n, value=float(v), low=float(a), high=float(b), reason=reasons[n]) for n, (v, a, b) in numbers.items()
     )
     return curve(parameters, "; ".join(dict.fromkeys(r for r in reason if r)))
 
@@ -178,9 +177,7 @@ def _parabola(compute: float, params: Array, losses: Array) -> IsoFlop:
             side = "above the largest" if best > params.max() else "below the smallest"
             verdict = f"not identifiable from these runs: the minimum, {best:.3g}, lies {side} size"
             best = np.nan
-    return IsoFlop(
-        compute=compute, params=params, losses=losses, quadratic=quadratic, best_params=best, verdict=verdict
-    )
+    return IsoFlop(compute=compute, params=params, losses=losses, quadratic=quadratic, best_params=best, verdict=verdict)
 
 
 def frontier(groups: list[IsoFlop]) -> tuple[Parameter, ...]:

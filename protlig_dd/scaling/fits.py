@@ -13,16 +13,7 @@ from jaxtyping import Float
 
 from protlig_dd import rng
 from protlig_dd.scaling.runs import Runs, levels
-from protlig_dd.scaling.sums import (
-    EXPONENTS,
-    Array,
-    PowerSum,
-    bounds_of,
-    f_test,
-    fit_sum,
-    interval_around,
-    squared_error,
-)
+from protlig_dd.scaling.sums import EXPONENTS, Array, PowerSum, bounds_of, f_test, fit_sum, interval_around, squared_error
 
 PARAMETERS = ("E", "A", "alpha", "B", "beta")
 _FEWEST_RUNS = len(PARAMETERS) + 2
@@ -151,9 +142,7 @@ def fit_law(runs: Runs, *, seed: int = 0, num_resamples: int = 200) -> LawFit:
             predicted,
             constant,
         )
-    terms = [
-        f_test(squared_error(np.delete(columns, k, 0), values), error, added=2, left=spare) for k in range(len(columns))
-    ]
+    terms = [f_test(squared_error(np.delete(columns, k, 0), values), error, added=2, left=spare) for k in range(len(columns))]
     resampled = _bootstrap(columns, values, fitted, seed, num_resamples)
     parameters = _parameters(fitted, resampled, values, terms, centres)
     return LawFit(
@@ -231,9 +220,7 @@ def _numbers(fitted: PowerSum, centres: Array) -> Array:
     return np.array([fitted.constant, heights[0], fitted.exponents[0], heights[1], fitted.exponents[1]])
 
 
-def _parameters(
-    fitted: PowerSum, resampled: list[PowerSum], values: Array, terms: list[float], centres: Array
-) -> tuple[Parameter, ...]:
+def _parameters(fitted: PowerSum, resampled: list[PowerSum], values: Array, terms: list[float], centres: Array) -> tuple[Parameter, ...]:
     numbers = _numbers(fitted, centres)
     low, high = interval_around(numbers, np.array([_numbers(one, centres) for one in resampled]))
     reasons = [_reason_of_floor(low[0], high[0], values)]
@@ -257,14 +244,10 @@ def _reason_of_floor(low: float, high: float, values: Array) -> str:
 def _reason_of_term(letter: str, p_value: float, low: float, high: float) -> str:
     what = "size" if letter == "N" else "data"
     if p_value >= _P_TERM:
-        return (
-            f"without the term in {letter} the law fits as well (p = {p_value:.2g}): no effect of {what} in these runs"
-        )
+        return f"without the term in {letter} the law fits as well (p = {p_value:.2g}): no effect of {what} in these runs"
     if low <= EXPONENTS[0] * 1.01:
         sizes = "sizes" if letter == "N" else "data sizes"
-        return (
-            f"the exponent's interval reaches zero, where the term cannot be told from E: the {sizes} span too little"
-        )
+        return f"the exponent's interval reaches zero, where the term cannot be told from E: the {sizes} span too little"
     if high >= EXPONENTS[1] * 0.99:
         return f"the exponent's interval reaches {EXPONENTS[1]:g}, the bound of the search: only the smallest {what} differs from the rest"
     return ""

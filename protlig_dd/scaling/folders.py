@@ -65,9 +65,7 @@ def find_runs(folder: Path) -> list[Path]:
     found = sorted(path.parent for path in inside.glob("*/config.yaml"))
     if not found:
         is_study = inside != folder
-        hint = (
-            f"start it with: protlig scaling run {folder}" if is_study else "expected a study, a run folder, or a CSV"
-        )
+        hint = f"start it with: protlig scaling run {folder}" if is_study else "expected a study, a run folder, or a CSV"
         raise ConfigError(f"{folder}: found no run; {hint}")
     return found
 
@@ -139,9 +137,7 @@ def to_runs(facts: list[RunFacts], *, metric: str, counted: Count = "total", dat
         if metric not in one.numbers:
             names = sorted(n for n in one.numbers if n != "seconds")
             near = nearest(metric, names)
-            raise ConfigError(
-                f"--metric '{metric}': {one.folder} has no such number{near}; it has: {', '.join(names) or 'none'}"
-            )
+            raise ConfigError(f"--metric '{metric}': {one.folder} has no such number{near}; it has: {', '.join(names) or 'none'}")
     params = [one.params - (one.embedding_params if counted == "non-embedding" else 0) for one in facts]
     tokens = [one.tokens if data == "seen" else min(one.unique_tokens, one.tokens) for one in facts]
     return Runs(

@@ -68,9 +68,7 @@ class _Draft:
     values: dict[str, Any]
 
 
-def make_plan(
-    base: Mapping[str, Any], grid: Grid, folder: Path, choice: DeviceChoice, *, name: str, probe_steps: int
-) -> Plan:
+def make_plan(base: Mapping[str, Any], grid: Grid, folder: Path, choice: DeviceChoice, *, name: str, probe_steps: int) -> Plan:
     """Write the configs of a grid into FOLDER/configs and return the plan, the cheapest run first.
 
     Every run has the base's seed, so that all validate on the same examples; subsets of the training data are nested. The warm-up is cut to
@@ -138,9 +136,7 @@ def _load(values: Mapping[str, Any]) -> DataBundle:
     return load(config.data, Parts(config).tracks, config.seed)
 
 
-def _draft(
-    values: Mapping[str, Any], size: Size, examples: int, bundle: DataBundle, ending: str, tokens: float
-) -> _Draft:
+def _draft(values: Mapping[str, Any], size: Size, examples: int, bundle: DataBundle, ending: str, tokens: float) -> _Draft:
     own = changed(_with_examples(values, examples), size.changes)
     config = experiment_from(own)
     batches = count_batches(config, bundle)
@@ -167,9 +163,7 @@ def _draft(
     return _Draft(run=run, values=own)
 
 
-def _time(
-    drafts: Sequence[_Draft], sizes: Sequence[Size], bundle: DataBundle, choice: DeviceChoice, steps: int
-) -> list[float | None]:
+def _time(drafts: Sequence[_Draft], sizes: Sequence[Size], bundle: DataBundle, choice: DeviceChoice, steps: int) -> list[float | None]:
     """The hours of each draft: its steps, and validations at a third of the cost of training on as many tokens."""
     if not steps:
         return [None] * len(drafts)

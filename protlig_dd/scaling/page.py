@@ -26,12 +26,7 @@ _CAUTION = (
 
 
 def render(
-    title: str,
-    analysis: Analysis,
-    *,
-    rows: Sequence[Mapping[str, Any]],
-    pictures: Mapping[str, bytes],
-    notes: Sequence[str] = (),
+    title: str, analysis: Analysis, *, rows: Sequence[Mapping[str, Any]], pictures: Mapping[str, bytes], notes: Sequence[str] = ()
 ) -> str:
     """Return the page; its markup is in `report/templates/study.html`.
 
@@ -57,10 +52,7 @@ def render(
 def _cards(analysis: Analysis) -> list[tuple[str, str, str]]:
     law = analysis.law
     if not law.is_fitted:
-        return [
-            ("none", "", "law of size and data: not identifiable from these runs"),
-            (str(len(analysis.runs)), "", "runs"),
-        ]
+        return [("none", "", "law of size and data: not identifiable from these runs"), (str(len(analysis.runs)), "", "runs")]
     cards = []
     for name, what in (("alpha", "exponent of size"), ("beta", "exponent of data"), ("E", "floor")):
         p = law.parameter(name)
@@ -78,9 +70,7 @@ def _law(analysis: Analysis, notes: Sequence[str]) -> Section:
     lines = [*notes, f"verdict: {law.verdict}"]
     if not math.isnan(law.p_value):
         lines.append(f"against a constant: p = {law.p_value:.2g} (F-test)")
-        lines.append(
-            f"a run predicted from the others: relative error {law.cross_validated:.2g}, by their mean {law.constant:.2g}"
-        )
+        lines.append(f"a run predicted from the others: relative error {law.cross_validated:.2g}, by their mean {law.constant:.2g}")
     return Section(title="L(N, D) = E + A / N^alpha + B / D^beta", tables=tables, lines=tuple(lines))
 
 
@@ -102,17 +92,12 @@ def _others(analysis: Analysis) -> list[Section]:
     held = analysis.held_out
     if held is not None:
         predicted = held.predicted if len(held.predicted) else np.full(len(held.runs), np.nan)
-        cells = tuple(
-            (float(loss), _cell(float(p)), held.null) for loss, p in zip(held.runs.losses, predicted, strict=True)
-        )
+        cells = tuple((float(loss), _cell(float(p)), held.null) for loss, p in zip(held.runs.losses, predicted, strict=True))
         table = Table(rows=held.runs.names, columns=("observed", "predicted", "null"), cells=cells)
         sections.append(Section(title="The largest runs, held out", tables=(table,), lines=(held.verdict,)))
     curves = [*analysis.over_params, *analysis.over_tokens]
     if curves:
-        names = tuple(
-            f"{'N' if c.over == 'params' else 'D'} at {'D' if c.over == 'params' else 'N'} = {c.level:.3g}"
-            for c in curves
-        )
+        names = tuple(f"{'N' if c.over == 'params' else 'D'} at {'D' if c.over == 'params' else 'N'} = {c.level:.3g}" for c in curves)
         cells_ = tuple((*_triple(c.parameters), c.verdict) for c in curves)
         table = Table(rows=names, columns=("a", "b", "c", "verdict"), cells=cells_)
         sections.append(Section(title="One variable: a * x^-b + c", tables=(table,)))
@@ -124,9 +109,7 @@ def _others(analysis: Analysis) -> list[Section]:
             tables.append(_parameters("N_opt = k C^p", analysis.frontier))
         sections.append(Section(title="IsoFLOP minima", tables=tuple(tables), lines=(CONVENTION,)))
     if analysis.optima:
-        best = tuple(
-            (_between(one.params), _between(one.tokens), _between(one.loss), one.reason) for one in analysis.optima
-        )
+        best = tuple((_between(one.params), _between(one.tokens), _between(one.loss), one.reason) for one in analysis.optima)
         rows = tuple(f"C = {one.compute:.3g}" for one in analysis.optima)
         table = Table(rows=rows, columns=("N_opt", "D_opt", "L", "why not to trust it"), cells=best)
         counted = analysis.flops_constant

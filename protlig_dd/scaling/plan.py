@@ -143,9 +143,7 @@ def read_plan(folder: Path) -> Plan:
     """
     path = folder / PLAN_FILE
     if not path.is_file():
-        raise ConfigError(
-            f"{folder}: found no {PLAN_FILE}, expected a study; make one with: protlig scaling plan CONFIG"
-        )
+        raise ConfigError(f"{folder}: found no {PLAN_FILE}, expected a study; make one with: protlig scaling plan CONFIG")
     try:
         plain: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         runs = tuple(PlannedRun(**run) for run in plain["runs"])

@@ -90,8 +90,6 @@ def _predicted(axes: Any, analysis: Analysis) -> None:
     axes.plot(runs.losses, law.loss(runs.params, runs.tokens), "o", color=COLOURS[0], label="fitted to all runs")
     if held is not None and len(held.predicted):
         error = np.stack([held.predicted - held.low, held.high - held.predicted])
-        axes.errorbar(
-            held.runs.losses, held.predicted, yerr=error, fmt="s", color=COLOURS[1], label="held out, largest runs"
-        )
+        axes.errorbar(held.runs.losses, held.predicted, yerr=error, fmt="s", color=COLOURS[1], label="held out, largest runs")
     axes.set(xlabel=f"observed {_label(analysis)}", ylabel="predicted")
     axes.set_title("Predicted against observed", fontsize=10)

@@ -121,9 +121,7 @@ def optimum(fit: LawFit, compute: float, flops_per_param_token: float = 6.0) -> 
         params, tokens = best_split(law, compute, flops_per_param_token)
         each.append((params, tokens, law.loss(params, tokens)))
     table = np.array(each)
-    triples = [
-        (float(v), float(a), float(b)) for v, a, b in zip(table[0], *interval_around(table[0], table), strict=True)
-    ]
+    triples = [(float(v), float(a), float(b)) for v, a, b in zip(table[0], *interval_around(table[0], table), strict=True)]
     unknown = [p.name for p in fit.parameters if p.name in ("alpha", "beta") and not p.is_identified]
     reason = f"{' and '.join(unknown)} not identifiable from these runs" if unknown else ""
     return Optimum(compute=compute, params=triples[0], tokens=triples[1], loss=triples[2], reason=reason)

@@ -69,9 +69,7 @@ class Runs:
                         else "correct or remove the run"
                     )
                     fitted = " (ceiling - value)" if what == self.metric and self.ceiling is not None else ""
-                    raise ConfigError(
-                        f"run '{name}': found {what}{fitted} {number:g}, expected a positive number; {hint}"
-                    )
+                    raise ConfigError(f"run '{name}': found {what}{fitted} {number:g}, expected a positive number; {hint}")
 
     def __len__(self) -> int:
         return len(self.names)

@@ -78,9 +78,7 @@ def explicit_size(values: Mapping[str, Any], text: str) -> Size:
     for part in text.split(","):
         key, sep, value = part.partition("=")
         if not sep or not key.strip():
-            raise ConfigError(
-                f"--size '{text}': found '{part}', expected key=value, such as hidden_size=64,num_blocks=2"
-            )
+            raise ConfigError(f"--size '{text}': found '{part}', expected key=value, such as hidden_size=64,num_blocks=2")
         key = key.strip()
         changes[key if "." in key else f"model.{key}"] = yaml.safe_load(value)
     params, tables = count(changed(values, changes))
@@ -147,12 +145,7 @@ def _widest_below(params: Any, target: float) -> int:
 
 
 def _shape(hidden_size: int, num_heads: int, num_blocks: int) -> Values:
-    return {
-        "model.hidden_size": hidden_size,
-        "model.num_heads": num_heads,
-        "model.num_blocks": num_blocks,
-        "model.parameters": None,
-    }
+    return {"model.hidden_size": hidden_size, "model.num_heads": num_heads, "model.num_blocks": num_blocks, "model.parameters": None}
 
 
 def require_different(sizes: Sequence[Size]) -> None:

@@ -52,9 +52,7 @@ class PowerSum:
     @staticmethod
     def of(vector: Float[np.ndarray, " p"]) -> PowerSum:
         """Return the sum for a vector of the optimiser."""
-        return PowerSum(
-            constant=float(np.exp(vector[0])), heights=np.exp(vector[1::2]), exponents=np.asarray(vector[2::2])
-        )
+        return PowerSum(constant=float(np.exp(vector[0])), heights=np.exp(vector[1::2]), exponents=np.asarray(vector[2::2]))
 
 
 def bounds_of(values: Float[np.ndarray, " r"], num_terms: int) -> tuple[Array, Array]:

@@ -42,11 +42,7 @@ def truth_of(config: Experiment) -> Truth | None:
     if isinstance(config.data, MarkovChain) and tracks == {"protein"}:
         chain = config.data
         texts = sequences(replace(chain, num_train=1))["validation"][:rows]
-        return Truth(
-            entropy=chain.entropy,
-            on_validation=float(nll(chain, texts).mean()),
-            what=f"a Markov chain of order {chain.order}",
-        )
+        return Truth(entropy=chain.entropy, on_validation=float(nll(chain, texts).mean()), what=f"a Markov chain of order {chain.order}")
     if not isinstance(config.data, DemoWorld) or len(used) != 1:
         return None
     task = tasks.tasks[next(iter(used))]

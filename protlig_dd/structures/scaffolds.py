@@ -65,9 +65,7 @@ def resolve(spec: MotifSpec, structure: Structure) -> Motif:
         first, last = item.locate(chain, where)
         _check(chain, first, last, where)
         at = slice(first, last + 1)
-        pieces.append(
-            Piece(letters=chain.sequence[at], numbers=chain.numbers[at], coords_angstrom=chain.coords_angstrom[at])
-        )
+        pieces.append(Piece(letters=chain.sequence[at], numbers=chain.numbers[at], coords_angstrom=chain.coords_angstrom[at]))
     motif = Motif(pieces=tuple(pieces), total=spec.total, text=spec.text)
     if not motif.num_combinations:
         raise ConfigError(

@@ -98,11 +98,7 @@ class Chain:
 
     @staticmethod
     def of_coordinates(
-        sequence: str,
-        coords_angstrom: Float[np.ndarray, "l a 3"],
-        *,
-        name: str = "A",
-        b_factors: Float[np.ndarray, " l"] | None = None,
+        sequence: str, coords_angstrom: Float[np.ndarray, "l a 3"], *, name: str = "A", b_factors: Float[np.ndarray, " l"] | None = None
     ) -> Chain:
         """Return a chain numbered from 1, from a sequence and the coordinates of a = 1 (C-alpha) or the first a > 1 of `ATOMS`.
 
@@ -152,9 +148,7 @@ class Structure:
             for chain in self.chains:
                 if getattr(chain, attribute) == name:
                     return chain
-        raise FormatError(
-            f"{self.source}: found no protein chain '{name}', expected one of {self.describe()}; name one of them"
-        )
+        raise FormatError(f"{self.source}: found no protein chain '{name}', expected one of {self.describe()}; name one of them")
 
     def describe(self) -> str:
         """Return the chains in words, such as "A (141 residues), B (146 residues); no protein: C (DNA)"."""

@@ -28,9 +28,7 @@ def load_structure(path: Path) -> Any:
             found = gemmi.read_structure(name, format=gemmi.CoorFormat.Detect)
     except (RuntimeError, ValueError, OSError, IndexError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise FormatError(
-            f"{path}: not readable as a structure ({reason.replace(name, str(path))}); expected PDB or mmCIF"
-        ) from error
+        raise FormatError(f"{path}: not readable as a structure ({reason.replace(name, str(path))}); expected PDB or mmCIF") from error
     if not len(found) or not any(len(chain) for chain in found[0]):
         raise FormatError(f"{path}: found no atoms, expected a PDB or mmCIF file with coordinates")
     return found

@@ -23,10 +23,7 @@ _LONG, _BLOCK = 4096, 512
 
 
 def encode_3di(
-    n: Float[np.ndarray, "l 3"],
-    ca: Float[np.ndarray, "l 3"],
-    c: Float[np.ndarray, "l 3"],
-    cb: Float[np.ndarray, "l 3"] | None = None,
+    n: Float[np.ndarray, "l 3"], ca: Float[np.ndarray, "l 3"], c: Float[np.ndarray, "l 3"], cb: Float[np.ndarray, "l 3"] | None = None
 ) -> str:
     """Return the 3Di letters of a chain, one for each residue, in upper case as in Foldseek.
 

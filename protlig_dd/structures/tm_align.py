@@ -50,9 +50,7 @@ class ChainAlignment:
         return (self.tm_first + self.tm_second) / 2
 
 
-def align_chains(
-    first: Float[np.ndarray, "l 3"], second: Float[np.ndarray, "m 3"], *, thorough: bool = True
-) -> ChainAlignment:
+def align_chains(first: Float[np.ndarray, "l 3"], second: Float[np.ndarray, "m 3"], *, thorough: bool = True) -> ChainAlignment:
     """Return the best alignment found of two chains by their C-alphas; residues without one are left out.
 
     Args:
@@ -207,9 +205,7 @@ def _from_fragments(x: np.ndarray, y: np.ndarray, d0: float) -> np.ndarray:
     """The alignment by the best of many superpositions of pairs of short fragments."""
     size = min(_FRAGMENT, len(x), len(y))
     each = int(_FRAGMENT_PAIRS**0.5)
-    begins = [
-        np.unique(np.linspace(0, len(c) - size, min(each, len(c) - size + 1)).round().astype(int)) for c in (x, y)
-    ]
+    begins = [np.unique(np.linspace(0, len(c) - size, min(each, len(c) - size + 1)).round().astype(int)) for c in (x, y)]
     a, b = (grid.ravel() for grid in np.meshgrid(*begins, indexing="ij"))
     window = np.arange(size)
     rotations, translations = kabsch_batch(x[a[:, None] + window], y[b[:, None] + window], np.ones((len(a), size)))

@@ -45,11 +45,7 @@ def tm_d0(length: int) -> float:
 
 
 def tm_score(
-    mobile: Float[np.ndarray, "l 3"],
-    target: Float[np.ndarray, "m 3"],
-    *,
-    norm_length: int | None = None,
-    max_starts: int = 128,
+    mobile: Float[np.ndarray, "l 3"], target: Float[np.ndarray, "m 3"], *, norm_length: int | None = None, max_starts: int = 128
 ) -> TMScore:
     """Return the TM-score of a structure to a target with the same residues, by C-alphas.
 
@@ -110,11 +106,7 @@ def _seeds(length: int, max_starts: int, levels: int) -> Float[np.ndarray, "s l"
 
 
 def _refine(
-    mobile: Float[np.ndarray, "l 3"],
-    target: Float[np.ndarray, "l 3"],
-    weights: Float[np.ndarray, "s l"],
-    d0: float,
-    rounds: int,
+    mobile: Float[np.ndarray, "l 3"], target: Float[np.ndarray, "l 3"], weights: Float[np.ndarray, "s l"], d0: float, rounds: int
 ) -> tuple[float, Float[np.ndarray, "3 3"], Float[np.ndarray, "3"]]:
     """Superpose on each row's pairs, then repeatedly on the pairs within the cutoff, until nothing changes; return the best of all."""
     reach = min(max(d0, 4.5), 8.0)  # the program's d0_search

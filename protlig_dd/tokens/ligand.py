@@ -43,9 +43,7 @@ def tokenize_smiles(smiles: str, *, where: str = "SMILES") -> list[str]:
     if not smiles or sum(map(len, tokens)) != len(smiles):
         place = _first_gap(smiles)
         found = f"'{smiles[place]}' at character {place + 1} of '{smiles}'" if smiles else "an empty string"
-        raise FormatError(
-            f"{where}: {found} is not SMILES; expected atoms, bonds, rings and branches; correct or remove the record"
-        )
+        raise FormatError(f"{where}: {found} is not SMILES; expected atoms, bonds, rings and branches; correct or remove the record")
     return tokens
 
 
@@ -58,9 +56,7 @@ def _first_gap(smiles: str) -> int:
     return min(end, len(smiles) - 1)
 
 
-def ligand_vocabulary(
-    tokens: Iterable[str] = _BUILT_IN, *, name: str = "built-in ligand", num_rows: int = 0
-) -> Vocabulary:
+def ligand_vocabulary(tokens: Iterable[str] = _BUILT_IN, *, name: str = "built-in ligand", num_rows: int = 0) -> Vocabulary:
     """Return a vocabulary of five special tokens followed by SMILES tokens, all of them emittable.
 
     Args:
@@ -119,9 +115,7 @@ def load_vocabulary(path: Path, *, num_rows: int = 0) -> Vocabulary:
             return _from_hugging_face(ids, path, num_rows)
     except ConfigError as error:
         raise FormatError(f"{path}: {error}") from error
-    raise FormatError(
-        f"{path}: expected 'tokens', or a Hugging Face map of tokens to ids; make one with: protlig prepare vocab"
-    )
+    raise FormatError(f"{path}: expected 'tokens', or a Hugging Face map of tokens to ids; make one with: protlig prepare vocab")
 
 
 def _hugging_face_ids(content: object) -> dict[str, int]:
@@ -139,9 +133,7 @@ def _from_hugging_face(ids: dict[str, int], path: Path, num_rows: int) -> Vocabu
     by_id = {i: token for token, i in ids.items()}
     if len(by_id) < len(ids):
         shared = next(token for token, i in ids.items() if by_id[i] != token)
-        raise FormatError(
-            f"{path}: '{shared}' and '{by_id[ids[shared]]}' share the id {ids[shared]}; expected one token an id"
-        )
+        raise FormatError(f"{path}: '{shared}' and '{by_id[ids[shared]]}' share the id {ids[shared]}; expected one token an id")
     symbols = tuple(by_id.get(i, f"<unused{i}>") for i in range(max(by_id) + 1))
 
     def first(*names: str) -> int | None:
@@ -149,9 +141,7 @@ def _from_hugging_face(ids: dict[str, int], path: Path, num_rows: int) -> Vocabu
 
     mask = first("<mask>", "[MASK]")
     if mask is None:
-        raise FormatError(
-            f"{path}: found no '<mask>' token{nearest('<mask>', ids)}; expected one for absorbing diffusion"
-        )
+        raise FormatError(f"{path}: found no '<mask>' token{nearest('<mask>', ids)}; expected one for absorbing diffusion")
     special = re.compile(r"<.*>|\[(?:MASK|PAD|CLS|SEP|UNK|BOS|EOS)\]")
     return Vocabulary(
         name=path.stem,

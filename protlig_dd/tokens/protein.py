@@ -15,11 +15,7 @@ AMINO_ACIDS = "LAGVSERTIDPKQNFYMHWC"
 
 Emits = Literal["amino_acids", "dplm", "dplm2"]
 
-_EMITTED = {
-    "amino_acids": tuple(range(4, 24)),
-    "dplm": (3, *range(4, 24), *range(25, 32)),
-    "dplm2": (*range(4, 24), 29, 30, 31),
-}
+_EMITTED = {"amino_acids": tuple(range(4, 24)), "dplm": (3, *range(4, 24), *range(25, 32)), "dplm2": (*range(4, 24), 29, 30, 31)}
 """Ids that a model may emit. The last two are the sets of DPLM's and DPLM-2's published samplers, with `<unk>`, B, U, Z, O, gaps."""
 
 SYMBOLS = ("<cls>", "<pad>", "<eos>", "<unk>", *AMINO_ACIDS, *"XBUZO.-", "<null_1>", "<mask>")
@@ -37,9 +33,7 @@ def protein_vocabulary(*, num_rows: int = 33, mask_id: int = 32, emits: Emits = 
         ConfigError: if the mask is a letter or another special id, or there are too few rows for it.
     """
     if mask_id < SYMBOLS.index("<mask>"):
-        raise ConfigError(
-            f"mask_id: found {mask_id}, which is '{SYMBOLS[mask_id]}'; expected 32, or a padded row from 33 on"
-        )
+        raise ConfigError(f"mask_id: found {mask_id}, which is '{SYMBOLS[mask_id]}'; expected 32, or a padded row from 33 on")
     return Vocabulary(
         name="ESM protein",
         symbols=SYMBOLS,

@@ -35,9 +35,7 @@ class ProteinTrack:
 
     def __post_init__(self) -> None:
         if self.unknown not in ("refuse", *AMINO_ACIDS, *"XBUZO"):
-            raise ValueError(
-                f"unknown: found '{self.unknown}', expected 'refuse' or a letter of the alphabet, such as X"
-            )
+            raise ValueError(f"unknown: found '{self.unknown}', expected 'refuse' or a letter of the alphabet, such as X")
 
     def build(self, name: str) -> Track:
         """Return the track."""

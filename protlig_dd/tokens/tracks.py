@@ -64,9 +64,7 @@ class Track:
         except FormatError:
             raise
         except ValueError as error:
-            raise FormatError(
-                f"{where or self.name}: {error}; add it with 'protlig prepare vocab', or remove the record"
-            ) from error
+            raise FormatError(f"{where or self.name}: {error}; add it with 'protlig prepare vocab', or remove the record") from error
         if self.add_ends:
             assert self.vocabulary.begin_id is not None and self.vocabulary.end_id is not None
             ids = [self.vocabulary.begin_id, *ids, self.vocabulary.end_id]
@@ -180,9 +178,7 @@ class TrackTokens:
         lengths = tuple(n if k else 0 for n, k in zip(self.layout.lengths, kept, strict=True))
         rows = torch.repeat_interleave(torch.tensor(kept, dtype=torch.bool), torch.tensor(self.layout.lengths))
         index = rows.nonzero().squeeze(1).to(self.tokens.device)
-        return TrackTokens(
-            tokens=self.tokens[index], maskable=self.maskable[index], layout=Layout(lengths, self.layout.device)
-        )
+        return TrackTokens(tokens=self.tokens[index], maskable=self.maskable[index], layout=Layout(lengths, self.layout.device))
 
     def select(self, examples: Sequence[int]) -> TrackTokens:
         """Return the track of some examples, in the order given; an example may be given several times."""
@@ -304,9 +300,7 @@ def pack(
     for name, track in tracks.items():
         rows = [example.get(name, ()) for example in examples]
         tokens = torch.tensor([i for row in rows for i in row], dtype=torch.int64)
-        packed[name] = TrackTokens(
-            tokens=tokens, maskable=track.emittable[tokens], layout=Layout(tuple(len(row) for row in rows))
-        )
+        packed[name] = TrackTokens(tokens=tokens, maskable=track.emittable[tokens], layout=Layout(tuple(len(row) for row in rows)))
     ids = torch.tensor(list(range(len(examples)) if example_ids is None else example_ids), dtype=torch.int64)
     places = torch.tensor(list(range(len(examples)) if slots is None else slots), dtype=torch.int64)
     return TrackBatch(

@@ -49,19 +49,13 @@ class Vocabulary:
         rows = self.num_rows or least
         object.__setattr__(self, "num_rows", rows)
         if rows < least:
-            raise ConfigError(
-                f"vocabulary '{self.name}': {rows} rows cannot hold {len(self.symbols)} symbols and mask {self.mask_id}"
-            )
+            raise ConfigError(f"vocabulary '{self.name}': {rows} rows cannot hold {len(self.symbols)} symbols and mask {self.mask_id}")
         bad = set(self.emittable_ids) & self.special_ids
         if bad or not self.emittable_ids:
-            raise ConfigError(
-                f"vocabulary '{self.name}': emittable ids must be non-empty and not special; found special {sorted(bad)}"
-            )
+            raise ConfigError(f"vocabulary '{self.name}': emittable ids must be non-empty and not special; found special {sorted(bad)}")
         ids = [*self.emittable_ids, *self._named_ids]
         if len(set(ids)) != len(ids) or not 0 <= min(ids) <= max(ids) < rows:
-            raise ConfigError(
-                f"vocabulary '{self.name}': expected distinct ids from 0 to {rows - 1}, found {sorted(ids)}"
-            )
+            raise ConfigError(f"vocabulary '{self.name}': expected distinct ids from 0 to {rows - 1}, found {sorted(ids)}")
 
     @cached_property
     def ids(self) -> dict[str, int]:

@@ -29,9 +29,7 @@ def launched() -> Processes:
     return Processes(rank=rank, world=world, local_rank=int(os.environ.get("LOCAL_RANK", rank)))
 
 
-def start(
-    kind: str, choice: DeviceChoice, *, timeout_seconds: float = 1800.0, overrides: Mapping[str, Any] | None = None
-) -> Single:
+def start(kind: str, choice: DeviceChoice, *, timeout_seconds: float = 1800.0, overrides: Mapping[str, Any] | None = None) -> Single:
     """Join the process group of the run and return the strategy.
 
     Args:

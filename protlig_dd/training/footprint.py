@@ -70,9 +70,7 @@ class States:
         trained = [p for p in model.parameters() if p.requires_grad]
         size = sum(p.numel() * p.element_size() for p in trained)
         moments = sum(p.numel() for p in trained) * (8 + 4 * averaged)
-        return States(
-            weights=sum(p.numel() * p.element_size() for p in model.parameters()), gradients=size, optimizer=moments
-        )
+        return States(weights=sum(p.numel() * p.element_size() for p in model.parameters()), gradients=size, optimizer=moments)
 
     def per_device(self, stage: int, count: int) -> float:
         """Return the bytes on each of `count` devices at a ZeRO stage: 0 shards nothing, 1 optimiser state, 2 also gradients, 3 all."""

@@ -169,9 +169,7 @@ class Watchdog:
             self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._stop.set()
         if self._thread is not None:
             self._thread.join()
@@ -219,9 +217,7 @@ class Watchdog:
         step, phase, _ = places[behind[0]]
         who = f"rank{'s' if len(behind) > 1 else ''} {', '.join(map(str, behind))}"
         silent = [str(r) for r, place in places.items() if time.time() - place[2] > self._seconds]
-        dead = (
-            f"; no heartbeat at all from rank {', '.join(silent)}: its process has died or is frozen" if silent else ""
-        )
+        dead = f"; no heartbeat at all from rank {', '.join(silent)}: its process has died or is frozen" if silent else ""
         others = "" if len(behind) == self._world else f"; the other {self._world - len(behind)} wait for it"
         place = f"at step {step}, {PHASES[phase]}" if step >= 0 else "before its first step"
         return f"no progress for {self._seconds:g} s: {who} hangs {place}{others}{dead}"

@@ -152,9 +152,7 @@ class EMA:
         """
         found, own = [tuple(s.shape) for s in state["shadow"]], [tuple(s.shape) for s in self.shadow]
         if found != own:
-            raise ValueError(
-                f"EMA state: found shapes {found[:3]}..., expected {own[:3]}...; it belongs to another model"
-            )
+            raise ValueError(f"EMA state: found shapes {found[:3]}..., expected {own[:3]}...; it belongs to another model")
         self.num_updates = int(state["num_updates"])
         if self.shadow:
             torch._foreach_copy_(self.shadow, list(state["shadow"]))

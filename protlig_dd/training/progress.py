@@ -33,9 +33,7 @@ class Progress:
             self._bar = tqdm(total=self._total, initial=self._first, unit="step", dynamic_ncols=True)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._bar is not None:
             self._bar.close()
 

@@ -63,28 +63,11 @@ class Session:
             write_description(folder, config, lines)
 
     def fit(
-        self,
-        model: nn.Module,
-        objective: Objective,
-        loader: Loader,
-        *,
-        folder: Path,
-        config: Mapping[str, Any],
-        **more: Any,
+        self, model: nn.Module, objective: Objective, loader: Loader, *, folder: Path, config: Mapping[str, Any], **more: Any
     ) -> FitResult:
         """Train, as `training.trainer.fit` does, and close the processes' group."""
         seed = int(config["seed"])
-        result = fit(
-            model,
-            objective,
-            loader,
-            self.settings,
-            strategy=self.strategy,
-            run_folder=folder,
-            seed=seed,
-            config=config,
-            **more,
-        )
+        result = fit(model, objective, loader, self.settings, strategy=self.strategy, run_folder=folder, seed=seed, config=config, **more)
         self.strategy.close()
         return result
 
@@ -101,16 +84,12 @@ def begin(settings: TrainSettings, *, device: str = "auto", resume: Resume | Lit
         DeviceError: for a device that is absent.
     """
     processes = distributed.launched()
-    choice = choose_device(
-        device, precision=settings.precision, local_rank=processes.local_rank, processes=processes.world
-    )
+    choice = choose_device(device, precision=settings.precision, local_rank=processes.local_rank, processes=processes.world)
     strategy = distributed.start(settings.distributed, choice, overrides=settings.deepspeed)
     return Session(settings=replace(settings, resume=resume) if resume else settings, choice=choice, strategy=strategy)
 
 
-def initialised(
-    build: Callable[[], Model], *, seed: int, expected: int | None, where: Literal["cpu", "meta"] = "cpu"
-) -> Model:
+def initialised(build: Callable[[], Model], *, seed: int, expected: int | None, where: Literal["cpu", "meta"] = "cpu") -> Model:
     """Return a model with weights drawn on the host from a seed, so that every device starts from the same ones.
 
     Args:
@@ -127,7 +106,5 @@ def initialised(
         model = build()
     found = count_parameters(model)
     if expected is not None and expected != found:
-        raise ConfigError(
-            f"model.parameters: found {expected:,} in the config, the model has {found:,}; correct or remove the number"
-        )
+        raise ConfigError(f"model.parameters: found {expected:,} in the config, the model has {found:,}; correct or remove the number")
     return model

@@ -75,6 +75,4 @@ class TrainSettings:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: found {getattr(self, name)}, expected 1 or more")
         if self.devices < 0:
-            raise ValueError(
-                f"devices: found {self.devices}, expected 0 (one process, or what torchrun started) or more"
-            )
+            raise ValueError(f"devices: found {self.devices}, expected 0 (one process, or what torchrun started) or more")

@@ -181,8 +181,7 @@ class Single:
         for name, p in self.named:
             like = {"step": torch.zeros((), device=self.device), "exp_avg": p.detach(), "exp_avg_sq": p.detach()}
             entries[place[id(p)]] = {
-                field: self._scatter(None if state is None else state[f"{name}/{field}"], like[field])
-                for field in FIELDS
+                field: self._scatter(None if state is None else state[f"{name}/{field}"], like[field]) for field in FIELDS
             }
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": entries})
 
@@ -225,9 +224,7 @@ class Ddp(Single):
     def _share(self, module: nn.Module) -> nn.Module:
         # A track may be absent from the batch of one process only, so unused parameters must be detected.
         devices = None if self.device.type == "cpu" else [self.device]
-        return nn.parallel.DistributedDataParallel(
-            module, device_ids=devices, find_unused_parameters=True, gradient_as_bucket_view=True
-        )
+        return nn.parallel.DistributedDataParallel(module, device_ids=devices, find_unused_parameters=True, gradient_as_bucket_view=True)
 
     def micro_step(self, *, last: bool) -> AbstractContextManager[None]:
         """See `Single.micro_step`."""

@@ -183,12 +183,7 @@ class Tracking:
 
 
 def start_tracking(
-    folder: Path,
-    settings: TrackingSettings,
-    *,
-    rank: int,
-    resumed_step: int = 0,
-    config: Mapping[str, Any] | None = None,
+    folder: Path, settings: TrackingSettings, *, rank: int, resumed_step: int = 0, config: Mapping[str, Any] | None = None
 ) -> Tracking:
     """Return the trackers of a run; none on ranks other than 0.
 

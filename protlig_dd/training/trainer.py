@@ -154,9 +154,7 @@ class _Run:
         self.guard = FiniteGuard(strategy, lambda step: describe_batch(objective, loader, step))
         self.watchdog = Watchdog(state.folder / "heartbeats", rank=rank, world=world, seconds=settings.watchdog_seconds)
         self.progress = Progress(state.step, self.total_steps, rank=rank)
-        self.tracking = start_tracking(
-            state.folder, settings.tracking, rank=rank, resumed_step=state.step, config=state.config
-        )
+        self.tracking = start_tracking(state.folder, settings.tracking, rank=rank, resumed_step=state.step, config=state.config)
         self.validation: dict[str, float] = {}
         self.stopped = False
         reset_peak_memory(strategy.device)

@@ -36,9 +36,7 @@ class Zero3(Ddp):
     can_skip = False
     takes_empty = True
 
-    def __init__(
-        self, choice: DeviceChoice, processes: Processes | None = None, *, overrides: Mapping[str, Any] | None = None
-    ) -> None:
+    def __init__(self, choice: DeviceChoice, processes: Processes | None = None, *, overrides: Mapping[str, Any] | None = None) -> None:
         super().__init__(choice, processes)
         if choice.needs_scaler:
             raise ConfigError("train.distributed: zero3 does not run in fp16 here; use fsdp, or precision=bf16 or fp32")
@@ -56,9 +54,7 @@ class Zero3(Ddp):
         config = self._config(clip_norm, accumulation, elements=largest_block(module))
         require_same_outline(self, module)
         self._shard(module, config)
-        self._engine, self._zero, _, _ = self._deepspeed.initialize(
-            model=self.module, optimizer=make_optimizer(self.module), config=config
-        )
+        self._engine, self._zero, _, _ = self._deepspeed.initialize(model=self.module, optimizer=make_optimizer(self.module), config=config)
         self.model, self.optimizer = self._engine, self._zero.optimizer
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=False)
         self.named = [(n, p) for n, p in self.module.named_parameters() if p.requires_grad]

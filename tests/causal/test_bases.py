@@ -71,9 +71,7 @@ def test_numbered_codes_are_new_tokens_of_one_id_each(base: Path) -> None:
 
 def test_a_tokenizer_that_would_split_a_structure_token_is_refused(tmp_path: Path) -> None:
     write_base(tmp_path, letters=LETTERS.replace("v", ""))
-    with pytest.raises(
-        ConfigError, match=r"the tokenizer of '.*' writes 'v' as \['Ġ', 'v'\], expected one token for each"
-    ):
+    with pytest.raises(ConfigError, match=r"the tokenizer of '.*' writes 'v' as \['Ġ', 'v'\], expected one token for each"):
         base_vocabulary(str(tmp_path), *TRACKS.values())
 
 
@@ -148,9 +146,7 @@ def test_trained_weights_are_float32_beside_a_base_in_half_precision(base: Path)
 
 def test_the_documented_number_of_adapter_parameters() -> None:
     shape = {"hidden_size": 4096, "num_heads": 32, "num_kv_heads": 8, "num_blocks": 32, "inner_size": 14336}
-    stated = CausalSettings(
-        **shape, base="meta-llama/Llama-3.1-8B", base_rows=128256, lora=CausalLora(), adapter_parameters=167_772_160
-    )
+    stated = CausalSettings(**shape, base="meta-llama/Llama-3.1-8B", base_rows=128256, lora=CausalLora(), adapter_parameters=167_772_160)
     with torch.device("meta"):
         model = stated.build(TRACKS, "reference")
     assert sum(p.numel() for name, p in model.named_parameters() if ".lora_" in name) == 167_772_160
@@ -173,9 +169,7 @@ def test_a_base_is_trained_whole_without_adapters(base: Path) -> None:
 
 
 def test_a_base_of_another_shape_is_refused(base: Path) -> None:
-    with pytest.raises(
-        ConfigError, match=r"has intermediate_size 48, the config says 64; give model the sizes of its base"
-    ):
+    with pytest.raises(ConfigError, match=r"has intermediate_size 48, the config says 64; give model the sizes of its base"):
         CausalSettings(**{**SHAPE, "inner_size": 64}, base=str(base)).build(TRACKS, "reference")
 
 
@@ -191,9 +185,7 @@ def test_adapters_need_a_base() -> None:
 
 def test_four_bits_need_their_package(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "bitsandbytes", None)
-    with pytest.raises(
-        MissingDependencyError, match=r"model.base_dtype: 4bit needs the package 'bitsandbytes' .*\[quant\]"
-    ):
+    with pytest.raises(MissingDependencyError, match=r"model.base_dtype: 4bit needs the package 'bitsandbytes' .*\[quant\]"):
         settings(base, base_dtype="4bit").build(TRACKS, "reference")
 
 

@@ -97,12 +97,7 @@ def test_draws_follow_the_probabilities(model: Causal) -> None:
     """First tokens of many samples of one protein against the softmax over the codes, by chi-square at four deviations."""
     count = 4000
     found = decode(
-        model,
-        VOCABULARY,
-        [PROMPTS[1]] * count,
-        lengths=[1] * count,
-        sample_ids=range(count),
-        decoding=CausalDecoding(temperature=2.0),
+        model, VOCABULARY, [PROMPTS[1]] * count, lengths=[1] * count, sample_ids=range(count), decoding=CausalDecoding(temperature=2.0)
     )
     with torch.no_grad():
         logits = model(torch.tensor(PROMPTS[1]), Layout((len(PROMPTS[1]),)))[-1, list(VOCABULARY.code_ids)]

@@ -38,11 +38,7 @@ def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     more: tuple[str, ...] = ()
     if request.param != "scratch":
         base = write_base(folder / "base", spare_rows=5, tied=request.param == "tied")
-        more = (
-            f"model.base={base}",
-            f"model.tied_head={str(request.param == 'tied').lower()}",
-            "model.base_dtype=fp32",
-        )
+        more = (f"model.base={base}", f"model.tied_head={str(request.param == 'tied').lower()}", "model.base_dtype=fp32")
     if request.param in ("adapters", "tied"):
         more = (*more, "model.lora={rank: 2, alpha: 8, dropout: 0}")
     config = load_experiment("structure/3di_tiny", [*write_pairs(folder), *QUICK, *SIZES, *STEPS, *more])
@@ -90,9 +86,7 @@ def test_stock_software_gives_the_same_logits(exported: tuple[str, Run, Path]) -
         from protlig_dd.tokens.tracks import Layout
 
         ours = run.model(ids, Layout((len(ids),)))
-    spare = (
-        2 if kind in ("adapters", "tied") else 0
-    )  # rows that pad the base's tables; the new tokens took three of five
+    spare = 2 if kind in ("adapters", "tied") else 0  # rows that pad the base's tables; the new tokens took three of five
     assert theirs.shape == (ours.shape[0], ours.shape[1] + spare)
     torch.testing.assert_close(ours, theirs[:, : ours.shape[1]], atol=1e-5, rtol=1e-5)
 
@@ -117,9 +111,7 @@ def test_a_run_with_adapters_keeps_what_was_trained(exported: tuple[str, Run, Pa
     (weights,) = (run.folder / "checkpoints").glob("step_00000003/weights.safetensors")
     with safe_open(weights, "pt") as file:
         names = set(file.keys())
-    frozen = {
-        name for name, p in run.model.named_parameters() if ".lora_" not in name and not name.startswith("new_rows")
-    }
+    frozen = {name for name, p in run.model.named_parameters() if ".lora_" not in name and not name.startswith("new_rows")}
     assert (kind in ("scratch", "whole")) == bool(frozen & names)
 
 

@@ -147,14 +147,7 @@ SHAPES = {
         22 * (2048 * 2048 * 2 + 2048 * 256 * 2 + 3 * 2048 * 5632 + 2 * 2048) + 2 * 48 * 2048 + 2048,
     ),
     "llama-3.2-1b": (
-        {
-            "hidden_size": 2048,
-            "num_heads": 32,
-            "num_kv_heads": 8,
-            "num_blocks": 16,
-            "inner_size": 8192,
-            "tied_head": True,
-        },
+        {"hidden_size": 2048, "num_heads": 32, "num_kv_heads": 8, "num_blocks": 16, "inner_size": 8192, "tied_head": True},
         16 * (2048 * 2048 * 2 + 2048 * 512 * 2 + 3 * 2048 * 8192 + 2 * 2048) + 48 * 2048 + 2048,
     ),
     "llama-3.1-8b": (

@@ -118,10 +118,7 @@ def test_drawn_samples_differ_and_are_the_same_in_shards(learned: Run) -> None:
 @pytest.mark.parametrize(
     ("request_", "message"),
     [
-        (
-            {"given": {"structure": "DDD"}, "generate": {"protein": None}},
-            "found structure given and protein to generate",
-        ),
+        ({"given": {"structure": "DDD"}, "generate": {"protein": None}}, "found structure given and protein to generate"),
         ({"given": {"protein": "MKT"}, "generate": {"structure": 5}}, "found length 5 for a protein of 3 residues"),
         ({"given": {}, "generate": {"protein": 3, "structure": 3}}, "found nothing given and protein, structure"),
     ],
@@ -146,18 +143,9 @@ def test_agreement_counts_over_the_true_length(learned: Run) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (
-            ["diffusion.tasks={joint: 1}"],
-            "model.kind: found 'causal' with the tracks protein, structure and diffusion.tasks joint",
-        ),
-        (
-            ["diffusion.tasks.protein_given_structure=1"],
-            "expected protein and structure, and structure_given_protein: 1 alone",
-        ),
-        (
-            ["model.base=x", "model.lora={}", "model.base_dtype=4bit", "distributed=fsdp"],
-            "4bit weights cannot be sharded",
-        ),
+        (["diffusion.tasks={joint: 1}"], "model.kind: found 'causal' with the tracks protein, structure and diffusion.tasks joint"),
+        (["diffusion.tasks.protein_given_structure=1"], "expected protein and structure, and structure_given_protein: 1 alone"),
+        (["model.base=x", "model.lora={}", "model.base_dtype=4bit", "distributed=fsdp"], "4bit weights cannot be sharded"),
     ],
 )
 def test_other_tasks_are_refused_in_one_line(changes: list[str], message: str) -> None:
@@ -165,9 +153,7 @@ def test_other_tasks_are_refused_in_one_line(changes: list[str], message: str) -
         load_experiment("structure/3di_tiny", changes)
 
 
-@pytest.mark.parametrize(
-    "name", ["3di_tiny", "3di_tinyllama", "3di_llama_8b_lora", "kanzi_tiny", "kanzi_tinyllama", "kanzi_llama_8b_lora"]
-)
+@pytest.mark.parametrize("name", ["3di_tiny", "3di_tinyllama", "3di_llama_8b_lora", "kanzi_tiny", "kanzi_tinyllama", "kanzi_llama_8b_lora"])
 def test_every_config_states_its_parameters(name: str) -> None:
     """Nothing is downloaded: on the meta device a base is known by its shape."""
     if name.startswith("kanzi") and "kanzi" not in typing.get_args(Alphabet):
@@ -214,25 +200,14 @@ def test_a_track_to_generate_that_is_not_there_is_told(learned: Run) -> None:
         with pytest.raises(ConfigError, match=r"evaluation\.generate: found '\w+', expected one of protein, structure"):
             load_experiment(name, changes)
     parts = Parts(dataclasses.replace(learned.config, evaluation=EvaluationSettings(generate="ligand")))
-    with pytest.raises(
-        ConfigError, match=r"config\.yaml: evaluation\.generate: found 'ligand', the run has the tracks"
-    ):
+    with pytest.raises(ConfigError, match=r"config\.yaml: evaluation\.generate: found 'ligand', the run has the tracks"):
         list(evaluate_run(dataclasses.replace(learned, parts=parts), split="train"))
 
 
 def test_a_causal_run_is_evaluated_beside_its_nulls_and_prostt5(
     learned: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = [
-        "evaluate",
-        str(learned.folder),
-        "--split",
-        "train",
-        "--device",
-        "cpu",
-        "--prostt5",
-        str(learned.folder / "none"),
-    ]
+    command = ["evaluate", str(learned.folder), "--split", "train", "--device", "cpu", "--prostt5", str(learned.folder / "none")]
     assert main(command) == 0
     told = capsys.readouterr().out
     for words in ("nats per structure token", "length given", "length learned", "always", "nearest training protein"):

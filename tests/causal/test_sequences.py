@@ -5,14 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from protlig_dd.causal.sequences import (
-    CausalBatch,
-    minimal_symbols,
-    minimal_vocabulary,
-    pack_sequences,
-    structure_symbols,
-    vocabulary_of,
-)
+from protlig_dd.causal.sequences import CausalBatch, minimal_symbols, minimal_vocabulary, pack_sequences, structure_symbols, vocabulary_of
 from protlig_dd.errors import ConfigError
 from protlig_dd.tokens.settings import ProteinTrack, StructureTrack
 from protlig_dd.tokens.tracks import pack
@@ -42,8 +35,7 @@ def test_a_sequence_reads_as_documented() -> None:
     expected = [
         "<AA> M K T A Y <SEP> <3Di> d d p v v <EOS>",
         "<AA> G W <SEP> <3Di> d a <EOS>",
-        "<AA> A C D E F G H I K L M N P Q R S T V W Y X X X X X <SEP> <3Di> "
-        "a c d e f g h i k l m n p q r s t v w y d d d d d <EOS>",
+        "<AA> A C D E F G H I K L M N P Q R S T V W Y X X X X X <SEP> <3Di> a c d e f g h i k l m n p q r s t v w y d d d d d <EOS>",
     ]
     assert sequences(pack_sequences(batch_of(*PAIRS), VOCABULARY)) == expected
 

@@ -94,18 +94,11 @@ def attacks(mark: Path) -> dict[str, Any]:
         "a chain": Call(Call(getattr, Call(__import__, "os"), "system"), touch),
         "torch.load": Call(torch.load, str(mark) + ".bin"),
         "setstate": Call(collections.OrderedDict, state={"items": Call(os.system, touch)}),
-        "state of a tensor": Call(
-            torch._utils._rebuild_parameter, WEIGHTS["a"], False, {}, state={"x": Call(eval, code)}
-        ),
+        "state of a tensor": Call(torch._utils._rebuild_parameter, WEIGHTS["a"], False, {}, state={"x": Call(eval, code)}),
         "a key": {Call(os.system, touch): 1},
         "stack_global": opcodes(pickle.PROTO + b"\4", system, text(touch), pickle.TUPLE1, pickle.REDUCE),
         "a dotted name": opcodes(
-            pickle.PROTO + b"\4",
-            text("os"),
-            text("path.os.system"),
-            pickle.STACK_GLOBAL,
-            text(touch),
-            pickle.TUPLE1 + pickle.REDUCE,
+            pickle.PROTO + b"\4", text("os"), text("path.os.system"), pickle.STACK_GLOBAL, text(touch), pickle.TUPLE1 + pickle.REDUCE
         ),
         "global": opcodes(b"cos\nsystem\n", b"(V" + touch.encode() + b"\ntR"),
         "inst": opcodes(b"(V" + touch.encode() + b"\nios\nsystem\n"),
@@ -114,9 +107,7 @@ def attacks(mark: Path) -> dict[str, Any]:
         "a persistent id": opcodes(inner),
         "nested persistent ids": opcodes(b"(" + inner + b"V1\nV0\nVcpu\nK\1t" + pickle.BINPERSID),
         "state of a class": opcodes(b"ccollections\nOrderedDict\n(N}(Vupdate\ncos\nsystem\nut" + pickle.BUILD),
-        "state of a function": opcodes(
-            b"ctorch._utils\n_rebuild_tensor_v2\n(N}(V__code__\ncos\nsystem\nut" + pickle.BUILD
-        ),
+        "state of a function": opcodes(b"ctorch._utils\n_rebuild_tensor_v2\n(N}(V__code__\ncos\nsystem\nut" + pickle.BUILD),
     }
 
 
@@ -139,9 +130,7 @@ def test_nothing_in_a_file_runs(tmp_path: Path, name: str) -> None:
             read_tensors(with_pickle(tmp_path / "x.bin", attack))
         assert "\n" not in str(caught.value) and str(tmp_path / "x.bin") in str(caught.value)
     else:
-        found = read_tensors(
-            saved(tmp_path / "x.ckpt", {"state_dict": {**WEIGHTS, "c": attack}, "other": attack}), inside="state_dict"
-        )
+        found = read_tensors(saved(tmp_path / "x.ckpt", {"state_dict": {**WEIGHTS, "c": attack}, "other": attack}), inside="state_dict")
         assert torch.equal(found["a"], WEIGHTS["a"])
     assert not mark.exists()
 
@@ -160,9 +149,7 @@ def test_the_attacks_would_run_in_pickle(tmp_path: Path) -> None:
     assert ran >= 8
 
 
-def tensor_program(
-    *, key: str = "0", offset: int = 0, size: str = "(K\2K\3t", stride: str = "(K\3K\1t", kind: str = "Float"
-) -> bytes:
+def tensor_program(*, key: str = "0", offset: int = 0, size: str = "(K\2K\3t", stride: str = "(K\3K\1t", kind: str = "Float") -> bytes:
     """A state dict of one tensor."""
     storage = f"(Vstorage\nctorch\n{kind}Storage\nV{key}\nVcpu\nK\6t".encode() + pickle.BINPERSID
     place = b"J" + offset.to_bytes(4, "little", signed=True)
@@ -191,9 +178,7 @@ HUGE = "\x8a\x09" + "\xff" * 8 + "\x00"  # 2**64 - 1
         ({"kind": "Double", "size": "(K\2K\2t", "stride": "(K\2K\1t"}, r"beyond its storage of 3"),
     ],
 )
-def test_a_tensor_that_does_not_fit_its_storage_is_refused(
-    tmp_path: Path, changes: dict[str, Any], message: str
-) -> None:
+def test_a_tensor_that_does_not_fit_its_storage_is_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     assert torch.equal(read_tensors(with_pickle(tmp_path / "good.bin", tensor_program()))["a"], WEIGHTS["a"])
     with pytest.raises(CheckpointError, match=rf"bad.bin: damaged \(.*{message}"):
         read_tensors(with_pickle(tmp_path / "bad.bin", tensor_program(**changes)))
@@ -208,12 +193,7 @@ def test_files_that_are_not_checkpoints_are_refused(tmp_path: Path) -> None:
             read_tensors(tmp_path / name)
     with pytest.raises(CheckpointError, match="absent: no such file"):
         read_tensors(tmp_path / "absent")
-    for content, inside, said in (
-        ([1], "", ""),
-        ({"a": 1}, "", ""),
-        ({"a": WEIGHTS}, "b", " under 'b'"),
-        (3, "b", " under 'b'"),
-    ):
+    for content, inside, said in (([1], "", ""), ({"a": 1}, "", ""), ({"a": WEIGHTS}, "b", " under 'b'"), (3, "b", " under 'b'")):
         with pytest.raises(CheckpointError, match=f"found no tensors by name{said}, expected a state dict"):
             read_tensors(saved(tmp_path / "x.bin", content), inside=inside)
 
@@ -253,9 +233,7 @@ def whole_file() -> bytes:
     return WHOLE[0]
 
 
-@given(
-    st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(1, 255)), min_size=1, max_size=6), st.booleans()
-)
+@given(st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(1, 255)), min_size=1, max_size=6), st.booleans())
 @example([(0.0, 255)], True)
 def test_any_damage_is_one_line_or_none(
     tmp_path_factory: pytest.TempPathFactory, flips: list[tuple[float, int]], program_only: bool

@@ -64,9 +64,7 @@ def test_a_damaged_file_is_named_with_both_checksums(tmp_path: Path, name: str) 
     good = checkpoints.sha256_of(folder / name)
     damage(folder / name)
     bad = checkpoints.sha256_of(folder / name)
-    with pytest.raises(
-        CheckpointError, match=f"{name}: damaged: found sha256 {bad}, expected {good}.*--resume=last-good"
-    ):
+    with pytest.raises(CheckpointError, match=f"{name}: damaged: found sha256 {bad}, expected {good}.*--resume=last-good"):
         load(folder)
 
 
@@ -115,9 +113,7 @@ def _stop(*_: Any) -> None:
 
 
 @pytest.mark.parametrize("target", ["save_file", "write_json", "flush"])
-def test_a_full_disk_is_one_line_and_costs_no_checkpoint(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str
-) -> None:
+def test_a_full_disk_is_one_line_and_costs_no_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str) -> None:
     good = save(tmp_path, made(1))
 
     def full(*_: Any, **__: Any) -> None:
@@ -137,9 +133,7 @@ def test_a_full_disk_is_one_line_and_costs_no_checkpoint(
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is Linux's")
-def test_the_writer_of_tensors_reports_a_full_disk_as_an_error_we_catch(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_writer_of_tensors_reports_a_full_disk_as_an_error_we_catch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     original = checkpoints.save_file
     monkeypatch.setattr(checkpoints, "save_file", lambda tensors, path: original(tensors, "/dev/full"))
     with pytest.raises(CheckpointError, match="not written"):

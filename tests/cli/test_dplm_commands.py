@@ -129,9 +129,7 @@ def test_structure_tokens_stand_beside_the_proteins_in_fasta(folder: Path) -> No
         (["--task", "sequence", "--length", "5", "--emits", "dplm"], "tracks.protein.emits"),
     ],
 )
-def test_what_cannot_be_sampled_is_one_line(
-    folder: Path, options: list[str], words: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_cannot_be_sampled_is_one_line(folder: Path, options: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["sample", "--model", str(folder / "one"), "--device", "cpu", "--num", "1", *options]) == 1
     told = capsys.readouterr().err.strip().splitlines()
     assert words in told[-1] and "Traceback" not in "".join(told)
@@ -178,17 +176,7 @@ def test_embeddings_are_those_of_the_model_and_resume(folder: Path) -> None:
     given = fasta(folder / "embed.fasta", ["MKTAYIAK", "GGSW", "ACD"])
     for pool in ("residues", "mean", "begin"):
         out = folder / f"{pool}.safetensors"
-        command = [
-            "embed",
-            "--model",
-            str(folder / "one"),
-            "--protein",
-            str(given),
-            "--out",
-            str(out),
-            "--device",
-            "cpu",
-        ]
+        command = ["embed", "--model", str(folder / "one"), "--protein", str(given), "--out", str(out), "--device", "cpu"]
         assert main([*command, "--pool", pool, "--tokens", "12"]) == 0
     run = open_run(folder / "one", device="cpu")
     assert isinstance(run.model, Encoder)

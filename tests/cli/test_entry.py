@@ -31,36 +31,13 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 
 def test_every_command_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:
-    commands = (
-        "train",
-        "check",
-        "sample",
-        "optimize",
-        "evaluate",
-        "report",
-        "runs",
-        "inspect",
-        "prepare",
-        "download",
-        "doctor",
-    )
+    commands = ("train", "check", "sample", "optimize", "evaluate", "report", "runs", "inspect", "prepare", "download", "doctor")
     for command in commands:
         with pytest.raises(SystemExit) as stop:
             main([command, "--help"])
         assert stop.value.code == 0
         assert len(capsys.readouterr().out) > 100
-    for words in (
-        "train",
-        "check",
-        "sample",
-        "evaluate",
-        "report",
-        "runs",
-        "export",
-        "tokenize",
-        "foldseek info",
-        "foldseek head",
-    ):
+    for words in ("train", "check", "sample", "evaluate", "report", "runs", "export", "tokenize", "foldseek info", "foldseek head"):
         with pytest.raises(SystemExit):
             main([*words.split(), "--help"])
         shown = capsys.readouterr().out
@@ -85,18 +62,7 @@ def test_doctor_checks_attention_against_the_reference(capsys: pytest.CaptureFix
 def test_samples_go_to_a_file_and_the_same_command_gives_the_same_file(
     smoke_run: Path, in_empty_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = [
-        "sample",
-        str(smoke_run),
-        "--protein",
-        PROTEIN,
-        "--num",
-        "3",
-        "--device",
-        "cpu",
-        "--sampler",
-        "first_hitting",
-    ]
+    arguments = ["sample", str(smoke_run), "--protein", PROTEIN, "--num", "3", "--device", "cpu", "--sampler", "first_hitting"]
     assert main([*arguments, "--out", "a.csv"]) == 0 and main([*arguments, "--out", "b.csv", "--batch-size", "1"]) == 0
     assert Path("a.csv").read_text() == Path("b.csv").read_text()
     with Path("a.csv").open() as file:
@@ -109,19 +75,7 @@ def test_samples_go_to_a_file_and_the_same_command_gives_the_same_file(
 def test_a_stopped_sampling_goes_on(smoke_run: Path, in_empty_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from protlig_dd.runs.generate import Generator
 
-    arguments = [
-        "sample",
-        str(smoke_run),
-        "--unconditional",
-        "--num",
-        "4",
-        "--length",
-        "9",
-        "--device",
-        "cpu",
-        "--batch-size",
-        "1",
-    ]
+    arguments = ["sample", str(smoke_run), "--unconditional", "--num", "4", "--length", "9", "--device", "cpu", "--batch-size", "1"]
     arguments += ["--sampler", "first_hitting"]
     assert main([*arguments, "--out", "whole.csv"]) == 0
     plain = Generator._draw
@@ -139,20 +93,11 @@ def test_a_stopped_sampling_goes_on(smoke_run: Path, in_empty_folder: Path, monk
     assert Path("again.csv").read_text() == Path("whole.csv").read_text()
 
 
-def test_a_run_is_evaluated_reported_and_listed(
-    smoke_run: Path, in_empty_folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_run_is_evaluated_reported_and_listed(smoke_run: Path, in_empty_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.copytree(smoke_run, "runs/smoke")
     assert main(["evaluate", "runs/smoke", "--num", "12", "--device", "cpu"]) == 0
     out = capsys.readouterr().out
-    for words in (
-        "SYNTHETIC",
-        "training unigrams",
-        "condition dependence",
-        "shuffled proteins",
-        "k-NN null",
-        "validity",
-    ):
+    for words in ("SYNTHETIC", "training unigrams", "condition dependence", "shuffled proteins", "k-NN null", "validity"):
         assert words in out, words
     assert main(["report", "runs/smoke"]) == 0
     assert "<html" in Path("runs/smoke/report.html").read_text()
@@ -166,39 +111,18 @@ def test_a_lead_is_optimised_beside_its_null(smoke_run: Path, capsys: pytest.Cap
     assert "without selection" in capsys.readouterr().out
 
 
-def test_training_from_the_command_line_ends_with_the_summary(
-    in_empty_folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_training_from_the_command_line_ends_with_the_summary(in_empty_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("rdkit", reason="the demo's molecules need RDKit (extra ligand)")
-    arguments = [
-        "train",
-        "demo/smoke",
-        "--device",
-        "cpu",
-        "train.steps=2",
-        "evaluation.num_samples=12",
-        "evaluation.num_examples=12",
-    ]
-    assert (
-        main([*arguments, "evaluation.samplers=[{kind: first_hitting}]", "sampling.sampler={kind: first_hitting}"]) == 0
-    )
+    arguments = ["train", "demo/smoke", "--device", "cpu", "train.steps=2", "evaluation.num_samples=12", "evaluation.num_examples=12"]
+    assert main([*arguments, "evaluation.samplers=[{kind: first_hitting}]", "sampling.sampler={kind: first_hitting}"]) == 0
     out = capsys.readouterr().out
     assert "SYNTHETIC" in out and "the law 0.85" in out and out.strip().endswith("report.html")
 
 
 BAD = {
-    "a typo in a setting": (
-        ["train", "demo/smoke", "train.stepz=3"],
-        "train.stepz: unknown setting (did you mean 'steps'?)",
-    ),
-    "a wrong type": (
-        ["train", "demo/smoke", "train.optim.lr=fast"],
-        "train.optim.lr: found 'fast', expected a valid number",
-    ),
-    "an unknown config": (
-        ["train", "demo/smok"],
-        "found neither a file nor a packaged config of that name (did you mean 'demo/smoke'?)",
-    ),
+    "a typo in a setting": (["train", "demo/smoke", "train.stepz=3"], "train.stepz: unknown setting (did you mean 'steps'?)"),
+    "a wrong type": (["train", "demo/smoke", "train.optim.lr=fast"], "train.optim.lr: found 'fast', expected a valid number"),
+    "an unknown config": (["train", "demo/smok"], "found neither a file nor a packaged config of that name (did you mean 'demo/smoke'?)"),
     "an impossible combination": (
         ["check", "demo/smoke", "diffusion.process=uniform", "diffusion.parameterization=subs"],
         "subs needs process: absorbing",
@@ -233,9 +157,7 @@ BAD_FOR_A_RUN = {
 
 
 @pytest.mark.parametrize("case", BAD_FOR_A_RUN)
-def test_bad_requests_get_one_clear_line(
-    case: str, smoke_run: Path, in_empty_folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_bad_requests_get_one_clear_line(case: str, smoke_run: Path, in_empty_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options, words = BAD_FOR_A_RUN[case]
     assert words in refused(capsys, "sample", str(smoke_run), "--device", "cpu", "--no-likelihood", *options)
 
@@ -245,6 +167,4 @@ def test_empty_binary_and_cut_off_files_get_one_clear_line(
     content: bytes, in_empty_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("pairs.csv").write_bytes(content)
-    assert "pairs.csv" in refused(
-        capsys, "train", "recipe/pairs", "data.path=pairs.csv", "--device", "cpu", "train.init_from=''"
-    )
+    assert "pairs.csv" in refused(capsys, "train", "recipe/pairs", "data.path=pairs.csv", "--device", "cpu", "train.init_from=''")

@@ -31,16 +31,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_folding_writes_a_pdb_file_that_opens(folder: Path) -> None:
     out = folder / "one.pdb"
-    command = [
-        "sample",
-        str(folder / "causal"),
-        "--task",
-        "folding",
-        "--device",
-        "cpu",
-        "--tokenizer",
-        str(folder / "kanzi"),
-    ]
+    command = ["sample", str(folder / "causal"), "--task", "folding", "--device", "cpu", "--tokenizer", str(folder / "kanzi")]
     assert main([*command, "--protein", "MKTAYIAKQRHEAV", "--num", "1", "--out", str(out)]) == 0
     (chain,) = read_structure(out).chains
     assert chain.sequence == "MKTAYIAKQRHEAV" and np.isfinite(chain.ca).all()
@@ -70,16 +61,7 @@ def test_a_causal_run_fills_no_gaps(folder: Path, capsys: pytest.CaptureFixture[
 def test_several_samples_are_several_files(folder: Path) -> None:
     fasta = folder / "two.fasta"
     fasta.write_text(">a/1\nMKTAYIAKQ\n>b\nGGSWACDEFG\n")
-    command = [
-        "sample",
-        str(folder / "causal"),
-        "--task",
-        "folding",
-        "--device",
-        "cpu",
-        "--tokenizer",
-        str(folder / "kanzi"),
-    ]
+    command = ["sample", str(folder / "causal"), "--task", "folding", "--device", "cpu", "--tokenizer", str(folder / "kanzi")]
     assert main([*command, "--protein", str(fasta), "--num", "1", "--out", str(folder / "many.pdb")]) == 0
     found = {path.name: read_structure(path).chains[0].sequence for path in folder.glob("many_*.pdb")}
     assert found == {"many_a_1_0.pdb": "MKTAYIAKQ", "many_b_1.pdb": "GGSWACDEFG"}
@@ -91,26 +73,11 @@ def test_coordinates_need_the_tokenizer(folder: Path, capsys: pytest.CaptureFixt
     assert "needs --tokenizer" in capsys.readouterr().err and not (folder / "none.csv").exists()
 
 
-def test_predicted_coordinates_stand_beside_the_truth_and_the_floor(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    command = [
-        "evaluate",
-        str(folder / "causal"),
-        "--split",
-        "train",
-        "--device",
-        "cpu",
-        "--coordinates",
-        str(folder / "truth"),
-    ]
+def test_predicted_coordinates_stand_beside_the_truth_and_the_floor(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["evaluate", str(folder / "causal"), "--split", "train", "--device", "cpu", "--coordinates", str(folder / "truth")]
     assert main([*command, "--tokenizer", str(folder / "kanzi")]) == 0
     told = capsys.readouterr().out
-    assert (
-        "Coordinates, train split" in told
-        and "RMSD of the true tokens, decoded (A)" in told
-        and "another chain's prediction" in told
-    )
+    assert "Coordinates, train split" in told and "RMSD of the true tokens, decoded (A)" in told and "another chain's prediction" in told
     assert main(["report", str(folder / "causal")]) == 0
     assert "<h2>Structures</h2>" in (folder / "causal" / "report.html").read_text()
     assert main(command) == 1 and "expected both" in capsys.readouterr().err
@@ -123,9 +90,7 @@ def test_predicted_coordinates_stand_beside_the_truth_and_the_floor(
         assert words in told.err and not told.out, "told before the evaluation, not behind it"
 
 
-def test_the_runs_own_settings_are_taken_unless_told_otherwise(
-    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_runs_own_settings_are_taken_unless_told_otherwise(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     own = tmp_path / "own"
     shutil.copytree(folder / "causal", own)
     config = yaml.safe_load((own / "config.yaml").read_text())

@@ -19,9 +19,7 @@ from tests.support.commands import examples_of, require_works
 HEAVY = ("torch", "numpy", "transformers", "rdkit", "wandb", "matplotlib", "pandas")
 
 
-def parsers(
-    parser: argparse.ArgumentParser, words: tuple[str, ...] = ()
-) -> Iterator[tuple[tuple[str, ...], argparse.ArgumentParser]]:
+def parsers(parser: argparse.ArgumentParser, words: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], argparse.ArgumentParser]]:
     """Yield the words and the parser of every command, those of several steps included."""
     inner = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
     if words:
@@ -47,21 +45,6 @@ def test_help_of_every_command_loads_no_heavy_package(root: Path) -> None:
     words = json.dumps([[], *map(list, ALL)])
     done = subprocess.run([sys.executable, "-c", program, words], cwd=root, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
-
-
-@pytest.mark.parametrize("command", [(), *ALL], ids=lambda command: " ".join(command) or "protlig")
-def test_help_is_shown_at_once(root: Path, command: tuple[str, ...]) -> None:
-    """Below 0.3 s of CPU time, the start of Python included."""
-    program = (
-        "import resource, sys\n"
-        "from protlig_dd.cli import main\n"
-        "try:\n    main(sys.argv[1:])\nexcept SystemExit as stop:\n    assert not stop.code, stop.code\n"
-        "used = resource.getrusage(resource.RUSAGE_SELF)\n"
-        "assert used.ru_utime + used.ru_stime < 0.3, used\n"
-    )
-    shown = [sys.executable, "-c", program, *command, "--help"]
-    done = subprocess.run(shown, cwd=root, capture_output=True, text=True, check=False)
-    assert done.returncode == 0 and done.stdout.startswith("usage: protlig"), done.stderr
 
 
 @pytest.mark.parametrize("command", ALL, ids=" ".join)

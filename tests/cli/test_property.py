@@ -55,8 +55,7 @@ def test_batches_and_shards_change_no_sample(arguments: list[str]) -> None:
     assert main([*guided, "--out", "small.csv", "--batch-size", "1"]) == 0
     assert main([*guided, "--out", "second.csv", "--shard", "1/2"]) == 0
     whole, small, second = (
-        [{k: v for k, v in row.items() if k != "rank"} for row in rows_of(f"{name}.csv")]
-        for name in ("whole", "small", "second")
+        [{k: v for k, v in row.items() if k != "rank"} for row in rows_of(f"{name}.csv")] for name in ("whole", "small", "second")
     )
     assert small == whole
     assert second == whole[1::2]
@@ -88,9 +87,7 @@ def test_a_config_may_name_the_property_and_the_command_change_it() -> None:
         (["--property", "odd_property:nothing"], "property 'odd_property:nothing': found nan for "),
     ],
 )
-def test_what_cannot_be_done_is_one_line(
-    arguments: list[str], capsys: pytest.CaptureFixture[str], options: list[str], words: str
-) -> None:
+def test_what_cannot_be_done_is_one_line(arguments: list[str], capsys: pytest.CaptureFixture[str], options: list[str], words: str) -> None:
     Path("odd_property.py").write_text("def nothing(texts):\n    return [float('nan')] * len(texts)\n")
     assert main([*arguments, *options]) == 1
     told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("protlig ")]

@@ -21,10 +21,7 @@ FOLD = ["--task", "folding", "--protein", "MKT"]
             "--protein: is of no use with --task inverse_folding, which takes --structure",
         ),
         ([*FOLD, "--condition", "a=1"], "--condition: is of no use with --task folding"),
-        (
-            ["--task", "sequence", "--total-length", "9"],
-            "--total-length: is of no use with --task sequence, which takes --length",
-        ),
+        (["--task", "sequence", "--total-length", "9"], "--total-length: is of no use with --task sequence, which takes --length"),
         (["--protein", "MKT", "--structure", "DDD"], "--structure: is of no use with no --task"),
         (["--protein", "MKT", "--fix", "1=A"], "--fix: is of no use with no --task"),
         ([*FOLD, "--batch-size", "-7"], "--batch-size: found -7, expected 1 or more"),
@@ -35,11 +32,7 @@ FOLD = ["--task", "folding", "--protein", "MKT"]
     ],
 )
 def test_options_without_a_use_are_refused(
-    options: list[str],
-    message: str,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    options: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An option that is passed over in silence looks as if it had been obeyed."""
     monkeypatch.chdir(tmp_path)
@@ -51,10 +44,7 @@ def test_options_without_a_use_are_refused(
 @pytest.mark.parametrize(
     ("command", "told"),
     [
-        (
-            ["sample", "r", *FOLD, "--out", "x.csv"],
-            "protlig sample: interrupted; start the same command again to go on\n",
-        ),
+        (["sample", "r", *FOLD, "--out", "x.csv"], "protlig sample: interrupted; start the same command again to go on\n"),
         (["sample", "r", *FOLD], "protlig sample: interrupted\n"),
         (["tokenize", "in"], "protlig tokenize: interrupted\n"),
     ],

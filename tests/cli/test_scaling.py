@@ -175,27 +175,15 @@ def test_generation_quality_is_a_metric_too(tmp_path: Path, capsys: pytest.Captu
 
 
 BAD = {
-    "no length": (
-        ["plan", "scaling/markov", "--sizes", "100k"],
-        "found none, expected exactly one of --tokens, --epochs and --budgets",
-    ),
-    "two lengths": (
-        ["plan", "scaling/markov", "--sizes", "100k", "--tokens", "1M", "--epochs", "2"],
-        "found --tokens and --epochs",
-    ),
+    "no length": (["plan", "scaling/markov", "--sizes", "100k"], "found none, expected exactly one of --tokens, --epochs and --budgets"),
+    "two lengths": (["plan", "scaling/markov", "--sizes", "100k", "--tokens", "1M", "--epochs", "2"], "found --tokens and --epochs"),
     "no size": (["plan", "scaling/markov", "--tokens", "1M"], "found no size"),
-    "a size that is no number": (
-        ["plan", "scaling/markov", "--sizes", "big", "--tokens", "1M"],
-        "--sizes: found 'big'",
-    ),
+    "a size that is no number": (["plan", "scaling/markov", "--sizes", "big", "--tokens", "1M"], "--sizes: found 'big'"),
     "a typo in a setting": (
         ["plan", "scaling/markov", "data.lenth=9", "--sizes", "100k", "--tokens", "1M"],
         "data.lenth: unknown setting (did you mean 'length'?)",
     ),
-    "an unknown base": (
-        ["plan", "scaling/markof", "--sizes", "100k", "--tokens", "1M"],
-        "did you mean 'scaling/markov'?",
-    ),
+    "an unknown base": (["plan", "scaling/markof", "--sizes", "100k", "--tokens", "1M"], "did you mean 'scaling/markov'?"),
     "no validation": (
         ["plan", "scaling/markov", "data.num_train=50", "data.num_validation=0", "--sizes", "100k", "--tokens", "1M"],
         "has no validation part",

@@ -54,12 +54,7 @@ def test_a_database_is_built_and_told(folder: Path, tmp_path: Path, capsys: pyte
     ],
 )
 def test_mistakes_are_told_in_one_line(
-    folder: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    arguments: list[str],
-    words: str,
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str], words: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main([a.replace("IN", str(folder)) for a in arguments]) == 1
@@ -79,9 +74,7 @@ def test_two_fasta_files_of_equal_names_are_what_training_reads(folder: Path, tm
     assert len(rows) == 7 and any("caonly.pdb chain A\tC-alpha only" in row for row in rows)
 
 
-def test_json_lines_and_printed_tokens_are_the_same(
-    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_json_lines_and_printed_tokens_are_the_same(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["tokenize", str(folder), "--out", str(tmp_path / "x.jsonl")]) == 0
     rows = [json.loads(line) for line in (tmp_path / "x.jsonl").read_text().splitlines()]
     assert [set(row) for row in rows] == [{"name", "sequence", "structure"}] * 4
@@ -131,9 +124,7 @@ def test_a_file_name_that_is_no_text_is_read_and_told(tmp_path: Path, capsys: py
     assert out.with_name("db_h").read_bytes() == b"b\xff\n\0"
 
 
-def test_a_place_that_cannot_be_written_is_told_with_what_to_do(
-    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_place_that_cannot_be_written_is_told_with_what_to_do(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").write_text("x")
     assert main(["foldseek", "build", str(folder), "--out", str(tmp_path / "file" / "db")]) == 1
     assert f"{tmp_path / 'file'}: File exists; check the path" in capsys.readouterr().err

@@ -47,9 +47,7 @@ def test_aligned_tracks_are_cropped_with_one_window(tracks, ends):
     }
     text = {i: protein(i, 60) for i in range(30)}
     write = shifted if alphabet == "3di" else lambda p: ",".join(f"{LETTERS.index(letter):04d}" for letter in p)
-    records = [
-        Record(where=f"a:{i}", texts={"protein": p, "structure": write(p)}, name=str(i)) for i, p in text.items()
-    ]
+    records = [Record(where=f"a:{i}", texts={"protein": p, "structure": write(p)}, name=str(i)) for i, p in text.items()]
     table, report = encode_records(records, Encoder(tracks, too_long="crop"))
     assert len(table) == report.cropped == 30
     size = min(22, sizes["structure"] - 2 * ends)

@@ -41,9 +41,7 @@ def test_positives_train_and_negatives_stand_apart(pairs):
     bundle = load(PairData(path=str(pairs), affinity_bins=(5.0, 7.0)), TRACKS, seed=1)
     sizes = {part: len(bundle.part(part)) + len(bundle.negatives[part]) for part in ("train", "validation", "test")}
     assert sum(sizes.values()) == 60 and sizes["validation"] == 3 and sizes["test"] == 0
-    assert set(bundle.train.labels["label"].tolist()) == {1} and set(
-        bundle.negatives["train"].labels["label"].tolist()
-    ) == {0}
+    assert set(bundle.train.labels["label"].tolist()) == {1} and set(bundle.negatives["train"].labels["label"].tolist()) == {0}
     affinity = bundle.train.labels["affinity"]
     assert bundle.train.labels["affinity_bin"].tolist() == [0 if a < 5 else 1 if a < 7 else 2 for a in affinity]
     output = "\n".join(bundle.report.lines())
@@ -58,10 +56,7 @@ def test_files_of_their_own_make_the_parts(pairs, tmp_path):
     other.write_text("smiles,protein\nCC,MKV\n")
     bundle = load(PairData(path=str(pairs), validation_path=str(other)), TRACKS)
     assert (len(bundle.train), len(bundle.validation), len(bundle.test)) == (40, 1, 0)
-    tested = load(
-        PairData(path=str(pairs), test_path=str(other), split=RandomSplit(validation_fraction=0.1, test_fraction=0.5)),
-        TRACKS,
-    )
+    tested = load(PairData(path=str(pairs), test_path=str(other), split=RandomSplit(validation_fraction=0.1, test_fraction=0.5)), TRACKS)
     assert len(tested.test) == 1 and len(tested.validation) + len(tested.negatives["validation"]) == 6
 
 
@@ -71,36 +66,23 @@ def test_sequences_and_molecules_fill_one_track(tmp_path):
     sequences = load(SequenceData(path=str(tmp_path / "a.fasta")), TRACKS)
     assert sequences.train.tracks["protein"].num_tokens == 19 * 32 and sequences.train.tracks["ligand"].num_tokens == 0
     molecules = load(MoleculeData(path=str(tmp_path / "a.smi"), split=RandomSplit(validation_fraction=0.0)), TRACKS)
-    assert len(molecules.train) == 18 and molecules.report.encoded[str(tmp_path / "a.smi")].dropped == {
-        "ligand longer than 20 tokens": 12
-    }
+    assert len(molecules.train) == 18 and molecules.report.encoded[str(tmp_path / "a.smi")].dropped == {"ligand longer than 20 tokens": 12}
     with pytest.raises(ConfigError, match=r"found 'molecules', the tracks are \['protein'\]; add a track 'ligand'"):
         load(MoleculeData(path=str(tmp_path / "a.smi")), {"protein": TRACKS["protein"]})
 
 
 def test_the_demo_is_encoded_with_its_own_parts():
     tracks = {"protein": ProteinTrack().build("protein"), "ligand": LigandTrack().build("ligand")}
-    world = DemoWorld(
-        num_train=30,
-        num_validation=6,
-        num_test=6,
-        families_per_rule=2,
-        heldout_families_per_rule=1,
-        ligands_per_rule=60,
-    )
+    world = DemoWorld(num_train=30, num_validation=6, num_test=6, families_per_rule=2, heldout_families_per_rule=1, ligands_per_rule=60)
     bundle = load(world, tracks)
     assert (len(bundle.train), len(bundle.validation), len(bundle.test)) == (30, 6, 6)
     assert "SYNTHETIC" in bundle.report.lines()[0]
 
 
 def test_settings_come_from_plain_mappings_and_name_their_mistakes():
-    data = build(
-        DataSettings, {"kind": "pairs", "path": "a.csv", "split": {"kind": "cluster", "identity": 0.4}}, "data"
-    )
+    data = build(DataSettings, {"kind": "pairs", "path": "a.csv", "split": {"kind": "cluster", "identity": 0.4}}, "data")
     assert isinstance(data, PairData) and data.split.identity == 0.4
-    with pytest.raises(
-        ConfigError, match=r"data\.kind: found 'pair', expected one of demo, pairs, .*did you mean 'pairs'"
-    ):
+    with pytest.raises(ConfigError, match=r"data\.kind: found 'pair', expected one of demo, pairs, .*did you mean 'pairs'"):
         build(DataSettings, {"kind": "pair"}, "data")
     with pytest.raises(ConfigError, match=r"data\.too_long: found 'cut', expected 'refuse', 'drop' or 'crop'"):
         build(DataSettings, {"kind": "pairs", "path": "a.csv", "too_long": "cut"}, "data")
@@ -111,9 +93,7 @@ def test_settings_come_from_plain_mappings_and_name_their_mistakes():
 def test_nothing_to_train_on_is_an_error_with_advice(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text(f"smiles,protein,label\nCC,{protein(1, 60)},1\n")
-    with pytest.raises(
-        ConfigError, match=r"found no usable record in .*a\.csv; see what was dropped with: protlig inspect"
-    ):
+    with pytest.raises(ConfigError, match=r"found no usable record in .*a\.csv; see what was dropped with: protlig inspect"):
         load(PairData(path=str(path)), TRACKS)
     path.write_text("smiles,protein,label\nCC,MKV,0\nCCC,MKVL,0\nCCC,MKVLA,0\n")
     with pytest.raises(ConfigError, match="all 2 training rows are labelled as not binding"):
@@ -124,12 +104,7 @@ def test_inspect_says_what_was_understood(pairs):
     with pairs.open("a") as out:
         out.write(f"C[Zz]C,{protein(5)},1,5\nCC,MKJJ,0,6\n")
     found = inspect(pairs, TRACKS)
-    assert found.kind == "pairs" and found.roles == {
-        "protein": "protein",
-        "ligand": "smiles",
-        "label": "label",
-        "affinity": "pKd",
-    }
+    assert found.kind == "pairs" and found.roles == {"protein": "protein", "ligand": "smiles", "label": "label", "affinity": "pKd"}
     assert found.labels == {"1": 42, "0": 21, "none": 0}
     assert found.misses == {"ligand": {"[Zz]": 1}, "protein": {"J": 2}}
     assert found.encoded.seen == 63 and found.encoded.kept == 60
@@ -149,9 +124,7 @@ def test_inspect_says_what_was_understood(pairs):
 
 
 def test_inspect_stops_at_its_limit(pairs):
-    assert not inspect(pairs, TRACKS, limit=10).complete and "(the file goes on)" in "\n".join(
-        inspect(pairs, TRACKS, limit=10).lines()
-    )
+    assert not inspect(pairs, TRACKS, limit=10).complete and "(the file goes on)" in "\n".join(inspect(pairs, TRACKS, limit=10).lines())
 
 
 def test_a_prepared_vocabulary_covers_the_file(tmp_path):
@@ -167,9 +140,7 @@ def test_a_prepared_vocabulary_covers_the_file(tmp_path):
 
 def test_shards_load_like_the_file_they_were_made_of(pairs, tmp_path):
     report = prepare_shards(pairs, TRACKS, tmp_path / "shards", tokens_per_shard=400)
-    assert report.kept == 60 and read_manifest(tmp_path / "shards")["about"]["report"]["dropped"] == {
-        "protein longer than 40 tokens": 1
-    }
+    assert report.kept == 60 and read_manifest(tmp_path / "shards")["about"]["report"]["dropped"] == {"protein longer than 40 tokens": 1}
     how = RandomSplit(validation_fraction=0.2)
     direct = load(PairData(path=str(pairs), split=how), TRACKS, seed=3)
     mapped = load(ShardData(path=str(tmp_path / "shards"), split=how), TRACKS, seed=3)

@@ -43,26 +43,19 @@ def test_every_record_is_kept_or_counted_with_file_and_line():
     }
     assert report.first["protein with unknown symbols"][0].startswith("a.csv:5: 'J' at residue 3 is not an amino acid")
     assert report.first["protein longer than 8 tokens"] == ("a.csv:3: the protein has 9 tokens, the track takes 8",)
-    assert (
-        table.labels["label"].tolist() == [1]
-        and table.labels["affinity"].tolist() == [7.5]
-        and table.labels["split"].tolist() == [0]
-    )
+    assert table.labels["label"].tolist() == [1] and table.labels["affinity"].tolist() == [7.5] and table.labels["split"].tolist() == [0]
     assert report.lines()[0] == "6 records read, 1 kept, 5 dropped"
     assert PROTEIN.decode(table.example(0)["protein"].tolist()) == "MKV"
 
 
 def test_refusing_names_the_line_and_the_setting():
     with pytest.raises(
-        FormatError,
-        match=r"a\.csv:3: the protein has 9 tokens, the track takes 8; set data\.too_long=drop or crop, or raise",
+        FormatError, match=r"a\.csv:3: the protein has 9 tokens, the track takes 8; set data\.too_long=drop or crop, or raise"
     ):
         encode_records(RECORDS, Encoder(TRACKS, too_long="refuse"))
     with pytest.raises(FormatError, match=r"a\.csv:5: 'J' at residue 3"):
         encode_records(RECORDS, Encoder(TRACKS))
-    with pytest.raises(
-        FormatError, match=r"a\.csv:6: '\[Zz\]' at position 2 is not a symbol of the built-in ligand vocabulary"
-    ):
+    with pytest.raises(FormatError, match=r"a\.csv:6: '\[Zz\]' at position 2 is not a symbol of the built-in ligand vocabulary"):
         encode_records(RECORDS[4:], Encoder(TRACKS))
 
 
@@ -98,9 +91,7 @@ def test_the_fast_path_equals_the_tracks_own_encoding(track, text):
         except FormatError as error:
             return str(error)
 
-    assert outcome(lambda: encode_text(built, text, where="a:1", letters=letters)) == outcome(
-        lambda: built.encode(text, where="a:1")
-    )
+    assert outcome(lambda: encode_text(built, text, where="a:1", letters=letters)) == outcome(lambda: built.encode(text, where="a:1"))
 
 
 def test_a_ligand_track_is_not_read_letter_by_letter():

@@ -22,13 +22,8 @@ COUNT = 103
 @pytest.fixture(scope="module")
 def table() -> TokenTable:
     rng = np.random.default_rng(1)
-    rows = [
-        {"protein": rng.integers(3, 26, rng.integers(1, 30)), "ligand": rng.integers(5, 30, rng.integers(0, 9))}
-        for _ in range(COUNT)
-    ]
-    return TokenTable.from_examples(
-        rows, list(TRACKS), labels={"affinity_bin": np.arange(COUNT) % 4 - 1, "affinity": np.zeros(COUNT)}
-    )
+    rows = [{"protein": rng.integers(3, 26, rng.integers(1, 30)), "ligand": rng.integers(5, 30, rng.integers(0, 9))} for _ in range(COUNT)]
+    return TokenTable.from_examples(rows, list(TRACKS), labels={"affinity_bin": np.arange(COUNT) % 4 - 1, "affinity": np.zeros(COUNT)})
 
 
 PLANS = [{"batch_size": 16}, {"tokens_per_batch": 400}]
@@ -38,12 +33,7 @@ def content(batch):
     """Everything a batch says about each example, in the order of the example ids."""
     split = {name: track.split() for name, track in batch.tracks.items()}
     return {
-        int(i): (
-            int(s),
-            batch.global_size,
-            {n: rows[k] for n, rows in split.items()},
-            {n: int(c[k]) for n, c in batch.conditions.items()},
-        )
+        int(i): (int(s), batch.global_size, {n: rows[k] for n, rows in split.items()}, {n: int(c[k]) for n, c in batch.conditions.items()})
         for k, (i, s) in enumerate(zip(batch.example_ids, batch.slots, strict=True))
     }
 
@@ -53,8 +43,7 @@ def same(a, b):
         torch.equal(x.example_ids, y.example_ids)
         and torch.equal(x.slots, y.slots)
         and all(
-            torch.equal(x.tracks[n].tokens, y.tracks[n].tokens)
-            and x.tracks[n].layout.lengths == y.tracks[n].layout.lengths
+            torch.equal(x.tracks[n].tokens, y.tracks[n].tokens) and x.tracks[n].layout.lengths == y.tracks[n].layout.lengths
             for n in x.tracks
         )
         for x, y in zip(a, b, strict=True)
@@ -108,10 +97,7 @@ def test_ranks_share_a_token_budget_epoch_and_resume_in_the_middle_of_it(world, 
     table = TokenTable.from_examples([{"protein": np.full(n, 5)} for n in lengths], list(track))
 
     def loaders():
-        return [
-            Loader(table, track, tokens_per_batch=6000, seed=1, rank=r, world=world, accumulation=accumulation)
-            for r in range(world)
-        ]
+        return [Loader(table, track, tokens_per_batch=6000, seed=1, rank=r, world=world, accumulation=accumulation) for r in range(world)]
 
     steps = loaders()[0].steps_per_epoch
     half = steps + steps // 2
@@ -134,9 +120,7 @@ def test_slots_are_a_permutation_that_ignores_length(table):
     slots, lengths = [], []
     for step in range(loader.steps_per_epoch * 8):
         (batch,) = loader.micro_batches(step)
-        assert (
-            sorted(batch.slots.tolist()) == list(range(batch.global_size)) and batch.global_size == batch.num_examples
-        )
+        assert sorted(batch.slots.tolist()) == list(range(batch.global_size)) and batch.global_size == batch.num_examples
         slots += (batch.slots / batch.global_size).tolist()
         size = np.array(batch.tracks["protein"].layout.lengths)
         lengths += (size - size.mean()).tolist()
@@ -186,10 +170,7 @@ def test_the_order_is_the_same_for_ever():
     ("plan", "message"),
     [
         ({}, "set exactly one of them"),
-        (
-            {"batch_size": 4, "world": 5},
-            r"a batch of 4 cannot be dealt to world 5 x accumulation 1 = 5 micro-batches; use at least 5",
-        ),
+        ({"batch_size": 4, "world": 5}, r"a batch of 4 cannot be dealt to world 5 x accumulation 1 = 5 micro-batches; use at least 5"),
         ({"tokens_per_batch": 60}, r"found 60, the longest example has \d+ tokens; expected at least \d+"),
         ({"tokens_per_batch": 200, "accumulation": 8}, r"cannot be dealt to world 1 x accumulation 8"),
     ],

@@ -9,15 +9,7 @@ from hypothesis import strategies as st
 
 from protlig_dd.data import similarity
 from protlig_dd.data.leakage import measure_leakage
-from protlig_dd.data.similarity import (
-    SCORINGS,
-    KmerIndex,
-    beyond_chance,
-    count_identical,
-    identity,
-    kmers,
-    nearest_identities,
-)
+from protlig_dd.data.similarity import SCORINGS, KmerIndex, beyond_chance, count_identical, identity, kmers, nearest_identities
 from protlig_dd.data.table import TokenTable
 from protlig_dd.errors import FormatError
 from protlig_dd.evaluation import proteins
@@ -54,9 +46,7 @@ def test_each_identity_is_one_count_of_the_plain_dynamic_programme_over_its_name
     expected = [plain_count(q, t, **vars(SCORINGS[over])) for q, t in pairs]
     assert count_identical(queries, targets, SCORINGS[over]).tolist() == expected
     lengths = [len(q) if over == "query" else min(len(q), len(t)) for q, t in pairs]
-    assert identity(queries, targets, over=over).tolist() == [
-        n / size for n, size in zip(expected, lengths, strict=True)
-    ]
+    assert identity(queries, targets, over=over).tolist() == [n / size for n, size in zip(expected, lengths, strict=True)]
 
 
 def test_the_leakage_line_and_the_evaluation_give_the_numbers_their_denominators_say() -> None:
@@ -64,9 +54,7 @@ def test_the_leakage_line_and_the_evaluation_give_the_numbers_their_denominators
     sample, fragment = "MKTAYIAK", "TAYI"
     assert identity([sample], [fragment], over="shorter").tolist() == [1.0]
     assert identity([sample], [fragment], over="query").tolist() == [0.5]
-    train, validation = (
-        TokenTable.from_examples([{"protein": [ord(c) - ord("A") for c in s]}], ["protein"]) for s in (fragment, sample)
-    )
+    train, validation = (TokenTable.from_examples([{"protein": [ord(c) - ord("A") for c in s]}], ["protein"]) for s in (fragment, sample))
     assert measure_leakage(train, validation).identity == (1.0, 1.0, 1.0, 1.0)
     (score,) = (s for s in proteins.summary([sample], [fragment]) if s.name == "nearest training identity")
     assert score.value.value == 0.5

@@ -23,18 +23,7 @@ from protlig_dd.errors import ConfigError
 from protlig_dd.tokens.settings import LigandTrack, ProteinTrack
 
 TRACKS = {"protein": ProteinTrack(add_ends=False).build("protein"), "ligand": LigandTrack().build("ligand")}
-LIGANDS = [
-    "CCO",
-    "CCCO",
-    "c1ccccc1",
-    "Cc1ccccc1",
-    "CCc1ccccc1",
-    "C1CCCCC1",
-    "CC1CCCCC1",
-    "c1ccncc1",
-    "Cc1ccncc1",
-    "C1CCOC1",
-]
+LIGANDS = ["CCO", "CCCO", "c1ccccc1", "Cc1ccccc1", "CCc1ccccc1", "C1CCCCC1", "CC1CCCCC1", "c1ccncc1", "Cc1ccncc1", "C1CCOC1"]
 
 
 def mutated(protein, rate, rng):
@@ -108,9 +97,7 @@ def test_impossible_splits_are_refused_with_advice(families):
     with pytest.raises(ConfigError, match="no group of a protein split is small enough"):
         split_rows(table_of([families[0]] * 40), TRACKS, ProteinSplit(), seed=0)
     with pytest.raises(ConfigError, match="the data have no track 'ligand'"):
-        proteins = encode_records(
-            [Record(where="a", texts={"protein": "MKV"})], Encoder({"protein": TRACKS["protein"]})
-        )[0]
+        proteins = encode_records([Record(where="a", texts={"protein": "MKV"})], Encoder({"protein": TRACKS["protein"]}))[0]
         split_rows(proteins, TRACKS, ScaffoldSplit(), seed=0)
     with pytest.raises(ValueError, match="together below 1"):
         RandomSplit(validation_fraction=0.6, test_fraction=0.5)

@@ -63,15 +63,7 @@ def test_smaller_subsets_begin_the_larger_ones(out):
 def test_folders_are_named_by_thousands():
     plan = SubsetPlan()
     assert [plan.folder(size) for size in (*plan.sizes, 500, 1500)] == [
-        *(
-            "uniref50_1k",
-            "uniref50_10k",
-            "uniref50_100k",
-            "uniref50_500k",
-            "uniref50_1000k",
-            "uniref50_500",
-            "uniref50_1500",
-        )
+        *("uniref50_1k", "uniref50_10k", "uniref50_100k", "uniref50_500k", "uniref50_1000k", "uniref50_500", "uniref50_1500")
     ]
 
 
@@ -141,9 +133,7 @@ def test_memory_is_that_of_the_chosen_not_of_the_source(tmp_path, monkeypatch):
     peaks = []
     for size in (150, 900):
         with (tmp_path / f"{size}.fasta").open("w") as file:
-            file.writelines(
-                f">{i}\nMKVLAW{'ACDEFGHIKL'[i % 10]}{'ACDEFGHIKL'[i // 10 % 10] * (i // 100)}\n" for i in range(size)
-            )
+            file.writelines(f">{i}\nMKVLAW{'ACDEFGHIKL'[i % 10]}{'ACDEFGHIKL'[i // 10 % 10] * (i // 100)}\n" for i in range(size))
         tracemalloc.start()
         prepare_subsets(tmp_path / f"{size}.fasta", tmp_path / f"o{size}", SubsetPlan(sizes=(50,), validation=5))
         peaks.append(tracemalloc.get_traced_memory()[1])
@@ -166,10 +156,7 @@ def test_tables_and_folders_are_sources_too(out, tmp_path):
 @pytest.mark.parametrize(
     ("plan", "message"),
     [
-        (
-            {"sizes": (240,)},
-            r"a\.fasta: found 250 distinct sequences, 260 are needed for 240 and 20 to validate; leave",
-        ),
+        ({"sizes": (240,)}, r"a\.fasta: found 250 distinct sequences, 260 are needed for 240 and 20 to validate; leave"),
         ({"sizes": (0,)}, r"found --sizes 0 --validation 20; expected different whole numbers from 1"),
         ({"sizes": (5, 5)}, r"found --sizes 5 5 --validation 20; expected different"),
         ({"sizes": (5,), "validation": 0}, r"--validation 0; expected"),
@@ -180,9 +167,7 @@ def test_tables_and_folders_are_sources_too(out, tmp_path):
 def test_impossible_plans_are_one_line_and_leave_nothing(tmp_path, plan, message):
     (tmp_path / "out" / "u_10").mkdir(parents=True)
     with pytest.raises(ConfigError, match=message) as caught:
-        prepare_subsets(
-            fasta(tmp_path / "a.fasta"), tmp_path / "out", SubsetPlan(**{"validation": 20, "name": "u", **plan})
-        )
+        prepare_subsets(fasta(tmp_path / "a.fasta"), tmp_path / "out", SubsetPlan(**{"validation": 20, "name": "u", **plan}))
     assert "\n" not in str(caught.value) and [p.name for p in (tmp_path / "out").iterdir()] == ["u_10"]
 
 

@@ -14,9 +14,7 @@ from protlig_dd.tokens.settings import LigandTrack, ProteinTrack
 
 TRACKS = {"protein": ProteinTrack().build("protein"), "ligand": LigandTrack().build("ligand")}
 ROWS = st.lists(
-    st.fixed_dictionaries(
-        {"protein": st.lists(st.integers(4, 23), max_size=6), "ligand": st.lists(st.integers(5, 30), max_size=4)}
-    ),
+    st.fixed_dictionaries({"protein": st.lists(st.integers(4, 23), max_size=6), "ligand": st.lists(st.integers(5, 30), max_size=4)}),
     min_size=1,
     max_size=12,
 )
@@ -56,10 +54,7 @@ def test_a_boolean_mask_selects():
 
 def test_shards_round_trip_over_several_files(tmp_path):
     rng = np.random.default_rng(0)
-    rows = [
-        {"protein": rng.integers(4, 24, rng.integers(0, 9)).tolist(), "ligand": rng.integers(5, 30, 3).tolist()}
-        for _ in range(50)
-    ]
+    rows = [{"protein": rng.integers(4, 24, rng.integers(0, 9)).tolist(), "ligand": rng.integers(5, 30, 3).tolist()} for _ in range(50)]
     labels = {"label": np.arange(50) % 2, "affinity": np.linspace(0, 1, 50)}
     table = TokenTable.from_examples(rows, list(TRACKS), labels=labels, names=[f"n{i}" for i in range(50)])
     write_shards(table, tmp_path / "s", TRACKS, tokens_per_shard=60)
@@ -78,9 +73,7 @@ def test_shards_refuse_another_vocabulary_by_name(tmp_path):
     with ShardWriter(tmp_path / "s", TRACKS) as writer:
         writer.add({"protein": [4, 5]})
     other = {"protein": ProteinTrack(num_rows=37, mask_id=36).build("protein")}
-    with pytest.raises(
-        FormatError, match=r"track 'protein' was written with vocabulary \w+, the config's is \w+ .*use the same"
-    ):
+    with pytest.raises(FormatError, match=r"track 'protein' was written with vocabulary \w+, the config's is \w+ .*use the same"):
         open_shards(tmp_path / "s", other)
     with pytest.raises(FormatError, match=r"found tracks \['ligand', 'protein'\], expected 'dna'"):
         open_shards(tmp_path / "s", {"dna": TRACKS["protein"]})

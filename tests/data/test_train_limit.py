@@ -57,9 +57,7 @@ def test_the_subset_is_the_seeds_and_not_the_beginning_of_the_file(fasta: Path) 
 
 
 def test_examples_that_do_not_bind_are_no_part_of_the_limit(tmp_path: Path) -> None:
-    rows = [
-        f"{'ACDEFGHIKLMNPQ'[i % 14] * 5}{'WY'[i // 14 % 2]}{'AC' * (i // 28)},C{'C' * i},{i % 2}" for i in range(40)
-    ]
+    rows = [f"{'ACDEFGHIKLMNPQ'[i % 14] * 5}{'WY'[i // 14 % 2]}{'AC' * (i // 28)},C{'C' * i},{i % 2}" for i in range(40)]
     (tmp_path / "pairs.csv").write_text("\n".join(["protein,smiles,label", *rows]) + "\n")
     data = build(
         DataSettings,

@@ -73,9 +73,7 @@ def test_score_entropy(golden: Golden, kind: str, n: int) -> None:
     root = f"{kind}/{n}"
     x, alpha, _ = levels(golden, root)
     score = Score(process=process_of(kind, n), scale_by_sigma=False)
-    close(
-        score.loss(golden(f"{root}/log_score"), golden(f"{root}/x0"), x, alpha, -alpha), golden(f"{root}/score_entropy")
-    )
+    close(score.loss(golden(f"{root}/log_score"), golden(f"{root}/x0"), x, alpha, -alpha), golden(f"{root}/score_entropy"))
 
 
 @SIZES
@@ -105,9 +103,7 @@ def test_the_analytic_step_and_the_denoising_one(golden: Golden, kind: str, n: i
     root = f"{kind}/{n}"
     x, alpha, dsigma = levels(golden, root)
     process, score = process_of(kind, n), golden(f"{root}/log_score").exp()
-    close(
-        process.reverse_from_score(score, x, alpha * dsigma.exp(), alpha), golden(f"{root}/analytic_probs").clamp(min=0)
-    )
+    close(process.reverse_from_score(score, x, alpha * dsigma.exp(), alpha), golden(f"{root}/analytic_probs").clamp(min=0))
     last = process.reverse_from_score(score, x, torch.ones_like(alpha), alpha)
     close(last[..., :n], golden(f"{root}/denoise_probs").clamp(min=0))
     assert kind == "uniform" or bool((last[..., n] == 0).all())
@@ -134,9 +130,7 @@ def test_noise_replayed_from_stored_uniforms(golden: Golden, kind: str, n: int) 
     noised = process_of(kind, n).sample_xt(x0, alpha.expand(x0.shape), draws)
     assert torch.equal(noised, golden(f"{root}/sample_transition"))
     if kind == "absorb":
-        assert torch.equal(
-            process_of(kind, n).sample_prior(golden(f"{root}/sample_limit") * 0, draws), golden(f"{root}/sample_limit")
-        )
+        assert torch.equal(process_of(kind, n).sample_prior(golden(f"{root}/sample_limit") * 0, draws), golden(f"{root}/sample_limit"))
 
 
 @KINDS
@@ -216,9 +210,7 @@ def test_biased_times(golden: Golden, ramp: str, strength: float) -> None:
 @pytest.mark.parametrize("ramp", ["exponential", "cosine", "linear"])
 def test_sigma_scaling(golden: Golden, ramp: str) -> None:
     curriculum = SigmaCurriculum(ramp=ramp, steps=int(golden("curriculum/preschool")), start=0.1)  # type: ignore[arg-type]
-    for step, theirs in zip(
-        golden("curriculum/steps").tolist(), golden(f"curriculum/sigma_scale/{ramp}/factor").tolist(), strict=True
-    ):
+    for step, theirs in zip(golden("curriculum/steps").tolist(), golden(f"curriculum/sigma_scale/{ramp}/factor").tolist(), strict=True):
         ours = getattr(curriculum.at(step, LogLinear()), "factor", 1.0)
         if ramp == "exponential":  # theirs never arrives
             theirs = min(1.0, 0.1 + (theirs - 0.1) / (1 - math.exp(-3)))

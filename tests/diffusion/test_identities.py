@@ -53,9 +53,7 @@ def expected_loss(denoiser: ExactDenoiser, alphas: Levels, slopes: Levels) -> di
     return sums
 
 
-def integrate(
-    denoiser: ExactDenoiser, schedule: NoiseSchedule, noised: tuple[str, ...], given: Levels, num: int
-) -> float:
+def integrate(denoiser: ExactDenoiser, schedule: NoiseSchedule, noised: tuple[str, ...], given: Levels, num: int) -> float:
     """Return the integral over t in (0, 1) of the expected loss of tracks that share t; other tracks stay at given levels."""
     total = 0.0
     for t, weight in zip(*gauss_legendre(num, 0.0, 1.0), strict=True):

@@ -30,10 +30,7 @@ LIGANDS = ("CCO", "c1ccccc1C(=O)O", "CN1C=NC2=C1C(=O)N(C)C(=O)N2C", "C[N+](C)(C)
 def examples(num: int) -> list[dict[str, list[int]]]:
     made = []
     for i in range(num):
-        one = {
-            "protein": TRACKS["protein"].encode(PROTEINS[i % 4]),
-            "ligand": TRACKS["ligand"].encode(LIGANDS[i // 4 % 4]),
-        }
+        one = {"protein": TRACKS["protein"].encode(PROTEINS[i % 4]), "ligand": TRACKS["ligand"].encode(LIGANDS[i // 4 % 4])}
         made.append({name: ids for name, ids in one.items() if not (i % 7 == 3 and name == "protein")})
     return made
 
@@ -41,9 +38,7 @@ def examples(num: int) -> list[dict[str, list[int]]]:
 def batch_of(ids: list[int], *, size: int, offset: int = 0) -> TrackBatch:
     """Return examples of a global batch of `size`: example and slot i for each of `ids`."""
     everything = examples(size)
-    return pack(
-        [everything[i] for i in ids], TRACKS, example_ids=[offset + i for i in ids], slots=ids, global_size=size
-    )
+    return pack([everything[i] for i in ids], TRACKS, example_ids=[offset + i for i in ids], slots=ids, global_size=size)
 
 
 def diffusion(kind: str = "absorbing", schedule: NoiseSchedule | None = None, **more: str) -> Diffusion:
@@ -59,9 +54,7 @@ def diffusion(kind: str = "absorbing", schedule: NoiseSchedule | None = None, **
 def objective(
     kind: str = "absorbing", *, tasks: Mapping[str, float] = MIXTURE, times: TimeSampler | None = None, **more: object
 ) -> DiffusionObjective:
-    return DiffusionObjective(
-        diffusion=diffusion(kind), tasks=TaskMixture(dict(tasks), tuple(TRACKS)), times=times, **more
-    )  # type: ignore[arg-type]
+    return DiffusionObjective(diffusion=diffusion(kind), tasks=TaskMixture(dict(tasks), tuple(TRACKS)), times=times, **more)  # type: ignore[arg-type]
 
 
 @settings
@@ -80,9 +73,7 @@ class Arbitrary:
     def __init__(self) -> None:
         self.seen: list[tuple[TrackBatch, Mapping[str, Tensor]]] = []
 
-    def __call__(
-        self, batch: TrackBatch, sigma: Mapping[str, Tensor], *, at: Mapping[str, Tensor] | None = None
-    ) -> dict[str, Tensor]:
+    def __call__(self, batch: TrackBatch, sigma: Mapping[str, Tensor], *, at: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         self.seen.append((batch, sigma))
         logits = {}
         for name, track in batch.tracks.items():
@@ -142,11 +133,7 @@ def test_noise_is_keyed_by_seed_purpose_step_and_example() -> None:
     batch = batch_of(list(range(16)), size=16)
     base = by_example(objective().prepare(batch, 0))
     assert by_example(objective().prepare(batch, 0)) == base
-    for changed in (
-        objective(seed=1).prepare(batch, 0),
-        objective(purpose="validation").prepare(batch, 0),
-        objective().prepare(batch, 1),
-    ):
+    for changed in (objective(seed=1).prepare(batch, 0), objective(purpose="validation").prepare(batch, 0), objective().prepare(batch, 1)):
         assert by_example(changed) != base
     moved = by_example(objective().prepare(replace(batch, example_ids=batch.example_ids + 100), 0))
     assert [moved[i + 100] for i in range(16)] != [base[i] for i in range(16)]
@@ -241,9 +228,7 @@ def test_the_loss_is_the_sum_over_tokens_written_out(kind: str) -> None:
                 if group is not None and before[place] in TRACKS[name].vocabulary.emittable_ids:
                     t = drawn[group].t[i]
                     alpha, slope = one.diffusion.schedule.alpha(t), one.diffusion.schedule.alpha_prime(t)
-                    loss = param.loss(
-                        logits[name][at + place], torch.tensor(before[place]), torch.tensor(xt), alpha, slope
-                    )
+                    loss = param.loss(logits[name][at + place], torch.tensor(before[place]), torch.tensor(xt), alpha, slope)
                     total += float(loss * drawn[group].weight[i])
             at += len(ids)
     assert float(one.loss(Arbitrary(), prepared).total) == pytest.approx(total, rel=1e-4)
@@ -333,9 +318,7 @@ def test_conditions_are_hidden_at_their_rate_and_by_example() -> None:
 
 
 def test_an_example_that_fits_no_task_is_an_error() -> None:
-    with pytest.raises(
-        ValueError, match=r"tracks \['ligand'\] fits none of the tasks \['joint'\].*such as ligand_only"
-    ):
+    with pytest.raises(ValueError, match=r"tracks \['ligand'\] fits none of the tasks \['joint'\].*such as ligand_only"):
         objective(tasks={"joint": 1.0}).prepare(batch_of([3], size=7), 0)
 
 
@@ -359,8 +342,7 @@ def test_each_token_has_its_own_draw() -> None:
     tracks = dict.fromkeys(("one", "two"), TRACKS["protein"])
     one = DiffusionObjective(
         diffusion=Diffusion(
-            parameterizations={name: Subs(process=Absorbing.of(TRACKS["protein"].vocabulary)) for name in tracks},
-            schedule=LogLinear(),
+            parameterizations={name: Subs(process=Absorbing.of(TRACKS["protein"].vocabulary)) for name in tracks}, schedule=LogLinear()
         ),
         tasks=TaskMixture({"joint": 1.0}, ("one", "two")),
         times=Fixed(t=0.5),

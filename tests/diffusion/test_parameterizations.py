@@ -14,12 +14,7 @@ from protlig_dd.rng import Draws
 
 ROWS, IDS, MASK = 7, (1, 2, 4, 5), 6
 ABSORBING, UNIFORM = (cls(num_rows=ROWS, emittable_ids=IDS, mask_id=MASK) for cls in (Absorbing, Uniform))
-ALL = [
-    Subs(process=ABSORBING),
-    Score(process=ABSORBING),
-    Score(process=ABSORBING, scale_by_sigma=False),
-    Score(process=UNIFORM),
-]
+ALL = [Subs(process=ABSORBING), Score(process=ABSORBING), Score(process=ABSORBING, scale_by_sigma=False), Score(process=UNIFORM)]
 EVERY = pytest.mark.parametrize("param", ALL, ids=["subs", "score", "score_unscaled", "uniform"])
 
 
@@ -89,9 +84,7 @@ def test_weightings_are_the_bound_one_and_alpha(cls: type) -> None:
     torch.testing.assert_close(elbo, bare * -slope / (1 - alpha))
     torch.testing.assert_close(linear, bare * alpha)
     if cls is Subs:
-        want = torch.nn.functional.cross_entropy(
-            logits[:, list(IDS)], torch.searchsorted(torch.tensor(IDS), x0), reduction="none"
-        )
+        want = torch.nn.functional.cross_entropy(logits[:, list(IDS)], torch.searchsorted(torch.tensor(IDS), x0), reduction="none")
         torch.testing.assert_close(bare, want)
 
 

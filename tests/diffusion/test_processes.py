@@ -13,14 +13,9 @@ from protlig_dd.rng import Draws
 from protlig_dd.tokens.protein import protein_vocabulary
 
 ROWS, IDS, MASK = 7, (1, 2, 4, 5), 6
-PAIRS = [
-    Absorbing(num_rows=ROWS, emittable_ids=IDS, mask_id=MASK),
-    Uniform(num_rows=ROWS, emittable_ids=IDS, mask_id=MASK),
-]
+PAIRS = [Absorbing(num_rows=ROWS, emittable_ids=IDS, mask_id=MASK), Uniform(num_rows=ROWS, emittable_ids=IDS, mask_id=MASK)]
 BOTH = pytest.mark.parametrize("process", PAIRS, ids=lambda p: type(p).__name__)
-STEPS = pytest.mark.parametrize(
-    ("alpha_s", "alpha_t"), [(1.0, 0.7), (0.9, 0.2), (0.5, 0.4999), (0.01, 0.001), (1.0, 1e-6)]
-)
+STEPS = pytest.mark.parametrize(("alpha_s", "alpha_t"), [(1.0, 0.7), (0.9, 0.2), (0.5, 0.4999), (0.01, 0.001), (1.0, 1e-6)])
 
 
 def forward(process: Absorbing | Uniform, alpha: float) -> Tensor:
@@ -63,9 +58,7 @@ def test_uniform_transition_is_the_definition() -> None:
 @BOTH
 def test_transitions_compose(process: Absorbing | Uniform) -> None:
     """Noise to alpha_s, then by alpha_t / alpha_s, is noise to alpha_t: drawn in two steps it has the one-step law."""
-    torch.testing.assert_close(
-        forward(process, 0.6) @ forward(process, 0.5), forward(process, 0.3), rtol=1e-14, atol=1e-16
-    )
+    torch.testing.assert_close(forward(process, 0.6) @ forward(process, 0.5), forward(process, 0.3), rtol=1e-14, atol=1e-16)
     num = 100_000
     x0 = torch.full((num,), 2)
     draws = Draws.root(0, "compose").fold_in(torch.arange(num))
@@ -85,9 +78,7 @@ def check_frequencies(drawn: Tensor, probs: Tensor) -> None:
 @pytest.mark.parametrize("alpha", [0.999, 0.5, 0.01])
 def test_draws_follow_the_law(process: Absorbing | Uniform, alpha: float) -> None:
     num = 100_000
-    drawn = process.sample_xt(
-        torch.full((num,), 4), torch.full((num,), alpha), Draws.root(1).fold_in(torch.arange(num))
-    )
+    drawn = process.sample_xt(torch.full((num,), 4), torch.full((num,), alpha), Draws.root(1).fold_in(torch.arange(num)))
     check_frequencies(drawn, forward(process, alpha)[4])
 
 
@@ -142,9 +133,7 @@ def test_posterior_is_bayes_by_enumeration(process: Absorbing | Uniform, alpha_s
 
 @BOTH
 @STEPS
-def test_reverse_from_the_true_score_is_the_true_reversal(
-    process: Absorbing | Uniform, alpha_s: float, alpha_t: float
-) -> None:
+def test_reverse_from_the_true_score_is_the_true_reversal(process: Absorbing | Uniform, alpha_s: float, alpha_t: float) -> None:
     """p(x_s | x_t) = p_s(x_s) q(x_t | x_s) / p_t(x_t) for one token with a known law."""
     p0 = prior_over_letters()
     p_s, p_t = p0 @ forward(process, alpha_s), p0 @ forward(process, alpha_t)

@@ -125,10 +125,7 @@ def test_each_schedule_is_built_by_its_kind(cls: type) -> None:
     [
         ({"kind": "log_linear", "eps": 1.0}, "eps: found 1.0, expected 0 <= eps < 1"),
         ({"kind": "log_linear", "eps": float("nan")}, "eps: found nan"),
-        (
-            {"kind": "geometric", "sigma_min": 0.0},
-            "sigma_min: found 0.0 with sigma_max 20.0, expected 0 < sigma_min < sigma_max",
-        ),
+        ({"kind": "geometric", "sigma_min": 0.0}, "sigma_min: found 0.0 with sigma_max 20.0, expected 0 < sigma_min < sigma_max"),
         ({"kind": "linear", "sigma_max": 1e-5}, "sigma_min: found 0.0001 with sigma_max 1e-05"),
         ({"kind": "cosine", "sigma_min": 9.0}, "sigma_min: found 9.0"),
         ({"kind": "scaled", "factor": 0.0}, "factor: found 0.0, expected a positive number"),

@@ -43,9 +43,7 @@ def test_sedd_score_entropy_is_mdlm_weighted_nll_pointwise(scaled: bool) -> None
     torch.testing.assert_close(
         score.loss(log_p + shift, x0, xt, alpha, slope), subs.loss(logits, x0, xt, alpha, slope), rtol=1e-10, atol=1e-12
     )
-    torch.testing.assert_close(
-        score.log_score(log_p + shift, xt, alpha), subs.log_score(logits, xt, alpha), rtol=1e-10, atol=1e-10
-    )
+    torch.testing.assert_close(score.log_score(log_p + shift, xt, alpha), subs.log_score(logits, xt, alpha), rtol=1e-10, atol=1e-10)
 
 
 def sedd_absorbing(log_score: Tensor, x0: Tensor, sigma: Tensor) -> Tensor:
@@ -82,9 +80,7 @@ def test_sedds_analytic_step_is_the_ancestral_posterior(name: str, alpha_s: floa
     logits = random_rows(len(xt), process.num_rows, 5)
     log_p = subs.x0_log_probs(logits, xt, t)
     mine = subs.reverse_probs(logits, xt, s, t)
-    torch.testing.assert_close(
-        score.reverse_probs(log_p + torch.log(t / (1 - t))[:, None], xt, s, t), mine, rtol=1e-9, atol=1e-12
-    )
+    torch.testing.assert_close(score.reverse_probs(log_p + torch.log(t / (1 - t))[:, None], xt, s, t), mine, rtol=1e-9, atol=1e-12)
     torch.testing.assert_close(mine.sum(-1), torch.ones(len(xt), dtype=torch.float64), rtol=1e-12, atol=0)
     euler = process.rate_from_score(subs.log_score(logits, xt, t).exp(), xt)
     small = process.reverse_from_score(subs.log_score(logits, xt, t).exp(), xt, t * (1 + 1e-7), t)
@@ -94,9 +90,7 @@ def test_sedds_analytic_step_is_the_ancestral_posterior(name: str, alpha_s: floa
 
 
 @pytest.mark.parametrize("kind", [*MASKED, "uniform", "mixed"])
-@pytest.mark.parametrize(
-    "levels", [({"a": 0.9, "b": 0.7}, {"a": 0.5, "b": 0.2}), ({"a": 1.0, "b": 1.0}, {"a": 0.97, "b": 0.97})]
-)
+@pytest.mark.parametrize("levels", [({"a": 0.9, "b": 0.7}, {"a": 0.5, "b": 0.2}), ({"a": 1.0, "b": 1.0}, {"a": 0.97, "b": 0.97})])
 def test_reverse_step_is_exact_for_one_place(kind: str, levels: tuple[Levels, Levels]) -> None:
     """Mean over x_t of p(x_s at one place | x_t) is the marginal of x_s there: no law is lost by stepping back one place."""
     params = WORLD.parameterizations(kind)
@@ -126,6 +120,4 @@ def test_reverse_step_is_exact_for_one_place(kind: str, levels: tuple[Levels, Le
         torch.testing.assert_close(param.process.posterior(x0, xt, s, t), back, rtol=1e-6, atol=1e-9)
         given = law.with_letter[name, place] / law.probs[:, None].clamp(min=1e-300)
         likely = (law.probs > 0)[:, None]
-        torch.testing.assert_close(
-            torch.where(likely, x0[:, ids], 0), torch.where(likely, given, 0), rtol=1e-6, atol=1e-9
-        )
+        torch.testing.assert_close(torch.where(likely, x0[:, ids], 0), torch.where(likely, given, 0), rtol=1e-6, atol=1e-9)

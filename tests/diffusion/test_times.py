@@ -11,30 +11,14 @@ import torch
 from torch import Tensor
 
 from protlig_dd.config import build
-from protlig_dd.diffusion.times import (
-    BiasedTimes,
-    StratifiedTimes,
-    Task,
-    TaskMixture,
-    TimeSampler,
-    UniformTimes,
-    named_tasks,
-)
+from protlig_dd.diffusion.times import BiasedTimes, StratifiedTimes, Task, TaskMixture, TimeSampler, UniformTimes, named_tasks
 from protlig_dd.errors import ConfigError
 from protlig_dd.rng import Draws
 
 SAMPLERS = [cls() for cls in typing.get_args(TimeSampler)]
 
 
-def draw(
-    sampler: TimeSampler,
-    num: int,
-    step: int = 0,
-    *,
-    ids: Tensor | None = None,
-    slots: Tensor | None = None,
-    size: int = 0,
-):  # type: ignore[no-untyped-def]
+def draw(sampler: TimeSampler, num: int, step: int = 0, *, ids: Tensor | None = None, slots: Tensor | None = None, size: int = 0):  # type: ignore[no-untyped-def]
     ids = torch.arange(num) if ids is None else ids
     root = Draws.root(3, "times", step)
     return sampler.draw(root.fold_in(ids), root.fold("shared"), ids if slots is None else slots, size or num, step)
@@ -115,9 +99,7 @@ def test_correction_is_one_over_the_density(ramp: str) -> None:
         u = torch.linspace(0.01, 0.99, 50, dtype=torch.float64)
         h = 1e-6
         density = 2 * h / (sampler.from_uniform(u + h, step).t - sampler.from_uniform(u - h, step).t)
-        torch.testing.assert_close(
-            sampler.from_uniform(u, step).weight * density, torch.ones_like(u), rtol=1e-6, atol=0
-        )
+        torch.testing.assert_close(sampler.from_uniform(u, step).weight * density, torch.ones_like(u), rtol=1e-6, atol=0)
         grid = (torch.arange(20_000, dtype=torch.float64) + 0.5) / 20_000
         total = float(sampler.from_uniform(grid, step).weight.mean())
         assert total == pytest.approx(1 - 1e-3 if step == 5000 else 1 - 2e-3, abs=1e-6)
@@ -159,15 +141,7 @@ def everyone(num: int) -> dict[str, list[bool]]:
 
 def test_named_tasks_are_the_five_modes_independent_and_apart() -> None:
     assert set(named_tasks(TRACKS)) == {
-        *(
-            "protein_only",
-            "ligand_only",
-            "joint",
-            "independent",
-            "apart",
-            "protein_given_ligand",
-            "ligand_given_protein",
-        )
+        *("protein_only", "ligand_only", "joint", "independent", "apart", "protein_given_ligand", "ligand_given_protein")
     }
     assert named_tasks(TRACKS)["ligand_given_protein"] == Task(noised=(("ligand",),), clean=("protein",))
     assert named_tasks(TRACKS)["joint"].noised == (TRACKS,)
@@ -223,14 +197,8 @@ def test_no_examples_draw_no_tasks() -> None:
     ("tasks", "words"),
     [
         ({"jont": 1.0}, "diffusion.tasks.jont: unknown task (did you mean 'joint'?); known ones are: protein_only"),
-        (
-            {"x": Task(noised=(("structure",),))},
-            "diffusion.tasks.x: found track 'structure', expected one of protein, ligand",
-        ),
-        (
-            {"joint": 0.0},
-            "diffusion.tasks: found weights {'joint': 0.0}, expected none negative and at least one positive",
-        ),
+        ({"x": Task(noised=(("structure",),))}, "diffusion.tasks.x: found track 'structure', expected one of protein, ligand"),
+        ({"joint": 0.0}, "diffusion.tasks: found weights {'joint': 0.0}, expected none negative and at least one positive"),
         ({"joint": 1.0, "protein_only": -0.5}, "expected none negative"),
         ({}, "diffusion.tasks: found weights {}"),
     ],
@@ -242,13 +210,7 @@ def test_impossible_mixtures_are_refused(tasks: dict[str, Task | float], words: 
 
 
 @pytest.mark.parametrize(
-    "values",
-    [
-        {"noised": []},
-        {"noised": [[]]},
-        {"noised": [["protein"], ["protein"]]},
-        {"noised": [["protein"]], "clean": ["protein"]},
-    ],
+    "values", [{"noised": []}, {"noised": [[]]}, {"noised": [["protein"], ["protein"]]}, {"noised": [["protein"]], "clean": ["protein"]}]
 )
 def test_a_task_has_noised_tracks_and_none_twice(values: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match="expected at least one noised track and none twice"):

@@ -81,10 +81,7 @@ def test_drawn_sets_are_unbiased_and_their_standard_error_is_right(num_strata: i
 def test_more_strata_leave_less_error() -> None:
     denoising = model()
     batch = WORLD.batch(WORLD.states[[CHOSEN[2]] * 150])
-    spreads = [
-        stratified_bound(denoising, batch, "joint", num_strata=s, num_draws=d).bounds.total.std()
-        for s, d in ((1, 10), (5, 2))
-    ]
+    spreads = [stratified_bound(denoising, batch, "joint", num_strata=s, num_draws=d).bounds.total.std() for s, d in ((1, 10), (5, 2))]
     assert spreads[1] < 0.8 * spreads[0]
 
 

@@ -29,9 +29,7 @@ def denoising(denoiser: Denoiser) -> Denoising:
 
 def table_of(batch: TrackBatch) -> TokenTable:
     rows = {name: batch.tracks[name].split() for name in NAMES}
-    return TokenTable.from_examples(
-        [{name: rows[name][i] for name in NAMES} for i in range(batch.num_examples)], list(NAMES)
-    )
+    return TokenTable.from_examples([{name: rows[name][i] for name in NAMES} for i in range(batch.num_examples)], list(NAMES))
 
 
 def untrained() -> DualTrack:
@@ -87,9 +85,7 @@ def test_a_model_that_ignores_its_condition_has_a_gap_of_exactly_zero() -> None:
 class Hashed:
     """A denoiser whose logits depend erratically on the condition, and not on the data."""
 
-    def __call__(
-        self, batch: TrackBatch, sigma: Mapping[str, Tensor], *, at: Mapping[str, Tensor] | None = None
-    ) -> dict[str, Tensor]:
+    def __call__(self, batch: TrackBatch, sigma: Mapping[str, Tensor], *, at: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         assert at is not None
         seen = torch.tensor([sum(17**i * t for i, t in enumerate(ids)) for ids in batch.tracks["a"].split()])
         logits = {n: torch.zeros(len(at[n]), t.vocabulary.num_rows) for n, t in WORLD.tracks.items()}

@@ -13,14 +13,9 @@ def walk(length: int, seed: int) -> np.ndarray:
     """A chain with steps of 3.8 Angstrom that turns to the right."""
     draws = np.random.default_rng(seed)
     t = np.arange(length) * (1.7 + 0.1 * draws.random())
-    points = (
-        np.stack([2.3 * np.cos(t), 2.3 * np.sin(t), 1.5 * np.arange(length)], axis=1)
-        + draws.normal(size=(length, 3)) * 0.3
-    )
+    points = np.stack([2.3 * np.cos(t), 2.3 * np.sin(t), 1.5 * np.arange(length)], axis=1) + draws.normal(size=(length, 3)) * 0.3
     steps = np.diff(points, axis=0)
-    return np.concatenate(
-        [points[:1], points[:1] + np.cumsum(3.8 * steps / np.linalg.norm(steps, axis=1)[:, None], axis=0)]
-    )
+    return np.concatenate([points[:1], points[:1] + np.cumsum(3.8 * steps / np.linalg.norm(steps, axis=1)[:, None], axis=0)])
 
 
 TRUE = [walk(length, seed) for seed, length in enumerate((30, 31, 40))]
@@ -34,14 +29,7 @@ def values(predicted, **more):
 def test_moved_and_turned_chains_are_perfect() -> None:
     found = values([chain @ TURN.T + 7 for chain in TRUE])
     assert found["RMSD (A)"].value.value == pytest.approx(0, abs=1e-6)
-    for name in (
-        "RMSD below 2 A",
-        "TM-score",
-        "lDDT",
-        "right hand",
-        "steps of 3.8 A",
-        "chains with an answer of the true length",
-    ):
+    for name in ("RMSD below 2 A", "TM-score", "lDDT", "right hand", "steps of 3.8 A", "chains with an answer of the true length"):
         assert found[name].value.value == pytest.approx(1, abs=1e-6), name
     null = found["RMSD (A)"].null
     assert null is not None and null.value > 1, "the neighbours' predictions are other chains"

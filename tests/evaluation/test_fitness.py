@@ -117,9 +117,7 @@ class ByPlace:
     def __init__(self) -> None:
         self.seen: list[list[int]] = []
 
-    def __call__(
-        self, batch: TrackBatch, sigma: Mapping[str, Tensor], *, at: Mapping[str, Tensor] | None = None
-    ) -> dict[str, Tensor]:
+    def __call__(self, batch: TrackBatch, sigma: Mapping[str, Tensor], *, at: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         (track,) = batch.tracks.values()
         self.seen += track.split()
         total = torch.zeros(batch.num_examples).index_add(0, track.layout.segment, track.tokens.float())
@@ -132,9 +130,7 @@ def test_wt_marginal_is_one_call_on_the_shown_wild_type_and_counts_behind_the_be
     """The X of the wild type cannot be hidden, yet positions keep their numbers."""
     track = ProteinTrack(unknown="X").build("protein")
     denoiser = ByPlace()
-    diffusion = Diffusion(
-        parameterizations={"protein": Subs(process=Absorbing.of(track.vocabulary))}, schedule=LogLinear()
-    )
+    diffusion = Diffusion(parameterizations={"protein": Subs(process=Absorbing.of(track.vocabulary))}, schedule=LogLinear())
     subject = Scorer(denoising=Denoising(denoiser, diffusion, {"protein": track}))
     mutants = mutants_of("MXTAYIAK", ["A4C", "K8R:T3G", "A4C:A7C"])
     found = subject.effects(mutants, "wt-marginal")

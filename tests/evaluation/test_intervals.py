@@ -81,9 +81,7 @@ def test_the_bootstrap_interval_has_the_normal_width() -> None:
     values = np.random.default_rng(0).normal(size=400)
     estimate = bootstrap_mean(values)
     width = 2 * z_value(0.95) * values.std() / 20
-    assert estimate.high - estimate.low == pytest.approx(
-        width, rel=0.08
-    )  # quantiles of 2,000 resamples: about 2.5 % each
+    assert estimate.high - estimate.low == pytest.approx(width, rel=0.08)  # quantiles of 2,000 resamples: about 2.5 % each
 
 
 def test_an_interval_of_resampled_values_is_widened_to_contain_the_value() -> None:
@@ -185,18 +183,9 @@ def test_an_interval_must_hold_its_value() -> None:
 
 
 def test_scores_print_in_columns_with_their_null() -> None:
-    validity = Score(
-        name="validity",
-        value=wilson(97, 100),
-        null=wilson(3, 100),
-        null_name="unigrams",
-        note="3 of 100 left out: 3 syntax",
-    )
+    validity = Score(name="validity", value=wilson(97, 100), null=wilson(3, 100), null_name="unigrams", note="3 of 100 left out: 3 syntax")
     count = Score(name="scaffolds", value=Estimate.plain(40, 90))
-    assert (
-        str(validity)
-        == "validity  0.97 [0.92, 0.99]  n=100  null 0.03 [0.01, 0.08] (unigrams)  3 of 100 left out: 3 syntax"
-    )
+    assert str(validity) == "validity  0.97 [0.92, 0.99]  n=100  null 0.03 [0.01, 0.08] (unigrams)  3 of 100 left out: 3 syntax"
     assert format_scores([validity, count]).splitlines() == [
         "validity   0.97 [0.92, 0.99]  n=100  null 0.03 [0.01, 0.08] (unigrams)  3 of 100 left out: 3 syntax",
         "scaffolds  40                 n=90",

@@ -173,9 +173,7 @@ def test_input_that_cannot_be_summarised_is_refused(
 
 
 @settings(max_examples=40, deadline=None)
-@given(
-    st.lists(st.one_of(st.sampled_from(TRAINING), st.text(alphabet="CNO()=1c#", max_size=6)), min_size=1, max_size=8)
-)
+@given(st.lists(st.one_of(st.sampled_from(TRAINING), st.text(alphabet="CNO()=1c#", max_size=6)), min_size=1, max_size=8))
 def test_every_fraction_is_a_fraction_and_every_string_is_accounted_for(strings: list[str]) -> None:
     molecules: Molecules = read_molecules(strings)
     assert molecules.num_valid + sum(n for _, n in molecules.invalid) == len(strings)

@@ -80,9 +80,7 @@ def test_a_conditional_task_gives_the_conditional_entropy_and_leaves_the_conditi
 def test_an_example_has_the_same_noise_in_any_batch_and_with_any_partner() -> None:
     denoising = exact("subs")
     whole = bound(denoising, rows_of(all_states(), list(range(201))), "joint", num_times=2, seed=7)
-    parts = bound(
-        denoising, [rows_of(all_states(), [200, 5]), rows_of(all_states(), [31])], "joint", num_times=2, seed=7
-    )
+    parts = bound(denoising, [rows_of(all_states(), [200, 5]), rows_of(all_states(), [31])], "joint", num_times=2, seed=7)
     np.testing.assert_array_equal(parts.example_ids, [200, 5, 31])
     np.testing.assert_allclose(parts.total, whole.total[[200, 5, 31]], rtol=1e-6)
 
@@ -165,14 +163,12 @@ def test_special_tokens_are_neither_noised_nor_counted() -> None:
         return {n: torch.zeros(len(at[n]), t.vocabulary.num_rows) for n, t in WORLD.tracks.items()}
 
     table = TokenTable.from_examples([{"a": [0, 1, 2, 3, 0], "b": [2, 3]}], ["a", "b"])
-    found = bound(
-        replace(denoising, denoiser=flat), table_batches(table, WORLD.tracks, batch_size=8), "joint", num_times=40
-    )
+    found = bound(replace(denoising, denoiser=flat), table_batches(table, WORLD.tracks, batch_size=8), "joint", num_times=40)
     assert (found.num_tokens["a"].tolist(), found.num_tokens["b"].tolist()) == ([3], [1])
     assert found.nats["a"][0] == pytest.approx(3 * math.log(3), rel=0.25)
-    assert chain_rule_nll(
-        replace(denoising, denoiser=flat), table_batches(table, WORLD.tracks, batch_size=8), "joint"
-    ).total[0] == pytest.approx(3 * math.log(3) + math.log(4), rel=1e-5)
+    assert chain_rule_nll(replace(denoising, denoiser=flat), table_batches(table, WORLD.tracks, batch_size=8), "joint").total[
+        0
+    ] == pytest.approx(3 * math.log(3) + math.log(4), rel=1e-5)
     assert denoising.denoiser.calls == 0
 
 
@@ -197,11 +193,7 @@ def test_unusable_input_is_refused_in_words() -> None:
     with pytest.raises(ValueError, match="training mode"):
         bound(replace(denoising, denoiser=nn.Linear(1, 1)), all_states(), "joint")  # type: ignore[arg-type]
     bad = ExampleBounds(
-        task="t",
-        example_ids=np.array([8]),
-        nats={"a": np.array([np.nan])},
-        tokens={"a": np.array([1])},
-        num_tokens={"a": np.array([1])},
+        task="t", example_ids=np.array([8]), nats={"a": np.array([np.nan])}, tokens={"a": np.array([1])}, num_tokens={"a": np.array([1])}
     )
     with pytest.raises(ValueError, match="t/a: example 8 has the bound nan"):
         summarise(bad)

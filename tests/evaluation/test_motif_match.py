@@ -118,7 +118,5 @@ def test_the_section_says_that_the_world_is_synthetic_and_frames_the_diagonal() 
 
 
 def test_samples_without_any_motif_are_refused_in_words() -> None:
-    with pytest.raises(
-        ValueError, match="found 1 and no protein with exactly one motif, expected proteins of the demo"
-    ):
+    with pytest.raises(ValueError, match="found 1 and no protein with exactly one motif, expected proteins of the demo"):
         matching([("GGGG", HYDROXAMATE)])

@@ -49,12 +49,8 @@ def test_a_molecule_that_cannot_be_read_is_excluded() -> None:
     assert values[0] == pytest.approx(0.55, abs=0.01) and values[1] == -math.inf
 
 
-def test_a_function_of_the_user_sees_proteins_where_they_are_generated(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "my_property.py").write_text(
-        "value = 3\ndef lysines(texts):\n    return [t.count('K') for t in texts]\n"
-    )
+def test_a_function_of_the_user_sees_proteins_where_they_are_generated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my_property.py").write_text("value = 3\ndef lysines(texts):\n    return [t.count('K') for t in texts]\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     prop = property_from("my_property:lysines", ("ligand", "protein"))

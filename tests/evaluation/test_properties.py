@@ -59,17 +59,14 @@ def test_odd_molecules_have_finite_properties(smiles: str, name: str) -> None:
 
 
 @pytest.mark.parametrize("present", [(), ("sascorer.py",)])
-def test_a_missing_sa_table_is_named_with_what_to_do(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, present: tuple[str, ...]
-) -> None:
+def test_a_missing_sa_table_is_named_with_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, present: tuple[str, ...]) -> None:
     (tmp_path / "SA_Score").mkdir()
     for name in present:
         (tmp_path / "SA_Score" / name).write_text("")
     monkeypatch.setattr(RDConfig, "RDContribDir", str(tmp_path))
     absent = "fpscores.pkl.gz" if present else "sascorer.py"
     with pytest.raises(
-        MissingDependencyError,
-        match=rf"SA score needs {absent} .* pip install 'protlig_dd\[ligand\]'.* leave 'SA score' out",
+        MissingDependencyError, match=rf"SA score needs {absent} .* pip install 'protlig_dd\[ligand\]'.* leave 'SA score' out"
     ):
         properties.sa_score(Chem.MolFromSmiles("C"))
 
@@ -82,9 +79,7 @@ class Calls:
 
 
 @pytest.mark.parametrize("content", [pickle.dumps(Calls()), b"", b"no pickle"])
-def test_a_table_that_is_not_plain_numbers_is_refused_unrun(
-    tmp_path: Path, content: bytes, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_table_that_is_not_plain_numbers_is_refused_unrun(tmp_path: Path, content: bytes, capsys: pytest.CaptureFixture[str]) -> None:
     table = tmp_path / "fpscores.pkl.gz"
     table.write_bytes(gzip.compress(content))
     with pytest.raises(FormatError, match=r"fpscores.pkl.gz: not readable as SA fragment scores: .*; reinstall RDKit"):

@@ -21,14 +21,10 @@ def make(folder: Path, *, prefix: str = "<AA2fold>") -> Path:
     words.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
     words.post_processor = tokenizers.processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
     names = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
-    transformers.PreTrainedTokenizerFast(
-        tokenizer_object=words, additional_special_tokens=[prefix], **names
-    ).save_pretrained(folder)
+    transformers.PreTrainedTokenizerFast(tokenizer_object=words, additional_special_tokens=[prefix], **names).save_pretrained(folder)
     torch.manual_seed(1)
     shape = {"d_model": 16, "d_kv": 8, "d_ff": 16, "num_layers": 1, "num_heads": 2}
-    config = transformers.T5Config(
-        vocab_size=len(symbols), decoder_start_token_id=0, pad_token_id=0, eos_token_id=1, **shape
-    )
+    config = transformers.T5Config(vocab_size=len(symbols), decoder_start_token_id=0, pad_token_id=0, eos_token_id=1, **shape)
     transformers.T5ForConditionalGeneration(config).save_pretrained(folder)
     return folder
 

@@ -45,9 +45,7 @@ def test_the_longest_run_is_counted(sequence: str, run: int) -> None:
     assert proteins.longest_run(sequence) == run
 
 
-@pytest.mark.parametrize(
-    ("sequence", "fraction"), [("AAAAAA", 3 / 4), ("ACDACDACD", 4 / 7), ("ACDEFGHIK", 0.0), ("AC", 0.0)]
-)
+@pytest.mark.parametrize(("sequence", "fraction"), [("AAAAAA", 3 / 4), ("ACDACDACD", 4 / 7), ("ACDEFGHIK", 0.0), ("AC", 0.0)])
 def test_repeats_are_words_seen_before(sequence: str, fraction: float) -> None:
     assert proteins.repeat_fraction(sequence) == pytest.approx(fraction)
 
@@ -107,9 +105,7 @@ def test_drawn_residues_have_the_training_frequencies_and_lengths() -> None:
     assert set(letters) == {"A", "C"}
     assert {len(s) for s in drawn} == {4, 8}
     probability = 1 / 11  # X is not an amino acid
-    assert letters["C"] / letters.total() == pytest.approx(
-        probability, abs=4 * math.sqrt(probability / letters.total())
-    )
+    assert letters["C"] / letters.total() == pytest.approx(probability, abs=4 * math.sqrt(probability / letters.total()))
 
 
 def test_copies_and_fragments_of_training_are_seen() -> None:
@@ -155,8 +151,6 @@ def test_a_summary_without_a_valid_sequence_prints_none() -> None:
         (["MK"], ["MK", "MK-T"], FormatError, "sequence 'MK-T': expected capital letters A to Z only"),
     ],
 )
-def test_input_that_cannot_be_summarised_is_refused(
-    samples: list[str], training: list[str], error: type[Exception], message: str
-) -> None:
+def test_input_that_cannot_be_summarised_is_refused(samples: list[str], training: list[str], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         summary(samples, training)

@@ -210,11 +210,7 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         mask_token_id=32,
         position_embedding_type="rotary",
         is_folding_model=True,
-        esmfold_config={
-            "fp16_esm": False,
-            "lddt_head_hid_dim": 8,
-            "trunk": {**trunk, "structure_module": structure_module},
-        },
+        esmfold_config={"fp16_esm": False, "lddt_head_hid_dim": 8, "trunk": {**trunk, "structure_module": structure_module}},
         **shape,
     )
     folder = tmp_path_factory.mktemp("esmfold")

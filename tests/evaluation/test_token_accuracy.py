@@ -28,9 +28,7 @@ def test_nulls_have_their_answers() -> None:
     assert nulls.most_common == "C"
     assert nulls.always(["MK"]) == [["C", "C"]]
     assert nulls.by_residue["A"] == "H" and nulls.by_residue["G"] == "C" and nulls.by_residue["M"] == "E"
-    assert nulls.of_residues(["AGMX"]) == [["H", "C", "E", "C"]], (
-        "a residue that training never had gets the most common"
-    )
+    assert nulls.of_residues(["AGMX"]) == [["H", "C", "E", "C"]], "a residue that training never had gets the most common"
 
 
 def test_a_copy_takes_its_neighbours_tokens_and_a_gap_the_residues() -> None:

@@ -73,9 +73,7 @@ def test_traces_are_read_back_and_shown_in_the_report(tmp_path: Path) -> None:
     assert [one.name for one in again] == [one.name for one in traces()]
     np.testing.assert_allclose(again[0].predicted, traces()[0].predicted, atol=6e-4)
     page = render(tmp_path)
-    assert (
-        "<h2>Structures</h2>" in page and page.count("<animate") == 6 and "c&lt;1&gt;" in page and "<script" not in page
-    )
+    assert "<h2>Structures</h2>" in page and page.count("<animate") == 6 and "c&lt;1&gt;" in page and "<script" not in page
 
 
 def test_a_trace_is_a_pdb_file_with_the_prediction_on_the_truth(tmp_path: Path) -> None:

@@ -27,25 +27,14 @@ def folder_of(path: Path, chains: dict[str, str]) -> Path:
     """A folder of PDB files, one a sequence."""
     path.mkdir()
     for name, sequence in chains.items():
-        backbone = np.repeat(coords(len(sequence), seed=len(sequence))[:, None], 3, axis=1) + [
-            [-1.4, 0, 0],
-            [0, 0, 0],
-            [0, 1.5, 0],
-        ]
+        backbone = np.repeat(coords(len(sequence), seed=len(sequence))[:, None], 3, axis=1) + [[-1.4, 0, 0], [0, 0, 0], [0, 1.5, 0]]
         chain = Chain.of_coordinates(sequence, backbone.astype(np.float32))
         write_pdb(Structure(source=name, chains=(chain,)), path / name)
     return path
 
 
 def test_chains_are_chosen_by_length_number_and_sequence_and_the_rest_is_counted(tmp_path: Path) -> None:
-    files = {
-        "a.pdb": "ACDEFGHIKL",
-        "b.pdb": "ACDEFGHIKL",
-        "c.pdb": "ACD",
-        "d.pdb": "M" * 40,
-        "e.pdb": "GG" * 8,
-        "f.pdb": "PL" * 6,
-    }
+    files = {"a.pdb": "ACDEFGHIKL", "b.pdb": "ACDEFGHIKL", "c.pdb": "ACD", "d.pdb": "M" * 40, "e.pdb": "GG" * 8, "f.pdb": "PL" * 6}
     path = folder_of(tmp_path / "pdb", files)
     (path / "notes.txt").write_text("nothing")
     found = load_traces(TraceData(path=str(path), max_length=30, num_chains=2))
@@ -62,9 +51,7 @@ def test_chains_are_chosen_by_length_number_and_sequence_and_the_rest_is_counted
 
 
 def test_nothing_to_train_on_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(
-        FormatError, match="found neither a folder of structures nor a Foldseek database; set data.path"
-    ):
+    with pytest.raises(FormatError, match="found neither a folder of structures nor a Foldseek database; set data.path"):
         load_traces(TraceData(path=str(tmp_path / "absent")))
     with pytest.raises(FormatError, match=r"found no chain to train on \(1 chains below 50 residues\)"):
         load_traces(TraceData(path=str(folder_of(tmp_path / "pdb", {"a.pdb": "ACDEFGHI"})), min_length=50))
@@ -80,9 +67,7 @@ def database_of(folder: Path, lengths: list[int]) -> Path:
             name=f"protein{row}",
             aa="M" * length,
             ss="D" * length,
-            milli=[
-                (round(1000 * x), round(1000 * y), round(1000 * z)) for x, y, z in coords(length, seed=row).tolist()
-            ],
+            milli=[(round(1000 * x), round(1000 * y), round(1000 * z)) for x, y, z in coords(length, seed=row).tolist()],
         )
         for row, length in enumerate(lengths)
     ]
@@ -98,9 +83,7 @@ def test_a_database_is_read_chain_by_chain(tmp_path: Path) -> None:
     unlimited = load_traces(TraceData(path=str(tmp_path / "db"), min_length=10))
     assert len(unlimited) == 5 and unlimited.dropped == {"chains below 10 residues": 1}
     few = load_traces(TraceData(path=str(tmp_path / "db"), min_length=1, num_chains=4))
-    assert few.names == ("protein0", "protein1", "protein2", "protein3") and few.dropped == {
-        "chains beyond the first 4": 2
-    }
+    assert few.names == ("protein0", "protein1", "protein2", "protein3") and few.dropped == {"chains beyond the first 4": 2}
 
 
 def seven() -> Traces:
@@ -135,9 +118,7 @@ def test_processes_and_micro_batches_share_one_global_batch() -> None:
 def test_batches_are_a_pure_function_of_the_step() -> None:
     loader = TraceLoader(seven(), batch_size=4, copies=2, seed=0)
     ahead = [batches[0].layout.lengths for batches in loader.prefetch(3, 9)]
-    assert ahead == [
-        TraceLoader(seven(), batch_size=4, copies=2, seed=0).micro_batches(s)[0].layout.lengths for s in range(3, 9)
-    ]
+    assert ahead == [TraceLoader(seven(), batch_size=4, copies=2, seed=0).micro_batches(s)[0].layout.lengths for s in range(3, 9)]
 
 
 def test_a_batch_that_cannot_be_dealt_is_refused() -> None:

@@ -87,29 +87,14 @@ def test_a_run_and_a_published_file_of_it_make_the_same_tokens(run: Path, tmp_pa
     assert open_tokenizer(run, device="cpu", overrides={"num_steps": 7}).sampler.num_steps == 7
 
 
-def test_another_experiment_in_the_folder_is_refused(
-    run: Path, folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_another_experiment_in_the_folder_is_refused(run: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     changes = [*SMALL, f"data.path={folder}", "train.steps=6", "seed=5"]
     assert main(["train", "kanzi/tiny", *changes, "--device", "cpu", "--out", str(run)]) == 1
     assert "holds another experiment (seed: found '0' there and '5' now)" in capsys.readouterr().err
 
 
 def test_check_says_what_it_costs(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert (
-        main(
-            [
-                "check",
-                "kanzi/base",
-                f"data.path={folder}",
-                "data.validation_fraction=0",
-                "data.min_length=4",
-                "--device",
-                "cpu",
-            ]
-        )
-        == 0
-    )
+    assert main(["check", "kanzi/base", f"data.path={folder}", "data.validation_fraction=0", "data.min_length=4", "--device", "cpu"]) == 0
     found = capsys.readouterr().out
     for words in ("config: kanzi_base, valid", "41,494,025 parameters, 1,000 codes", "chains: 3", "100,000"):
         assert words in found, words
@@ -151,11 +136,7 @@ def test_an_autoencoder_is_no_model_of_tokens(run: Path, capsys: pytest.CaptureF
 def test_a_run_is_evaluated_and_drawn(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", str(run), "--device", "cpu"]) == 0
     told = capsys.readouterr().out
-    assert (
-        "Reconstruction, 3 training chains" in told
-        and "learned by heart" in told
-        and "another chain's prediction" in told
-    )
+    assert "Reconstruction, 3 training chains" in told and "learned by heart" in told and "another chain's prediction" in told
     assert main(["report", str(run)]) == 0
     page = (run / "report.html").read_text()
     assert "<h2>Structures</h2>" in page and page.count("<animate") == 6 and "RMSD below 2 A" in page

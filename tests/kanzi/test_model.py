@@ -171,9 +171,7 @@ def test_codes_stand_behind_the_points_or_on_them() -> None:
     other.load_state_dict(one.state_dict())
     layout, time = Layout((8,)), torch.tensor([0.3])
     data, points = torch.randn(2, 8, 3).unbind(0)
-    assert not torch.allclose(
-        one(data, points, time, layout).velocity, other(data, points, time, layout).velocity, atol=1e-4
-    )
+    assert not torch.allclose(one(data, points, time, layout).velocity, other(data, points, time, layout).velocity, atol=1e-4)
 
 
 def test_the_objective_is_a_pure_function_of_seed_step_and_example() -> None:
@@ -225,26 +223,10 @@ def test_token_text_goes_both_ways_and_refuses_what_is_none() -> None:
 
 
 GPT = {
-    **{
-        f"gpt.blocks.{i}.attn.to_qkv.{leaf}": shape
-        for i in range(3)
-        for leaf, shape in (("weight", (768, 256)), ("bias", (768,)))
-    },
-    **{
-        f"gpt.blocks.{i}.attn.to_out.{leaf}": shape
-        for i in range(3)
-        for leaf, shape in (("weight", (256, 256)), ("bias", (256,)))
-    },
-    **{
-        f"gpt.blocks.{i}.mlp.fc1.{leaf}": shape
-        for i in range(3)
-        for leaf, shape in (("weight", (1024, 256)), ("bias", (1024,)))
-    },
-    **{
-        f"gpt.blocks.{i}.mlp.fc2.{leaf}": shape
-        for i in range(3)
-        for leaf, shape in (("weight", (256, 1024)), ("bias", (256,)))
-    },
+    **{f"gpt.blocks.{i}.attn.to_qkv.{leaf}": shape for i in range(3) for leaf, shape in (("weight", (768, 256)), ("bias", (768,)))},
+    **{f"gpt.blocks.{i}.attn.to_out.{leaf}": shape for i in range(3) for leaf, shape in (("weight", (256, 256)), ("bias", (256,)))},
+    **{f"gpt.blocks.{i}.mlp.fc1.{leaf}": shape for i in range(3) for leaf, shape in (("weight", (1024, 256)), ("bias", (1024,)))},
+    **{f"gpt.blocks.{i}.mlp.fc2.{leaf}": shape for i in range(3) for leaf, shape in (("weight", (256, 1024)), ("bias", (256,)))},
     "gpt.embed.weight": (1000, 256),
     "gpt.norm.weight": (256,),
     "gpt.norm.bias": (256,),
@@ -264,9 +246,7 @@ def test_the_published_shape_has_the_published_number_of_parameters() -> None:
     own = sum(p.numel() for p in model.parameters())
     assert own == 41_494_025 and own + count(GPT) == 44_117_745
     published = to_published(model.state_dict(), KanziSettings())
-    prior = (
-        GPT | {"gpt.head.weight": (1000, 256)} | {f"gpt.blocks.{i}.attn.pos_embed.inv_freq": (16,) for i in range(3)}
-    )
+    prior = GPT | {"gpt.head.weight": (1000, 256)} | {f"gpt.blocks.{i}.attn.pos_embed.inv_freq": (16,) for i in range(3)}
     assert len(published) + len(prior) == 178
     assert sum(value.numel() for value in published.values()) + count(prior) == 44_374_180
 

@@ -80,13 +80,8 @@ def test_velocities_are_the_originals(model: Kanzi, case: str, time: float) -> N
     assert torch.allclose(found, GOLDEN[f"{case}/velocity_{time}"], **CLOSE)
 
 
-@pytest.mark.parametrize(
-    ("name", "options"),
-    [("no_noise", {"noise_weight": 0.0}), ("noise", {}), ("guided", {"guidance": 2.0})],
-)
-def test_samples_from_given_noise_are_the_originals(
-    model: Kanzi, case: str, name: str, options: dict[str, float]
-) -> None:
+@pytest.mark.parametrize(("name", "options"), [("no_noise", {"noise_weight": 0.0}), ("noise", {}), ("guided", {"guidance": 2.0})])
+def test_samples_from_given_noise_are_the_originals(model: Kanzi, case: str, name: str, options: dict[str, float]) -> None:
     """Eight Euler steps; weights of noise and score are the original's defaults unless told otherwise."""
     sampler = FlowSampler(method="euler", num_steps=8, **options)  # type: ignore[arg-type]
     velocity = guided_velocity(model.decoder, golden_codes(model, case), SHORT, sampler.guidance)

@@ -166,9 +166,7 @@ def test_sampling_with_full_noise_keeps_the_law() -> None:
     """At noise weight 1 pull and noise balance: mean and spread are the data's, as the plain flow gives them."""
     draws = Draws.root(0, "law").fold_in(torch.arange(4_000))
     start = normals(draws.fold("start"))
-    found = FlowSampler(num_steps=100, noise_weight=1.0).integrate(
-        law(0.7, 0.4), start, lambda step: normals(draws.fold("step", step))
-    )
+    found = FlowSampler(num_steps=100, noise_weight=1.0).integrate(law(0.7, 0.4), start, lambda step: normals(draws.fold("step", step)))
     sample = found[:, 0]
     assert abs(float(sample.mean()) - 0.7) < 4 * 0.4 / math.sqrt(4e3) + 0.01
     assert float(sample.std()) == pytest.approx(0.4, rel=0.06)
@@ -177,9 +175,7 @@ def test_sampling_with_full_noise_keeps_the_law() -> None:
 def test_less_noise_concentrates() -> None:
     draws = Draws.root(0, "law").fold_in(torch.arange(2000))
     start = normals(draws)
-    found = FlowSampler(num_steps=100, noise_weight=0.45).integrate(
-        law(0.0, 0.4), start, lambda step: normals(draws.fold("step", step))
-    )
+    found = FlowSampler(num_steps=100, noise_weight=0.45).integrate(law(0.0, 0.4), start, lambda step: normals(draws.fold("step", step)))
     assert 0.4 * math.sqrt(0.45) * 0.9 < float(found[:, 0].std()) < 0.4 * 0.9
 
 

@@ -121,9 +121,7 @@ def test_sigma_is_read() -> None:
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
-@pytest.mark.parametrize(
-    "at", [[0, 5, 6, 9], [9, 0, 6], list(range(19)), [16], []], ids=["some", "unsorted", "all", "one", "none"]
-)
+@pytest.mark.parametrize("at", [[0, 5, 6, 9], [9, 0, 6], list(range(19)), [16], []], ids=["some", "unsorted", "all", "one", "none"])
 def test_asking_for_positions_is_indexing(at: list[int], checkpointing: bool) -> None:
     """Logits and gradients: the last block computes only what is asked for, and nothing else changes."""
     model = perturbed(replace(SMALL, activation_checkpointing=checkpointing, dropout=0.0)).train(checkpointing)
@@ -151,9 +149,7 @@ def test_a_fresh_model_learns_from_its_first_step_on() -> None:
     model = SMALL.build(TRACKS, "bucketed")
     batch, optimizer = batch_of(SEQUENCES), torch.optim.SGD(model.parameters(), lr=0.1)
     for _ in range(3):
-        loss = nn.functional.cross_entropy(
-            model(batch, {"protein": torch.rand(4)})["protein"], batch.tracks["protein"].tokens
-        )
+        loss = nn.functional.cross_entropy(model(batch, {"protein": torch.rand(4)})["protein"], batch.tracks["protein"].tokens)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -196,9 +192,7 @@ def sedd_state(golden: np.lib.npyio.NpzFile) -> dict[str, Tensor]:
 def test_the_original_sedd_says_the_same(backend: str, shared: Path) -> None:
     """Weights, inputs and log scores of Lou et al.'s transformer (12 rows, the last one the mask, scale_by_sigma)."""
     golden = np.load(shared / "goldens" / "sedd" / "goldens_model.npz")
-    settings = DiTSettings(
-        hidden_size=24, num_heads=3, num_blocks=2, conditioning_size=16, activation="gelu_tanh", head_bias=True
-    )
+    settings = DiTSettings(hidden_size=24, num_heads=3, num_blocks=2, conditioning_size=16, activation="gelu_tanh", head_bias=True)
     model = DiT(settings, "protein", 12, backend).eval()  # type: ignore[arg-type]
     model.load_state_dict(sedd_state(golden))
     assert sum(p.numel() for p in model.parameters()) == int(golden["n_params"])
@@ -241,9 +235,7 @@ class Live:
 
 
 @pytest.mark.parametrize("bias", [True, False])
-def test_a_sedd_checkpoint_is_read_without_running_it(
-    bias: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_sedd_checkpoint_is_read_without_running_it(bias: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     settings = replace(SMALL, conv_width=0, dropout=0.1, mlp_ratio=2.0, head_bias=bias, final_silu=bias)
     settings = replace(settings, activation="gelu_tanh" if bias else "gelu")
     model = perturbed(settings)

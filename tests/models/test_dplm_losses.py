@@ -88,15 +88,10 @@ def opened(folder: Path) -> tuple[Encoder, dict[str, Track]]:
 def halves(ids: Tensor, apart: Tensor) -> TrackBatch:
     """A padded batch of DPLM-2, structure half first, as ours. What is special is not maskable."""
     tracks = {}
-    for name, half, specials in (
-        ("structure", ids[:, : ids.shape[1] // 2], (33, 34)),
-        ("protein", ids[:, ids.shape[1] // 2 :], (0, 2)),
-    ):
+    for name, half, specials in (("structure", ids[:, : ids.shape[1] // 2], (33, 34)), ("protein", ids[:, ids.shape[1] // 2 :], (0, 2))):
         tokens = half[half != 1]
         tracks[name] = TrackTokens(
-            tokens=tokens,
-            maskable=~torch.isin(tokens, torch.tensor(specials)),
-            layout=Layout(tuple((half != 1).sum(1).tolist())),
+            tokens=tokens, maskable=~torch.isin(tokens, torch.tensor(specials)), layout=Layout(tuple((half != 1).sum(1).tolist()))
         )
     num = torch.arange(len(ids))
     return TrackBatch(tracks=tracks, example_ids=num, slots=num, global_size=len(ids), apart=tuple(apart.tolist()))
@@ -147,10 +142,7 @@ def test_the_bit_loss_counts_every_bit(goldens: Path) -> None:
     assert protein == pytest.approx(told["aatype/nll_loss"], abs=1e-6)
 
 
-TRACKS = {
-    "structure": StructureTrack(alphabet="3di").build("structure"),
-    "protein": ProteinTrack(beside="3di").build("protein"),
-}
+TRACKS = {"structure": StructureTrack(alphabet="3di").build("structure"), "protein": ProteinTrack(beside="3di").build("protein")}
 PAIRED = [{"protein": "MKTAYIAKQR", "structure": "DDVVLLVVQD"}, {"protein": "GGSWH", "structure": "DPVVD"}] * 40
 
 
@@ -160,10 +152,7 @@ def example_batch(tracks: dict[str, Track] = TRACKS) -> TrackBatch:
 
 def objective(tasks: dict[str, float], tracks: dict[str, Track] = TRACKS, **changes: Any) -> DiffusionObjective:
     variant = Variant(**changes)
-    params = {
-        n: Subs(process=Absorbing.of(t.vocabulary), weighting="linear", num_times=variant.num_times)
-        for n, t in tracks.items()
-    }
+    params = {n: Subs(process=Absorbing.of(t.vocabulary), weighting="linear", num_times=variant.num_times) for n, t in tracks.items()}
     return DiffusionObjective(
         diffusion=Diffusion(parameterizations=params, schedule=LogLinear(eps=0.0)),
         tasks=TaskMixture(tasks, tuple(tracks)),
@@ -234,9 +223,7 @@ def test_tracks_apart_are_said_to_be_apart() -> None:
 def test_masked_language_modelling_chooses_and_corrupts_in_its_shares() -> None:
     tracks = {"protein": PROTEIN}
     long = pack([{"protein": PROTEIN.encode("ACDEFGHIKLMNPQRSTVWY" * 100)} for _ in range(8)], tracks)
-    prepared = objective({"protein_only": 1.0}, tracks, masked_language=MaskedLanguage(), count="masked").prepare(
-        long, 0
-    )
+    prepared = objective({"protein_only": 1.0}, tracks, masked_language=MaskedLanguage(), count="masked").prepare(long, 0)
     track, clean = prepared.tracks["protein"], long.tracks["protein"].tokens
     noisy = prepared.batch.tracks["protein"].tokens
     chosen = len(track.active) / int(long.tracks["protein"].maskable.sum())

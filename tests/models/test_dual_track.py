@@ -16,14 +16,9 @@ from protlig_dd.tokens.settings import LigandTrack, ProteinTrack, StructureTrack
 from protlig_dd.tokens.tracks import TrackBatch, TrackSet, pack
 from protlig_dd.training.sharded import blocks_of
 
-TRACKS: TrackSet = {
-    "protein": ProteinTrack(add_ends=False).build("protein"),
-    "ligand": LigandTrack(add_ends=False).build("ligand"),
-}
+TRACKS: TrackSet = {"protein": ProteinTrack(add_ends=False).build("protein"), "ligand": LigandTrack(add_ends=False).build("ligand")}
 THREE: TrackSet = {**TRACKS, "pocket": ProteinTrack(add_ends=False).build("pocket")}
-SMALL = DualTrackSettings(
-    hidden_size=16, num_heads=2, num_blocks=2, conditioning_size=6, mlp_ratio=2.0, conv_width={"protein": 3}
-)
+SMALL = DualTrackSettings(hidden_size=16, num_heads=2, num_blocks=2, conditioning_size=6, mlp_ratio=2.0, conv_width={"protein": 3})
 PAIRS = [("MKTLLV", "CCO"), ("A", "c1ccccc1"), ("GGSDEFHIK", ""), ("", "CNC"), ("WYC", "O")]
 Output = dict[str, list[Tensor]]
 
@@ -52,9 +47,7 @@ def split(logits: dict[str, Tensor], batch: TrackBatch) -> Output:
     return {name: list(x.split(list(batch.tracks[name].layout.lengths))) for name, x in logits.items()}
 
 
-def outputs(
-    model: DualTrack, examples: list[tuple[str, ...]], sigma: dict[str, Tensor], tracks: TrackSet = TRACKS
-) -> Output:
+def outputs(model: DualTrack, examples: list[tuple[str, ...]], sigma: dict[str, Tensor], tracks: TrackSet = TRACKS) -> Output:
     """Return the logits of each example of each track."""
     batch = batch_of(examples, tracks)
     return split(model(batch, sigma), batch)
@@ -129,9 +122,7 @@ def test_an_example_never_depends_on_the_batch(backend: str) -> None:
     reordered = outputs(model, PAIRS[::-1], {name: s.flip(0) for name, s in sigma.items()})
     assert_same(reordered, together, [(4 - i, i) for i in range(5)])
     edited = outputs(
-        model,
-        [*PAIRS[:4], ("H" * 20, "CCCCCCCCCCC")],
-        {name: s * torch.tensor([1, 1, 1, 1, 5.0]) for name, s in sigma.items()},
+        model, [*PAIRS[:4], ("H" * 20, "CCCCCCCCCCC")], {name: s * torch.tensor([1, 1, 1, 1, 5.0]) for name, s in sigma.items()}
     )
     assert_same(edited, together, [(i, i) for i in range(4)])
 
@@ -258,9 +249,7 @@ def by_hand(model: DualTrack, batch: TrackBatch, sigma: dict[str, Tensor]) -> di
 
 def test_three_tracks_never_mix_examples() -> None:
     model, sigma = perturbed(tracks=THREE), levels(2, THREE)
-    a, b = (
-        outputs(model, [("MKT", "CCO", "HH"), other], sigma, THREE) for other in (("A", "C", "W"), ("GGG", "", "CCC"))
-    )
+    a, b = (outputs(model, [("MKT", "CCO", "HH"), other], sigma, THREE) for other in (("A", "C", "W"), ("GGG", "", "CCC")))
     assert_same(a, b, [(0, 0)])
 
 

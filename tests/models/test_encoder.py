@@ -52,9 +52,7 @@ def test_dplm_gives_the_published_logits(goldens: Path) -> None:
 
 
 @pytest.mark.data
-@pytest.mark.parametrize(
-    "name", ["lightning_run/checkpoints/last.ckpt", "lightning_run/checkpoints/plain_hparams.ckpt"]
-)
+@pytest.mark.parametrize("name", ["lightning_run/checkpoints/last.ckpt", "lightning_run/checkpoints/plain_hparams.ckpt"])
 def test_a_lightning_checkpoint_is_the_same_model(goldens: Path, name: str) -> None:
     folder, file = read_pretrained(goldens / "hf_dplm_tiny"), read_pretrained(goldens / name)
     assert file.model == folder.model

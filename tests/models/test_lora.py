@@ -57,11 +57,7 @@ def test_merging_gives_the_logits_of_the_adapters() -> None:
 
 
 def test_only_adapters_embeddings_and_heads_are_trained() -> None:
-    trained = {
-        name.split(".")[0] if "lora" not in name else "lora"
-        for name, p in adapted().named_parameters()
-        if p.requires_grad
-    }
+    trained = {name.split(".")[0] if "lora" not in name else "lora" for name, p in adapted().named_parameters() if p.requires_grad}
     assert trained == {"lora", "embedding", "head"}
 
 
@@ -110,17 +106,13 @@ def test_a_run_with_adapters_is_opened_and_exported_merged(run: tuple[Run, Run],
 
 
 def test_a_plain_model_does_not_start_from_adapters(run: tuple[Run, Run]) -> None:
-    with pytest.raises(
-        CheckpointError, match=r"it: has adapters \(blocks.*\) and this model has none such; merge them first"
-    ):
+    with pytest.raises(CheckpointError, match=r"it: has adapters \(blocks.*\) and this model has none such; merge them first"):
         initialise_from(random_model(TRACKS), TRACKS, run[1].model.state_dict(), TRACKS, "it")
 
 
 def test_without_peft_it_is_said_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "peft", None)
-    with pytest.raises(
-        MissingDependencyError, match=r"model.lora needs the package 'peft' .*pip install 'protlig_dd\[hf\]'"
-    ):
+    with pytest.raises(MissingDependencyError, match=r"model.lora needs the package 'peft' .*pip install 'protlig_dd\[hf\]'"):
         adapted()
 
 

@@ -68,18 +68,14 @@ def test_rows_are_matched_by_symbol() -> None:
     wide = {"protein": ProteinTrack(num_rows=37, mask_id=36).build("protein")}
     source, model = random_model(TRACKS), fresh(wide)
     start(model, wide, source, TRACKS)
-    shared = [
-        i for symbol, i in TRACKS["protein"].vocabulary.ids.items() if wide["protein"].vocabulary.ids.get(symbol) == i
-    ]
+    shared = [i for symbol, i in TRACKS["protein"].vocabulary.ids.items() if wide["protein"].vocabulary.ids.get(symbol) == i]
     assert len(shared) >= 30
     assert torch.equal(model.embedding.weight[shared], source.embedding.weight[shared])
 
 
 def test_other_sizes_and_other_models_are_refused() -> None:
     source = random_model(TRACKS)
-    with pytest.raises(
-        CheckpointError, match=r"the source: embedding.weight has shape \(33, 16\) there and \(33, 8\) here; use"
-    ):
+    with pytest.raises(CheckpointError, match=r"the source: embedding.weight has shape \(33, 16\) there and \(33, 8\) here; use"):
         start(fresh(TRACKS, hidden_size=8), TRACKS, source, TRACKS)
     with pytest.raises(CheckpointError, match="none of its tensors fits this model"):
         initialise_from(fresh(TRACKS), TRACKS, {"embedding.weight": torch.zeros(3, 3), "x": torch.zeros(1)}, {}, "it")

@@ -80,9 +80,7 @@ def test_many_buckets_agree_with_the_reference(backend: str, monkeypatch: pytest
 def test_the_reference_is_the_textbook_formula() -> None:
     q, k, v, *layouts = inputs((3,), (2,))
     weights = torch.einsum("qhd,khd->hqk", q, k).div(2.0).softmax(-1)
-    torch.testing.assert_close(
-        attention(q, k, v, *layouts, backend="reference"), torch.einsum("hqk,khd->qhd", weights, v)
-    )
+    torch.testing.assert_close(attention(q, k, v, *layouts, backend="reference"), torch.einsum("hqk,khd->qhd", weights, v))
 
 
 @pytest.mark.parametrize("backend", [*BACKENDS, "reference"])
@@ -145,9 +143,7 @@ def varlen_on_cpu(*arguments: Tensor | int, causal: bool) -> Tensor:
 
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize(("backend", "kernel"), [("varlen", "_torch_kernel"), ("flash_attn", "_flash_kernel")])
-def test_varlen_kernels_get_what_they_need(
-    backend: str, kernel: str, case: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_varlen_kernels_get_what_they_need(backend: str, kernel: str, case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, kernel, varlen_on_cpu)
     arguments = inputs(*CASES[case])
     for found, expected in zip(run(arguments, backend), run(arguments, "reference"), strict=True):

@@ -18,9 +18,7 @@ FP16, BF16, FP32 = torch.float16, torch.bfloat16, torch.float32
 CUDA = torch.device("cuda")
 
 
-def fake(
-    monkeypatch: pytest.MonkeyPatch, *, capability: tuple[int, int] = (8, 0), varlen: bool = True, flash: bool = False
-) -> None:
+def fake(monkeypatch: pytest.MonkeyPatch, *, capability: tuple[int, int] = (8, 0), varlen: bool = True, flash: bool = False) -> None:
     monkeypatch.setattr(module, "cuda_capability", lambda device: capability)
     monkeypatch.setattr(module, "has_torch_varlen", lambda: varlen)
     monkeypatch.setattr(module, "has_flash_attn", lambda: flash)
@@ -46,13 +44,7 @@ def fake(
     ],
 )
 def test_auto_on_cuda(
-    capability: tuple[int, int],
-    dtype: torch.dtype,
-    varlen: bool,
-    flash: bool,
-    expected: str,
-    reason: str,
-    monkeypatch: pytest.MonkeyPatch,
+    capability: tuple[int, int], dtype: torch.dtype, varlen: bool, flash: bool, expected: str, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake(monkeypatch, capability=capability, varlen=varlen, flash=flash)
     choice = choose_backend("auto", CUDA, dtype)
@@ -61,9 +53,7 @@ def test_auto_on_cuda(
 
 
 @pytest.mark.parametrize("dtype", [FP16, BF16, FP32])
-@pytest.mark.parametrize(
-    ("device", "expected"), [("cpu", "bucketed"), ("mps", "per_sequence"), ("xpu", "per_sequence")]
-)
+@pytest.mark.parametrize(("device", "expected"), [("cpu", "bucketed"), ("mps", "per_sequence"), ("xpu", "per_sequence")])
 def test_auto_without_cuda_never_asks_a_cuda_question(
     device: str, expected: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -76,9 +66,7 @@ def test_auto_without_cuda_never_asks_a_cuda_question(
 @pytest.mark.parametrize("device", ["cpu", "mps", "xpu", "cuda", "meta"])
 def test_auto_never_fails_and_its_choice_can_be_made_by_name(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     capabilities = [(5, 0), (7, 0), (8, 0), (9, 0), (10, 0)]
-    for dtype, capability, varlen, flash in product(
-        [FP16, BF16, FP32, torch.float64], capabilities, [True, False], [True, False]
-    ):
+    for dtype, capability, varlen, flash in product([FP16, BF16, FP32, torch.float64], capabilities, [True, False], [True, False]):
         fake(monkeypatch, capability=capability, varlen=varlen, flash=flash)
         choice = choose_backend("auto", torch.device(device), dtype)
         assert choice.name in get_args(Backend)

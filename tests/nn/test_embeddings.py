@@ -36,9 +36,7 @@ def test_features_and_embedding_are_sedds(shared: Path) -> None:
     np.testing.assert_allclose(sigma_features(sigma), golden["timestep_embedding"], atol=1e-6)
     layer = NoiseLevelEmbedding(16, final_silu=False)
     prefix = "state/sigma_map."
-    layer.load_state_dict(
-        {name.removeprefix(prefix): torch.from_numpy(golden[name]) for name in golden.files if name.startswith(prefix)}
-    )
+    layer.load_state_dict({name.removeprefix(prefix): torch.from_numpy(golden[name]) for name in golden.files if name.startswith(prefix)})
     np.testing.assert_allclose(layer(sigma).detach(), golden["sigma_map"], atol=1e-5)
 
 

@@ -80,9 +80,7 @@ def test_a_fresh_block_is_the_identity(context_size: int | None) -> None:
 
 def test_a_block_with_cross_attention_insists_on_a_context() -> None:
     with pytest.raises(AssertionError, match="needs a context"):
-        DiTBlock(sizes(), "bucketed", context_size=8)(
-            torch.randn(21, 8), LAYOUT, rotation(LAYOUT.position, 4), torch.randn(5, 6)
-        )
+        DiTBlock(sizes(), "bucketed", context_size=8)(torch.randn(21, 8), LAYOUT, rotation(LAYOUT.position, 4), torch.randn(5, 6))
 
 
 def test_the_chunks_of_modulation_are_those_of_sedd() -> None:

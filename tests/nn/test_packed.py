@@ -25,9 +25,7 @@ def test_modulation_and_gating_are_the_plain_formulas(narrow: torch.dtype | None
     expected = residual * (1 + scale.float()[segment]) + shift.float()[segment]
     torch.testing.assert_close(found, expected)
     leaves = (x, y, shift, scale, gate)
-    for a, b in zip(
-        torch.autograd.grad(found, leaves, cotangent), torch.autograd.grad(expected, leaves, cotangent), strict=True
-    ):
+    for a, b in zip(torch.autograd.grad(found, leaves, cotangent), torch.autograd.grad(expected, leaves, cotangent), strict=True):
         assert a.dtype == b.dtype
         torch.testing.assert_close(a, b)
 

@@ -46,9 +46,7 @@ def test_cells_are_written_by_their_kind() -> None:
 
 
 def test_only_our_own_drawings_and_scripts_are_marked_safe() -> None:
-    found = [
-        line for path in sorted(TEMPLATES.glob("*.html")) for line in path.read_text().split("{{") if "|safe" in line
-    ]
+    found = [line for path in sorted(TEMPLATES.glob("*.html")) for line in path.read_text().split("{{") if "|safe" in line]
     named = {line.partition("|safe")[0].strip() for line in found}
     assert named == {
         "score|strip", "charts", "trace|svg", "sample.drawing", "scripts.policy", "scripts.data", "scripts.elements",

@@ -35,16 +35,12 @@ def sections() -> list[Section]:
     )
     plain = Table(rows=(HOSTILE,), columns=("text", "number", "none"), cells=((HOSTILE, 0.123456, None),))
     scores = (
-        Score(
-            name="matched", value=wilson(78, 84), null=wilson(7, 84), null_name="shuffled proteins", note="n" + HOSTILE
-        ),
+        Score(name="matched", value=wilson(78, 84), null=wilson(7, 84), null_name="shuffled proteins", note="n" + HOSTILE),
         Score(name="nats per token", value=Estimate(value=1.5, low=1.4, high=1.6, num=84)),
         Score(name="scaffolds", value=Estimate.plain(31, 80)),
         Score(name="nothing", value=Estimate.missing()),
     )
-    first = Section(
-        title="Matching", caution="A synthetic world; nothing here is a drug.", scores=scores, tables=(heat,)
-    )
+    first = Section(title="Matching", caution="A synthetic world; nothing here is a drug.", scores=scores, tables=(heat,))
     return [first, Section(title="Other " + HOSTILE, caution=HOSTILE, tables=(plain,), lines=("a line", HOSTILE))]
 
 
@@ -76,21 +72,7 @@ def run_folder(tmp_path: Path) -> Path:
 class Reader(HTMLParser):
     """Collects tags and attributes, and checks that tags nest."""
 
-    VOID = {
-        "meta",
-        "br",
-        "img",
-        "hr",
-        "input",
-        "link",
-        "line",
-        "circle",
-        "rect",
-        "polyline",
-        "path",
-        "ellipse",
-        "polygon",
-    }
+    VOID = {"meta", "br", "img", "hr", "input", "link", "line", "circle", "rect", "polyline", "path", "ellipse", "polygon"}
 
     def __init__(self) -> None:
         super().__init__()
@@ -188,9 +170,7 @@ def test_heat_cells_are_shaded_by_their_share_of_the_row_and_the_diagonal_is_fra
     assert "background:rgb(255,255,255)" in (cells[3]["style"] or "")
 
 
-@pytest.mark.parametrize(
-    "missing", ["config.yaml", "metrics.jsonl", "evaluation.json", "samples.csv", "data.txt", "reproduction.json"]
-)
+@pytest.mark.parametrize("missing", ["config.yaml", "metrics.jsonl", "evaluation.json", "samples.csv", "data.txt", "reproduction.json"])
 def test_any_file_may_be_absent(run_folder: Path, missing: str) -> None:
     (run_folder / missing).unlink()
     read(render(run_folder))
@@ -215,11 +195,7 @@ def test_an_empty_folder_gives_a_page_and_no_folder_an_error(tmp_path: Path) -> 
         ("evaluation.json", "{", r"evaluation.json: not JSON"),
         ("evaluation.json", "{}", r"evaluation.json: found dict, expected a list of sections"),
         ("evaluation.json", '[{"title": "a"}, {"scores": 3}]', r"evaluation.json: section 2: KeyError 'title'"),
-        (
-            "evaluation.json",
-            '[{"title": "a", "tables": [{"rows": ["r"], "columns": [], "cells": []}]}]',
-            "section 1: ValueError",
-        ),
+        ("evaluation.json", '[{"title": "a", "tables": [{"rows": ["r"], "columns": [], "cells": []}]}]', "section 1: ValueError"),
         ("reproduction.json", "[]", r"reproduction.json: found list, expected an object with command and seed"),
     ],
 )
@@ -266,12 +242,7 @@ def test_a_chart_keeps_its_lines_inside_and_thins_long_ones() -> None:
 
 @pytest.mark.parametrize(
     ("low", "high", "expected"),
-    [
-        (0, 1, [0, 0.2, 0.4, 0.6, 0.8, 1]),
-        (0, 4000, [0, 1000, 2000, 3000, 4000]),
-        (1.02, 1.09, [1.02, 1.04, 1.06, 1.08]),
-        (3, 3, [3]),
-    ],
+    [(0, 1, [0, 0.2, 0.4, 0.6, 0.8, 1]), (0, 4000, [0, 1000, 2000, 3000, 4000]), (1.02, 1.09, [1.02, 1.04, 1.06, 1.08]), (3, 3, [3])],
 )
 def test_ticks_are_round_numbers(low: float, high: float, expected: list[float]) -> None:
     assert nice_ticks(low, high) == expected
@@ -288,21 +259,10 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here; install it to see the report as a browser does")
 def test_a_browser_without_a_network_shows_the_tables(run_folder: Path, tmp_path: Path) -> None:
     page = write_report(run_folder)
-    flags = [
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-background-networking",
-        "--no-first-run",
-        "--disable-extensions",
-    ]
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run", "--disable-extensions"]
     offline = ["--host-resolver-rules=MAP * ~NOTFOUND", f"--user-data-dir={tmp_path / 'profile'}"]
     shown = subprocess.run(
-        [str(CHROMIUM), *flags, *offline, "--dump-dom", page.as_uri()],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
+        [str(CHROMIUM), *flags, *offline, "--dump-dom", page.as_uri()], capture_output=True, text=True, timeout=120, check=False
     )
     assert shown.returncode == 0, shown.stderr[-2000:]
     reader = read(shown.stdout)

@@ -80,7 +80,5 @@ def test_without_matplotlib_one_line_says_so_and_the_report_is_written(
     write_traces(tmp_path / "traces.json", traces())
     with caplog.at_level(logging.INFO):
         page = write_report(tmp_path).read_text()
-    assert caplog.messages == [
-        "traces.png: not drawn; drawing traces needs the package 'matplotlib'; pip install 'protlig_dd[plot]'"
-    ]
+    assert caplog.messages == ["traces.png: not drawn; drawing traces needs the package 'matplotlib'; pip install 'protlig_dd[plot]'"]
     assert page.count("<animate") == 6 and not (tmp_path / "traces.png").exists()

@@ -21,12 +21,7 @@ SETTINGS = TrackingSettings(tensorboard=False)
 
 def sections() -> list[Section]:
     scores = (
-        Score(
-            name="RMSD (A)",
-            value=Estimate(value=1.5, low=1.4, high=1.6, num=9),
-            null=wilson(1, 4),
-            null_name="another's",
-        ),
+        Score(name="RMSD (A)", value=Estimate(value=1.5, low=1.4, high=1.6, num=9), null=wilson(1, 4), null_name="another's"),
         Score(name="codes used", value=Estimate.plain(31, 80)),
         Score(name="nothing", value=Estimate.missing()),
     )

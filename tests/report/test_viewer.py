@@ -116,16 +116,9 @@ def test_without_a_viewer_or_without_traces_there_is_no_script(run_folder: Path)
 
 @pytest.mark.parametrize(
     "content",
-    [
-        b"<!DOCTYPE html><script>$3Dmol.createViewer()</script>",
-        b"var a = 1;",
-        b"\xff\xfe$3Dmol createViewer",
-        b"$3Dmol createViewer\0",
-    ],
+    [b"<!DOCTYPE html><script>$3Dmol.createViewer()</script>", b"var a = 1;", b"\xff\xfe$3Dmol createViewer", b"$3Dmol createViewer\0"],
 )
-def test_a_file_that_is_not_3dmol_is_refused(
-    run_folder: Path, content: bytes, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_file_that_is_not_3dmol_is_refused(run_folder: Path, content: bytes, capsys: pytest.CaptureFixture[str]) -> None:
     wrong = run_folder.parent / "wrong.js"
     wrong.write_bytes(content)
     assert main(["report", str(run_folder), "--viewer", str(wrong)]) == 1
@@ -156,9 +149,7 @@ def test_a_browser_runs_the_viewer_or_shows_the_pictures(run_folder: Path, tmp_p
     outside = re.sub(r"<noscript>.*?</noscript>", "", shown.stdout, flags=re.DOTALL)
     if works:
         ends = "T#8a8f98 P#d1495b </script> <!-- <script>true"
-        assert [(read, text.replace("&lt;", "<").replace("&gt;", ">")) for read, text in drawn] == [
-            ("pdb of 40", ends)
-        ] * 3
+        assert [(read, text.replace("&lt;", "<").replace("&gt;", ">")) for read, text in drawn] == [("pdb of 40", ends)] * 3
     assert outside.count("<animate") == (0 if works else 6)
 
 
@@ -166,6 +157,4 @@ def test_a_chain_of_two_residues_has_a_view(tmp_path: Path) -> None:
     write_traces(tmp_path / "traces.json", [TracePair(name="short", predicted=helix(2), true=helix(2) + 0.1)])
     (tmp_path / "3Dmol-min.js").write_text(FAKE)
     page = write_report(tmp_path, viewer=tmp_path / "3Dmol-min.js").read_text()
-    assert np.isfinite(
-        [float(x) for x in re.findall(r"-?\d+\.\d{3}(?= )", json.loads(Scripts(page).scripts[0][1])[0])]
-    ).all()
+    assert np.isfinite([float(x) for x in re.findall(r"-?\d+\.\d{3}(?= )", json.loads(Scripts(page).scripts[0][1])[0])]).all()

@@ -32,18 +32,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def sampled(run: Path, *options: str) -> list[str]:
     out = run.parent / "out.csv"
-    given = [
-        "sample",
-        str(run),
-        "--protein",
-        PROTEINS[0],
-        "--num",
-        "3",
-        "--sampler",
-        "first_hitting",
-        "--device",
-        "cpu",
-    ]
+    given = ["sample", str(run), "--protein", PROTEINS[0], "--num", "3", "--sampler", "first_hitting", "--device", "cpu"]
     assert main([*given, *options, "--out", str(out)]) == 0
     with out.open() as file:
         return [row["ligand"] for row in csv.DictReader(file)]

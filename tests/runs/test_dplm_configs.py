@@ -60,9 +60,7 @@ def setting(config: Experiment, path: str) -> Any:
         ("init_from=runs/other", "train.init_from", "runs/other"),
     ],
 )
-def test_known_spellings_change_what_they_name(
-    spelling: str, path: str, expected: Any, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_known_spellings_change_what_they_name(spelling: str, path: str, expected: Any, caplog: pytest.LogCaptureFixture) -> None:
     spellings._told.clear()
     caplog.set_level(logging.INFO)
     before, after = load_experiment("dplm/150m"), load_experiment("dplm/150m", [spelling])

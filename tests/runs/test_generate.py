@@ -24,9 +24,7 @@ def run(smoke_run: Path) -> Run:
 
 
 def draw(run: Run, request: Request, num: int = 4, **options: object) -> list[Sample]:
-    return list(
-        Generator(run, seed=3, sampler=FirstHitting(), with_likelihood=False, **options).generate([request], num)
-    )  # type: ignore[arg-type]
+    return list(Generator(run, seed=3, sampler=FirstHitting(), with_likelihood=False, **options).generate([request], num))  # type: ignore[arg-type]
 
 
 LIGANDS = Request(name="p", given={"protein": PROTEIN}, generate={"ligand": None})
@@ -77,9 +75,7 @@ def test_everything_can_be_generated_from_nothing(run: Run) -> None:
 
 
 def test_forbidden_symbols_are_never_drawn(run: Run) -> None:
-    forbidden = {
-        "ligand": tuple(s for s in run.parts.tracks["ligand"].vocabulary.symbols if s not in ("C", "O") and s[0] != "<")
-    }
+    forbidden = {"ligand": tuple(s for s in run.parts.tracks["ligand"].vocabulary.symbols if s not in ("C", "O") and s[0] != "<")}
     for sample in draw(run, LIGANDS, 6, guidance=Guidance(forbidden=forbidden)):
         assert set(sample.texts["ligand"]) <= {"C", "O"}
 
@@ -101,29 +97,15 @@ def test_the_bound_of_a_sample_is_positive_and_does_not_depend_on_the_batch(run:
 @pytest.mark.parametrize(
     ("request_", "error", "text"),
     [
-        (
-            Request(name="r", given={"dna": "ACGT"}),
-            ConfigError,
-            "r: this run has no track 'dna'; it has protein, ligand",
-        ),
+        (Request(name="r", given={"dna": "ACGT"}), ConfigError, "r: this run has no track 'dna'; it has protein, ligand"),
         (Request(name="r", given={"protein": PROTEIN, "ligand": "CCO"}), ConfigError, "nothing to generate"),
         (Request(name="r", given={"protein": "MK1A__"}), FormatError, "'1' at residue 3 is not an amino acid"),
-        (
-            Request(name="r", given={"protein": "A" * 100}, generate={"ligand": None}),
-            FormatError,
-            "sampling never crops",
-        ),
+        (Request(name="r", given={"protein": "A" * 100}, generate={"ligand": None}), FormatError, "sampling never crops"),
         (Request(name="r", generate={"ligand": 500}), FormatError, "expected 1 to 64"),
-        (
-            Request(name="r", generate={"ligand": 5}, conditions={"affinity_bin": 1}),
-            ConfigError,
-            "this run knows no conditions",
-        ),
+        (Request(name="r", generate={"ligand": 5}, conditions={"affinity_bin": 1}), ConfigError, "this run knows no conditions"),
     ],
 )
-def test_a_request_that_cannot_be_served_is_refused_in_words(
-    run: Run, request_: Request, error: type[Exception], text: str
-) -> None:
+def test_a_request_that_cannot_be_served_is_refused_in_words(run: Run, request_: Request, error: type[Exception], text: str) -> None:
     with pytest.raises(error, match=text):
         draw(run, request_)
 
@@ -147,9 +129,7 @@ def test_options_from_python_draw_what_the_command_writes(smoke_run: Path, tmp_p
 
     common = ["--protein", "MKTAYIAKQR", "--num", "3", "--seed", "4", "--device", "cpu", "--forbid", "ligand:Br"]
     assert main(["sample", str(smoke_run), *common, "--out", str(tmp_path / "command.csv")]) == 0
-    options = SampleOptions(
-        run=str(smoke_run), protein="MKTAYIAKQR", num=3, seed=4, device="cpu", forbid=("ligand:Br",)
-    )
+    options = SampleOptions(run=str(smoke_run), protein="MKTAYIAKQR", num=3, seed=4, device="cpu", forbid=("ligand:Br",))
     plan = SamplingPlan.of(options, open_run(options.source, device=options.device))
     write_rows(tmp_path / "python.csv", rank([sample.row() for sample in plan.draw()]), plan.settings)
     for ending in ("csv", "csv.json"):

@@ -84,9 +84,7 @@ def test_a_run_of_kanzis_tokens_logs_errors_in_angstrom(world: Path, kind: str) 
         assert found[4]["samples/length_match"] == 1
         drawn = sorted((world / "logged_diffusion/samples").glob("structures_*_00000004.pdb"))
         assert [path.name.split("_")[1] for path in drawn] == ["best", "median", "worst"]
-        errors = [
-            TracePair(name="x", predicted=p.ca, true=t.ca).rmsd for p, t in (read_structure(x).chains for x in drawn)
-        ]
+        errors = [TracePair(name="x", predicted=p.ca, true=t.ca).rmsd for p, t in (read_structure(x).chains for x in drawn)]
         assert errors == sorted(errors)
         assert errors[0] <= found[4]["samples/rmsd_mean"] <= errors[-1]
 
@@ -149,45 +147,25 @@ def test_processes_of_a_sharded_model_draw_together_and_log_once(world: Path, ki
     known = {name: value for name, value in expected[2].items() if value is not None}
     assert list(found) == [2] and found[2].keys() == expected[2].keys()
     assert {name: found[2][name] for name in known} == pytest.approx(known, rel=1e-3)
-    assert [p.name for p in sorted((two / "samples").iterdir())] == [
-        p.name for p in sorted((one / "samples").iterdir())
-    ]
+    assert [p.name for p in sorted((two / "samples").iterdir())] == [p.name for p in sorted((one / "samples").iterdir())]
 
 
 @pytest.mark.parametrize(
     ("fault", "error", "message"),
     [
         ("no database", FormatError, r"evaluation\.coordinates '.*/nowhere': .*nowhere: found no such database"),
-        (
-            "no tokenizer",
-            ConfigError,
-            r"evaluation\.tokenizer: found nothing beside coordinates '.*truth', expected both",
-        ),
+        ("no tokenizer", ConfigError, r"evaluation\.tokenizer: found nothing beside coordinates '.*truth', expected both"),
         ("no coordinates", ConfigError, r"evaluation\.coordinates: found nothing beside tokenizer '.*kanzi', expected"),
-        (
-            "other codes",
-            ConfigError,
-            r"evaluation\.tokenizer .*codes240': found an autoencoder of 240 codes, expected the 1,000",
-        ),
+        ("other codes", ConfigError, r"evaluation\.tokenizer .*codes240': found an autoencoder of 240 codes, expected the 1,000"),
         ("a token model", ConfigError, r"evaluation\.tokenizer '.*token_model': .*found no autoencoder's run"),
-        (
-            "other alphabet",
-            ConfigError,
-            r"evaluation\.coordinates .*this run's structure tokens are 3di structure, expected Kanzi's",
-        ),
+        ("other alphabet", ConfigError, r"evaluation\.coordinates .*this run's structure tokens are 3di structure, expected Kanzi's"),
         ("name missing", FormatError, r"evaluation\.coordinates .*found no entry 'h0'"),
         ("name missing in the test part", FormatError, r"evaluation\.coordinates .*found no entry 'late'"),
         ("other lengths", FormatError, r"'h0' has 8 C-alphas and 9 structure tokens, expected as many"),
-        (
-            "other track",
-            ConfigError,
-            r"evaluation\.coordinates .*found evaluation\.generate 'protein', expected structure",
-        ),
+        ("other track", ConfigError, r"evaluation\.coordinates .*found evaluation\.generate 'protein', expected structure"),
     ],
 )
-def test_what_cannot_be_compared_is_refused_before_any_step(
-    world: Path, fault: str, error: type[ProtligError], message: str
-) -> None:
+def test_what_cannot_be_compared_is_refused_before_any_step(world: Path, fault: str, error: type[ProtligError], message: str) -> None:
     given: list[str] = angstrom(world)
     kind = "causal"
     if fault == "no database":

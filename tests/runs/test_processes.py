@@ -15,23 +15,12 @@ import pytest
 pytestmark = pytest.mark.slow
 SETTINGS = [
     *("demo/smoke", "train.steps=6", "train.log_every=1", "train.checkpoint_every=2", "train.validate_every=0"),
-    *(
-        "train.batch_size=12",
-        "train.tracking.tensorboard=false",
-        "train.tracking.wandb=off",
-        "evaluation.after_training=false",
-    ),
+    *("train.batch_size=12", "train.tracking.tensorboard=false", "train.tracking.wandb=off", "evaluation.after_training=false"),
 ]
 
 
 def environment(root: Path) -> dict[str, str]:
-    return {
-        **os.environ,
-        "PYTHONPATH": str(root),
-        "OMP_NUM_THREADS": "1",
-        "DS_ACCELERATOR": "cpu",
-        "PYTHONWARNINGS": "ignore",
-    }
+    return {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu", "PYTHONWARNINGS": "ignore"}
 
 
 def command(folder: Path, *more: str) -> list[str]:
@@ -39,13 +28,7 @@ def command(folder: Path, *more: str) -> list[str]:
 
 
 def run_alone(root: Path, folder: Path, *more: str) -> None:
-    subprocess.run(
-        [sys.executable, "-m", *command(folder, *more)],
-        check=True,
-        env=environment(root),
-        timeout=240,
-        capture_output=True,
-    )
+    subprocess.run([sys.executable, "-m", *command(folder, *more)], check=True, env=environment(root), timeout=240, capture_output=True)
 
 
 def metrics(folder: Path, *names: str) -> dict[int, list[float]]:
@@ -75,10 +58,7 @@ def test_two_processes_give_the_losses_of_one(root: Path, alone: Path, tmp_path:
         text=True,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    expected, found = (
-        metrics(alone, "train/loss", "train/grad_norm"),
-        metrics(tmp_path / "run", "train/loss", "train/grad_norm"),
-    )
+    expected, found = (metrics(alone, "train/loss", "train/grad_norm"), metrics(tmp_path / "run", "train/loss", "train/grad_norm"))
     assert list(found) == list(expected) == [1, 2, 3, 4, 5, 6]
     for step in expected:
         assert found[step] == pytest.approx(expected[step], abs=1e-6, rel=1e-5), step
@@ -88,10 +68,7 @@ def test_two_processes_give_the_losses_of_one(root: Path, alone: Path, tmp_path:
 def test_a_killed_run_ends_with_the_same_bytes(root: Path, alone: Path, tmp_path: Path, lines: int) -> None:
     folder = tmp_path / "run"
     process = subprocess.Popen(
-        [sys.executable, "-m", *command(folder)],
-        env=environment(root),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        [sys.executable, "-m", *command(folder)], env=environment(root), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     log, end = folder / "metrics.jsonl", time.monotonic() + 200
     while time.monotonic() < end and process.poll() is None:

@@ -19,8 +19,7 @@ FEW_CALLS = ("evaluation.samplers=[{kind: confidence, num_steps: 4}]", "evaluati
 def pair_files(shared: Path) -> tuple[str, ...]:
     folder = shared / "data" / "human_pairs"
     return tuple(
-        f"data.{key}={folder / f'cold_{part}.csv'}"
-        for key, part in (("path", "train"), ("validation_path", "val"), ("test_path", "test"))
+        f"data.{key}={folder / f'cold_{part}.csv'}" for key, part in (("path", "train"), ("validation_path", "val"), ("test_path", "test"))
     )
 
 
@@ -68,9 +67,7 @@ def test_pairs_start_from_both_tracks_of_the_single_runs(
     assert "fresh: stacks.protein" in caplog.text
 
 
-def test_proteins_of_every_length_can_be_cropped_instead_of_dropped(
-    shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_proteins_of_every_length_can_be_cropped_instead_of_dropped(shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     sequences = f"data.path={shared / 'data' / 'flip_proteins' / 'sequences.fasta.gz'}"
     cropped = ("data.too_long=crop", "data.limit=200", "tracks.protein.max_length=128")

@@ -29,16 +29,12 @@ def test_a_run_folder_holds_what_is_needed_to_use_it(smoke_run: Path) -> None:
 def test_an_opened_run_has_the_averaged_weights_and_can_have_the_plain_ones(smoke_run: Path) -> None:
     averaged, plain = open_run(smoke_run, device="cpu"), open_run(smoke_run, device="cpu", averaged=False)
     assert averaged.step == plain.step == 4 and not averaged.model.training
-    different = [
-        not torch.equal(a, b) for a, b in zip(averaged.model.parameters(), plain.model.parameters(), strict=True)
-    ]
+    different = [not torch.equal(a, b) for a, b in zip(averaged.model.parameters(), plain.model.parameters(), strict=True)]
     assert any(different)
     assert not any(p.requires_grad for p in averaged.model.parameters())
 
 
-def test_training_again_goes_on_after_the_last_step_and_more_steps_are_the_same_run(
-    smoke_run: Path, tmp_path: Path
-) -> None:
+def test_training_again_goes_on_after_the_last_step_and_more_steps_are_the_same_run(smoke_run: Path, tmp_path: Path) -> None:
     folder = tmp_path / "smoke"
     shutil.copytree(smoke_run, folder)
     result = train_experiment(load_experiment("demo/smoke", [*SMOKE, "train.steps=6"]), folder, device="cpu")
@@ -48,9 +44,7 @@ def test_training_again_goes_on_after_the_last_step_and_more_steps_are_the_same_
 
 
 def test_a_folder_of_another_experiment_is_refused_with_the_setting_that_differs(smoke_run: Path) -> None:
-    with pytest.raises(
-        ConfigError, match=r"holds another experiment \(model: found num_blocks '2' there and '3' now\).*name=\.\.\."
-    ):
+    with pytest.raises(ConfigError, match=r"holds another experiment \(model: found num_blocks '2' there and '3' now\).*name=\.\.\."):
         train_experiment(load_experiment("demo/smoke", [*SMOKE, "model.num_blocks=3"]), smoke_run, device="cpu")
 
 
@@ -98,8 +92,7 @@ def test_a_model_starts_from_a_run_and_frozen_parameters_stay(smoke_run: Path, t
         if "protein" in name:
             assert torch.equal(a, b), name
     assert not torch.equal(
-        before.get_parameter("stacks.ligand.head.linear.weight"),
-        after.get_parameter("stacks.ligand.head.linear.weight"),
+        before.get_parameter("stacks.ligand.head.linear.weight"), after.get_parameter("stacks.ligand.head.linear.weight")
     )
 
 

@@ -46,13 +46,7 @@ def structures(folder: Path, alphabet: str) -> dict[str, str]:
 def small_tokenizer() -> KanziTokenizer:
     torch.manual_seed(0)
     shape = KanziSettings(
-        encoder_size=16,
-        encoder_heads=2,
-        encoder_blocks=1,
-        pair_size=8,
-        decoder_size=16,
-        decoder_heads=2,
-        decoder_blocks=1,
+        encoder_size=16, encoder_heads=2, encoder_blocks=1, pair_size=8, decoder_size=16, decoder_heads=2, decoder_blocks=1
     )
     return KanziTokenizer(shape.build("bucketed").eval())
 
@@ -61,28 +55,10 @@ def test_a_cache_holds_every_entry_and_trains(database: Path, tmp_path: Path) ->
     pytest.importorskip("pyarrow", reason="Arrow shards need pyarrow (extra data)")
     assert main(["tokenize", str(database), "--track", "3di", "--out", str(tmp_path / "cache")]) == 0
     assert structures(tmp_path / "cache", "3di") == {e.name: e.structure for e in entries()}
-    command = [
-        "train",
-        "dplm2/tiny",
-        "data={kind: shards}",
-        f"data.path={tmp_path / 'cache'}",
-        "--out",
-        str(tmp_path / "run"),
-    ]
+    command = ["train", "dplm2/tiny", "data={kind: shards}", f"data.path={tmp_path / 'cache'}", "--out", str(tmp_path / "run")]
     small = ["model.hidden_size=16", "model.num_heads=2", "model.num_blocks=1", "tracks.protein.max_length=1026"]
     quick = ["--device", "cpu", "train.steps=2", "train.tokens_per_batch=8400", "tracks.structure.max_length=1026"]
-    assert (
-        main(
-            [
-                *command,
-                *small,
-                *quick,
-                "data.split={kind: random, validation_fraction: 0.3}",
-                "train.tracking.wandb=off",
-            ]
-        )
-        == 0
-    )
+    assert main([*command, *small, *quick, "data.split={kind: random, validation_fraction: 0.3}", "train.tracking.wandb=off"]) == 0
 
 
 def test_jobs_side_by_side_make_one_cache(database: Path, tmp_path: Path) -> None:

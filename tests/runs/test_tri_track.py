@@ -16,12 +16,7 @@ from protlig_dd.tokens.tracks import TrackBatch, pack
 
 pytestmark = pytest.mark.xdist_group("tri_track")
 NAMES = ("protein", "structure", "ligand")
-STATES = [
-    (f"{a}{b}", f"{c}{d}", ligand)
-    for a, b in product("AW", repeat=2)
-    for c, d in product("DV", repeat=2)
-    for ligand in ("CO", "CN")
-]
+STATES = [(f"{a}{b}", f"{c}{d}", ligand) for a, b in product("AW", repeat=2) for c, d in product("DV", repeat=2) for ligand in ("CO", "CN")]
 NUM = 12_000
 QUICK = ["--device", "cpu", "train.tracking.tensorboard=false", "train.tracking.wandb=off", "data.leakage=false"]
 
@@ -44,19 +39,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     table = folder / "triples.csv"
     rows = [",".join(STATES[i]) for i in drawn(8000, 1)]
     table.write_text("\n".join(["protein,structure,smiles", *rows]) + "\n")
-    command = [
-        "train",
-        "tri_track/tiny",
-        f"data.path={table}",
-        "--out",
-        str(folder / "run"),
-        "data.split={kind: random}",
-    ]
+    command = ["train", "tri_track/tiny", f"data.path={table}", "--out", str(folder / "run"), "data.split={kind: random}"]
     sizes = ["train.batch_size=192", "train.steps=1400", "train.validate_every=1400", "train.checkpoint_every=1400"]
     # a process of its own: checking the shapes of each call would take most of the time
-    done = subprocess.run(
-        [sys.executable, "-m", "protlig_dd", *command, *QUICK, *sizes], capture_output=True, text=True
-    )
+    done = subprocess.run([sys.executable, "-m", "protlig_dd", *command, *QUICK, *sizes], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return open_run(folder / "run", device="cpu")
 
@@ -90,9 +76,6 @@ def test_every_conditional_and_the_joint_are_the_laws(run: Run, generated: tuple
 def test_the_law_is_far_from_independent_tracks() -> None:
     """What a model that ignores the other tracks would reach, so that 0.05 means something."""
     probs = law()
-    alone = [
-        {s: sum(p for p, state in zip(probs, STATES, strict=True) if state[k] == s) for s in {x[k] for x in STATES}}
-        for k in range(3)
-    ]
+    alone = [{s: sum(p for p, state in zip(probs, STATES, strict=True) if state[k] == s) for s in {x[k] for x in STATES}} for k in range(3)]
     product_law = np.array([np.prod([alone[k][state[k]] for k in range(3)]) for state in STATES])
     assert 0.5 * np.abs(product_law - probs).sum() > 0.3

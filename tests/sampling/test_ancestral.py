@@ -33,9 +33,7 @@ def law_with_correctors(world: World, kind: str, num_steps: int, corrector_steps
 @pytest.mark.parametrize("kind", ["subs", "score", "uniform"])
 def test_predictor_corrector_follows_its_law(world: World, kind: str) -> None:
     expected = law_with_correctors(world, kind, 3, 2)
-    found = draw(
-        world, kind, SCENES["joint"], Ancestral(num_steps=3, corrector_steps=2), NUM, seed=2, schedule=Cosine()
-    )
+    found = draw(world, kind, SCENES["joint"], Ancestral(num_steps=3, corrector_steps=2), NUM, seed=2, schedule=Cosine())
     assert abs(misfit(found, expected, NUM)) < 4
 
 

@@ -62,9 +62,7 @@ def batch_of(tracks: dict[str, TrackTokens]) -> TrackBatch:
     return TrackBatch(tracks=tracks, example_ids=torch.arange(num), slots=torch.arange(num), global_size=num)
 
 
-def traced(
-    published: Published, batch: TrackBatch, sampler: DPLMUnmasking, generate: tuple[str, ...]
-) -> list[TrackBatch]:
+def traced(published: Published, batch: TrackBatch, sampler: DPLMUnmasking, generate: tuple[str, ...]) -> list[TrackBatch]:
     steps: list[TrackBatch] = []
 
     def keep(_: int, state: State) -> None:
@@ -126,9 +124,7 @@ def test_dplm2_traces(goldens: Path, name: str, folder: str, emits: str, generat
     batch = batch_of({track: track_of(ids[:, part], free[:, part]) for track, part in parts.items()})
     bits = folder == "hf_dplm2_bit_tiny"
     top_p = {"protein": 0.95} if bits else {"protein": 0.95, "structure": 0.95}
-    sampler = DPLMUnmasking(
-        num_steps=int(golden["max_iter"]), strategy="argmax", confidence="kept" if bits else "log_prob", top_p=top_p
-    )
+    sampler = DPLMUnmasking(num_steps=int(golden["max_iter"]), strategy="argmax", confidence="kept" if bits else "log_prob", top_p=top_p)
     steps = traced(opened(goldens / f"dplm2/{folder}", emits), batch, sampler, generate)
     for number, (ours, theirs) in enumerate(zip(steps, golden["tokens"], strict=True)):
         for track, part in parts.items():
@@ -137,10 +133,7 @@ def test_dplm2_traces(goldens: Path, name: str, folder: str, emits: str, generat
 
 
 PROTEIN = {"protein": ProteinTrack().build("protein")}
-DIFFUSION = Diffusion(
-    parameterizations={"protein": Subs(process=Absorbing.of(PROTEIN["protein"].vocabulary))},
-    schedule=LogLinear(eps=0.0),
-)
+DIFFUSION = Diffusion(parameterizations={"protein": Subs(process=Absorbing.of(PROTEIN["protein"].vocabulary))}, schedule=LogLinear(eps=0.0))
 
 
 def flat(batch: TrackBatch, sigma: Any, *, at: Any = None) -> dict[str, Tensor]:
@@ -170,9 +163,7 @@ STRATEGIES = [
 @pytest.mark.parametrize("sampler", STRATEGIES)
 def test_samples_are_whole_and_do_not_depend_on_the_batch(sampler: DPLMUnmasking) -> None:
     lengths = [5, 9, 3]
-    together = sample(
-        flat, DIFFUSION, open_all(masked(lengths, [4, 5, 6])), generate=("protein",), sampler=sampler, seed=1
-    )
+    together = sample(flat, DIFFUSION, open_all(masked(lengths, [4, 5, 6])), generate=("protein",), sampler=sampler, seed=1)
     rows = together.batch.tracks["protein"].split()
     for i, n in enumerate(lengths):
         assert all(4 <= token <= 23 for token in rows[i][1:-1]) and len(rows[i]) == n + 2

@@ -26,12 +26,7 @@ def guided(world: World, guidance: Guidance, kind: str = "subs"):  # type: ignor
 def letters_of_a(world: World, denoiser, stepper=None, num: int = NUM):  # type: ignore[no-untyped-def]
     """Return samples of a given b, as letters [b, 3] and the given letters [b, 2]."""
     drawn = sample(
-        denoiser,
-        diffusion_of(world, "subs"),
-        GIVEN.batch(world, num),
-        generate=("a",),
-        sampler=stepper or FirstHitting(),
-        seed=0,
+        denoiser, diffusion_of(world, "subs"), GIVEN.batch(world, num), generate=("a",), sampler=stepper or FirstHitting(), seed=0
     ).batch
     return world.letters("a", drawn.tracks["a"].tokens), world.letters("b", drawn.tracks["b"].tokens)
 
@@ -58,9 +53,7 @@ def test_weight_zero_gives_the_logits_of_the_unconditional_model(world: World) -
     sigma = {"a": torch.full((20,), 0.7), "b": torch.zeros(20)}
     param = diffusion.parameterizations["a"]
     xt, alpha = batch.tracks["a"].tokens, torch.full(batch.tracks["a"].tokens.shape, 0.5)
-    found, expected = (
-        param.x0_log_probs(f(b, sigma)["a"], xt, alpha) for f, b in ((free, batch), (network, unconditional))
-    )
+    found, expected = (param.x0_log_probs(f(b, sigma)["a"], xt, alpha) for f, b in ((free, batch), (network, unconditional)))
     ids = list(param.process.emittable_ids)
     torch.testing.assert_close(found[:, ids], expected[:, ids], rtol=1e-4, atol=1e-5)
 
@@ -114,9 +107,7 @@ def test_temperature_sharpens_as_the_power_says(world: World) -> None:
     """One open place: its law is the conditional to the power 1 / T, normalised."""
     scene = type(GIVEN)(open={"a": (True, False, False)})
     denoiser = guided(world, Guidance(temperature=0.5))
-    drawn = sample(
-        denoiser, diffusion_of(world, "subs"), scene.batch(world, NUM), generate=("a",), sampler=FirstHitting(), seed=0
-    )
+    drawn = sample(denoiser, diffusion_of(world, "subs"), scene.batch(world, NUM), generate=("a",), sampler=FirstHitting(), seed=0)
     sharp = world.joint**2 / (world.joint**2).sum(0)
     expected = sharp * world.joint.sum(0)
     assert abs(misfit(scene.law(world, drawn.batch), expected.flatten(), NUM)) < 4
@@ -133,9 +124,7 @@ def test_top_p_keeps_the_likeliest_letters_that_reach_it(world: World) -> None:
 
 
 @pytest.mark.parametrize("stepper", [FirstHitting(), Ancestral(num_steps=4), ConfidenceUnmasking(num_steps=3)])
-def test_forbidden_symbols_are_never_drawn(
-    world: World, stepper: FirstHitting | Ancestral | ConfidenceUnmasking
-) -> None:
+def test_forbidden_symbols_are_never_drawn(world: World, stepper: FirstHitting | Ancestral | ConfidenceUnmasking) -> None:
     plain, _ = letters_of_a(world, guided(world, Guidance()), stepper, num=500)
     without, _ = letters_of_a(world, guided(world, Guidance(forbidden={"a": ("q",)})), stepper, num=500)
     assert bool((plain == 1).any())
@@ -159,9 +148,7 @@ def test_forbidden_symbols_that_make_no_sense_are_refused(world: World, forbidde
         guided(world, Guidance(forbidden=forbidden))
 
 
-@pytest.mark.parametrize(
-    "settings,message", [({"temperature": 0.0}, "temperature: found 0.0"), ({"top_p": 0.0}, "top_p: found 0.0")]
-)
+@pytest.mark.parametrize("settings,message", [({"temperature": 0.0}, "temperature: found 0.0"), ({"top_p": 0.0}, "top_p: found 0.0")])
 def test_settings_out_of_range_are_refused(settings: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Guidance(**settings)

@@ -8,15 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from protlig_dd.diffusion.schedules import Cosine, Geometric, Linear, LogLinear, NoiseSchedule, Scaled
-from protlig_dd.sampling import (
-    Ancestral,
-    ConfidenceUnmasking,
-    DPLMUnmasking,
-    Euler,
-    FirstHitting,
-    Remasking,
-    SamplerSettings,
-)
+from protlig_dd.sampling import Ancestral, ConfidenceUnmasking, DPLMUnmasking, Euler, FirstHitting, Remasking, SamplerSettings
 from tests.support.enumerable import World
 from tests.support.laws import ABSORBING, KINDS, SCENES, draw, exact_law, misfit, total_variation
 
@@ -25,24 +17,15 @@ STEPWISE = tuple(sampler for sampler in EXACT if sampler is not FirstHitting)
 Record = Callable[[str, object], None]
 
 
-def run_of(
-    world: World, kind: str, scene: str, sampler: type, steps: tuple[int, ...], schedule: NoiseSchedule
-) -> list[float]:
+def run_of(world: World, kind: str, scene: str, sampler: type, steps: tuple[int, ...], schedule: NoiseSchedule) -> list[float]:
     """Return the exact total variation for each number of steps."""
     truth = SCENES[scene].truth(world)
-    return [
-        total_variation(exact_law(world, kind, SCENES[scene], sampler(num_steps=n), schedule=schedule), truth)
-        for n in steps
-    ]
+    return [total_variation(exact_law(world, kind, SCENES[scene], sampler(num_steps=n), schedule=schedule), truth) for n in steps]
 
 
 def test_the_exact_samplers_are_the_ones_meant() -> None:
     assert (Ancestral, Euler, FirstHitting) == EXACT
-    assert {s for s in typing.get_args(SamplerSettings) if not s.exact} == {
-        ConfidenceUnmasking,
-        DPLMUnmasking,
-        Remasking,
-    }
+    assert {s for s in typing.get_args(SamplerSettings) if not s.exact} == {ConfidenceUnmasking, DPLMUnmasking, Remasking}
 
 
 @pytest.mark.parametrize("sampler", STEPWISE)
@@ -62,9 +45,7 @@ def test_the_error_of_the_joint_halves_when_the_number_of_steps_doubles(
 @pytest.mark.parametrize("scene", ["a given b", "b given a", "a alone"])
 @pytest.mark.parametrize("sampler", STEPWISE)
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_error_halves_for_conditionals_and_a_single_track(
-    world: World, kind: str, sampler: type, scene: str
-) -> None:
+def test_the_error_halves_for_conditionals_and_a_single_track(world: World, kind: str, sampler: type, scene: str) -> None:
     series = run_of(world, kind, scene, sampler, (4, 8), LogLinear())
     ratios = [a / b for a, b in zip(series, series[1:], strict=False)]
     assert all(1.85 < ratio < 2.2 for ratio in ratios), ratios
@@ -100,10 +81,7 @@ def test_every_schedule_converges(world: World, kind: str, sampler: type, schedu
 @pytest.mark.parametrize("sampler", STEPWISE)
 def test_noise_may_reach_alpha_zero(world: World, kind: str, sampler: type) -> None:
     """With eps = 0 scores are 0 and rates infinite at t = 1: the step must give numbers, and the same ones as with a tiny eps."""
-    at_zero, near_zero = (
-        exact_law(world, kind, SCENES["joint"], sampler(num_steps=4), schedule=LogLinear(eps=eps))
-        for eps in (0.0, 1e-7)
-    )
+    at_zero, near_zero = (exact_law(world, kind, SCENES["joint"], sampler(num_steps=4), schedule=LogLinear(eps=eps)) for eps in (0.0, 1e-7))
     assert total_variation(at_zero, near_zero) < 1e-4
 
 
@@ -111,10 +89,7 @@ def test_noise_may_reach_alpha_zero(world: World, kind: str, sampler: type) -> N
 @pytest.mark.parametrize("kind", KINDS)
 def test_joint_samples_noised_in_part_and_reversed_are_joint_samples(world: World, kind: str, scene: str) -> None:
     truth = SCENES[scene].truth(world)
-    series = [
-        total_variation(exact_law(world, kind, SCENES[scene], Ancestral(num_steps=n), t_start=0.6), truth)
-        for n in (8, 16)
-    ]
+    series = [total_variation(exact_law(world, kind, SCENES[scene], Ancestral(num_steps=n), t_start=0.6), truth) for n in (8, 16)]
     assert 1.8 < series[0] / series[1] < 2.2
     assert series[1] < 0.03
 
@@ -123,9 +98,7 @@ def test_joint_samples_noised_in_part_and_reversed_are_joint_samples(world: Worl
 def test_euler_from_a_later_start_takes_steps_of_the_right_size(world: World, kind: str) -> None:
     truth = SCENES["joint"].truth(world)
     series = [
-        total_variation(
-            exact_law(world, kind, SCENES["joint"], Euler(num_steps=n), schedule=Cosine(), t_start=0.5), truth
-        )
+        total_variation(exact_law(world, kind, SCENES["joint"], Euler(num_steps=n), schedule=Cosine(), t_start=0.5), truth)
         for n in (16, 32)
     ]
     assert 1.8 < series[0] / series[1] < 2.6
@@ -136,9 +109,7 @@ NUM = 4000
 
 
 @pytest.mark.parametrize("scene", SCENES)
-@pytest.mark.parametrize(
-    "kind,sampler", [(k, s) for k in KINDS for s in EXACT if s is not FirstHitting or k in ABSORBING]
-)
+@pytest.mark.parametrize("kind,sampler", [(k, s) for k in KINDS for s in EXACT if s is not FirstHitting or k in ABSORBING])
 def test_samples_follow_the_law_of_their_steps(world: World, kind: str, sampler: type, scene: str) -> None:
     """Few steps, so that the law is far from the joint where it is not exact: the draws themselves are on trial."""
     if sampler is FirstHitting:
@@ -172,16 +143,10 @@ def test_draws_from_a_partial_noise_follow_their_law(world: World, stepper: Samp
 
 @pytest.mark.parametrize(
     "stepper",
-    [
-        ConfidenceUnmasking(num_steps=5),
-        ConfidenceUnmasking(num_steps=5, randomness=4.0),
-        Remasking(num_steps=16, eta=0.3),
-    ],
+    [ConfidenceUnmasking(num_steps=5), ConfidenceUnmasking(num_steps=5, randomness=4.0), Remasking(num_steps=16, eta=0.3)],
     ids=["confidence", "confidence with noise", "remasking"],
 )
-def test_samplers_that_are_not_exact_print_their_total_variation(
-    world: World, stepper: SamplerSettings, record_property: Record
-) -> None:
+def test_samplers_that_are_not_exact_print_their_total_variation(world: World, stepper: SamplerSettings, record_property: Record) -> None:
     found = draw(world, "subs", SCENES["joint"], stepper, NUM)
     floor = float((world.probs * (1 - world.probs) / NUM).sqrt().sum() * 0.3989)
     error = total_variation(found, world.probs)

@@ -40,16 +40,7 @@ def test_frozen_positions_never_change_and_only_emittable_ids_are_drawn(
                 frozen = ~batch.tracks[name].maskable if name in generate else torch.ones(len(track.tokens), dtype=bool)
                 assert torch.equal(track.tokens[frozen], batch.tracks[name].tokens[frozen]), (step, name)
 
-        drawn = sample(
-            network,
-            diffusion_of(world, kind),
-            batch,
-            generate=generate,
-            sampler=sampler,
-            seed=3,
-            t_start=t_start,
-            trace=check,
-        )
+        drawn = sample(network, diffusion_of(world, kind), batch, generate=generate, sampler=sampler, seed=3, t_start=t_start, trace=check)
         for name, track in drawn.batch.tracks.items():
             assert bool(world.tracks[name].emittable[track.tokens].all()), (name, track.tokens)
             assert torch.equal(track.maskable, batch.tracks[name].maskable)
@@ -61,9 +52,7 @@ def test_the_same_seed_gives_the_same_sample_and_another_seed_another(
     world: World, network: nn.Module, kind: str, sampler: SamplerSettings
 ) -> None:
     batch, diffusion = odd_batch(world, 30), diffusion_of(world, kind)
-    first, again, other = (
-        sample(network, diffusion, batch, generate=("a", "b"), sampler=sampler, seed=seed).batch for seed in (1, 1, 2)
-    )
+    first, again, other = (sample(network, diffusion, batch, generate=("a", "b"), sampler=sampler, seed=seed).batch for seed in (1, 1, 2))
     assert all(torch.equal(first.tracks[n].tokens, again.tracks[n].tokens) for n in ("a", "b"))
     is_open = batch.tracks["b"].maskable
     changed = first.tracks["b"].tokens[is_open] != other.tracks["b"].tokens[is_open]
@@ -71,9 +60,7 @@ def test_the_same_seed_gives_the_same_sample_and_another_seed_another(
 
 
 @pytest.mark.parametrize("kind,sampler", pairs(("score", "uniform")), ids=label)
-def test_sample_i_is_the_same_whatever_else_is_in_the_batch(
-    world: World, network: nn.Module, kind: str, sampler: SamplerSettings
-) -> None:
+def test_sample_i_is_the_same_whatever_else_is_in_the_batch(world: World, network: nn.Module, kind: str, sampler: SamplerSettings) -> None:
     num = 64
     batch, diffusion = odd_batch(world, num), diffusion_of(world, kind)
     whole = sample(network, diffusion, batch, generate=("a", "b"), sampler=sampler, seed=8).batch
@@ -81,9 +68,7 @@ def test_sample_i_is_the_same_whatever_else_is_in_the_batch(
     shuffled = torch.randperm(num, generator=torch.Generator().manual_seed(1)).tolist()
     parts = [shuffled, *(list(range(i, i + 7)) for i in (0, 35)), [3], [40]]
     for chosen in parts:
-        part = sample(
-            network, diffusion, choose(batch, world, chosen), generate=("a", "b"), sampler=sampler, seed=8
-        ).batch
+        part = sample(network, diffusion, choose(batch, world, chosen), generate=("a", "b"), sampler=sampler, seed=8).batch
         for name, track in part.tracks.items():
             assert track.split() == [expected[name][i] for i in chosen], (name, chosen)
 
@@ -112,16 +97,12 @@ def test_finished_examples_cost_nothing(world: World, network: nn.Module) -> Non
 
 
 @pytest.mark.parametrize("kind,sampler", pairs(("subs", "uniform")), ids=label)
-def test_tokens_at_open_positions_do_not_matter_from_noise(
-    world: World, network: nn.Module, kind: str, sampler: SamplerSettings
-) -> None:
+def test_tokens_at_open_positions_do_not_matter_from_noise(world: World, network: nn.Module, kind: str, sampler: SamplerSettings) -> None:
     batch = odd_batch(world, 20)
     track = batch.tracks["b"]
     masked = torch.where(track.maskable, world.tracks["b"].vocabulary.mask_id, track.tokens)
     drawn = [
-        sample(network, diffusion_of(world, kind), start, generate=("b",), sampler=sampler, seed=0)
-        .batch.tracks["b"]
-        .tokens
+        sample(network, diffusion_of(world, kind), start, generate=("b",), sampler=sampler, seed=0).batch.tracks["b"].tokens
         for start in (batch, batch.with_tokens(b=masked))
     ]
     assert torch.equal(*drawn)
@@ -136,17 +117,13 @@ def test_a_partial_noise_loses_the_share_of_tokens_that_its_time_says(world: Wor
         assert float((sigma["b"] + torch.log1p(torch.tensor(-0.3 * (1 - 1e-3)))).abs().max()) < 1e-5
         return network(noisy, sigma, at=at)
 
-    sample(
-        look, diffusion_of(world, "subs"), batch, generate=("b",), sampler=Ancestral(num_steps=1), seed=0, t_start=0.3
-    )
+    sample(look, diffusion_of(world, "subs"), batch, generate=("b",), sampler=Ancestral(num_steps=1), seed=0, t_start=0.3)
     n, p = len(batch.tracks["b"].tokens), 0.3 * (1 - 1e-3)
     assert abs(lost[0] - n * p) < 4 * (n * p * (1 - p)) ** 0.5
 
 
 @pytest.mark.parametrize("kind,sampler", pairs(("subs", "score", "uniform")), ids=label)
-def test_half_precision_logits_are_drawn_from_in_float32(
-    world: World, network: nn.Module, kind: str, sampler: SamplerSettings
-) -> None:
+def test_half_precision_logits_are_drawn_from_in_float32(world: World, network: nn.Module, kind: str, sampler: SamplerSettings) -> None:
     """The draws of bfloat16 logits are those of the same numbers in float32."""
 
     class Rounded(Counting):
@@ -163,9 +140,7 @@ def test_half_precision_logits_are_drawn_from_in_float32(
 
 @pytest.mark.parametrize("kind", ["score", "score_unscaled", "uniform"])
 @pytest.mark.parametrize("sampler", [Ancestral(num_steps=4), Euler(num_steps=4)], ids=label)
-def test_a_noise_that_reaches_alpha_zero_is_sampled(
-    world: World, network: nn.Module, sampler: SamplerSettings, kind: str
-) -> None:
+def test_a_noise_that_reaches_alpha_zero_is_sampled(world: World, network: nn.Module, sampler: SamplerSettings, kind: str) -> None:
     """Rates are infinite there; numbers that are none would give one and the same letter everywhere."""
     batch = odd_batch(world, 60, open_share=1.0)
     diffusion = diffusion_of(world, kind, LogLinear(eps=0.0))
@@ -179,9 +154,7 @@ def test_euler_gives_probabilities_where_the_slope_of_the_schedule_rounds_to_zer
     world: World, network: nn.Module, schedule: Cosine | Geometric
 ) -> None:
     batch = odd_batch(world, 60, open_share=1.0)
-    drawn = sample(
-        network, diffusion_of(world, "subs", schedule), batch, generate=("b",), sampler=Euler(num_steps=6), seed=0
-    )
+    drawn = sample(network, diffusion_of(world, "subs", schedule), batch, generate=("b",), sampler=Euler(num_steps=6), seed=0)
     letters = drawn.batch.tracks["b"].tokens.bincount(minlength=7)
     assert int((letters[[0, 1, 3, 4]] > 0).sum()) == 4, letters
 
@@ -194,20 +167,9 @@ def test_a_batch_with_nothing_to_generate_comes_back_as_it_is(world: World, netw
 
 
 @pytest.mark.parametrize("schedule", [Cosine(sigma_max=4.0), LogLinear(eps=0.05)], ids=lambda s: s.kind)
-def test_a_schedule_that_does_not_end_in_noise_is_refused(
-    world: World, network: nn.Module, schedule: Cosine | LogLinear
-) -> None:
-    with pytest.raises(
-        ConfigError, match=rf"{schedule.kind} leaves alpha\(1\) = 0.0(18|5).*expected at most 0.01.*sigma_max >= 4.7"
-    ):
-        sample(
-            network,
-            diffusion_of(world, "subs", schedule),
-            odd_batch(world, 2),
-            generate=("a",),
-            sampler=FirstHitting(),
-            seed=0,
-        )
+def test_a_schedule_that_does_not_end_in_noise_is_refused(world: World, network: nn.Module, schedule: Cosine | LogLinear) -> None:
+    with pytest.raises(ConfigError, match=rf"{schedule.kind} leaves alpha\(1\) = 0.0(18|5).*expected at most 0.01.*sigma_max >= 4.7"):
+        sample(network, diffusion_of(world, "subs", schedule), odd_batch(world, 2), generate=("a",), sampler=FirstHitting(), seed=0)
 
 
 @pytest.mark.parametrize(
@@ -225,15 +187,9 @@ def test_what_makes_no_sense_is_refused(world: World, network: nn.Module, change
         sample(network, diffusion_of(world, "subs"), odd_batch(world, 2), **arguments)
 
 
-@pytest.mark.parametrize(
-    "sampler", [s for s in SAMPLERS if s.kind in ("first_hitting", "confidence", "remasking")], ids=label
-)
-def test_samplers_that_open_masks_refuse_uniform_noise(
-    world: World, network: nn.Module, sampler: SamplerSettings
-) -> None:
-    with pytest.raises(
-        ConfigError, match=f"'{sampler.kind}' opens masks, and track 'b' has uniform noise; use ancestral or euler"
-    ):
+@pytest.mark.parametrize("sampler", [s for s in SAMPLERS if s.kind in ("first_hitting", "confidence", "remasking")], ids=label)
+def test_samplers_that_open_masks_refuse_uniform_noise(world: World, network: nn.Module, sampler: SamplerSettings) -> None:
+    with pytest.raises(ConfigError, match=f"'{sampler.kind}' opens masks, and track 'b' has uniform noise; use ancestral or euler"):
         sample(network, diffusion_of(world, "mixed"), odd_batch(world, 2), generate=("a", "b"), sampler=sampler, seed=0)
 
 

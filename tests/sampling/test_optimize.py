@@ -27,15 +27,7 @@ def lead(world: World, text: str = "pppppppp") -> TrackBatch:
 
 
 def improve(world: World, batch: TrackBatch | None = None, **changes) -> OptimizeResult:  # type: ignore[no-untyped-def]
-    arguments = {
-        "track": "a",
-        "objective": count_q,
-        "rounds": 6,
-        "population": 12,
-        "seed": 1,
-        "sampler": FirstHitting(),
-        **changes,
-    }
+    arguments = {"track": "a", "objective": count_q, "rounds": 6, "population": 12, "seed": 1, "sampler": FirstHitting(), **changes}
     batch = lead(world) if batch is None else batch
     return optimize(Denoising(small_network(world), diffusion_of(world, "subs"), world.tracks), batch, **arguments)
 
@@ -105,9 +97,7 @@ def test_kept_positions_and_the_condition_stay(world: World) -> None:
     kept = torch.tensor([False, False, True, True, True, True, True, True])
     track = batch.tracks["a"]
     frozen = TrackTokens(tokens=track.tokens, maskable=kept, layout=track.layout)
-    batch = TrackBatch(
-        tracks={**batch.tracks, "a": frozen}, example_ids=batch.example_ids, slots=batch.slots, global_size=1
-    )
+    batch = TrackBatch(tracks={**batch.tracks, "a": frozen}, example_ids=batch.example_ids, slots=batch.slots, global_size=1)
     result = improve(world, batch, rounds=3)
     assert all(c.text.startswith("pp") for c in (*result.best, *result.null_best))
     assert result.best[0].score > 0

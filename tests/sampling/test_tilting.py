@@ -66,14 +66,7 @@ def tilted_law(world: World, prop: Property, weight: float, law: Tensor | None =
 
 
 def draw(
-    world: World,
-    prop: Property,
-    tilting: Tilting,
-    num: int,
-    *,
-    sampler: Stepper | None = None,
-    kind: str = "subs",
-    scene: Scene = JOINT,
+    world: World, prop: Property, tilting: Tilting, num: int, *, sampler: Stepper | None = None, kind: str = "subs", scene: Scene = JOINT
 ) -> TiltedSamples:
     return sample_tilted(
         Denoising(ExactDenoiser(world, world.parameterizations(kind)), diffusion_of(world, kind), world.tracks),
@@ -115,9 +108,7 @@ def ids_of(batch) -> dict[str, list[int]]:  # type: ignore[no-untyped-def]
     return {name: track.tokens.tolist() for name, track in batch.tracks.items()}
 
 
-def test_the_law_of_many_particles_is_the_tilted_one(
-    world: World, record_property: Callable[[str, object], None]
-) -> None:
+def test_the_law_of_many_particles_is_the_tilted_one(world: World, record_property: Callable[[str, object], None]) -> None:
     """A property that is no sum over letters: near the floor of as many exact draws with 48 particles, visibly off with 2."""
     num = 1200
     target, _ = tilted_law(world, PATTERN, 1.5)
@@ -149,9 +140,7 @@ def test_the_law_of_any_sampler_is_tilted_not_only_the_true_one(world: World, pr
 @pytest.mark.parametrize("prop", [SUM, BLACK_BOX, PATTERN], ids=["twisted", "guess of a sum", "guess of a pattern"])
 @pytest.mark.parametrize("guess", ["argmax", "sampled"])
 @pytest.mark.parametrize("weight", [1.2, -0.8])
-def test_the_estimate_of_z_is_unbiased_at_any_number_of_particles(
-    world: World, prop: Property, guess: str, weight: float
-) -> None:
+def test_the_estimate_of_z_is_unbiased_at_any_number_of_particles(world: World, prop: Property, guess: str, weight: float) -> None:
     num = 800
     _, log_z = tilted_law(world, prop, weight)
     drawn = draw(world, prop, smc(weight, particles=4, threshold=0.8, guess=guess), num)
@@ -261,23 +250,13 @@ def test_weight_zero_is_no_guidance_bit_for_bit(world: World, tilting: Tilting, 
     batch, network, diffusion = odd_batch(world, 9), small_network(world), diffusion_of(world, "subs")
     denoising = Denoising(network, diffusion, world.tracks)
     plain = sample(network, diffusion, batch, generate=("a", "b"), sampler=sampler, seed=3)
-    none = sample_tilted(
-        denoising,
-        batch,
-        prop=SUM,
-        tilting=replace(tilting, weight=0.0),
-        generate=("a", "b"),
-        sampler=sampler,
-        seed=3,
-    )
+    none = sample_tilted(denoising, batch, prop=SUM, tilting=replace(tilting, weight=0.0), generate=("a", "b"), sampler=sampler, seed=3)
     assert ids_of(none.batch) == ids_of(plain.batch)
     assert none.num_calls == plain.num_calls
     assert guided(denoising, prop=SUM, tilting=classifier(0.0), generate=("a",), seed=0).denoiser is network
 
 
-@pytest.mark.parametrize(
-    "sampler,calls", [(Ancestral(num_steps=4), 4), (FirstHitting(), 10), (DPLMUnmasking(num_steps=4), 4)]
-)
+@pytest.mark.parametrize("sampler,calls", [(Ancestral(num_steps=4), 4), (FirstHitting(), 10), (DPLMUnmasking(num_steps=4), 4)])
 def test_calls_are_counted_and_the_guess_costs_none_of_its_own(world: World, sampler: Stepper, calls: int) -> None:
     """First hitting asks at another noise level than that of the state, so that it pays twice."""
     counting = Counting(ExactDenoiser(world, world.parameterizations("subs")))
@@ -296,10 +275,7 @@ def test_calls_are_counted_and_the_guess_costs_none_of_its_own(world: World, sam
 
 
 def test_excluded_texts_never_come_whatever_the_weight(world: World) -> None:
-    barred = replace(
-        PATTERN,
-        function=lambda ts: np.array([-math.inf if t[1] == "q" else x for t, x in zip(ts, pattern(ts), strict=True)]),
-    )
+    barred = replace(PATTERN, function=lambda ts: np.array([-math.inf if t[1] == "q" else x for t, x in zip(ts, pattern(ts), strict=True)]))
     for weight in (1.0, -1.0):
         drawn = draw(world, barred, smc(weight, particles=24), 400)
         law = world.probs * (weight * values_of(world, PATTERN)).exp() * (world.states[:, 1] != 1)
@@ -322,9 +298,7 @@ def guided_law(world: World, prop: Property, weight: float, steps: int) -> Tenso
 
 @pytest.mark.parametrize("steps", [1, 4])
 @pytest.mark.parametrize("prop", [SUM, BLACK_BOX], ids=["exact", "estimated"])
-def test_classifier_guidance_of_a_sum_is_exact_where_letters_are_independent(
-    product: World, prop: Property, steps: int
-) -> None:
+def test_classifier_guidance_of_a_sum_is_exact_where_letters_are_independent(product: World, prop: Property, steps: int) -> None:
     """With any number of steps, and with one completion: letters of a sum do not care about each other."""
     target, _ = tilted_law(product, SUM, 1.5)
     assert total_variation(guided_law(product, prop, 1.5, steps), target) < 1e-5
@@ -339,9 +313,7 @@ def test_classifier_guidance_is_approximate_where_letters_depend_on_each_other(
     floor_of_steps = total_variation(exact_law(world, "subs", JOINT, Ancestral(num_steps=16)), world.probs)
     plain = total_variation(world.probs, target)
     record_property("total_variation", errors)
-    print(
-        f"classifier guidance of a sum: total variation {errors}; unguided {plain:.4f}; steps alone {floor_of_steps:.4f}"
-    )
+    print(f"classifier guidance of a sum: total variation {errors}; unguided {plain:.4f}; steps alone {floor_of_steps:.4f}")
     assert floor_of_steps < errors[16] < 0.5 * plain
 
 
@@ -413,9 +385,7 @@ def test_values_that_are_no_numbers_are_refused(world: World, function: Callable
 
 def test_probabilities_tilt_by_their_logarithm(world: World) -> None:
     """Weight 1 is Bayes' rule: the law given the class."""
-    chance = Property(
-        name="class", track="a", function=lambda ts: [0.9 if t[0] == t[1] else 0.1 for t in ts], is_probability=True
-    )  # type: ignore[arg-type,return-value]
+    chance = Property(name="class", track="a", function=lambda ts: [0.9 if t[0] == t[1] else 0.1 for t in ts], is_probability=True)  # type: ignore[arg-type,return-value]
     drawn = draw(world, chance, smc(1.0), 1000)
     same = world.states[:, 0] == world.states[:, 1]
     law = world.probs * torch.where(same, 0.9, 0.1)

@@ -104,9 +104,7 @@ def test_randomness_spreads_the_order(world: World) -> None:
     assert float((first(0.0) - 0.2).abs().max()) > 0.05
 
 
-@pytest.mark.parametrize(
-    "settings,message", [({"randomness": -1.0}, "randomness: found -1.0"), ({"num_steps": 0}, "num_steps: found 0")]
-)
+@pytest.mark.parametrize("settings,message", [({"randomness": -1.0}, "randomness: found -1.0"), ({"num_steps": 0}, "num_steps: found 0")])
 def test_settings_out_of_range_are_refused(settings: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ConfidenceUnmasking(**settings)

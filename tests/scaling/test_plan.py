@@ -57,9 +57,7 @@ def test_a_plan_is_read_as_it_was_written(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_not_a_study_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(
-        ConfigError, match=r"found no plan\.json, expected a study; make one with: protlig scaling plan"
-    ):
+    with pytest.raises(ConfigError, match=r"found no plan\.json, expected a study; make one with: protlig scaling plan"):
         read_plan(tmp_path)
     write_plan(tmp_path, Plan(base="x", runs=()))
     with pytest.raises(ConfigError, match="found no run; make the plan again"):

@@ -21,17 +21,12 @@ def write(path: Path, text: str) -> Path:
 def test_columns_are_found_by_their_usual_names_and_by_those_given(tmp_path: Path) -> None:
     plain = read_csv(write(tmp_path / "a.csv", "N,D,loss\n1e6,1e7,2.5\n2e6,1e7,2.4\n"))
     assert plain.params.tolist() == [1e6, 2e6] and plain.metric == "loss" and plain.names == ("row 2", "row 3")
-    other = read_csv(
-        write(tmp_path / "b.csv", "run_name,width,data_size,bits\nx,1e6,1e7,2.5\n"), {"params": "width"}, "bits"
-    )
+    other = read_csv(write(tmp_path / "b.csv", "run_name,width,data_size,bits\nx,1e6,1e7,2.5\n"), {"params": "width"}, "bits")
     assert other.names == ("x",) and other.values.tolist() == [2.5]
 
 
 BAD = {
-    "a column is missing": (
-        "N,D\n1,2\n",
-        r"a\.csv:1: found the columns N, D, expected one of value, loss.* --columns value=COLUMN",
-    ),
+    "a column is missing": ("N,D\n1,2\n", r"a\.csv:1: found the columns N, D, expected one of value, loss.* --columns value=COLUMN"),
     "not a number": ("N,D,loss\n1e6,1e7,2\n1e6,1e7,nan\n", r"a\.csv:3: loss: found 'nan', expected a finite number"),
     "an empty cell": ("N,D,loss\n1e6,,2\n", r"a\.csv:2: D: found '', expected a finite number"),
     "no row": ("N,D,loss\n", r"a\.csv: found no row"),

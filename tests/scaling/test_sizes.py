@@ -29,10 +29,7 @@ def test_a_target_is_met_at_about_the_bases_proportions(target: float) -> None:
     model = BASE["model"]
     aspect = model["hidden_size"] / model["num_blocks"]
     assert 1 / 3 < size.changes["model.hidden_size"] / size.changes["model.num_blocks"] / aspect < 3
-    assert (
-        size.changes["model.hidden_size"] // size.changes["model.num_heads"]
-        == model["hidden_size"] // model["num_heads"]
-    )
+    assert size.changes["model.hidden_size"] // size.changes["model.num_heads"] == model["hidden_size"] // model["num_heads"]
 
 
 def test_sizes_grow_with_their_targets() -> None:

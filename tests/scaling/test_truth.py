@@ -23,10 +23,7 @@ def test_the_floor_of_the_textbook_ligands_is_known() -> None:
     few = ["data.ligands_per_rule=100", "data.families_per_rule=2", "data.num_validation=300"]
     alone = truth_of(load_experiment("scaling/textbook", few))
     given = truth_of(
-        load_experiment(
-            "dual_track/demo",
-            [*few, "diffusion.tasks={ligand_given_protein: 1, joint: 0, ligand_only: 0, protein_only: 0}"],
-        )
+        load_experiment("dual_track/demo", [*few, "diffusion.tasks={ligand_given_protein: 1, joint: 0, ligand_only: 0, protein_only: 0}"])
     )
     assert alone is not None and given is not None
     assert given.entropy < alone.entropy

@@ -93,8 +93,7 @@ def test_a_name_loses_the_suffix_of_a_structure_file(name: str, stem: str) -> No
 
 
 @pytest.mark.parametrize(
-    ("sequence", "kind", "words"),
-    [("AAA", "too short", "found 3 residues"), ("XXXXX", "all residues unknown", "found 5 residues, none")],
+    ("sequence", "kind", "words"), [("AAA", "too short", "found 3 residues"), ("XXXXX", "all residues unknown", "found 5 residues, none")]
 )
 def test_what_foldseek_does_not_take_has_a_reason(tmp_path: Path, sequence: str, kind: str, words: str) -> None:
     problem = only(write_lines(tmp_path / "x.pdb", chain_lines(sequence))).problem
@@ -116,9 +115,7 @@ def test_c_alpha_atoms_alone_are_distinguished_from_a_backbone(tmp_path: Path) -
 
 def test_titles_are_one_line_and_may_be_no_text(tmp_path: Path) -> None:
     lines = ["TITLE     A PROTEIN WITH A LONG", "TITLE    2 NAME"]
-    assert read_foldseek_chains(write_lines(tmp_path / "a.pdb", lines, chain_lines("AAAA"))).title.startswith(
-        "A PROTEIN"
-    )
+    assert read_foldseek_chains(write_lines(tmp_path / "a.pdb", lines, chain_lines("AAAA"))).title.startswith("A PROTEIN")
     path = tmp_path / "b.pdb"
     path.write_bytes(b"TITLE     CAF\xe9\n" + "\n".join(chain_lines("AAAA")).encode())
     assert read_foldseek_chains(path).title in ("", "CAF\udce9", "CAFé")
@@ -144,9 +141,7 @@ def test_coordinates_that_are_no_numbers_are_missing_atoms(tmp_path: Path) -> No
     for i, places in enumerate(backbone(6), 1):
         for name, place in zip(("N", "CA", "C", "CB"), places, strict=True):
             x = "?" if (name, i) in {("CA", 2), ("N", 4)} else f"{place[0]:.3f}"
-            rows.append(
-                f"ATOM {len(rows)} {name[0]} {name} . ALA A 1 {i} ? {x} {place[1]:.3f} {place[2]:.3f} 1 20 {i} A 1"
-            )
+            rows.append(f"ATOM {len(rows)} {name[0]} {name} . ALA A 1 {i} ? {x} {place[1]:.3f} {place[2]:.3f} 1 20 {i} A 1")
     chain = only(write_lines(tmp_path / "x.cif", [CIF_HEAD], rows))
     assert chain.sequence == "AAAAA" and chain.num_without_ca == 1
     assert np.isnan(chain.atoms_angstrom[2, 0]).any() and np.isfinite(chain.ca).all()

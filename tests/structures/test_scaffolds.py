@@ -87,10 +87,7 @@ def test_segments_of_several_chains_with_insertion_codes_land_where_the_template
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (
-            "5,A52B-60",
-            r"odd\.pdb: motif segment A52B-60: 6 residues are missing between 53 and 60 of chain A; end one segment",
-        ),
+        ("5,A52B-60", r"odd\.pdb: motif segment A52B-60: 6 residues are missing between 53 and 60 of chain A; end one segment"),
         ("A1-9", r"residue 9 is not in chain A, which has -2-53, 60-61; choose residues that are there"),
         ("A52A-52", "residue 52 stands before 52A; name the first residue first"),
         ("B3-6", r"residue 5 \(UNK\) of chain B is none of the twenty amino acids; leave it out"),
@@ -112,9 +109,7 @@ def test_a_residue_without_c_alpha_is_refused() -> None:
 
 @pytest.mark.parametrize("total", ["1-6", "40", "30-99"])
 def test_a_total_length_that_no_linkers_give_is_refused(total: str) -> None:
-    with pytest.raises(
-        ConfigError, match=f"its 4 residues and linkers give 7-29 residues, never the total length {total}"
-    ):
+    with pytest.raises(ConfigError, match=f"its 4 residues and linkers give 7-29 residues, never the total length {total}"):
         read_motif("1-5,A-2-1,2-20", ODD, total=total)
 
 
@@ -122,9 +117,7 @@ linkers = st.tuples(st.integers(0, 3), st.integers(0, 4)).map(lambda t: Linker(l
 
 
 @given(st.lists(linkers, max_size=4), st.one_of(st.none(), linkers), st.integers(0, 9))
-def test_every_permitted_combination_of_linkers_has_one_number(
-    chosen: list[Linker], total: Linker | None, shift: int
-) -> None:
+def test_every_permitted_combination_of_linkers_has_one_number(chosen: list[Linker], total: Linker | None, shift: int) -> None:
     allowed = None if total is None else Linker(low=total.low + shift, high=total.high + shift)
     motif = Motif(pieces=(piece("AC"), *chosen), total=allowed)
     expected = [
@@ -138,8 +131,7 @@ def test_every_permitted_combination_of_linkers_has_one_number(
 def test_linker_lengths_are_drawn_uniformly_over_the_permitted_combinations() -> None:
     """Each of the combinations within 4 standard errors of its share; the right end of the benchmark's own draw is not uniform here."""
     motif = Motif(
-        pieces=(Linker(low=0, high=4), piece("AC"), Linker(low=1, high=3), piece("D"), Linker(low=0, high=5)),
-        total=Linker(low=6, high=8),
+        pieces=(Linker(low=0, high=4), piece("AC"), Linker(low=1, high=3), piece("D"), Linker(low=0, high=5)), total=Linker(low=6, high=8)
     )
     num = 2500
     counts = Counter(motif.template(i, seed=3).linkers for i in range(num))
@@ -215,6 +207,4 @@ def test_real_chains_with_jumping_numbers_are_read(shared: Path) -> None:
         read_motif("5-9,B40-50", folder / "d3mkbb_")
     found = read_structure(folder / "d3mkbb_").chain("B")
     start = found.index_of["48"]
-    assert (
-        read_motif("5,B48-61,5", folder / "d3mkbb_").template(0).text.strip("_") == found.sequence[start : start + 14]
-    )
+    assert read_motif("5,B48-61,5", folder / "d3mkbb_").template(0).text.strip("_") == found.sequence[start : start + 14]

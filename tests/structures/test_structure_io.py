@@ -73,8 +73,7 @@ def test_two_residues_under_one_number_give_the_better_occupied_one(tmp_path: Pa
     lines = [atom_line(n, "GLY", 1, (s, 0, 0)) for n, s in (("N", 0.0), ("CA", 1.2), ("C", 2.5))]
     for residue, altloc, occupancy in (("SER", "A", 0.4), ("THR", "B", 0.6)):
         lines += [
-            atom_line(n, residue, 2, (3.8 + s, 0, 0), altloc=altloc, occupancy=occupancy)
-            for n, s in (("N", 0.0), ("CA", 1.2), ("C", 2.5))
+            atom_line(n, residue, 2, (3.8 + s, 0, 0), altloc=altloc, occupancy=occupancy) for n, s in (("N", 0.0), ("CA", 1.2), ("C", 2.5))
         ]
     assert read_structure(written(tmp_path, "\n".join(lines))).chain("A").sequence == "GT"
 
@@ -88,9 +87,7 @@ def test_chains_are_found_by_either_name_the_authors_first(tmp_path: Path) -> No
     assert structure.chain("B").sequence == "GGGG"
     assert structure.chain("H").numbers == ("101", "102", "104", "105")
     assert structure.chain("H").gaps == (Gap(after=1, num_missing=1),)
-    with pytest.raises(
-        FormatError, match=r"x\.cif: found no protein chain 'Q', expected one of H \(4 residues, label A\), A"
-    ):
+    with pytest.raises(FormatError, match=r"x\.cif: found no protein chain 'Q', expected one of H \(4 residues, label A\), A"):
         structure.chain("Q")
 
 
@@ -130,9 +127,7 @@ def test_a_missing_file_and_a_folder_get_one_line(tmp_path: Path) -> None:
 
 def test_the_chains_that_are_there_stand_in_the_message_for_a_wrong_one(tmp_path: Path) -> None:
     path = written(tmp_path, pdb_text([("ALA", "1"), ("GLY", "2")]) + DNA)
-    with pytest.raises(
-        FormatError, match=r"no protein chain 'B', expected one of A \(2 residues\); no protein: D \(DNA\)"
-    ):
+    with pytest.raises(FormatError, match=r"no protein chain 'B', expected one of A \(2 residues\); no protein: D \(DNA\)"):
         read_proteins(f"{path}:B")
     assert read_proteins(f"{path}:A") == read_proteins(str(path)) == [("x_A", "AG")]
 

@@ -80,11 +80,7 @@ def test_hand_made_values() -> None:
 def test_all_atoms_count_but_not_within_a_residue() -> None:
     atoms = np.stack([helix(12), helix(12) + [0, 0, 1.2]], axis=1)
     model = atoms.copy()
-    model[:, 1] += [
-        0,
-        0,
-        8.0,
-    ]  # within a residue nothing counts; the second atoms keep their distances to each other only
+    model[:, 1] += [0, 0, 8.0]  # within a residue nothing counts; the second atoms keep their distances to each other only
     found = lddt(model, atoms)
     assert 0.3 < found.value < 0.7
     assert lddt(model[:, 0], atoms[:, 0]).value == 1

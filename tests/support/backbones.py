@@ -25,12 +25,7 @@ def backbone(length: int, *, seed: int = 0, noise: float = 0.15) -> np.ndarray:
 
 
 def chain_lines(
-    sequence: str,
-    coords: np.ndarray | None = None,
-    *,
-    chain: str = "A",
-    names: Sequence[str] = ATOMS,
-    numbers: Iterable[str] | None = None,
+    sequence: str, coords: np.ndarray | None = None, *, chain: str = "A", names: Sequence[str] = ATOMS, numbers: Iterable[str] | None = None
 ) -> list[str]:
     """Return the lines of a chain in a PDB file; a letter that THREE lacks is its own three-letter name."""
     coords = backbone(len(sequence)) if coords is None else coords

@@ -13,10 +13,7 @@ from protlig_dd.tokens.tracks import TrackBatch, pack
 from tests.support.small_bases import SHAPE
 
 SMALL = CausalSettings(**SHAPE)
-TRACKS = {
-    "protein": ProteinTrack(unknown="X").build("protein"),
-    "structure": StructureTrack(alphabet="3di").build("structure"),
-}
+TRACKS = {"protein": ProteinTrack(unknown="X").build("protein"), "structure": StructureTrack(alphabet="3di").build("structure")}
 
 VOCABULARY = minimal_vocabulary(*TRACKS.values())
 

@@ -11,10 +11,7 @@ from protlig_dd.tokens.tracks import Layout, TrackBatch, TrackSet, TrackTokens
 
 TRACKS = {"protein": ProteinTrack().build("protein")}
 
-PAIRED = {
-    "structure": StructureTrack(alphabet="3di").build("structure"),
-    "protein": ProteinTrack(beside="3di").build("protein"),
-}
+PAIRED = {"structure": StructureTrack(alphabet="3di").build("structure"), "protein": ProteinTrack(beside="3di").build("protein")}
 
 SMALL = EncoderSettings(hidden_size=16, num_heads=2, num_blocks=2)
 

@@ -36,12 +36,8 @@ FORBIDDEN_LOGIT = 9.0
 """What the exact denoiser puts at ids that may not be emitted."""
 
 _VOCABULARIES = {
-    "a": Vocabulary(
-        name="a", symbols=("<pad>", "p", "q", "r", "<mask>"), mask_id=4, pad_id=0, emittable_ids=(1, 2, 3), num_rows=6
-    ),
-    "b": Vocabulary(
-        name="b", symbols=("k", "l", "?", "m", "n"), mask_id=6, unknown_id=2, emittable_ids=(0, 1, 3, 4), num_rows=7
-    ),
+    "a": Vocabulary(name="a", symbols=("<pad>", "p", "q", "r", "<mask>"), mask_id=4, pad_id=0, emittable_ids=(1, 2, 3), num_rows=6),
+    "b": Vocabulary(name="b", symbols=("k", "l", "?", "m", "n"), mask_id=6, unknown_id=2, emittable_ids=(0, 1, 3, 4), num_rows=7),
 }
 
 
@@ -88,10 +84,7 @@ class World:
     def __init__(self, joint: Tensor) -> None:
         self.joint = joint.reshape([LETTERS[name] for name, _ in AXES])
         self._batches: dict[tuple[tuple[int, ...], tuple[str, ...]], TrackBatch] = {}
-        self.tracks = {
-            name: Track(name=name, vocabulary=_VOCABULARIES[name], max_length=LENGTHS[name], split=_split)
-            for name in NAMES
-        }
+        self.tracks = {name: Track(name=name, vocabulary=_VOCABULARIES[name], max_length=LENGTHS[name], split=_split) for name in NAMES}
 
     @classmethod
     def load(cls) -> World:
@@ -127,9 +120,7 @@ class World:
 
     def batch(self, states: Tensor, tracks: tuple[str, ...] = NAMES) -> TrackBatch:
         """Return letters counted from 0 [b, 5] as a packed batch; tracks that are not named are absent. -1 becomes the mask."""
-        rows = {
-            name: self._ids(name, states[:, [n == name for n, _ in AXES]]).tolist() for name in NAMES if name in tracks
-        }
+        rows = {name: self._ids(name, states[:, [n == name for n, _ in AXES]]).tolist() for name in NAMES if name in tracks}
         return pack([{name: rows[name][i] for name in rows} for i in range(len(states))], self.tracks)
 
     def sample(self, num: int, *, seed: int = 0, tracks: tuple[str, ...] = NAMES) -> TrackBatch:
@@ -216,9 +207,7 @@ class ExactDenoiser:
         self.calls = 0
         self._last: tuple[Tensor, list[Tensor], Tensor] | None = None
 
-    def __call__(
-        self, batch: TrackBatch, sigma: Mapping[str, Tensor], *, at: Mapping[str, Tensor] | None = None
-    ) -> dict[str, Tensor]:
+    def __call__(self, batch: TrackBatch, sigma: Mapping[str, Tensor], *, at: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         """Return float64 logits [a, k] for each track."""
         self.calls += 1
         alphas = {name: torch.exp(-sigma[name].double()) for name in NAMES}
@@ -308,6 +297,4 @@ def write_joint() -> None:
     weights = draw_weights().tolist()
     cuts = range(0, len(weights) + 1, 16)
     lines = ",\n  ".join(", ".join(map(str, weights[a:b])) for a, b in pairwise(cuts))
-    JOINT.write_text(
-        f'{{"made_by": "tests.support.enumerable.write_joint", "order": "a1 a2 a3 b1 b2", "weights": [\n  {lines}\n]}}\n'
-    )
+    JOINT.write_text(f'{{"made_by": "tests.support.enumerable.write_joint", "order": "a1 a2 a3 b1 b2", "weights": [\n  {lines}\n]}}\n')

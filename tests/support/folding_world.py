@@ -13,10 +13,7 @@ from protlig_dd.structures.structure_io import Chain, read_structure, write_pdb
 LETTERS = "ACDEFGHIKLMNPQRSTVWY"
 TRAIN = ["--device", "cpu", "train.log_every=1", "train.tracking.tensorboard=false", "train.tracking.wandb=off"]
 STEPS = ["train.steps=1", "train.checkpoint_every=1", "train.validate_every=0"]
-MODEL = [
-    *("model.hidden_size=16", "model.num_heads=2", "model.num_kv_heads=1", "model.num_blocks=1"),
-    "model.inner_size=32",
-]
+MODEL = [*("model.hidden_size=16", "model.num_heads=2", "model.num_kv_heads=1", "model.num_blocks=1"), "model.inner_size=32"]
 """A causal model's smallest shape."""
 
 

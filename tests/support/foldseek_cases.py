@@ -46,9 +46,7 @@ class Form:
     missing: dict[str, set[int]] = field(default_factory=dict)
 
 
-def random_entries(
-    seed: int, count: int, *, sparse: bool = True, masked: bool = True, longest: int = 40
-) -> list[Entry]:
+def random_entries(seed: int, count: int, *, sparse: bool = True, masked: bool = True, longest: int = 40) -> list[Entry]:
     """Return entries with keys in no order, letters in both cases, and chains whose steps may be too long for 16 bits."""
     source = random.Random(seed)
     keys = source.sample(range(count * 7), count) if sparse else list(range(count))
@@ -78,9 +76,7 @@ def calpha_payload(entry: Entry, *, floats: bool) -> bytes:
     steps = [[b - a for a, b in zip(axis[:-1], axis[1:], strict=True)] for axis in axes]
     if floats or any(not -32768 <= step <= 32767 for axis in steps for step in axis):
         return b"".join(struct.pack("<f", value / 1000) for axis in axes for value in axis)
-    blocks = [
-        struct.pack("<i", a[0]) + b"".join(struct.pack("<h", s) for s in d) for a, d in zip(axes, steps, strict=True)
-    ]
+    blocks = [struct.pack("<i", a[0]) + b"".join(struct.pack("<h", s) for s in d) for a, d in zip(axes, steps, strict=True)]
     return b"".join(blocks) + b"\0"
 
 
@@ -101,9 +97,7 @@ def compressed_payload(payload: bytes, source: random.Random) -> bytes:
     return struct.pack("<I", len(frame)) + frame + b"\0"
 
 
-def _write_sub(
-    path: Path, rows: list[tuple[int, bytes, int]], kind: int, form: Form, source: random.Random, *, packed: bool
-) -> None:
+def _write_sub(path: Path, rows: list[tuple[int, bytes, int]], kind: int, form: Form, source: random.Random, *, packed: bool) -> None:
     """Write (key, stored bytes, index length) as data and index."""
     order = list(rows)
     if form.shuffled:
@@ -146,9 +140,7 @@ def write_database(folder: Path, entries: list[Entry], form: Form | None = None,
 
     sub("", [(e.key, e.aa.encode() + b"\n") for e in entries], 0)
     if form.padded:
-        rows = [
-            (e.key, padded_payload(e.ss), len(e.ss) + 2) for e in entries if e.key not in form.missing.get("_ss", ())
-        ]
+        rows = [(e.key, padded_payload(e.ss), len(e.ss) + 2) for e in entries if e.key not in form.missing.get("_ss", ())]
         _write_sub(folder / "db_ss", rows, 8 << 16, form, source, packed=False)
     else:
         sub("_ss", [(e.key, e.ss.encode() + b"\n") for e in entries], 0)

@@ -128,10 +128,7 @@ class Oracle:
         self.keys = sorted(set(aa.rows) & set(ss.rows))
         self.pairs = {key: self._kept(lambda key=key: self._pair(aa, ss, key)) for key in self.keys}
         ca = self._kept(lambda: SubDatabase(path.with_name(f"{path.name}_ca"), 101))
-        self.coords = {
-            key: None if ca is None else self._kept(lambda key=key: ca.coords(key, aa.rows[key][1] - 2))
-            for key in self.keys
-        }
+        self.coords = {key: None if ca is None else self._kept(lambda key=key: ca.coords(key, aa.rows[key][1] - 2)) for key in self.keys}
 
     @staticmethod
     def _pair(aa: SubDatabase, ss: SubDatabase, key: int) -> tuple[str, str]:

@@ -87,9 +87,7 @@ class RememberingDenoiser(ExactDenoiser):
 
     _last: tuple[Tensor, dict[str, Tensor]] | None = None
 
-    def __call__(
-        self, batch: TrackBatch, sigma: Mapping[str, Tensor], *, at: Mapping[str, Tensor] | None = None
-    ) -> dict[str, Tensor]:
+    def __call__(self, batch: TrackBatch, sigma: Mapping[str, Tensor], *, at: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         tokens = torch.cat([batch.tracks[name].tokens for name in NAMES])
         last = self._last
         if last is None or not torch.equal(last[0], tokens) or not self._is_stationary:
@@ -101,8 +99,7 @@ class RememberingDenoiser(ExactDenoiser):
     def _is_stationary(self) -> bool:
         """Whether p(x0 | x_t), and with it the logits, is the same at all times."""
         return all(
-            isinstance(param.process, Absorbing) and getattr(param, "scale_by_sigma", True)
-            for param in self.parameterizations.values()
+            isinstance(param.process, Absorbing) and getattr(param, "scale_by_sigma", True) for param in self.parameterizations.values()
         )
 
 
@@ -231,13 +228,7 @@ class Propagation:
 
 
 def exact_law(
-    world: World,
-    kind: str,
-    scene: Scene,
-    stepper: Stepper,
-    *,
-    schedule: NoiseSchedule | None = None,
-    t_start: float = 1.0,
+    world: World, kind: str, scene: Scene, stepper: Stepper, *, schedule: NoiseSchedule | None = None, t_start: float = 1.0
 ) -> Tensor:
     """Return the law of finished samples of a stepper that draws each token once a step."""
     run = Propagation(world, kind, scene, schedule=schedule or LogLinear(), t_start=t_start)

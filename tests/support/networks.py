@@ -54,10 +54,7 @@ def odd_batch(world: World, num: int, *, open_share: float = 0.7, seed: int = 0)
         a, b = int(draws.fold("a").bits()[0] % 9), int(draws.fold("b").bits()[0] % 6) + 1
         ids = {n: torch.tensor(world.tracks[n].vocabulary.emittable_ids) for n in ("a", "b")}
         examples.append(
-            {
-                "a": ids["a"][draws.fold("letters").integers(3)][:a].tolist(),
-                "b": ids["b"][draws.fold("letters").integers(4)][:b].tolist(),
-            }
+            {"a": ids["a"][draws.fold("letters").integers(3)][:a].tolist(), "b": ids["b"][draws.fold("letters").integers(4)][:b].tolist()}
         )
     batch = pack(examples, world.tracks, example_ids=range(100, 100 + num))
     tracks = {}
@@ -79,9 +76,7 @@ def choose(batch: TrackBatch, world: World, chosen: list[int]) -> TrackBatch:
             maskable=track.maskable[index],
             layout=type(track.layout)(tuple(track.layout.lengths[i] for i in chosen)),
         )
-    return TrackBatch(
-        tracks=tracks, example_ids=batch.example_ids[chosen], slots=batch.slots[chosen], global_size=len(chosen)
-    )
+    return TrackBatch(tracks=tracks, example_ids=batch.example_ids[chosen], slots=batch.slots[chosen], global_size=len(chosen))
 
 
 def diffusion_of(world: World, kind: str, schedule: NoiseSchedule | None = None) -> Diffusion:
@@ -98,9 +93,7 @@ class Counting:
     calls: int = 0
     tokens: list[int] = field(default_factory=list)
 
-    def __call__(
-        self, batch: TrackBatch, sigma: Mapping[str, Tensor], *, at: Mapping[str, Tensor] | None = None
-    ) -> dict[str, Tensor]:
+    def __call__(self, batch: TrackBatch, sigma: Mapping[str, Tensor], *, at: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         self.calls += 1
         self.tokens.append(batch.num_tokens)
         logits = self.denoiser(batch, sigma, at=at)

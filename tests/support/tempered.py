@@ -38,8 +38,6 @@ class Tempered:
         self.exact = exact
         self.sizes: list[int] = []
 
-    def __call__(
-        self, batch: TrackBatch, sigma: Mapping[str, Tensor], *, at: Mapping[str, Tensor] | None = None
-    ) -> dict[str, Tensor]:
+    def __call__(self, batch: TrackBatch, sigma: Mapping[str, Tensor], *, at: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         self.sizes.append(batch.num_tokens)
         return {name: logits / 2 for name, logits in self.exact(batch, sigma, at=at).items()}

@@ -206,9 +206,7 @@ def _child(work: Callable[..., None], environment: dict[str, str], arguments: di
     work(**arguments)
 
 
-def start_process(
-    work: Callable[..., None], environment: dict[str, str] | None = None, **arguments: Any
-) -> BaseProcess:
+def start_process(work: Callable[..., None], environment: dict[str, str] | None = None, **arguments: Any) -> BaseProcess:
     """Start a function of an importable module in a process forked from a server that has torch loaded already."""
     context = get_context("forkserver")
     context.set_forkserver_preload(["tests.support.toy"])

@@ -17,32 +17,7 @@ from protlig_dd.tokens.settings import LigandTrack
 
 BRACKETS = st.from_regex(r"\[[0-9]{0,3}[A-Za-z]{1,2}@{0,2}(H[0-9]?)?([+-][0-9]?)?(:[0-9]+)?\]", fullmatch=True)
 TOKENS = st.sampled_from(
-    [
-        "C",
-        "N",
-        "c",
-        "n",
-        "Cl",
-        "Br",
-        "B",
-        "S",
-        "(",
-        ")",
-        "=",
-        "#",
-        "1",
-        "2",
-        "%12",
-        "%(123)",
-        "/",
-        "\\",
-        ".",
-        "-",
-        ":",
-        "$",
-        "*",
-        "~",
-    ]
+    ["C", "N", "c", "n", "Cl", "Br", "B", "S", "(", ")", "=", "#", "1", "2", "%12", "%(123)", "/", "\\", ".", "-", ":", "$", "*", "~"]
 )
 
 
@@ -144,9 +119,7 @@ HUGGING_FACE = {"<bos>": 0, "<eos>": 1, "<pad>": 2, "<mask>": 3, "C": 4, "[nH]":
         {"model": {"type": "WordLevel", "vocab": HUGGING_FACE}, "added_tokens": []},
         {
             "model": {"vocab": {t: i for t, i in HUGGING_FACE.items() if not t.startswith("<")}},
-            "added_tokens": [
-                {"id": i, "content": t, "special": True} for t, i in HUGGING_FACE.items() if t.startswith("<")
-            ],
+            "added_tokens": [{"id": i, "content": t, "special": True} for t, i in HUGGING_FACE.items() if t.startswith("<")],
         },
     ],
     ids=["vocab.json", "tokenizer.json", "tokenizer.json with added tokens"],
@@ -164,12 +137,9 @@ def test_hugging_face_ids_are_kept(tmp_path: Path, content: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("names", "ends"),
-    [(("[CLS]", "[SEP]", "[PAD]", "[MASK]", "[UNK]"), (0, 1)), (("<s>", "</s>", "<pad>", "<mask>", "<unk>"), (0, 1))],
+    ("names", "ends"), [(("[CLS]", "[SEP]", "[PAD]", "[MASK]", "[UNK]"), (0, 1)), (("<s>", "</s>", "<pad>", "<mask>", "<unk>"), (0, 1))]
 )
-def test_other_families_of_special_tokens_are_known(
-    tmp_path: Path, names: tuple[str, ...], ends: tuple[int, int]
-) -> None:
+def test_other_families_of_special_tokens_are_known(tmp_path: Path, names: tuple[str, ...], ends: tuple[int, int]) -> None:
     path = tmp_path / "vocab.json"
     path.write_text(json.dumps({**{name: i for i, name in enumerate(names)}, "C": 5}))
     v = load_vocabulary(path)
@@ -187,10 +157,7 @@ def test_other_families_of_special_tokens_are_known(
         ('{"model": {"vocab": [["C", -1.0]]}}', "expected 'tokens'"),
         ('{"C": "x"}', "expected 'tokens'"),
         ('{"C": -1, "<mask>": 0}', "expected 'tokens'"),
-        (
-            '{"C": 0, "<maks>": 1}',
-            "found no '<mask>' token (did you mean '<maks>'?); expected one for absorbing diffusion",
-        ),
+        ('{"C": 0, "<maks>": 1}', "found no '<mask>' token (did you mean '<maks>'?); expected one for absorbing diffusion"),
         ('{"C": 0, "N": 0, "<mask>": 1}', "'C' and 'N' share the id 0; expected one token an id"),
         ('{"tokens": []}', "emittable ids must be non-empty"),
         ('{"tokens": ["<mask>", "C"]}', "a symbol occurs twice"),

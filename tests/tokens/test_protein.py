@@ -62,8 +62,7 @@ def test_case_line_ends_white_space_and_a_final_stop_do_not_matter(text: str) ->
 )
 def test_a_letter_outside_the_alphabet_is_refused_or_mapped(text: str, found: str) -> None:
     with pytest.raises(
-        FormatError,
-        match=f"p.fasta:7: {found} is not an amino acid of the ESM vocabulary; pass unknown='X' to map it, or remove",
+        FormatError, match=f"p.fasta:7: {found} is not an amino acid of the ESM vocabulary; pass unknown='X' to map it, or remove"
     ):
         split_protein(text, where="p.fasta:7")
     assert "X" in split_protein(text, unknown="X")
@@ -80,9 +79,7 @@ def test_letters_of_other_alphabets_do_not_become_residues(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["", "  \r\n", "*"])
 def test_an_empty_sequence_is_refused(text: str) -> None:
-    with pytest.raises(
-        FormatError, match="p.fasta:1: found an empty sequence, expected amino-acid letters; remove the record"
-    ):
+    with pytest.raises(FormatError, match="p.fasta:1: found an empty sequence, expected amino-acid letters; remove the record"):
         split_protein(text, where="p.fasta:1")
 
 

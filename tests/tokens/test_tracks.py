@@ -61,17 +61,11 @@ PAIRS = st.lists(st.tuples(*[st.lists(st.integers(4, 20), max_size=6)] * 2), min
 
 
 @given(PAIRS, st.data())
-def test_selecting_examples_is_selecting_from_lists(
-    pairs: list[tuple[list[int], list[int]]], data: st.DataObject
-) -> None:
+def test_selecting_examples_is_selecting_from_lists(pairs: list[tuple[list[int], list[int]]], data: st.DataObject) -> None:
     """Every part of the batch follows its example, repeated and reordered, as plain lists do."""
     num = len(pairs)
     chosen = data.draw(st.lists(st.integers(0, num - 1), max_size=8))
-    ids, slots, labels = (
-        [10 * i + 3 for i in range(num)],
-        [num - i for i in range(num)],
-        [i % 3 - 1 for i in range(num)],
-    )
+    ids, slots, labels = ([10 * i + 3 for i in range(num)], [num - i for i in range(num)], [i % 3 - 1 for i in range(num)])
     examples = [{"protein": a, "ligand": b} for a, b in pairs]
     whole = pack(examples, TRACKS, example_ids=ids, slots=slots, global_size=77, conditions={"affinity": labels})
     whole = replace(whole, apart=tuple(i % 2 == 0 for i in range(num)))
@@ -130,8 +124,7 @@ def test_ends_need_tokens_for_them(tmp_path: Path) -> None:
     path = tmp_path / "vocab.json"
     path.write_text(json.dumps({"C": 0, "<mask>": 1}))
     with pytest.raises(
-        ConfigError,
-        match="track 'ligand': add_ends needs begin and end tokens, which the vocabulary 'vocab' lacks; set add_ends: false",
+        ConfigError, match="track 'ligand': add_ends needs begin and end tokens, which the vocabulary 'vocab' lacks; set add_ends: false"
     ):
         LigandTrack(vocabulary=str(path)).build("ligand")
     assert LigandTrack(vocabulary=str(path), add_ends=False).build("ligand").encode("CC") == [0, 0]

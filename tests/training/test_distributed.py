@@ -31,13 +31,7 @@ from tests.support.toy import (
 )
 
 STEPS, STOP = 10, 6
-CHANGES: dict[str, Any] = {
-    "steps": STEPS,
-    "checkpoint_every": 3,
-    "log_every": 1,
-    "validate_every": 2,
-    "weight_decay": 0.1,
-}
+CHANGES: dict[str, Any] = {"steps": STEPS, "checkpoint_every": 3, "log_every": 1, "validate_every": 2, "weight_decay": 0.1}
 SIGTERM_EXIT = 143
 STRATEGIES = ["ddp", "fsdp", pytest.param("zero3", marks=pytest.mark.slow)]
 
@@ -138,9 +132,7 @@ def test_auto_is_plain_for_one_process() -> None:
 
 
 def test_blocks_are_the_members_of_the_outermost_lists() -> None:
-    model = nn.ModuleDict(
-        {"a": ToyModel(num_blocks=2), "b": nn.ModuleList([nn.Sequential(nn.ModuleList([nn.Linear(1, 1)]))])}
-    )
+    model = nn.ModuleDict({"a": ToyModel(num_blocks=2), "b": nn.ModuleList([nn.Sequential(nn.ModuleList([nn.Linear(1, 1)]))])})
     assert [type(block).__name__ for block in blocks_of(model)] == ["Block", "Block", "Sequential"]
 
 

@@ -36,9 +36,7 @@ def test_hours_are_operations_over_speed() -> None:
     assert any(line.strip() == "10 hours" for line in lines) and "assumed" in lines[-1]
     big = States(weights=40 * 10**9, gradients=40 * 10**9, optimizer=80 * 10**9)
     told = "\n".join(describe_footprint(fleet, big, activations=0.0, flops=flops))
-    assert [line.endswith("does not fit") for line in told.splitlines()[1:5]] == [True, True, True, True], (
-        "80 GB are not quite enough"
-    )
+    assert [line.endswith("does not fit") for line in told.splitlines()[1:5]] == [True, True, True, True], "80 GB are not quite enough"
     few = "\n".join(describe_footprint(parse_devices("8xA100"), big, activations=0.0, flops=flops))
     assert [line.endswith("does not fit") for line in few.splitlines()[1:5]] == [True, True, False, False]
 

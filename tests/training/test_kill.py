@@ -31,13 +31,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # 0 is between the writing of the second checkpoint and its renaming; the others, so many lines of metrics and a little while after.
 @pytest.mark.parametrize(
     "moment",
-    [
-        0,
-        8,
-        pytest.param(3, marks=pytest.mark.slow),
-        pytest.param(13, marks=pytest.mark.slow),
-        pytest.param(19, marks=pytest.mark.slow),
-    ],
+    [0, 8, pytest.param(3, marks=pytest.mark.slow), pytest.param(13, marks=pytest.mark.slow), pytest.param(19, marks=pytest.mark.slow)],
 )
 def test_a_killed_run_ends_with_the_same_bytes(tmp_path: Path, whole: Path, moment: int) -> None:
     killed = start_process(killed_child, folder=tmp_path, changes=CHANGES, dropout=DROPOUT, moment=moment)
@@ -56,9 +50,7 @@ def test_a_killed_run_ends_with_the_same_bytes(tmp_path: Path, whole: Path, mome
     assert len(bytes_of(whole, STEPS)) == 3
     metrics = read_metrics(tmp_path)
     assert metrics == read_metrics(whole)
-    assert logged_before >= last, (
-        "the killed run had gone on after its last checkpoint; those lines are replaced, not doubled"
-    )
+    assert logged_before >= last, "the killed run had gone on after its last checkpoint; those lines are replaced, not doubled"
     assert not list((tmp_path / "checkpoints").glob(".writing-*"))
 
 

@@ -17,9 +17,7 @@ from tests.support.toy import ToyModel
 
 @pytest.mark.data
 @pytest.mark.parametrize(("warmup", "total", "lr"), [(10, 100, "0.001"), (2500, 25000, "2e-05")])
-def test_the_clamped_cosine_is_the_predecessors_up_to_its_last_step(
-    shared: Path, warmup: int, total: int, lr: str
-) -> None:
+def test_the_clamped_cosine_is_the_predecessors_up_to_its_last_step(shared: Path, warmup: int, total: int, lr: str) -> None:
     golden = np.load(shared / "goldens/sedd/goldens_ext.npz")
     name = f"lr_warmup_cosine/w{warmup}_n{total}_max{lr}"
     steps, expected = golden[f"{name}/step"], golden[f"{name}/lr"]
@@ -64,11 +62,7 @@ def test_norms_biases_and_embeddings_do_not_decay() -> None:
     model.head.bias.requires_grad_(False)
     decayed, kept = decay_groups(model, 0.1)
     names = {id(p): name for name, p in model.named_parameters()}
-    assert {names[id(p)] for p in decayed["params"]} == {
-        "blocks.0.linear.weight",
-        "blocks.1.linear.weight",
-        "head.weight",
-    }
+    assert {names[id(p)] for p in decayed["params"]} == {"blocks.0.linear.weight", "blocks.1.linear.weight", "head.weight"}
     assert "embedding.weight" in {names[id(p)] for p in kept["params"]}
     assert (decayed["weight_decay"], kept["weight_decay"]) == (0.1, 0.0)
     held = len(decayed["params"]) + len(kept["params"])

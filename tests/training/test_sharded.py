@@ -14,19 +14,7 @@ from torch import nn
 from protlig_dd.training.optim import make_optimizer
 from protlig_dd.training.sharded import place, places_of
 from tests.support.processes import free_port, require_deepspeed
-from tests.support.sharded_child import (
-    NUM_BLOCKS,
-    REFUSED,
-    ROWS,
-    SETTINGS,
-    WIDTH,
-    Tied,
-    built,
-    logits_of,
-    outline,
-    step_child,
-    wrap_child,
-)
+from tests.support.sharded_child import NUM_BLOCKS, REFUSED, ROWS, SETTINGS, WIDTH, Tied, built, logits_of, outline, step_child, wrap_child
 from tests.support.toy import start_processes
 
 STRATEGIES = ["fsdp", pytest.param("zero3", marks=pytest.mark.slow)]
@@ -120,8 +108,4 @@ def test_a_tensor_that_modules_share_is_placed_once() -> None:
     assert not any(value.is_meta for value in (*model.parameters(), *model.buffers()))
     assert model.head.weight is model.embedding.weight and model.head.weight.requires_grad
     assert not model.blocks[0].frozen.weight.requires_grad and model.blocks[0].frozen.weight.dtype == torch.bfloat16
-    assert (
-        len(sent) == len(places)
-        and "left_out" not in model.state_dict()
-        and isinstance(model.embedding.weight, nn.Parameter)
-    )
+    assert len(sent) == len(places) and "left_out" not in model.state_dict() and isinstance(model.embedding.weight, nn.Parameter)

@@ -153,9 +153,7 @@ def test_an_offline_run_is_written_and_resumed_under_its_id(tmp_path: Path, monk
     monkeypatch.setenv("WANDB_MODE", "offline")
     ids = []
     for resumed in (0, 1):
-        tracker = start_tracking(
-            tmp_path, TrackingSettings(tensorboard=False), rank=0, resumed_step=resumed, config={"a": 1}
-        )
+        tracker = start_tracking(tmp_path, TrackingSettings(tensorboard=False), rank=0, resumed_step=resumed, config={"a": 1})
         tracker.log(resumed + 1, {"loss": 1.0})
         tracker.log_text(resumed + 1, "note", "CCO")
         tracker.log_structure(resumed + 1, "structures/best", PDB)

@@ -125,9 +125,7 @@ def test_dropout_differs_between_steps_and_not_between_runs(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
-def test_a_signal_saves_and_says_how_to_go_on(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, number: signal.Signals
-) -> None:
+def test_a_signal_saves_and_says_how_to_go_on(tmp_path: Path, caplog: pytest.LogCaptureFixture, number: signal.Signals) -> None:
     caplog.set_level(logging.INFO)
     before = signal.getsignal(number)
     result = run_toy(tmp_path / "run", quick_settings(), objective=Recording(interrupt_at=7, number=number))
@@ -238,14 +236,7 @@ def test_runs_do_not_go_on_over_each_other(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="vocabulary of track 'ligand'"):
         run_toy(tmp_path, quick_settings(), fingerprints={"ligand": "abc"})
     with pytest.raises(CheckpointError, match=r"'embedding.weight' has shape \(12, 17\), the model expects \(12, 19\)"):
-        fit(
-            ToyModel(width=19),
-            ToyObjective(),
-            ToyLoader(),
-            quick_settings(),
-            strategy=Single(CPU),
-            run_folder=tmp_path,
-        )
+        fit(ToyModel(width=19), ToyObjective(), ToyLoader(), quick_settings(), strategy=Single(CPU), run_folder=tmp_path)
 
 
 def test_a_damaged_checkpoint_is_passed_over_only_when_asked(tmp_path: Path) -> None:

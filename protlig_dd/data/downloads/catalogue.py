@@ -11,12 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from protlig_dd.data.downloads.converters import (
-    convert_affinities,
-    convert_bindingdb,
-    convert_plinder,
-    plinder_archives,
-)
+from protlig_dd.data.downloads.converters import convert_affinities, convert_bindingdb, convert_plinder, plinder_archives
 from protlig_dd.data.downloads.fetch import Checksum, fetch, open_url, read_small
 from protlig_dd.errors import DownloadError, nearest
 from protlig_dd.files import written_whole
@@ -125,9 +120,7 @@ def _get_kiba(base: str, folder: Path, limit: int, release: str) -> Path:
 def _get_bindingdb(base: str, folder: Path, limit: int, release: str) -> Path:
     release = release or _latest_bindingdb(base)
     stem = f"BindingDB_All_{release}_tsv"
-    raw = fetch(
-        f"{base}/downloads/{stem}.zip", folder / f"{stem}.zip", checksum=_md5_at(f"{base}/downloads/{stem}.md5")
-    )
+    raw = fetch(f"{base}/downloads/{stem}.zip", folder / f"{stem}.zip", checksum=_md5_at(f"{base}/downloads/{stem}.md5"))
     return convert_bindingdb(raw, folder / f"bindingdb_{release}_pairs.tsv.gz", limit=limit)
 
 
@@ -135,9 +128,7 @@ def _latest_bindingdb(base: str) -> str:
     page = f"{base}/chemsearch/marvin/Download.jsp"
     found = re.findall(r"BindingDB_All_(\d{6})_tsv\.zip", read_small(page).decode("utf-8", "replace"))
     if not found:
-        raise DownloadError(
-            f"{page}: found no 'BindingDB_All_YYYYMM_tsv.zip' on the download page; look there, and give --release YYYYMM"
-        )
+        raise DownloadError(f"{page}: found no 'BindingDB_All_YYYYMM_tsv.zip' on the download page; look there, and give --release YYYYMM")
     return str(max(found))
 
 
@@ -145,10 +136,7 @@ def _get_plinder(base: str, folder: Path, limit: int, release: str) -> Path:
     base = f"{base}/{release or '2024-06/v2'}"
     split = fetch(f"{base}/splits/split.parquet", folder / "splits" / "split.parquet")
     index = fetch(f"{base}/index/annotation_table.parquet", folder / "index" / "annotation_table.parquet")
-    archives = [
-        fetch(f"{base}/systems/{code}.zip", folder / "systems" / f"{code}.zip")
-        for code in plinder_archives(split, limit)
-    ]
+    archives = [fetch(f"{base}/systems/{code}.zip", folder / "systems" / f"{code}.zip") for code in plinder_archives(split, limit)]
     return convert_plinder(index, split, archives, folder / "plinder_pairs.tsv.gz", limit=limit)
 
 

@@ -101,17 +101,13 @@ def _bindingdb_rows(archive: Path) -> Iterator[dict[str, str]]:
         with zipfile.ZipFile(archive) as opened:
             tables = [name for name in opened.namelist() if name.lower().endswith(".tsv")]
             if not tables:
-                raise FormatError(
-                    f"{archive}: found {', '.join(opened.namelist()[:5])}, expected a .tsv table; download it again"
-                )
+                raise FormatError(f"{archive}: found {', '.join(opened.namelist()[:5])}, expected a .tsv table; download it again")
             with opened.open(tables[0]) as raw:
                 text = io.TextIOWrapper(raw, encoding="utf-8", errors="replace", newline="")
                 reader = csv.reader(text, delimiter="\t", quoting=csv.QUOTE_NONE)
                 header = next(reader, [])
                 if "Ligand SMILES" not in header:
-                    raise FormatError(
-                        f"{archive}: found no column 'Ligand SMILES' in {tables[0]}; expected BindingDB's table"
-                    )
+                    raise FormatError(f"{archive}: found no column 'Ligand SMILES' in {tables[0]}; expected BindingDB's table")
                 # Columns of further chains repeat some names; the first of a name is that of the first chain.
                 places = {name: i for i, name in reversed(list(enumerate(header)))}
                 for cells in reader:
@@ -187,9 +183,7 @@ def convert_plinder(index: Path, split: Path, archives: Iterable[Path], path: Pa
 def _need(path: Path, header: Sequence[str], names: Sequence[str]) -> None:
     absent = [name for name in names if name not in header]
     if absent:
-        raise FormatError(
-            f"{path}: found {len(header)} columns without '{absent[0]}', expected PLINDER's table; choose another release"
-        )
+        raise FormatError(f"{path}: found {len(header)} columns without '{absent[0]}', expected PLINDER's table; choose another release")
 
 
 def _plinder_sequences(archives: Iterable[Path]) -> dict[str, list[str]]:
@@ -207,7 +201,5 @@ def _plinder_sequences(archives: Iterable[Path]) -> dict[str, list[str]]:
         except (zipfile.BadZipFile, EOFError, OSError) as error:
             raise FormatError(f"{archive}: damaged archive ({error}); remove it and download it again") from error
         if not members:
-            raise FormatError(
-                f"{archive}: found no sequences.fasta, expected one for each system; choose another release"
-            )
+            raise FormatError(f"{archive}: found no sequences.fasta, expected one for each system; choose another release")
     return sequences

@@ -48,9 +48,7 @@ def open_url(url: str, *, headers: dict[str, str] | None = None, timeout: float 
     Raises:
         DownloadError: if the host answers with an error; the message gives the status and the address.
     """
-    request = urllib.request.Request(
-        url, headers={"User-Agent": _AGENT, "Accept-Encoding": "identity", **(headers or {})}
-    )
+    request = urllib.request.Request(url, headers={"User-Agent": _AGENT, "Accept-Encoding": "identity", **(headers or {})})
     try:
         return urllib.request.urlopen(request, timeout=timeout)
     except urllib.error.HTTPError as error:
@@ -74,9 +72,7 @@ def read_small(url: str, *, limit: int = 1 << 22) -> bytes:
             content: bytes = response.read(limit)
             return content
     except (OSError, http.client.HTTPException) as error:
-        raise DownloadError(
-            f"{url}: not reachable ({_reason(error)}); check the network, or give --base URL of a mirror"
-        ) from error
+        raise DownloadError(f"{url}: not reachable ({_reason(error)}); check the network, or give --base URL of a mirror") from error
 
 
 def fetch(url: str, path: Path, *, checksum: Checksum | None = None, attempts: int = 5, pause: float = 1.0) -> Path:
@@ -102,9 +98,7 @@ def fetch(url: str, path: Path, *, checksum: Checksum | None = None, attempts: i
         return path
     part = path.with_name(path.name + ".part")
     received = _receive(url, part, attempts=attempts, pause=pause)
-    return _finish(
-        url, part, path, checksum or received, recorded=record.get("sha256") if record.get("url") == url else None
-    )
+    return _finish(url, part, path, checksum or received, recorded=record.get("sha256") if record.get("url") == url else None)
 
 
 def _receive(url: str, part: Path, *, attempts: int, pause: float) -> Checksum | None:
@@ -143,9 +137,7 @@ def _receive_once(url: str, part: Path) -> Checksum | None:
         raise
     with response:
         if "text/html" in response.headers.get("Content-Type", "") and not url.endswith((".html", ".htm")):
-            raise DownloadError(
-                f"{url}: the host sent a web page, expected a data file; see the source's page for a new address"
-            )
+            raise DownloadError(f"{url}: the host sent a web page, expected a data file; see the source's page for a new address")
         resumed = response.status == 206
         have = have if resumed else 0
         length = response.headers.get("Content-Length")

@@ -17,12 +17,7 @@ from protlig_dd.errors import FormatError
 
 
 def build_database(
-    source: Path,
-    out: Path,
-    *,
-    workers: int = 0,
-    mask_bfactor_threshold: float = 0.0,
-    coord_store: CoordStore = "differences",
+    source: Path, out: Path, *, workers: int = 0, mask_bfactor_threshold: float = 0.0, coord_store: CoordStore = "differences"
 ) -> ChainReport:
     """Write a Foldseek database (sequences, 3Di, C-alpha, headers) of a folder of structures; OUT.skipped.tsv lists what is left out.
 
@@ -42,10 +37,7 @@ def build_database(
     """
     total = sum(1 for _ in structure_files(source))
     reading = Reading(mask_bfactor_threshold=mask_bfactor_threshold)
-    with (
-        DatabaseWriter(out, coord_store=coord_store) as writer,
-        SkippedList(out.with_name(out.name + SKIPPED_SUFFIX)) as skipped,
-    ):
+    with DatabaseWriter(out, coord_store=coord_store) as writer, SkippedList(out.with_name(out.name + SKIPPED_SUFFIX)) as skipped:
         found = read_all(structure_files(source), reading, workers=choose_workers(workers, total))
         for one in tqdm(found, total=total, unit="file", disable=None):
             for left_out in one.skipped:

@@ -139,14 +139,11 @@ class Calphas:
     def _not_finite(self, own: int, coords: Coords) -> FormatError:
         residue = int(np.flatnonzero(~np.isfinite(coords).all(1))[0])
         return self.entries.fault(
-            own,
-            f"found the coordinates {coords[residue].tolist()} at residue {residue + 1}, expected numbers; the data is damaged",
+            own, f"found the coordinates {coords[residue].tolist()} at residue {residue + 1}, expected numbers; the data is damaged"
         )
 
     def _no_end(self, own: int, raw: bytes) -> FormatError:
-        return self.entries.fault(
-            own, f"found {raw[-2:]!r} after the coordinates, expected NULs; the data is damaged or its offset wrong"
-        )
+        return self.entries.fault(own, f"found {raw[-2:]!r} after the coordinates, expected NULs; the data is damaged or its offset wrong")
 
     def batch(self, rows: Int[np.ndarray, " b"]) -> tuple[Float32[np.ndarray, "n 3"], Int64[np.ndarray, " b1"]]:
         """Return the concatenated coordinates in Angstrom of several rows of the letters, and the offset of each.

@@ -89,18 +89,13 @@ class Entries:
 
     def fault(self, row: int, reason: str) -> FormatError:
         """Return the error for an entry: file, line and key, then the reason."""
-        return FormatError(
-            f"{self.database}: entry {self.key(row)} (line {self.index.line_of(row)} of the index): {reason}"
-        )
+        return FormatError(f"{self.database}: entry {self.key(row)} (line {self.index.line_of(row)} of the index): {reason}")
 
     def _padded(self, row: int, start: int, length: int) -> bytes:
         whole = length + -length % 4
         found = self.data.read(start, whole)
         if len(found) != whole or found[length:] != b"\x14" * (whole - length):
-            raise self.fault(
-                row,
-                f"found {found[length:]!r} after {length} codes, expected 20s up to four bytes; {self._what_to_do()}",
-            )
+            raise self.fault(row, f"found {found[length:]!r} after {length} codes, expected 20s up to four bytes; {self._what_to_do()}")
         return found[:length]
 
     def _unpacked(self, row: int, start: int, size: int) -> bytes:
@@ -110,22 +105,16 @@ class Entries:
         packed = self.data.read(start + _HEAD, packed_size + _FLAG)
         if len(head) != _HEAD or len(packed) != packed_size + _FLAG:
             have = len(packed) - _FLAG if packed else 0
-            raise self.fault(
-                row, f"found {have} compressed bytes at {start}, expected {packed_size}; {self._what_to_do()}"
-            )
+            raise self.fault(row, f"found {have} compressed bytes at {start}, expected {packed_size}; {self._what_to_do()}")
         flag, packed = packed[-1:], packed[:-1]
         if flag == _STORED:
             payload = packed
         elif flag == _PACKED:
             payload = self._unpackers.unpack(packed, size)
         else:
-            raise self.fault(
-                row, f"found the flag {flag!r} after a compressed entry, expected 0 or 255; {self._what_to_do()}"
-            )
+            raise self.fault(row, f"found the flag {flag!r} after a compressed entry, expected 0 or 255; {self._what_to_do()}")
         if len(payload) != size - 1:
-            raise self.fault(
-                row, f"found {len(payload)} bytes when unpacked, expected {size - 1}; {self._what_to_do()}"
-            )
+            raise self.fault(row, f"found {len(payload)} bytes when unpacked, expected {size - 1}; {self._what_to_do()}")
         return payload + b"\0"
 
     def _what_to_do(self) -> str:

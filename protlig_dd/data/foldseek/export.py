@@ -50,18 +50,14 @@ def export_traces(db: FoldseekDB, rows: Iterable[int], folder: Path) -> int:
         key = int(db.keys[row])
         name = _NO_FILE_NAME.sub("_", next(iter(header_of(db, row).split(maxsplit=1)), str(key)))
         if name in written:
-            raise FormatError(
-                f"{folder / name}.pdb: found two entries of that name, the keys {written[name]} and {key}; export them apart"
-            )
+            raise FormatError(f"{folder / name}.pdb: found two entries of that name, the keys {written[name]} and {key}; export them apart")
         written[name] = key
         chain = Chain.of_coordinates(db.get_sequence(row).upper().replace("*", "X"), db.calpha(row)[:, None])
         write_pdb(chain, folder / f"{name}.pdb")
     return len(written)
 
 
-def select_rows(
-    db: FoldseekDB, *, keys: Iterable[int] = (), names: Iterable[str] = (), limit: int = 0
-) -> list[int] | range:
+def select_rows(db: FoldseekDB, *, keys: Iterable[int] = (), names: Iterable[str] = (), limit: int = 0) -> list[int] | range:
     """Return the rows of the given keys and names, or all rows without any; at most `limit` unless it is 0."""
     chosen = [*(db.row_of_key(key) for key in keys), *(db.row_of_name(name) for name in names)]
     rows: list[int] | range = list(dict.fromkeys(chosen)) if chosen else range(len(db))

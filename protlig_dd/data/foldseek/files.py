@@ -107,9 +107,7 @@ def read_dbtype(database: Path, role: Role) -> DbType:
     expected = _EXPECTED[role]
     if found is None:
         if path.is_symlink():
-            raise FormatError(
-                f"{path}: found a link to {os.readlink(path)}, which is not there; copy the whole database"
-            )
+            raise FormatError(f"{path}: found a link to {os.readlink(path)}, which is not there; copy the whole database")
         return DbType(base=expected, compressed=False, padded=False, given=False)
     content = found.read_bytes()
     if len(content) != 4:

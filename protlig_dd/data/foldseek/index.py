@@ -134,9 +134,7 @@ def open_index(path: Path, *, sidecar_from: int = SIDECAR_FROM) -> Index:
     stamp = stamp_of(found)
     if found.stat().st_size < sidecar_from:
         return _in_memory(path, found, stamp)
-    index = open_sidecar(
-        found, lambda buffer: _view(path, buffer, stamp), lambda place: _write(found, stamp, place), least=ARRAYS_AT
-    )
+    index = open_sidecar(found, lambda buffer: _view(path, buffer, stamp), lambda place: _write(found, stamp, place), least=ARRAYS_AT)
     return _in_memory(path, found, stamp) if index is None else index
 
 

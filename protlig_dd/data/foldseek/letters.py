@@ -145,9 +145,7 @@ class Letters:
         if bad >= 0 or len(raw) != offsets[-1]:
             self._refuse(rows, max(0, int(np.searchsorted(offsets, max(bad, 0), side="right")) - 1))
         return LetterBatch(
-            letters=np.frombuffer(letters, np.uint8),
-            offsets=offsets,
-            masked=np.asarray(np.frombuffer(raw, np.uint8) >= self._masked_from),
+            letters=np.frombuffer(letters, np.uint8), offsets=offsets, masked=np.asarray(np.frombuffer(raw, np.uint8) >= self._masked_from)
         )
 
     def _joined(self, rows: Int64[np.ndarray, " b"], lengths: Int64[np.ndarray, " b"]) -> bytearray:
@@ -180,12 +178,9 @@ class Letters:
             advice = "there is no .dbtype that would say how the data is stored: copy the whole database"
         if illegal >= 0:
             return entries.fault(
-                row,
-                f"found {letters[illegal : illegal + 1]!r} at residue {illegal + 1}, expected one of {self.alphabet}; {advice}",
+                row, f"found {letters[illegal : illegal + 1]!r} at residue {illegal + 1}, expected one of {self.alphabet}; {advice}"
             )
-        return entries.fault(
-            row, f"found {entries.quote(raw[length:])} after {length} letters, expected {wanted}; {advice}"
-        )
+        return entries.fault(row, f"found {entries.quote(raw[length:])} after {length} letters, expected {wanted}; {advice}")
 
 
 def pair_reader(aa: Letters, ss: Letters) -> Callable[[int], tuple[str, str]]:

@@ -66,8 +66,7 @@ class Names:
         raw = headers.raw(row)
         if not raw.endswith(b"\n\0"):
             raise headers.fault(
-                row,
-                f"found {headers.quote(raw[-8:])} at the end of a header, expected a newline and a NUL; copy the data again",
+                row, f"found {headers.quote(raw[-8:])} at the end of a header, expected a newline and a NUL; copy the data again"
             )
         try:
             return raw[:-2].decode("utf-8")
@@ -140,9 +139,7 @@ class Names:
         line = b"%d\t" % key
         place = 0 if text[: len(line)] == line else text.find(b"\n" + line) + 1
         if place == 0 and text[: len(line)] != line:
-            raise UnknownKeyError(
-                f"{self.lookup_at}: found no key {key}, expected one for each entry; use keys, or copy the file again"
-            )
+            raise UnknownKeyError(f"{self.lookup_at}: found no key {key}, expected one for each entry; use keys, or copy the file again")
         fields = text[place : place + 4096].split(b"\n", 1)[0].split(b"\t")
         return fields[1].decode("utf-8", "replace")
 
@@ -160,9 +157,7 @@ class Names:
             )
         if len(keys) > 1:
             some = ", ".join(map(str, keys[:5])) + (", ..." if len(keys) > 5 else "")
-            raise FormatError(
-                f"{self.lookup_at}: '{name}' is the name of {len(keys)} entries, of the keys {some}; use the key"
-            )
+            raise FormatError(f"{self.lookup_at}: '{name}' is the name of {len(keys)} entries, of the keys {some}; use the key")
         return keys[0]
 
 
@@ -200,9 +195,7 @@ def open_name_index(lookup: Path) -> NameIndex:
         FormatError: for a line that is not `key TAB name TAB file`.
     """
     stamp = stamp_of(lookup)
-    found = open_sidecar(
-        lookup, lambda buffer: _view(buffer, stamp), lambda place: _write(lookup, stamp, place), least=_ARRAYS_AT
-    )
+    found = open_sidecar(lookup, lambda buffer: _view(buffer, stamp), lambda place: _write(lookup, stamp, place), least=_ARRAYS_AT)
     return found or _parse(lookup)
 
 
@@ -232,9 +225,7 @@ def _hash_names(lookup: Path, chunk: bytes, line: int) -> tuple[UInt64[np.ndarra
     if len(bad):
         place = int(bad[0])
         found = chunk[int(begins[place]) : int(ends[place])][:_LONGEST_QUOTE]
-        raise FormatError(
-            f"{lookup}:{line + place}: found {found!r}, expected 'key TAB name TAB file'; copy the file again"
-        )
+        raise FormatError(f"{lookup}:{line + place}: found {found!r}, expected 'key TAB name TAB file'; copy the file again")
     # The sum over a name is the difference of two sums from the start of the chunk, divided by the power at which the name starts.
     powers = _powers(_FACTOR, len(text))
     sums = np.zeros(len(text) + 1, np.uint64)
@@ -265,6 +256,5 @@ def _view(buffer: mmap.mmap, stamp: bytes) -> NameIndex | None:
         return None
     count = fields[0]
     return NameIndex(
-        hashes=np.frombuffer(buffer, "<u8", count, _ARRAYS_AT),
-        places=np.frombuffer(buffer, "<i8", count, _ARRAYS_AT + 8 * count),
+        hashes=np.frombuffer(buffer, "<u8", count, _ARRAYS_AT), places=np.frombuffer(buffer, "<i8", count, _ARRAYS_AT + 8 * count)
     )

@@ -51,9 +51,7 @@ class Choice:
         if not 0 <= self.val_fraction < 1:
             raise ConfigError(f"val_fraction: found {self.val_fraction}, expected a fraction from 0 to below 1")
         if self.max_length is not None and self.max_length < self.min_length:
-            raise ConfigError(
-                f"max_length: found {self.max_length}, expected at least min_length, which is {self.min_length}"
-            )
+            raise ConfigError(f"max_length: found {self.max_length}, expected at least min_length, which is {self.min_length}")
 
     def accepts(self, keys: Integer[np.ndarray, " r"], lengths: Integer[np.ndarray, " r"]) -> Bool[np.ndarray, " r"]:
         """Return which entries are selected, from their keys and lengths."""

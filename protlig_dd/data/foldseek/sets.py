@@ -28,9 +28,7 @@ _AT_ONCE = 1024  # examples that a stream reads together
 
 def _read(db: PairedFoldseekDB, rows: Int64[np.ndarray, " b"], *, calpha: bool) -> list[Example]:
     keys = db.keys[rows].tolist()
-    examples: list[Example] = [
-        {"key": key, "aa": aa, "ss": ss} for key, (aa, ss) in zip(keys, db.pairs(rows), strict=True)
-    ]
+    examples: list[Example] = [{"key": key, "aa": aa, "ss": ss} for key, (aa, ss) in zip(keys, db.pairs(rows), strict=True)]
     if calpha:
         coords, offsets = db.calpha_batch(rows)
         for example, a, b in zip(examples, offsets[:-1].tolist(), offsets[1:].tolist(), strict=True):
@@ -58,21 +56,13 @@ class FoldseekDataset(Dataset[Example]):
     """
 
     def __init__(
-        self,
-        db: PairedFoldseekDB,
-        choice: Choice | None = None,
-        *,
-        world_size: int = 1,
-        rank: int = 0,
-        calpha: bool = False,
+        self, db: PairedFoldseekDB, choice: Choice | None = None, *, world_size: int = 1, rank: int = 0, calpha: bool = False
     ) -> None:
         _check_rank(rank, world_size)
         self.db, self.world_size, self.rank, self.calpha = db, world_size, rank, calpha
         self.selection = Selection(db, choice or Choice())
         if len(self.selection) < world_size:
-            raise ConfigError(
-                f"{db.path}: {len(self.selection)} entries cannot be dealt to {world_size} processes; use fewer"
-            )
+            raise ConfigError(f"{db.path}: {len(self.selection)} entries cannot be dealt to {world_size} processes; use fewer")
 
     def __len__(self) -> int:
         return len(self.selection) // self.world_size
@@ -156,9 +146,7 @@ class FoldseekStream(IterableDataset[Example]):
         found = np.empty(len(places), np.int64)
         for slot in np.unique(slots).tolist():
             window, these = int(order[slot]), slots == slot
-            inner = permuted(
-                inside[these], size=int(sizes[slot]), seed=self.seed, names=("foldseek", epoch, "window", window)
-            )
+            inner = permuted(inside[these], size=int(sizes[slot]), seed=self.seed, names=("foldseek", epoch, "window", window))
             found[these] = window * size + inner
         return found
 

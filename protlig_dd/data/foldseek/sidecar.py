@@ -63,9 +63,7 @@ def checked_header(buffer: mmap.mmap, header: struct.Struct, magic: bytes, stamp
     return tuple(fields) if found_magic == magic and checked and found_stamp == stamp else None
 
 
-def open_sidecar(
-    source: Path, view: Callable[[mmap.mmap], _T | None], write: Callable[[Path], None], *, least: int
-) -> _T | None:
+def open_sidecar(source: Path, view: Callable[[mmap.mmap], _T | None], write: Callable[[Path], None], *, least: int) -> _T | None:
     """Return the sidecar of a text, which is written first if there is no valid one; None, with a warning, if none can be written.
 
     It is kept next to the text, or in a cache folder ($PROTLIG_CACHE, else the user's) if that cannot be written.
@@ -104,9 +102,7 @@ def open_sidecar(
         found = load(place)
         if found is not None:
             return found
-    _logger.warning(
-        "%s: it is parsed anew by each process, no binary form can be kept (%s)", source, "; ".join(reasons)
-    )
+    _logger.warning("%s: it is parsed anew by each process, no binary form can be kept (%s)", source, "; ".join(reasons))
     return None
 
 
@@ -171,9 +167,7 @@ class SidecarBuilder:
         self._put(self.done, starts, keys, (sizes - 2))
         self.done += len(keys)
 
-    def _put(
-        self, row: int, starts: Int[np.ndarray, " r"], keys: Int[np.ndarray, " r"], lengths: Int[np.ndarray, " r"]
-    ) -> None:
+    def _put(self, row: int, starts: Int[np.ndarray, " r"], keys: Int[np.ndarray, " r"], lengths: Int[np.ndarray, " r"]) -> None:
         columns = (starts.astype("<i8"), keys.astype(f"<u{self.key_bytes}"), lengths.astype("<i4"))
         for column, place, width in zip(columns, self.places, self.widths, strict=True):
             self.sink.seek(place + row * width)

@@ -133,9 +133,7 @@ def read_chains(path: Path, *, needs_backbone: bool = False) -> FileChains:
             reason = f"the chain is there without {chain.num_without_ca} residues that have no C-alpha"
             skipped.append(Skipped(what=what, kind=LOST_RESIDUES, reason=reason, count=chain.num_without_ca))
         chains.append(chain)
-    return FileChains(
-        path=path, title=found.title, num_models=found.num_models, chains=tuple(chains), skipped=tuple(skipped)
-    )
+    return FileChains(path=path, title=found.title, num_models=found.num_models, chains=tuple(chains), skipped=tuple(skipped))
 
 
 def read_entries(path: Path, reading: Reading) -> FileEntries:
@@ -149,8 +147,7 @@ def _entry(chain: FoldseekChain, file: FileChains, reading: Reading) -> Entry:
     if reading.mask_bfactor_threshold:
         low = (chain.b_factors < reading.mask_bfactor_threshold).tolist()
         sequence, structure = (
-            "".join(c.lower() if masked else c for c, masked in zip(text, low, strict=True))
-            for text in (sequence, structure)
+            "".join(c.lower() if masked else c for c, masked in zip(text, low, strict=True)) for text in (sequence, structure)
         )
     return Entry(
         name=" ".join(chain.entry_name.split()),

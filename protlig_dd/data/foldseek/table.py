@@ -71,9 +71,7 @@ class LetterColumn:
 
     def select(self, rows: Int[np.ndarray, " r"]) -> LetterColumn:
         """Return the column of the given rows."""
-        return LetterColumn(
-            database=self.database, rows=self.rows[rows], lengths=self.lengths[rows], track=self.track, ids=self.ids
-        )
+        return LetterColumn(database=self.database, rows=self.rows[rows], lengths=self.lengths[rows], track=self.track, ids=self.ids)
 
     def _unknown(self, rows: Int[np.ndarray, " r"], place: int, offsets: Int64[np.ndarray, " b1"]) -> FormatError:
         example = int(np.searchsorted(offsets, place, side="right")) - 1
@@ -86,9 +84,7 @@ class LetterColumn:
         )
 
 
-def _with_ends(
-    tokens: Int32[np.ndarray, " n"], offsets: Int64[np.ndarray, " b1"], track: Track
-) -> Int32[np.ndarray, " m"]:
+def _with_ends(tokens: Int32[np.ndarray, " n"], offsets: Int64[np.ndarray, " b1"], track: Track) -> Int32[np.ndarray, " m"]:
     """Add the begin and end tokens to each example."""
     count, lengths = len(offsets) - 1, np.diff(offsets)
     begins = offsets[:-1] + 2 * np.arange(count)
@@ -147,13 +143,9 @@ def lay_over(database: Path, tracks: TrackSet, *, drop_long: bool, limit: int = 
         sources, joined = {"protein": pairs.aa, "structure": pairs.ss}, pairs.joined_rows
     residues = proteins.lengths if joined.get("protein") is None else proteins.lengths[joined["protein"]]
     lengths = {name: residues + np.int32(2 * tracks[name].add_ends) for name in wanted}
-    places, report = fitting_rows(
-        lengths, tracks, where=partial(entry_place, database), drop_long=drop_long, needed="protein"
-    )
+    places, report = fitting_rows(lengths, tracks, where=partial(entry_place, database), drop_long=drop_long, needed="protein")
     places = places[:limit] if limit else places
-    columns: dict[str, Column] = {
-        name: TokenColumn.of(np.zeros(0, np.int32), np.zeros(len(places) + 1, np.int64)) for name in tracks
-    }
+    columns: dict[str, Column] = {name: TokenColumn.of(np.zeros(0, np.int32), np.zeros(len(places) + 1, np.int64)) for name in tracks}
     for name in wanted:
         ids, rows = _ids(tracks[name], _LETTERS[name]), joined.get(name)
         assert ids is not None, name

@@ -46,9 +46,7 @@ class Verifier:
         lines = [f"{self.database}: read entries: {counts}"]
         if self._steps:
             share = self._usual_steps / self._steps
-            lines.append(
-                f"{share:.1%} of {self._steps} steps from C-alpha to C-alpha are {_STEP} +- {_SPREAD} Angstrom"
-            )
+            lines.append(f"{share:.1%} of {self._steps} steps from C-alpha to C-alpha are {_STEP} +- {_SPREAD} Angstrom")
         return [*lines, f"{self.num_faults or 'no'} fault{'s' * (self.num_faults != 1)}"]
 
     def _all(self) -> Iterator[str]:
@@ -124,9 +122,7 @@ class Verifier:
                         yield str(error)
 
     def _count_steps(self, coords: np.ndarray, offsets: Int[np.ndarray, " _"]) -> None:
-        steps = np.linalg.norm(
-            np.diff(coords.astype(np.float64), axis=0), axis=1
-        )  # floats of damaged data may be very large
+        steps = np.linalg.norm(np.diff(coords.astype(np.float64), axis=0), axis=1)  # floats of damaged data may be very large
         inside = np.ones(len(steps), bool)
         cuts = offsets[1:-1] - 1  # not a step: from the last residue of an entry to the first of the next
         inside[cuts[(cuts >= 0) & (cuts < len(steps))]] = False

@@ -115,15 +115,11 @@ class DatabaseWriter:
         own = re.compile(re.escape(self.path.name) + _SUFFIXES)
         there = sorted(p.name for p in self.path.parent.iterdir() if own.fullmatch(p.name))
         if there:
-            raise ConfigError(
-                f"{self.path}: found {', '.join(there[:3])} there already; remove the database, or name another one"
-            )
+            raise ConfigError(f"{self.path}: found {', '.join(there[:3])} there already; remove the database, or name another one")
         self._folder = Path(tempfile.mkdtemp(prefix=f".{self.path.name}.writing-", dir=self.path.parent))
         self._open = ExitStack()
         self._parts = {suffix: _Part(self._folder, suffix, self._open) for suffix in ("", "_ss", "_h")}
-        self._lookup, self._sources = (
-            self._open.enter_context((self._folder / n).open("wb")) for n in (".lookup", ".files")
-        )
+        self._lookup, self._sources = (self._open.enter_context((self._folder / n).open("wb")) for n in (".lookup", ".files"))
         return self
 
     def add(self, entry: Entry) -> None:
@@ -164,13 +160,9 @@ class DatabaseWriter:
         if not entry.name.split():
             raise FormatError(f"{where}: found no name, expected a word")
         if not length or len(entry.structure) != length:
-            raise FormatError(
-                f"{where}: found {length} amino acids and {len(entry.structure)} 3Di letters, expected as many"
-            )
+            raise FormatError(f"{where}: found {length} amino acids and {len(entry.structure)} 3Di letters, expected as many")
         if not _LETTERS.issuperset(entry.sequence) or not _LETTERS.issuperset(entry.structure):
-            raise FormatError(
-                f"{where}: found '{entry.sequence[:20]}' and '{entry.structure[:20]}', expected letters only"
-            )
+            raise FormatError(f"{where}: found '{entry.sequence[:20]}' and '{entry.structure[:20]}', expected letters only")
         if self.num_entries and (entry.ca_angstrom is not None) != self._has_ca:
             raise FormatError(f"{where}: entries with and without C-alpha coordinates; give them for all, or for none")
         if entry.ca_angstrom is None:

@@ -26,9 +26,7 @@ def columnar_header(path: Path) -> tuple[str, ...]:
     try:
         return tuple(_opened(path).schema.names if _is_arrow(path) else _opened(path).schema_arrow.names)
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise FormatError(
-            f"{path}: not readable as {_format(path)} ({one_line(error)}); check how it was made or downloaded"
-        ) from error
+        raise FormatError(f"{path}: not readable as {_format(path)} ({one_line(error)}); check how it was made or downloaded") from error
 
 
 def columnar_rows(path: Path, wanted: Sequence[str]) -> Iterator[tuple[str, Sequence[Any]]]:
@@ -46,9 +44,7 @@ def columnar_rows(path: Path, wanted: Sequence[str]) -> Iterator[tuple[str, Sequ
                 count += 1
                 yield f"{path}:row {count}", cells
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise FormatError(
-            f"{path}: damaged after row {count} ({one_line(error)}); make or download it again"
-        ) from error
+        raise FormatError(f"{path}: damaged after row {count} ({one_line(error)}); make or download it again") from error
 
 
 def _batches(path: Path, wanted: Sequence[str]) -> Iterator[Any]:

@@ -29,9 +29,7 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
         *("compound_iso_smiles", "compound_smiles", "drug_smiles", "ligand_rdkit_canonical_smiles", "drug"),
         *("molecule", "x1"),
     ),
-    "structure": (
-        *("structure", "struct_seq", "structure_tokens", "struct_token", "struct_tokens", "di3", "3di", "foldseek"),
-    ),
+    "structure": (*("structure", "struct_seq", "structure_tokens", "struct_token", "struct_tokens", "di3", "3di", "foldseek"),),
     "label": ("label", "y", "interaction", "binds", "binder", "is_binder", "active", "is_active", "class"),
     "affinity": (
         *("affinity", "binding_affinity", "ligand_binding_affinity", "pkd", "pki", "pic50", "neg_log10_affinity_m"),
@@ -117,9 +115,7 @@ def _quoted(header: Sequence[str]) -> str:
     return shown + (f" and {len(header) - 12} more" if len(header) > 12 else "")
 
 
-def read_pairs(
-    path: Path, columns: Columns | None = None, *, needed: Sequence[str] = ("protein", "ligand")
-) -> Iterator[Record]:
+def read_pairs(path: Path, columns: Columns | None = None, *, needed: Sequence[str] = ("protein", "ligand")) -> Iterator[Record]:
     """Yield the rows of a pair table as records, lazily.
 
     Args:
@@ -147,9 +143,7 @@ def open_pairs(
     return found, (_record(where, cells, places, table) for where, cells in itertools.chain(head, table.rows))
 
 
-def _settle_label(
-    found: Understood, table: Table, head: Sequence[tuple[str, Sequence[Any]]], *, explicit: bool
-) -> Understood:
+def _settle_label(found: Understood, table: Table, head: Sequence[tuple[str, Sequence[Any]]], *, explicit: bool) -> Understood:
     """A column such as "Y" is a label if its first thousand cells are labels, else an affinity."""
     column = found.roles.get("label")
     if column is None or explicit:

@@ -106,9 +106,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
             while line := text.readline(MAX_LINE):
                 number += 1
                 if "\0" in line or (len(line) == MAX_LINE and not line.endswith("\n")):
-                    raise FormatError(
-                        f"{path}:{number}: found binary data, expected text; give a text file, or one packed as .gz or .zst"
-                    )
+                    raise FormatError(f"{path}:{number}: found binary data, expected text; give a text file, or one packed as .gz or .zst")
                 yield number, line.removesuffix("\n")
         except UnicodeDecodeError as error:
             raise FormatError(

@@ -139,9 +139,7 @@ def _object(path: Path) -> dict[str, object]:
     except (OSError, ValueError, RecursionError) as error:
         raise FormatError(f"{path}: not readable as JSON ({error}); save or download the dataset again") from error
     if not isinstance(content, dict):
-        raise FormatError(
-            f"{path}: found {str(content)[:40]!r}, expected an object; save or download the dataset again"
-        )
+        raise FormatError(f"{path}: found {str(content)[:40]!r}, expected an object; save or download the dataset again")
     return content
 
 
@@ -172,9 +170,7 @@ def _dataset_files(path: Path) -> list[Path]:
     items = listed if isinstance(listed, list) else []
     names = [item.get("filename") if isinstance(item, dict) else None for item in items]
     if not names or not all(isinstance(name, str) and Path(name).name == name for name in names):
-        raise FormatError(
-            f"{path}: found {str(listed)[:60]!r} as the files of state.json, expected file names; save or download it again"
-        )
+        raise FormatError(f"{path}: found {str(listed)[:60]!r} as the files of state.json, expected file names; save or download it again")
     return [path / str(name) for name in names]
 
 
@@ -192,15 +188,11 @@ def _indexed(path: Path, fasta: Path) -> Folder:
             continue
         last = int(indices.max()) if len(indices) else -1
         if last >= most:
-            raise FormatError(
-                f"{path}/splits.json: found {last} in '{name}', {fasta.name} is too short for as many sequences"
-            )
+            raise FormatError(f"{path}/splits.json: found {last} in '{name}', {fasta.name} is too short for as many sequences")
         chosen = np.zeros(last + 1, bool)
         chosen[indices] = True
         if int(chosen.sum()) != len(indices) or (chosen[: len(taken)] & taken[: len(chosen)]).any():
-            raise FormatError(
-                f"{path}/splits.json: a row stands twice (found at '{name}'), expected each in one list once"
-            )
+            raise FormatError(f"{path}/splits.json: a row stands twice (found at '{name}'), expected each in one list once")
         taken = np.concatenate([taken, np.zeros(max(0, len(chosen) - len(taken)), bool)])
         taken[: len(chosen)] |= chosen
         parts[part] = FolderPart(name=part, files=(fasta,), chosen=chosen)
@@ -251,9 +243,7 @@ def _checked(path: Path, files: Mapping[str, list[Path]]) -> str:
     """
     endings = {_ending(file) for found in files.values() for file in found}
     if len(endings) > 1:
-        raise FormatError(
-            f"{path}: found files of {' and '.join(sorted(endings))}, expected one format; remove the others"
-        )
+        raise FormatError(f"{path}: found files of {' and '.join(sorted(endings))}, expected one format; remove the others")
     if "" in files and len(files) > 1:
         raise FormatError(
             f"{path}: found {_quoted(f.name for f in files[''])} beside files named after parts, expected all or none so named; "

@@ -83,18 +83,14 @@ class MoleculePolicy:
             FormatError: for several fragments with salts="refuse", or a SMILES that RDKit cannot read.
         """
         if self.salts == "refuse" and "." in smiles:
-            raise FormatError(
-                f"{where}: '{smiles}' has several fragments; set data.molecules.salts=strip or keep, or remove the record"
-            )
+            raise FormatError(f"{where}: '{smiles}' has several fragments; set data.molecules.salts=strip or keep, or remove the record")
         if not (self.changes or self.validate):
             return smiles
         base = require("rdkit.rdBase", "checking or changing molecules", extra="ligand")
         with base.BlockLogs():
             molecule = self._chem.MolFromSmiles(smiles)
             if molecule is None:
-                raise FormatError(
-                    f"{where}: '{smiles}' is not a valid molecule for RDKit; correct or remove the record"
-                )
+                raise FormatError(f"{where}: '{smiles}' is not a valid molecule for RDKit; correct or remove the record")
             return self._rewrite(molecule) if self.changes else smiles
 
     def _rewrite(self, molecule: Any) -> str:

@@ -65,12 +65,7 @@ class Mutants:
 
 
 def read_mutants(
-    path: str | Path,
-    wild_type: str,
-    *,
-    offset: int = 0,
-    score_column: str | None = "DMS_score",
-    drop_missing: bool = False,
+    path: str | Path, wild_type: str, *, offset: int = 0, score_column: str | None = "DMS_score", drop_missing: bool = False
 ) -> Mutants:
     """Return the mutants of a table, checked residue by residue against the wild type.
 
@@ -87,13 +82,9 @@ def read_mutants(
     """
     path, wild_type = Path(path), "".join(wild_type.split()).upper()
     table = open_table(path)
-    columns: dict[str, int] = {
-        column: table.header.index(column) for column in ("mutant", "mutated_sequence") if column in table.header
-    }
+    columns: dict[str, int] = {column: table.header.index(column) for column in ("mutant", "mutated_sequence") if column in table.header}
     if not columns:
-        raise FormatError(
-            f"{path}: found the columns {', '.join(table.header)}, expected 'mutant' or 'mutated_sequence'; rename one"
-        )
+        raise FormatError(f"{path}: found the columns {', '.join(table.header)}, expected 'mutant' or 'mutated_sequence'; rename one")
     if score_column is not None and score_column not in table.header:
         hint = nearest(score_column, table.header)
         raise FormatError(

@@ -36,18 +36,12 @@ class _Side:
                 continue
             what, other, name = self.what, self.other, record.name
             kind, message = {
-                _REPEATED: (
-                    f"{what} of a repeated name",
-                    f"the name '{name}' stands more than once; give each {what} a name of its own",
-                ),
+                _REPEATED: (f"{what} of a repeated name", f"the name '{name}' stands more than once; give each {what} a name of its own"),
                 _SEVERAL: (
                     f"{what} without a {other}",
                     f"found several {other}s named '{name}', expected one; give each {other} a name of its own",
                 ),
-                _LONELY: (
-                    f"{what} without a {other}",
-                    f"found no {other} named '{name}'; add it, or remove the {what}",
-                ),
+                _LONELY: (f"{what} without a {other}", f"found no {other} named '{name}'; add it, or remove the {what}"),
             }[status]
             yield dataclasses.replace(record, problem=(kind, f"{record.where}: {message}"))
 
@@ -101,9 +95,7 @@ def _once(keys: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " c"]:
     return once
 
 
-def _status(
-    keys: Int64[np.ndarray, " n"], common: Int64[np.ndarray, " c"], others: Int64[np.ndarray, " m"]
-) -> Int8[np.ndarray, " n"]:
+def _status(keys: Int64[np.ndarray, " n"], common: Int64[np.ndarray, " c"], others: Int64[np.ndarray, " m"]) -> Int8[np.ndarray, " n"]:
     distinct, counts = np.unique(keys, return_counts=True)
     repeated = np.isin(keys, distinct[counts > 1])
     lonely = np.where(np.isin(keys, others), _SEVERAL, _LONELY)

@@ -117,9 +117,7 @@ def _opener(data: FileSettings, one: FolderPart, part: str) -> Callable[[], Iter
     return partial(join_structures, proteins, Path(structures)) if structures else proteins
 
 
-def _check_structures(
-    data: FileSettings, one: FolderPart, part: str, tracks: TrackSet, *, divided: bool = False
-) -> None:
+def _check_structures(data: FileSettings, one: FolderPart, part: str, tracks: TrackSet, *, divided: bool = False) -> None:
     setting, path = structures_of(data, part)
     if path and "structure" not in tracks:
         raise ConfigError(

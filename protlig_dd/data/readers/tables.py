@@ -85,9 +85,7 @@ def _open_csv(path: Path, *, tabs: bool) -> Table:
             if not any(cell.strip() for cell in cells):
                 continue
             if len(cells) > len(header) and any(cell.strip() for cell in cells[len(header) :]):
-                raise FormatError(
-                    f"{where}: found {len(cells)} cells, the header has {len(header)}; quote cells that hold a '{delimiter}'"
-                )
+                raise FormatError(f"{where}: found {len(cells)} cells, the header has {len(header)}; quote cells that hold a '{delimiter}'")
             padded = [*cells[: len(header)], *[""] * (len(header) - len(cells))]
             yield where, [_unquoted(cell, delimiter) or None for cell in padded]
 
@@ -105,18 +103,14 @@ def _next_row(reader: Any, path: Path, offset: int) -> list[str] | None:
     try:
         return next(reader, None)
     except csv.Error as error:
-        raise FormatError(
-            f"{path}:{reader.line_num + offset}: not readable as a table ({error}); check quotes and separators"
-        ) from error
+        raise FormatError(f"{path}:{reader.line_num + offset}: not readable as a table ({error}); check quotes and separators") from error
 
 
 def _open_json_lines(path: Path) -> Table:
     objects = _json_objects(path)
     first = next(objects, None)
     if first is None:
-        raise FormatError(
-            f"{path}: found blank lines only, expected one JSON object a line; check how the file was made"
-        )
+        raise FormatError(f"{path}: found blank lines only, expected one JSON object a line; check how the file was made")
     header = tuple(first[1])
     rows = ((where, [item.get(key) for key in header]) for where, item in itertools.chain([first], objects))
     return Table(path=path, header=header, rows=rows)
@@ -133,9 +127,7 @@ def _json_objects(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                 f"{path}:{number}: found '{line[:40]}', expected a JSON object on one line ({error}); correct the line"
             ) from error
         if not isinstance(item, dict):
-            raise FormatError(
-                f"{path}:{number}: found '{line[:40]}', expected a JSON object such as {{\"smiles\": ...}}; correct the line"
-            )
+            raise FormatError(f"{path}:{number}: found '{line[:40]}', expected a JSON object such as {{\"smiles\": ...}}; correct the line")
         yield f"{path}:{number}", item
 
 
@@ -156,9 +148,7 @@ def _open_torch(path: Path) -> Table:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except _TORCH_ERRORS as error:
-        raise FormatError(
-            f"{path}: not readable as a torch file without running code ({one_line(error)}); {advice}"
-        ) from error
+        raise FormatError(f"{path}: not readable as a torch file without running code ({one_line(error)}); {advice}") from error
     if isinstance(content, Mapping) and content and all(isinstance(v, list | tuple) for v in content.values()):
         lengths = {str(k): len(v) for k, v in content.items()}
         if len(set(lengths.values())) > 1:

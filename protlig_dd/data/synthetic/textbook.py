@@ -32,9 +32,7 @@ __all__ = ["RULES", "DemoWorld", "Pair", "Rule", "generate", "group_of", "knn_nu
 T = TypeVar("T")
 _LONGEST_MOTIF = max(len(rule.choices) for rule in RULES)
 # Percent of residues in UniProtKB/Swiss-Prot, to a tenth, in the order of AMINO_ACIDS.
-_COMPOSITION = np.array(
-    [9.7, 8.3, 7.1, 6.9, 6.6, 6.7, 5.5, 5.4, 5.9, 5.5, 4.7, 5.8, 3.9, 4.1, 3.9, 2.9, 2.4, 2.3, 1.1, 1.4]
-)
+_COMPOSITION = np.array([9.7, 8.3, 7.1, 6.9, 6.6, 6.7, 5.5, 5.4, 5.9, 5.5, 4.7, 5.8, 3.9, 4.1, 3.9, 2.9, 2.4, 2.3, 1.1, 1.4])
 _COMPOSITION_ENDS = np.append(np.cumsum(_COMPOSITION / _COMPOSITION.sum())[:-1], 1.0)
 _LETTERS = np.array(list(AMINO_ACIDS))
 
@@ -164,9 +162,7 @@ def _families(world: DemoWorld, split: str, first: int) -> list[_Family]:
         length = int(draw.integers(*world.protein_length, endpoint=True))
         rates = 2 * world.substitution_rate * draw.random(length)
         consensus = _background(draw, length)
-        while motif_of(
-            "".join(consensus)
-        ):  # otherwise a family without substitutions has no member with a single motif
+        while motif_of("".join(consensus)):  # otherwise a family without substitutions has no member with a single motif
             consensus = _background(draw, length)
         families.append(_Family(number=first + i, rule=i % len(RULES), consensus=consensus, rates=rates))
     return families

@@ -21,13 +21,7 @@ _RENAMED = {f"<{name}>": f"<{name}_aa>" for name in ("cls", "eos", "unk", "mask"
 
 
 def save_pretrained(
-    folder: Path,
-    model: EncoderSettings,
-    weights: Mapping[str, Tensor],
-    *,
-    num_rows: int,
-    longest: int,
-    passport: Mapping[str, Any],
+    folder: Path, model: EncoderSettings, weights: Mapping[str, Tensor], *, num_rows: int, longest: int, passport: Mapping[str, Any]
 ) -> None:
     """Write a folder in Hugging Face's layout: config.json, model.safetensors, the vocabulary, and passport.json.
 

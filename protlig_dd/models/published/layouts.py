@@ -97,9 +97,7 @@ def from_published(published: Mapping[str, Tensor], expected: Mapping[str, Tenso
         names = published_names(name)
         missing = [one for one in names if one not in published]
         if missing:
-            raise CheckpointError(
-                f"{where}: no tensor '{missing[0]}'; expected an ESM-2, DPLM or DPLM-2 checkpoint, whole"
-            )
+            raise CheckpointError(f"{where}: no tensor '{missing[0]}'; expected an ESM-2, DPLM or DPLM-2 checkpoint, whole")
         shape = (target.shape[0] // len(names), *target.shape[1:])
         for one in names:
             if published[one].shape != shape:

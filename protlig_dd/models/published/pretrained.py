@@ -28,12 +28,7 @@ from protlig_dd.tokens.settings import ProteinTrack, StructureTrack, TrackSettin
 from protlig_dd.tokens.structure import num_joint_rows
 
 _JOINT_ROWS = num_joint_rows("dplm2")
-_WEIGHT_FILES = (
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
-)
+_WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 _FIXED = {
     "mask_token_id": SYMBOLS.index("<mask>"),
     "pad_token_id": SYMBOLS.index("<pad>"),
@@ -102,13 +97,7 @@ def read_pretrained(source: str | Path, *, lora_alpha: float = 32.0) -> Pretrain
         expected = model.build(built, "reference").state_dict()
     weights = from_published(published, expected, where)
     return Pretrained(
-        where=where,
-        family=family,
-        model=model,
-        tracks=tracks,
-        weights=weights,
-        config=config,
-        source_hash=hash_tensors(published),
+        where=where, family=family, model=model, tracks=tracks, weights=weights, config=config, source_hash=hash_tensors(published)
     )
 
 
@@ -167,9 +156,7 @@ def _require_esm2(config: Mapping[str, Any], where: str) -> None:
     if kind != "esm":
         raise CheckpointError(f"{where}: found model_type '{kind}'{nearest(str(kind), ['esm'])}, expected 'esm'")
     if config.get("position_embedding_type", "rotary") != "rotary" or config.get("emb_layer_norm_before"):
-        raise CheckpointError(
-            f"{where}: an ESM-1 model; expected ESM-2 with rotary positions and no norm before the blocks"
-        )
+        raise CheckpointError(f"{where}: an ESM-1 model; expected ESM-2 with rotary positions and no norm before the blocks")
     for name, expected in _FIXED.items():
         if config.get(name) not in (None, expected):
             raise CheckpointError(f"{where}: {name}: found '{config[name]}', expected {expected} as in ESM-2 and DPLM")
@@ -271,9 +258,7 @@ def _config_from_shapes(tensors: Mapping[str, Tensor], path: Path) -> dict[str, 
     elif contact is not None:
         heads = contact.numel() // layers
     if not heads:
-        raise CheckpointError(
-            f"{path}: neither rotary frequencies nor a contact head say how many heads it has; export it as a folder"
-        )
+        raise CheckpointError(f"{path}: neither rotary frequencies nor a contact head say how many heads it has; export it as a folder")
     return {
         "model_type": "esm",
         "dplm_type": "dplm_esm" if rows == len(SYMBOLS) else "dplm2_esm",

@@ -54,14 +54,10 @@ def read_sedd(path: Path) -> tuple[DiTSettings, ProteinTrack, dict[str, Tensor]]
     needed = ("embedding.weight", "noise_level.mlp.0.weight", "blocks.0.attention.qkv.weight", "head.linear.weight")
     missing = [name for name in needed if name not in weights]
     if missing:
-        raise CheckpointError(
-            f"{path}: no tensor for '{missing[0]}'; expected a checkpoint of a single-track SEDD model"
-        )
+        raise CheckpointError(f"{path}: no tensor for '{missing[0]}'; expected a checkpoint of a single-track SEDD model")
     rows, hidden = weights["embedding.weight"].shape
     if rows < len(SYMBOLS):
-        raise CheckpointError(
-            f"{path}: found {rows} rows, expected {len(SYMBOLS)} or more, the ESM alphabet and a mask"
-        )
+        raise CheckpointError(f"{path}: found {rows} rows, expected {len(SYMBOLS)} or more, the ESM alphabet and a mask")
     frequencies = next((v for name, v in tensors.items() if name.endswith("inv_freq")), None)
     bias = "head.linear.bias" in weights
     model = DiTSettings(

@@ -51,12 +51,7 @@ def sampled_track(model: ModelSettings, generate: str) -> str:
 
 
 def build_model(
-    model: ModelSettings,
-    tracks: Mapping[str, Track],
-    backend: Backend,
-    *,
-    seed: int,
-    where: Literal["cpu", "meta"] = "cpu",
+    model: ModelSettings, tracks: Mapping[str, Track], backend: Backend, *, seed: int, where: Literal["cpu", "meta"] = "cpu"
 ) -> nn.Module:
     """Return a freshly initialised model on the host; or on the meta device, without weights, otherwise as other processes build it.
 

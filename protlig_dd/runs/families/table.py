@@ -77,9 +77,7 @@ def _finish_tokens(config: Experiment, folder: Path, result: FitResult, *, devic
     yield f"report: {page}"
 
 
-def _evaluate_tokens(
-    folder: Path, *, device: str, which: Which, coordinates: str, tokenizer: str, **how: Any
-) -> Iterator[str]:
+def _evaluate_tokens(folder: Path, *, device: str, which: Which, coordinates: str, tokenizer: str, **how: Any) -> Iterator[str]:
     if bool(coordinates) != bool(tokenizer):
         raise ConfigError(
             f"--coordinates '{coordinates}' --tokenizer '{tokenizer}': expected both, a Foldseek database with the true "
@@ -89,17 +87,13 @@ def _evaluate_tokens(
     yield from evaluate_run(run, coordinates=coordinates, tokenizer=tokenizer, **how)
 
 
-def _finish_autoencoder(
-    config: AutoencoderExperiment, folder: Path, result: FitResult, *, device: str
-) -> Iterator[str]:
+def _finish_autoencoder(config: AutoencoderExperiment, folder: Path, result: FitResult, *, device: str) -> Iterator[str]:
     yield ", ".join(f"{name} {value:.3f}" for name, value in result.validation.items())
 
 
 def _check_autoencoder(config: AutoencoderExperiment, *, device: str, devices: str) -> Iterator[str]:
     if devices:
-        raise ConfigError(
-            f"--devices {devices}: is for models of tokens; an autoencoder's memory is told without it, leave it out"
-        )
+        raise ConfigError(f"--devices {devices}: is for models of tokens; an autoencoder's memory is told without it, leave it out")
     yield from describe_autoencoder(config, choose_device(device, precision=config.train.precision))
 
 
@@ -116,12 +110,7 @@ def _evaluate_autoencoder(folder: Path, *, device: str, which: Which, num: int, 
 
 
 TOKENS = Family(
-    read=experiment_from,
-    train=_train_tokens,
-    finish=_finish_tokens,
-    check=check_experiment,
-    open=open_run,
-    evaluate=_evaluate_tokens,
+    read=experiment_from, train=_train_tokens, finish=_finish_tokens, check=check_experiment, open=open_run, evaluate=_evaluate_tokens
 )
 AUTOENCODER = Family(
     read=autoencoder_from,
@@ -131,13 +120,7 @@ AUTOENCODER = Family(
     open=open_autoencoder,
     evaluate=_evaluate_autoencoder,
 )
-FAMILIES: Mapping[str, Family] = {
-    "causal": TOKENS,
-    "dit": TOKENS,
-    "dual_track": TOKENS,
-    "encoder": TOKENS,
-    "kanzi": AUTOENCODER,
-}
+FAMILIES: Mapping[str, Family] = {"causal": TOKENS, "dit": TOKENS, "dual_track": TOKENS, "encoder": TOKENS, "kanzi": AUTOENCODER}
 """From `model.kind` to its family. An unknown kind is read as a token model, whose settings name the kinds there are."""
 
 
@@ -165,11 +148,7 @@ def load(name: str | Path, overrides: tuple[str, ...] | list[str] = ()) -> AnyEx
 
 
 def train(
-    config: AnyExperiment | str,
-    folder: Path | str | None = None,
-    *,
-    device: str = "auto",
-    resume: Resume | Literal[""] = "",
+    config: AnyExperiment | str, folder: Path | str | None = None, *, device: str = "auto", resume: Resume | Literal[""] = ""
 ) -> FitResult:
     """Train an experiment of any family in a run folder, going on from its last checkpoint if there is one.
 

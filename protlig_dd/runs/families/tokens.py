@@ -85,9 +85,7 @@ class Denoisers:
     def drawing(self, options: SampleOptions, config: Experiment) -> dict[str, Any]:
         """Return sampler, guidance and property."""
         if options.learned_length:
-            raise ConfigError(
-                "--learned-length: this run denoises tokens of a given number; expected a run of a causal model"
-            )
+            raise ConfigError("--learned-length: this run denoises tokens of a given number; expected a run of a causal model")
         return {
             "sampler": sampler_from(options, config),
             "guidance": guidance_from(options, config),

@@ -61,12 +61,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 def server():
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
         running.files, running.asked, running.breaks = {}, [], []
-        running.ranges, running.tag, running.google, running.content_type = (
-            True,
-            '"one"',
-            False,
-            "application/octet-stream",
-        )
+        running.ranges, running.tag, running.google, running.content_type = (True, '"one"', False, "application/octet-stream")
         running.base = f"http://127.0.0.1:{running.server_address[1]}"
         thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
         thread.start()
@@ -92,9 +87,7 @@ def test_an_interrupted_download_goes_on_where_it_stopped(server, tmp_path):
 
 def test_after_the_last_attempt_the_part_stays_and_the_next_run_goes_on(server, tmp_path):
     server.files["/a.bin"], server.breaks = BODY, [3000, 0]
-    with pytest.raises(
-        DownloadError, match=r"a\.bin: stopped after 3000 bytes .*2 attempts; run the same command again to go on"
-    ):
+    with pytest.raises(DownloadError, match=r"a\.bin: stopped after 3000 bytes .*2 attempts; run the same command again to go on"):
         fetch(f"{server.base}/a.bin", tmp_path / "a.bin", attempts=2, pause=0.0)
     assert not (tmp_path / "a.bin").exists()
     assert fetch(f"{server.base}/a.bin", tmp_path / "a.bin").read_bytes() == BODY
@@ -126,8 +119,7 @@ def test_a_wrong_checksum_removes_the_file_and_names_both(server, tmp_path):
     server.files["/a.bin"] = BODY
     checksum = Checksum(algorithm="md5", digest="0" * 32, origin="a.bin.md5")
     with pytest.raises(
-        DownloadError,
-        match=rf"wrong checksum: found md5 {hashlib.md5(BODY).hexdigest()}, expected 0{{32}} \(a\.bin\.md5\)",
+        DownloadError, match=rf"wrong checksum: found md5 {hashlib.md5(BODY).hexdigest()}, expected 0{{32}} \(a\.bin\.md5\)"
     ):
         fetch(f"{server.base}/a.bin", tmp_path / "a.bin", checksum=checksum)
     assert list(tmp_path.iterdir()) == []
@@ -136,10 +128,7 @@ def test_a_wrong_checksum_removes_the_file_and_names_both(server, tmp_path):
 def test_a_checksum_in_the_response_is_used(server, tmp_path):
     server.files["/a.bin"], server.google = BODY, True
     fetch(f"{server.base}/a.bin", tmp_path / "a.bin")
-    assert (
-        json.loads((tmp_path / "a.bin.json").read_text())["publisher_checksum"]["digest"]
-        == hashlib.md5(BODY).hexdigest()
-    )
+    assert json.loads((tmp_path / "a.bin.json").read_text())["publisher_checksum"]["digest"] == hashlib.md5(BODY).hexdigest()
 
 
 def test_a_renewed_file_disagrees_with_the_record_of_first_use(server, tmp_path):
@@ -151,9 +140,7 @@ def test_a_renewed_file_disagrees_with_the_record_of_first_use(server, tmp_path)
 
 
 def test_errors_of_the_host_are_one_line_with_advice(server, tmp_path):
-    with pytest.raises(
-        DownloadError, match=r"/none: the host answered 404 Not Found; see the source's page .*--base URL"
-    ):
+    with pytest.raises(DownloadError, match=r"/none: the host answered 404 Not Found; see the source's page .*--base URL"):
         fetch(f"{server.base}/none", tmp_path / "none")
     server.files["/a.bin"], server.content_type = b"<html>sorry", "text/html"
     with pytest.raises(DownloadError, match="the host sent a web page, expected a data file"):
@@ -166,9 +153,7 @@ def test_errors_of_the_host_are_one_line_with_advice(server, tmp_path):
 
 FASTA = b"".join(b">UniRef50_%d n\nMKVLAW\nGRT%s\n" % (i, b"A" * i) for i in range(12))
 SMILES = b"".join(b"%d\tCC%s\n" % (i + 1, b"O" * (i % 4)) for i in range(12))
-PAIRS = "ID1\tX1\tID2\tX2\tY\n" + "".join(
-    f'{i}\t"{"C" * (i + 1)}O"\tp{i % 3}\tMKVLA{"G" * (i % 3)}\t{10.0 * (i + 1)}\n' for i in range(12)
-)
+PAIRS = "ID1\tX1\tID2\tX2\tY\n" + "".join(f'{i}\t"{"C" * (i + 1)}O"\tp{i % 3}\tMKVLA{"G" * (i % 3)}\t{10.0 * (i + 1)}\n' for i in range(12))
 
 
 def zipped(members):
@@ -187,9 +172,7 @@ def publish_uniref50(files):
     packed = gzip.compress(FASTA)
     files["/uniref50.fasta.gz"] = packed
     files["/RELEASE.metalink"] = (
-        '<metalink><files><file name="README"><verification><hash type="md5">'
-        + "0" * 32
-        + "</hash></verification></file>"
+        '<metalink><files><file name="README"><verification><hash type="md5">' + "0" * 32 + "</hash></verification></file>"
         f'<file name="uniref50.fasta.gz"><verification><hash type="md5">{md5(packed)}</hash></verification></file></files></metalink>'
     ).encode()
 
@@ -200,21 +183,8 @@ def publish_pubchem(files):
 
 
 def publish_bindingdb(files):
-    chain, chains = (
-        "BindingDB Target Chain Sequence 1",
-        "Number of Protein Chains in Target (>1 implies a multichain complex)",
-    )
-    header = [
-        "BindingDB Reactant_set_id",
-        "Ligand SMILES",
-        "Ki (nM)",
-        "IC50 (nM)",
-        "Kd (nM)",
-        "EC50 (nM)",
-        chains,
-        chain,
-        "Target Name",
-    ]
+    chain, chains = ("BindingDB Target Chain Sequence 1", "Number of Protein Chains in Target (>1 implies a multichain complex)")
+    header = ["BindingDB Reactant_set_id", "Ligand SMILES", "Ki (nM)", "IC50 (nM)", "Kd (nM)", "EC50 (nM)", chains, chain, "Target Name"]
     rows = [[str(i), "C" * (i + 1), " 10.0", ">100", "", "", "1", "MKVLA" + "G" * i, 'a 5" name'] for i in range(12)]
     rows += [
         ["90", "CC", "1", "", "", "", "2", "MKV", "x"],
@@ -222,13 +192,8 @@ def publish_bindingdb(files):
         ["92", "CC", "5", "", "", "", "1"],
     ]
     packed = zipped({"BindingDB_All.tsv": "\n".join("\t".join(row) for row in [header, *rows]) + "\n"})
-    files["/chemsearch/marvin/Download.jsp"] = (
-        b"<a>BindingDB_All_202408_tsv.zip</a> <a>BindingDB_All_202409_tsv.zip</a>"
-    )
-    files["/downloads/BindingDB_All_202409_tsv.zip"], files["/downloads/BindingDB_All_202409_tsv.md5"] = (
-        packed,
-        md5(packed).encode(),
-    )
+    files["/chemsearch/marvin/Download.jsp"] = b"<a>BindingDB_All_202408_tsv.zip</a> <a>BindingDB_All_202409_tsv.zip</a>"
+    files["/downloads/BindingDB_All_202409_tsv.zip"], files["/downloads/BindingDB_All_202409_tsv.md5"] = (packed, md5(packed).encode())
 
 
 def publish_plinder(files):
@@ -255,9 +220,7 @@ def publish_plinder(files):
         [{"system_id": s, "split": "val" if i == 1 else "train"} for i, s in enumerate(systems)]
     )
     for code in ("aa", "ab"):
-        chains = {
-            s: ">1.A\nMKVLA\nGR\n" + (">1.C\nMM\n" if s.startswith("1aa2") else "") for s in systems if s[1:3] == code
-        }
+        chains = {s: ">1.A\nMKVLA\nGR\n" + (">1.C\nMM\n" if s.startswith("1aa2") else "") for s in systems if s[1:3] == code}
         files[f"/2024-06/v2/systems/{code}.zip"] = zipped({f"{s}/sequences.fasta": text for s, text in chains.items()})
 
 
@@ -268,12 +231,7 @@ PUBLISHERS = {
     "plinder": (publish_plinder, 10),
     "davis": (lambda files: files.update({"/5219748": PAIRS.encode()}), 12),
     "kiba": (lambda files: files.update({"/5255037": PAIRS.encode()}), 12),
-    "zinc250k": (
-        lambda files: files.update(
-            {"/250k_rndm_zinc_drugs_clean_3.csv": ("smiles,logP\n" + '"CCO\n",1\n' * 12).encode()}
-        ),
-        12,
-    ),
+    "zinc250k": (lambda files: files.update({"/250k_rndm_zinc_drugs_clean_3.csv": ("smiles,logP\n" + '"CCO\n",1\n' * 12).encode()}), 12),
 }
 
 
@@ -301,10 +259,7 @@ def test_every_source_is_downloaded_and_read(server, tmp_path, name, limit):
     if name == "bindingdb":
         assert set(bundle.train.labels["affinity"].tolist()) == {8.0}
     if name == "plinder" and not limit:
-        assert sorted(set(bundle.train.labels["split"].tolist()) | set(bundle.validation.labels["split"].tolist())) == [
-            0,
-            1,
-        ]
+        assert sorted(set(bundle.train.labels["split"].tolist()) | set(bundle.validation.labels["split"].tolist())) == [0, 1]
 
 
 def test_a_source_with_a_wrong_checksum_leaves_nothing_to_train_on(server, tmp_path):
@@ -322,11 +277,7 @@ def test_the_reports_viewer_is_downloaded_and_its_use_is_said(server, tmp_path, 
     path = tmp_path / "3Dmol-min.js"
     assert path.read_bytes() == server.files["/3Dmol-min.js"] and (tmp_path / "3Dmol-min.js.json").is_file()
     output = capsys.readouterr().out
-    assert (
-        f"use it: protlig report RUN --viewer {path}" in output
-        and "BSD 3-Clause" in output
-        and "data.kind" not in output
-    )
+    assert f"use it: protlig report RUN --viewer {path}" in output and "BSD 3-Clause" in output and "data.kind" not in output
     assert main([*command, "--limit", "5"]) == 1 and "3dmol is one script" in capsys.readouterr().err
 
 
@@ -339,10 +290,7 @@ def test_a_host_that_has_moved_is_an_error_for_every_source(server, tmp_path):
 def test_official_hosts_are_https_and_no_package_registries():
     assert set(SOURCES) == {"uniref50", "bindingdb", "plinder", "davis", "kiba", "zinc250k", "pubchem", "3dmol"}
     assert SOURCES["3dmol"].base == "https://3Dmol.org/build"
-    assert all(
-        source.base.startswith("https://") and source.page.startswith("https://") and source.licence
-        for source in SOURCES.values()
-    )
+    assert all(source.base.startswith("https://") and source.page.startswith("https://") and source.licence for source in SOURCES.values())
 
 
 def test_a_folder_that_cannot_be_made_is_said(tmp_path):

@@ -51,9 +51,7 @@ def test_every_file_is_byte_for_byte_foldseeks(shared: Path, tmp_path: Path, kin
 
 @pytest.mark.data
 @pytest.mark.parametrize(("name", "threshold"), [("db", 0.0), ("dbmask", 50.0)])
-def test_odd_chains_are_foldseeks_but_for_two_stated_exceptions(
-    shared: Path, tmp_path: Path, name: str, threshold: float
-) -> None:
+def test_odd_chains_are_foldseeks_but_for_two_stated_exceptions(shared: Path, tmp_path: Path, name: str, threshold: float) -> None:
     """e07 has C-alpha atoms only, and e15 is where Foldseek masks the second chain with the B-factors of the first."""
     example = shared / "data" / "foldseek_example"
     made, theirs = tmp_path / name, example / "edge" / name
@@ -68,17 +66,9 @@ def test_odd_chains_are_foldseeks_but_for_two_stated_exceptions(
             assert ours["e15_bfac_B"].lower() == expected["e15_bfac_B"].lower()
         types = (path.with_name(f"{path.name}{suffix}.dbtype").read_bytes() for path in (made, theirs))
         assert next(types) == next(types)
-    sources = [
-        [line.split("\t")[1] for line in path.with_name(f"{name}.source").read_text().splitlines()]
-        for path in (made, theirs)
-    ]
+    sources = [[line.split("\t")[1] for line in path.with_name(f"{name}.source").read_text().splitlines()] for path in (made, theirs)]
     assert sources[0] == [source for source in sources[1] if source != "e07_caonly_MODEL_1"]
-    assert report.skipped == {
-        "C-alpha only": 1,
-        "too short": 1,
-        "all residues unknown": 1,
-        "residues without C-alpha": 1,
-    }
+    assert report.skipped == {"C-alpha only": 1, "too short": 1, "all residues unknown": 1, "residues without C-alpha": 1}
 
 
 @pytest.mark.data
@@ -142,9 +132,7 @@ def test_several_processes_give_the_files_of_one(tmp_path: Path) -> None:
 
 def test_few_files_are_read_without_other_processes() -> None:
     assert choose_workers(0, 10) == 0 and choose_workers(3, 10) == 3
-    assert choose_workers(0, 10**6) == (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    )
+    assert choose_workers(0, 10**6) == (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
 
 
 def test_reading_is_never_far_ahead_of_writing(tmp_path: Path) -> None:
@@ -179,9 +167,7 @@ def test_masked_letters_are_those_below_the_threshold(tmp_path: Path) -> None:
 
 def test_a_folder_without_chains_makes_no_database(tmp_path: Path) -> None:
     write_lines(tmp_path / "in" / "notes.txt", ["nothing"])
-    with pytest.raises(
-        FormatError, match=r"no chain for a database among 1 files \(1 unreadable files, such as .*notes.txt"
-    ):
+    with pytest.raises(FormatError, match=r"no chain for a database among 1 files \(1 unreadable files, such as .*notes.txt"):
         build_database(tmp_path / "in", tmp_path / "db")
     (tmp_path / "void").mkdir()
     with pytest.raises(FormatError, match="among 0 files .the folder is empty"):

@@ -35,9 +35,7 @@ def test_info_says_what_is_there(entries: list[Entry], tmp_path: Path, capsys: p
         assert words in text, (words, text)
 
 
-def test_head_shows_entries_as_they_are(
-    entries: list[Entry], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_head_shows_entries_as_they_are(entries: list[Entry], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write_database(tmp_path, entries)
     code, text = run(capsys, "head", str(path), "--num", "2", "--width", "0")
     assert code == 0 and text.count("residues)") == 2
@@ -50,9 +48,7 @@ def test_head_shows_entries_as_they_are(
     assert code == 1 and "found no entry 'nobody'" in text
 
 
-def test_export_writes_what_was_chosen(
-    entries: list[Entry], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_export_writes_what_was_chosen(entries: list[Entry], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write_database(tmp_path, entries)
     aa, ss = tmp_path / "aa.fasta", tmp_path / "ss.fasta"
     assert run(capsys, "export", str(path), "--aa", str(aa), "--ss", str(ss), "--keep-case")[0] == 0
@@ -62,9 +58,7 @@ def test_export_writes_what_was_chosen(
     assert read_fasta(aa) == {entries[4].name: entries[4].aa.upper()}
     code, text = run(capsys, "export", str(path))
     assert code == 1 and "found nothing to write" in text
-    (tmp_path / "db_h.index").write_text(
-        (tmp_path / "db_h.index").read_text().replace(f"{entries[3].key}\t", "77777777\t")
-    )
+    (tmp_path / "db_h.index").write_text((tmp_path / "db_h.index").read_text().replace(f"{entries[3].key}\t", "77777777\t"))
     before = aa.read_bytes()
     code, text = run(capsys, "export", str(path), "--aa", str(aa))
     assert code == 1 and f"found no key {entries[3].key}" in text and aa.read_bytes() == before
@@ -120,9 +114,7 @@ def test_export_writes_traces(entries: list[Entry], tmp_path: Path, capsys: pyte
     assert code == 0 and "3 C-alpha traces" in text
     for entry in entries[:3]:
         residues = gemmi.read_structure(str(tmp_path / "traces" / f"{entry.name}.pdb"))[0][0]
-        assert [a.pos.tolist() for r in residues for a in r] == [
-            pytest.approx(place, abs=6e-4) for place in entry.coords
-        ]
+        assert [a.pos.tolist() for r in residues for a in r] == [pytest.approx(place, abs=6e-4) for place in entry.coords]
 
 
 def test_verify_tells_every_fault(entries: list[Entry], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -152,9 +144,7 @@ def test_verify_tells_every_fault(entries: list[Entry], tmp_path: Path, capsys: 
         assert words in text, words
 
 
-def test_verify_goes_on_after_an_index_that_is_damaged(
-    entries: list[Entry], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_verify_goes_on_after_an_index_that_is_damaged(entries: list[Entry], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Each bad line of the index is reported, and the other sub-databases are read."""
     path = write_database(tmp_path, entries)
     lines = (tmp_path / "db_ss.index").read_text().splitlines()

@@ -17,9 +17,7 @@ FORMS = {
     "plain": ("plain", 41), "float": ("float", 41), "compressed": ("plain", 41), "split": ("plain", 41), "padded": ("plain", 41),
     "sub0": ("plain", 5), "sub1": ("plain", 5), "edge": ("edge", 17),
 }  # fmt: skip
-NUM_CALPHA_CUT = (
-    0.00101  # differences are cut to thousandths: up to one off the floats, which round in the last digit themselves
-)
+NUM_CALPHA_CUT = 0.00101  # differences are cut to thousandths: up to one off the floats, which round in the last digit themselves
 
 
 @pytest.fixture(scope="module")

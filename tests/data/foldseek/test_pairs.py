@@ -117,9 +117,7 @@ def test_sub_databases_are_joined_by_key_and_never_by_row(tmp_path: Path, caplog
             assert db.row_of_key(entry.key) == row == db.row_of_name(entry.name) and db.name(row) == entry.name
             if entry.key in missing["_ca"]:
                 for read in (lambda row=row: db.calpha(row), lambda row=row: db.calpha_batch([row - 1, row])):
-                    with pytest.raises(
-                        UnknownKeyError, match=rf"db_ca.index: found no key {entry.key}, the index has 29 keys"
-                    ):
+                    with pytest.raises(UnknownKeyError, match=rf"db_ca.index: found no key {entry.key}, the index has 29 keys"):
                         read()
             else:
                 assert np.array_equal(db.calpha(row), np.array(entry.coords, np.float32))
@@ -229,9 +227,7 @@ def test_truncated_data_is_refused_when_opened(tmp_path: Path) -> None:
     path = write_database(tmp_path, random_entries(10, 12, sparse=False))
     data = path.read_bytes()
     path.write_bytes(data[:-1])
-    with pytest.raises(
-        FormatError, match=rf"db: entry 11 \(line 12 .* end at {len(data)}, the data has {len(data) - 1} bytes"
-    ):
+    with pytest.raises(FormatError, match=rf"db: entry 11 \(line 12 .* end at {len(data)}, the data has {len(data) - 1} bytes"):
         len(FoldseekDB(path))
     with pytest.raises(FormatError, match="db_ss.index: found no such file"):
         path.with_name("db_ss.index").unlink()
@@ -263,9 +259,7 @@ def damaged(path: Path, row: int, place: int, byte: bytes) -> None:
         ("db", -2, b"A", r"after 12 letters, expected 12 letters, a newline and a NUL"),
     ],
 )
-def test_damaged_entries_are_refused_with_the_residue(
-    sub: str, place: int, byte: bytes, message: str, tmp_path: Path
-) -> None:
+def test_damaged_entries_are_refused_with_the_residue(sub: str, place: int, byte: bytes, message: str, tmp_path: Path) -> None:
     """An invalid byte is reported with entry, line and residue, one by one and in a batch; the other entries are read."""
     entries = random_entries(11, 5, sparse=False)
     entries[2] = Entry(2, "p", "ACDEFGHIKLMN", "ACDEFGHIKLMN", [(0, 0, 0)] * 12)
@@ -316,16 +310,11 @@ def test_unequal_lengths_of_a_pair_are_refused(tmp_path: Path) -> None:
                 read()
 
 
-def test_compressed_data_without_its_type_or_its_package_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_compressed_data_without_its_type_or_its_package_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Never frames as letters: without the type the message says what is missing, without zstandard how to get it."""
     pytest.importorskip("zstandard", reason="writing compressed databases needs zstandard")
     path = write_database(tmp_path, random_entries(14, 9, sparse=False), Form(compressed=True))
-    with (
-        monkeypatch.context() as context,
-        pytest.raises(MissingDependencyError, match="compressed database .*db needs"),
-    ):
+    with monkeypatch.context() as context, pytest.raises(MissingDependencyError, match="compressed database .*db needs"):
         context.setitem(sys.modules, "zstandard", None)
         len(FoldseekDB(path))
     path.with_name("db.dbtype").unlink()
@@ -344,11 +333,7 @@ def test_a_sidecar_is_made_once_and_anew_for_another_text(tmp_path: Path, monkey
     for index in (first, open_index(path, sidecar_from=0)):
         for name in ("starts", "lengths", "keys"):
             assert np.array_equal(getattr(index, name), getattr(text, name))
-        assert (index.keys_digest, index.lengths_digest, index.line_of(4)) == (
-            text.keys_digest,
-            text.lengths_digest,
-            text.line_of(4),
-        )
+        assert (index.keys_digest, index.lengths_digest, index.line_of(4)) == (text.keys_digest, text.lengths_digest, text.line_of(4))
     assert place.stat().st_mtime_ns == stamp
     with monkeypatch.context() as context:
         context.setattr(foldseek_index, "read_rows", None)  # the text is not read again
@@ -359,10 +344,7 @@ def test_a_sidecar_is_made_once_and_anew_for_another_text(tmp_path: Path, monkey
     lines = path.read_text().splitlines()
     path.write_text("\n".join([*lines[:5], lines[5].replace("\t", "7\t", 1), *lines[6:]]) + "\n")
     assert not np.array_equal(open_index(path, sidecar_from=0).keys, text.keys)
-    assert {p.name for p in tmp_path.glob("*index*")} == {
-        *(f"db{e}.index" for e in ("", "_ss", "_ca", "_h")),
-        place.name,
-    }
+    assert {p.name for p in tmp_path.glob("*index*")} == {*(f"db{e}.index" for e in ("", "_ss", "_ca", "_h")), place.name}
 
 
 def test_without_a_writable_folder_the_index_is_cached_or_held_with_one_line(

@@ -29,14 +29,7 @@ def entries() -> list[Entry]:
     draws = np.random.default_rng(0)
     texts = ["".join(draws.choice(list(LETTERS), n)) for n in (5, 30, 12, 8, 20, 9)]
     return [
-        Entry(
-            name=f"c{i}",
-            title="some protein",
-            sequence=t,
-            structure=t[::-1],
-            ca_angstrom=draws.normal(size=(len(t), 3)),
-            key=3 * i,
-        )
+        Entry(name=f"c{i}", title="some protein", sequence=t, structure=t[::-1], ca_angstrom=draws.normal(size=(len(t), 3)), key=3 * i)
         for i, t in enumerate(texts)
     ]
 
@@ -53,9 +46,7 @@ def test_records_are_the_entries(database: Path, entries: list[Entry]) -> None:
     assert found == [(e.name, e.sequence, e.structure) for e in entries]
 
 
-def test_training_data_shards_and_inspection_take_a_database(
-    database: Path, entries: list[Entry], tmp_path: Path
-) -> None:
+def test_training_data_shards_and_inspection_take_a_database(database: Path, entries: list[Entry], tmp_path: Path) -> None:
     data = SequenceData(path=str(database), split=RandomSplit(validation_fraction=0.3), leakage=False)
     bundle = load(data, TRACKS)
     assert len(bundle.train) + len(bundle.validation) == len(entries)

@@ -84,10 +84,7 @@ def test_ranks_share_the_entries_in_equal_parts(db: PairedFoldseekDB, entries: l
     for world in (1, 4, 7):
         maps = [FoldseekDataset(db, ALL, world_size=world, rank=rank) for rank in range(world)]
         streams = [FoldseekStream(db, ALL, world_size=world, rank=rank) for rank in range(world)]
-        for shares in (
-            [keys(data.__getitems__(range(len(data)))) for data in maps],
-            [keys(stream) for stream in streams],
-        ):  # type: ignore[arg-type]
+        for shares in ([keys(data.__getitems__(range(len(data)))) for data in maps], [keys(stream) for stream in streams]):  # type: ignore[arg-type]
             together = [key for share in shares for key in share]
             assert {len(share) for share in shares} == {600 // world} and len(set(together)) == len(together)
         kept = [FoldseekStream(db, ALL, world_size=world, rank=rank, drop_last=False) for rank in range(world)]
@@ -95,9 +92,7 @@ def test_ranks_share_the_entries_in_equal_parts(db: PairedFoldseekDB, entries: l
 
 
 @pytest.mark.parametrize("buffer", [None, 0, 64, 7, 4000])
-def test_a_stream_has_every_entry_once_an_epoch_in_another_order(
-    buffer: int | None, db: PairedFoldseekDB, entries: list[Entry]
-) -> None:
+def test_a_stream_has_every_entry_once_an_epoch_in_another_order(buffer: int | None, db: PairedFoldseekDB, entries: list[Entry]) -> None:
     """In the order of the keys without shuffling, else in one of each epoch; windows stay together."""
     stream, order = FoldseekStream(db, ALL, shuffle_buffer_size=buffer), [e.key for e in entries]
     first, second = keys(stream), keys(stream)
@@ -145,14 +140,8 @@ def test_batches_do_not_depend_on_the_workers(workers: int, db: PairedFoldseekDB
 def test_a_state_of_another_order_and_impossible_settings_are_refused(db: PairedFoldseekDB) -> None:
     """Each with what was found and what to do."""
     state = FoldseekStream(db, ALL).state_dict()
-    for other in (
-        FoldseekStream(db, ALL, seed=1),
-        FoldseekStream(db, ALL, shuffle_buffer_size=5),
-        FoldseekStream(db, Choice()),
-    ):
-        with pytest.raises(
-            ConfigError, match="the saved position has (seed|shuffle_buffer_size|choice) .*resume with the same"
-        ):
+    for other in (FoldseekStream(db, ALL, seed=1), FoldseekStream(db, ALL, shuffle_buffer_size=5), FoldseekStream(db, Choice())):
+        with pytest.raises(ConfigError, match="the saved position has (seed|shuffle_buffer_size|choice) .*resume with the same"):
             other.load_state_dict(state)
     for message, make in {
         "rank: found 2 with world_size 2": lambda: FoldseekDataset(db, ALL, world_size=2, rank=2),

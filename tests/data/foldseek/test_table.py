@@ -122,10 +122,7 @@ def test_a_letter_outside_the_vocabulary_is_reported_with_its_entry(tmp_path: Pa
 
 def test_long_proteins_that_may_not_be_left_out_are_an_error(tmp_path: Path) -> None:
     path = write_database(tmp_path, [entry(0, "MKVL", "DDVD"), entry(1, "M" * 40, "D" * 40)])
-    with pytest.raises(
-        FormatError,
-        match=r"db: entry 2: the protein has 42 tokens, the track takes 30; set data.too_long=drop, or raise",
-    ):
+    with pytest.raises(FormatError, match=r"db: entry 2: the protein has 42 tokens, the track takes 30; set data.too_long=drop, or raise"):
         load(SequenceData(path=str(path), too_long="refuse"), tracks_of())
 
 
@@ -133,9 +130,7 @@ def test_structures_from_another_file_are_joined_to_the_records(tmp_path: Path) 
     path = write_database(tmp_path, [entry(i, "MKVL", "DDVD") for i in range(6)])
     other = tmp_path / "other.fasta"
     other.write_text("".join(f">e{i}\nVVVV\n" for i in range(6)))
-    data = SequenceData(
-        path=str(path), structure_path=str(other), leakage=False, split=RandomSplit(validation_fraction=0.2)
-    )
+    data = SequenceData(path=str(path), structure_path=str(other), leakage=False, split=RandomSplit(validation_fraction=0.2))
     bundle, tracks = load(data, tracks_of()), tracks_of()
     assert tracks["structure"].decode(bundle.train.example(0)["structure"].tolist()) == "VVVV"
 
@@ -157,9 +152,7 @@ def test_shards_of_longer_proteins_than_the_tracks_take_are_counted_or_refused(t
 
 
 def test_a_missing_path_is_reported_first(tmp_path: Path) -> None:
-    with pytest.raises(
-        FormatError, match=r"data.path: found nothing at '.*nodb', expected a file, a folder or a Foldseek"
-    ):
+    with pytest.raises(FormatError, match=r"data.path: found nothing at '.*nodb', expected a file, a folder or a Foldseek"):
         load(SequenceData(path=str(tmp_path / "nodb")), tracks_of())
 
 

@@ -32,10 +32,7 @@ def decoded(payload: bytes, length: int) -> np.ndarray:
 
 
 def entry(name: str, sequence: str = "MKVA", **more: object) -> Entry:
-    values: dict[str, object] = {
-        "structure": "D" * len(sequence),
-        "ca_angstrom": np.arange(3.0 * len(sequence)).reshape(-1, 3),
-    }
+    values: dict[str, object] = {"structure": "D" * len(sequence), "ca_angstrom": np.arange(3.0 * len(sequence)).reshape(-1, 3)}
     return Entry(name=name, sequence=sequence, **(values | more))  # type: ignore[arg-type]
 
 
@@ -51,8 +48,7 @@ def test_the_bytes_of_a_real_entry() -> None:
 
 
 @pytest.mark.parametrize(
-    ("step", "is_float"),
-    [(32.767, False), (32.768, True), (-32.768, False), (-32.769, True), (40.0, True), (0.0, False)],
+    ("step", "is_float"), [(32.767, False), (32.768, True), (-32.768, False), (-32.769, True), (40.0, True), (0.0, False)]
 )
 @pytest.mark.parametrize("axis", range(3))
 def test_a_step_that_16_bits_cannot_hold_makes_the_whole_entry_float(step: float, is_float: bool, axis: int) -> None:
@@ -63,13 +59,8 @@ def test_a_step_that_16_bits_cannot_hold_makes_the_whole_entry_float(step: float
     np.testing.assert_allclose(decoded(payload, 6), ca, atol=1e-5)
 
 
-@given(
-    st.lists(st.tuples(*[st.integers(-40_000, 40_000)] * 3), min_size=1, max_size=6),
-    st.tuples(*[st.integers(-900_000, 900_000)] * 3),
-)
-def test_coordinates_come_back_within_a_thousandth_toward_zero(
-    steps: list[tuple[int, int, int]], start: tuple[int, int, int]
-) -> None:
+@given(st.lists(st.tuples(*[st.integers(-40_000, 40_000)] * 3), min_size=1, max_size=6), st.tuples(*[st.integers(-900_000, 900_000)] * 3))
+def test_coordinates_come_back_within_a_thousandth_toward_zero(steps: list[tuple[int, int, int]], start: tuple[int, int, int]) -> None:
     milli = np.cumsum([start, *steps], axis=0)
     ca = milli / 1000
     fits = all(-32768 <= value <= 32767 for step in np.diff(np.trunc(ca * 1000), axis=0).tolist() for value in step)
@@ -127,23 +118,12 @@ def test_the_files_of_a_database(tmp_path: Path) -> None:
     assert read["db.lookup"] == b"0\t1abc_A\t0\n1\t1abc_B\t0\n2\ttwo\t1\n"
     assert read["db.source"] == b"0\t1abc\n1\ttwo\n"
     types = {name: read[name].hex() for name in read if name.endswith(".dbtype")}
-    assert types == {
-        "db.dbtype": "00000000",
-        "db_ss.dbtype": "00000000",
-        "db_ca.dbtype": "65000000",
-        "db_h.dbtype": "0c000000",
-    }
-    np.testing.assert_array_equal(
-        decoded(entries_of(folder / "db", "_ca")["1abc_B"] + b"\0", 5), np.arange(15.0).reshape(5, 3)
-    )
+    assert types == {"db.dbtype": "00000000", "db_ss.dbtype": "00000000", "db_ca.dbtype": "65000000", "db_h.dbtype": "0c000000"}
+    np.testing.assert_array_equal(decoded(entries_of(folder / "db", "_ca")["1abc_B"] + b"\0", 5), np.arange(15.0).reshape(5, 3))
 
 
 def test_sources_say_the_model_as_soon_as_one_file_has_several(tmp_path: Path) -> None:
-    entries = [
-        entry("a", source="a"),
-        entry("n_MODEL_1_A", source="n", model=1),
-        entry("n_MODEL_2_A", source="n", model=2),
-    ]
+    entries = [entry("a", source="a"), entry("n_MODEL_1_A", source="n", model=1), entry("n_MODEL_2_A", source="n", model=2)]
     write_database(tmp_path / "db", entries)
     assert (tmp_path / "db.source").read_text() == "0\ta_MODEL_1\n1\tn_MODEL_1\n2\tn_MODEL_2\n"
     assert (tmp_path / "db.lookup").read_text() == "0\ta\t0\n1\tn_MODEL_1_A\t1\n2\tn_MODEL_2_A\t2\n"
@@ -174,9 +154,7 @@ def test_keys_may_be_given_and_coordinates_left_out(tmp_path: Path) -> None:
         (entry("x", key=-1), "the key -1"),
     ],
 )
-def test_an_entry_that_cannot_be_written_is_refused_and_leaves_the_rest_whole(
-    tmp_path: Path, wrong: Entry, words: str
-) -> None:
+def test_an_entry_that_cannot_be_written_is_refused_and_leaves_the_rest_whole(tmp_path: Path, wrong: Entry, words: str) -> None:
     with pytest.raises(FormatError, match=words):
         write_database(tmp_path / "db", [entry("first"), wrong])
     assert names_in(tmp_path) == []
@@ -206,9 +184,7 @@ def test_nothing_is_left_when_the_entries_stop_half_way(tmp_path: Path, error: t
 
 
 @pytest.mark.parametrize("after", [0, 1, 7, 13])
-def test_nothing_is_left_when_the_files_cannot_all_get_their_names(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
-) -> None:
+def test_nothing_is_left_when_the_files_cannot_all_get_their_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int) -> None:
     replaced = []
     replace = os.replace
 

@@ -34,9 +34,7 @@ def test_a_database_is_read_by_its_name_alone(parts: int, tmp_path: Path, monkey
     assert [text for _, text in read_proteins("db")] == [entry.aa.upper() for entry in entries]
 
 
-def test_letters_are_a_sequence_and_files_without_an_ending_are_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_letters_are_a_sequence_and_files_without_an_ending_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert read_proteins("MKT__V") == [("protein", "MKT__V")]
     assert read_proteins("M" * 5000) == [("protein", "M" * 5000)]

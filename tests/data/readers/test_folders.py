@@ -145,8 +145,7 @@ def test_parts_may_be_taken_from_several_folders(tmp_path):
     assert [len(bundle.part(p)) for p in ("train", "validation", "test")] == [8, 1, 3]
     assert bundle.report.split.endswith("; a part of the folder for test")
     with pytest.raises(
-        FormatError,
-        match=r"c: found the parts train, test, expected also 'validation'; name another data\.validation_path",
+        FormatError, match=r"c: found the parts train, test, expected also 'validation'; name another data\.validation_path"
     ):
         load(SequenceData(path=str(one), validation_path=str(small), leakage=False), TRACKS)
 
@@ -164,11 +163,7 @@ def test_pairs_molecules_and_structures_come_from_folders_too(tmp_path):
     for part, count in (("train", 6), ("valid", 2)):
         items = [{"smiles": "C" * (i + 1), "sequence": text(i), "label": 1, "di3": text(i)} for i in range(count)]
         pq.write_table(pa.Table.from_pylist(items), folder / f"{part}.parquet")
-    tracks = {
-        **TRACKS,
-        "ligand": LigandTrack().build("ligand"),
-        "structure": StructureTrack(alphabet="3di").build("structure"),
-    }
+    tracks = {**TRACKS, "ligand": LigandTrack().build("ligand"), "structure": StructureTrack(alphabet="3di").build("structure")}
     for kind in (PairData, SequenceData, MoleculeData):
         bundle = load(kind(path=str(folder), leakage=False), tracks)
         assert (len(bundle.train), len(bundle.validation)) == (6, 2)
@@ -236,14 +231,8 @@ def broken(name):
         (lambda f: evodiff(f, {"valid": [1]}), r"splits\.json: found the lists 'validation', expected one named train"),
         (lambda f: evodiff(f, {"train": [1, 2], "valid": [2]}), r"a row stands twice \(found at 'valid'\)"),
         (lambda f: evodiff(f, {"train": [1, 1]}), r"a row stands twice \(found at 'train'\)"),
-        (
-            lambda f: evodiff(f, {"train": [1, 40]}),
-            r"found 40 records, splits\.json speaks of number 40 \(counted from 0\)",
-        ),
-        (
-            lambda f: evodiff(f, {"train": [10**15]}),
-            r"found 1000000000000000 in 'train', consensus\.fasta is too short",
-        ),
+        (lambda f: evodiff(f, {"train": [1, 40]}), r"found 40 records, splits\.json speaks of number 40 \(counted from 0\)"),
+        (lambda f: evodiff(f, {"train": [10**15]}), r"found 1000000000000000 in 'train', consensus\.fasta is too short"),
     ],
 )
 def test_what_is_not_understood_is_one_clear_line(tmp_path, layout, message):
@@ -254,14 +243,7 @@ def test_what_is_not_understood_is_one_clear_line(tmp_path, layout, message):
 
 
 def test_parts_are_recognised_by_whole_words():
-    names = [
-        "train-00000-of-00002.parquet",
-        "uniref50-valid-0.arrow",
-        "val.fasta.gz",
-        "constrained.csv",
-        "Test_1.csv",
-        "rtest",
-    ]
+    names = ["train-00000-of-00002.parquet", "uniref50-valid-0.arrow", "val.fasta.gz", "constrained.csv", "Test_1.csv", "rtest"]
     assert [part_of(name) for name in names] == ["train", "validation", "validation", "", "test", ""]
 
 

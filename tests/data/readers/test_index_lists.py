@@ -15,9 +15,7 @@ from protlig_dd.errors import FormatError
 FUZZ = settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 
 
-@given(
-    st.dictionaries(st.text("abc", max_size=3), st.lists(st.integers(0, 10**12), max_size=12), min_size=1, max_size=4)
-)
+@given(st.dictionaries(st.text("abc", max_size=3), st.lists(st.integers(0, 10**12), max_size=12), min_size=1, max_size=4))
 @FUZZ
 def test_index_lists_read_as_json_does(tmp_path, lists):
     path = tmp_path / "splits.json"

@@ -32,9 +32,7 @@ def test_singles_and_multi_mutants_are_read_in_order_of_position(tmp_path: Path)
 
 def test_either_column_is_enough_and_the_offset_is_taken_off(tmp_path: Path) -> None:
     by_name = read_mutants(table(tmp_path, "K25R,1", "M24L:K31M,2", header="mutant,DMS_score"), WILD, offset=23)
-    by_sequence = read_mutants(
-        table(tmp_path, "MRTAYIAK", "LKTAYIAM", header="mutated_sequence"), WILD, offset=23, score_column=None
-    )
+    by_sequence = read_mutants(table(tmp_path, "MRTAYIAK", "LKTAYIAM", header="mutated_sequence"), WILD, offset=23, score_column=None)
     assert by_name.mutations == by_sequence.mutations
     assert by_name.names == by_sequence.names == ("K25R", "M24L:K31M")
     assert by_sequence.scores is None

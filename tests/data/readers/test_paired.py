@@ -115,25 +115,19 @@ def test_names_twice_or_without_partner_are_refused_or_counted(tmp_path, turned)
     told_here = " ".join(report.first["protein without a structure"])
     assert f"{tmp_path}/a.fasta:11: found several structures named 'p5', expected one" in told_here
     assert "found no structure named 'alone'; add it, or remove the protein" in told_here
-    with pytest.raises(
-        FormatError, match=r"fasta:\d+: (the name 'p\d' stands more than once|found (no|several))"
-    ) as caught:
+    with pytest.raises(FormatError, match=r"fasta:\d+: (the name 'p\d' stands more than once|found (no|several))") as caught:
         encode_records(records, Encoder(TRACKS))
     assert "\n" not in str(caught.value)
 
 
 def test_files_without_a_common_name_are_an_error_at_once(tmp_path):
     with pytest.raises(
-        FormatError,
-        match=r"s\.fasta:1: found no name that both files have once \(the first are 'x' here and 'p0' at .*a\.fasta:1\)",
+        FormatError, match=r"s\.fasta:1: found no name that both files have once \(the first are 'x' here and 'p0' at .*a\.fasta:1\)"
     ):
         joined(tmp_path, structures={"x": "DDD"})
 
 
-@given(
-    st.lists(st.sampled_from("abcdefg"), min_size=1, max_size=9),
-    st.lists(st.sampled_from("abcdefg"), min_size=1, max_size=9),
-)
+@given(st.lists(st.sampled_from("abcdefg"), min_size=1, max_size=9), st.lists(st.sampled_from("abcdefg"), min_size=1, max_size=9))
 @FUZZ
 def test_a_join_of_any_names_loses_and_invents_nothing(tmp_path, left, right):
     proteins = [(name, f"{name}{i}") for i, name in enumerate(left)]
@@ -203,21 +197,13 @@ def test_a_paired_fasta_trains_both_tracks(tmp_path):
 @pytest.mark.parametrize(
     ("more", "tracks", "message"),
     [
-        (
-            {},
-            TRACKS,
-            r"a\.fasta: found no structures, the tracks are \['protein', 'structure'\]; give data\.structure_path",
-        ),
+        ({}, TRACKS, r"a\.fasta: found no structures, the tracks are \['protein', 'structure'\]; give data\.structure_path"),
         (
             {"structure_path": "s"},
             {"protein": PROTEIN},
             r"data\.structure_path: found 's', the tracks are \['protein'\]; add a track 'structure'",
         ),
-        (
-            {"structure_path": "s", "validation_path": "v"},
-            TRACKS,
-            r"v: found no structures, .*; give data\.validation_structure_path",
-        ),
+        ({"structure_path": "s", "validation_path": "v"}, TRACKS, r"v: found no structures, .*; give data\.validation_structure_path"),
     ],
 )
 def test_missing_or_idle_structures_are_reported_before_reading(tmp_path, more, tracks, message):
@@ -233,13 +219,9 @@ def test_missing_or_idle_structures_are_reported_before_reading(tmp_path, more, 
 def test_tables_without_structures_say_how_to_name_them(tmp_path):
     (tmp_path / "a.csv").write_text("smiles,sequence\nCC,MKV\n")
     three = {**TRACKS, "ligand": LigandTrack().build("ligand")}
-    with pytest.raises(
-        ConfigError, match=r"a\.csv: found no structures, .*; name its column with data\.columns\.structure"
-    ):
+    with pytest.raises(ConfigError, match=r"a\.csv: found no structures, .*; name its column with data\.columns\.structure"):
         load(PairData(path=str(tmp_path / "a.csv")), three)
-    with pytest.raises(
-        ConfigError, match=r"give data\.structure_path, or name its column with data\.columns\.structure"
-    ):
+    with pytest.raises(ConfigError, match=r"give data\.structure_path, or name its column with data\.columns\.structure"):
         load(SequenceData(path=str(tmp_path / "a.csv")), TRACKS)
     (tmp_path / "a.smi").write_text("CCO\nCC\nCCC\nCCCC\n")
     assert len(load(MoleculeData(path=str(tmp_path / "a.smi")), three).train) == 3
@@ -272,10 +254,7 @@ def test_real_pairs_of_files_fit(shared: Path):
     folder = shared / "data/flip_proteins"
     tracks = {n: t.build(n) for n, t in (("protein", ProteinTrack()), ("structure", StructureTrack(alphabet="3di")))}
     given = SequenceData(
-        path=str(folder / "sequences.fasta.gz"),
-        structure_path=str(folder / "secondary_structure.fasta.gz"),
-        limit=300,
-        leakage=False,
+        path=str(folder / "sequences.fasta.gz"), structure_path=str(folder / "secondary_structure.fasta.gz"), limit=300, leakage=False
     )
     report = load(given, tracks).report
     assert report.tokens["protein"] == report.tokens["structure"] and report.examples["train"] == 285

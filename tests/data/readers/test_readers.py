@@ -53,20 +53,12 @@ def test_parquet_json_lines_and_torch_lists_read_like_csv(tmp_path):
     import pyarrow.parquet as pq
     import torch
 
-    items = [
-        {"protein_seq": p, "ligand_smiles": s, "label": y, "system_id": f"n{i}", "tokens": [1, 2]}
-        for i, (p, s, y) in enumerate(ROWS)
-    ]
+    items = [{"protein_seq": p, "ligand_smiles": s, "label": y, "system_id": f"n{i}", "tokens": [1, 2]} for i, (p, s, y) in enumerate(ROWS)]
     (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, items)) + "\n\n")
     pq.write_table(pa.Table.from_pylist(items), tmp_path / "a.parquet")
     torch.save([{**item, "prot_tokens": torch.ones(3)} for item in items], tmp_path / "a.pt")
     torch.save({key: [item[key] for item in items] for key in items[0]}, tmp_path / "b.pt")
-    for name, where in (
-        ("a.jsonl", "a.jsonl:2"),
-        ("a.parquet", "a.parquet:row 2"),
-        ("a.pt", "a.pt:item 2"),
-        ("b.pt", "b.pt:item 2"),
-    ):
+    for name, where in (("a.jsonl", "a.jsonl:2"), ("a.parquet", "a.parquet:row 2"), ("a.pt", "a.pt:item 2"), ("b.pt", "b.pt:item 2")):
         records = list(read_pairs(tmp_path / name))
         assert pairs(records) == ROWS
         assert records[1].name == "n1" and records[1].where == str(tmp_path / where)
@@ -116,19 +108,11 @@ def test_line_numbers_count_quoted_line_breaks(tmp_path):
     [
         ("a.csv", b"", r"a\.csv: found an empty file, expected records"),
         ("a.csv", b"\n\n", r"found blank lines only, expected a header line"),
-        (
-            "a.csv",
-            b"smiles,prot\nC,M\n",
-            r"found the columns 'smiles', 'prot', none of them a protein; rename one to 'protein'",
-        ),
+        ("a.csv", b"smiles,prot\nC,M\n", r"found the columns 'smiles', 'prot', none of them a protein; rename one to 'protein'"),
         ("a.csv", b"smiles,protein\nC,M,x\n", r"a\.csv:2: found 3 cells, the header has 2"),
         ("a.csv", b"smiles,protein\nC,\xff\xfe\n", r"a\.csv:2?.*found bytes that are not UTF-8"),
         ("a.csv", b"smiles,protein\nC,M\0M\n", r"a\.csv:2: found binary data, expected text"),
-        (
-            "a.csv",
-            b"\x1f\x8b\x08\x00",
-            r"the name says no compression, the content is gzip compressed; rename the file",
-        ),
+        ("a.csv", b"\x1f\x8b\x08\x00", r"the name says no compression, the content is gzip compressed; rename the file"),
         ("a.csv.gz", b"smiles,protein\n", r"the name says gzip, the content is not compressed"),
         (
             "a.jsonl",
@@ -180,11 +164,7 @@ def test_fasta_joins_lines_and_keeps_names_and_places(tmp_path):
 
 def test_smiles_files_with_names_headers_and_numbers(tmp_path):
     path = write(tmp_path / "a.smi", "smiles name\nCCO ethanol\n\n# note\nC[NH+](C)C\n12\tCC(C)O\n")
-    assert [(r.texts["ligand"], r.name) for r in read_molecules(path)] == [
-        ("CCO", "ethanol"),
-        ("C[NH+](C)C", ""),
-        ("CC(C)O", "12"),
-    ]
+    assert [(r.texts["ligand"], r.name) for r in read_molecules(path)] == [("CCO", "ethanol"), ("C[NH+](C)C", ""), ("CC(C)O", "12")]
     with pytest.raises(FormatError, match="found no molecule, expected one SMILES a line"):
         list(read_molecules(write(tmp_path / "b.smi", "smiles\n")))
 
@@ -201,9 +181,7 @@ def test_the_policy_does_what_it_says():
 
 
 @pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl", "parquet", "pt", "csv.gz", "csv.zst"])
-@given(
-    content=st.binary(max_size=200) | st.text(alphabet="smilesprotein,\t\n\r\"'{}:[]C1", max_size=80).map(str.encode)
-)
+@given(content=st.binary(max_size=200) | st.text(alphabet="smilesprotein,\t\n\r\"'{}:[]C1", max_size=80).map(str.encode))
 @FUZZ
 def test_no_bytes_crash_the_table_readers(tmp_path, suffix, content):
     path = tmp_path / f"fuzz.{suffix}"
@@ -234,32 +212,17 @@ CELL = st.text(alphabet="Aé漢😀\"\\,;'", min_size=1, max_size=8)
 @FUZZ
 def test_json_lines_round_trip_any_text(tmp_path, rows):
     path = tmp_path / "a.jsonl"
-    path.write_text(
-        "\n".join(json.dumps({"protein": p, "smiles": s}, ensure_ascii=False) for p, s in rows), encoding="utf-8"
-    )
-    assert [(r.texts["protein"], r.texts["ligand"]) for r in read_pairs(path)] == [
-        (p.strip(), s.strip()) for p, s in rows
-    ]
+    path.write_text("\n".join(json.dumps({"protein": p, "smiles": s}, ensure_ascii=False) for p, s in rows), encoding="utf-8")
+    assert [(r.texts["protein"], r.texts["ligand"]) for r in read_pairs(path)] == [(p.strip(), s.strip()) for p, s in rows]
 
 
 def test_suffixes_ignore_compression_and_case():
-    assert [data_suffix(Path(p)) for p in ("a.CSV.gz", "b.fasta", "CID-SMILES.gz", "x.tar.jsonl.zst")] == [
-        ".csv",
-        ".fasta",
-        "",
-        ".jsonl",
-    ]
+    assert [data_suffix(Path(p)) for p in ("a.CSV.gz", "b.fasta", "CID-SMILES.gz", "x.tar.jsonl.zst")] == [".csv", ".fasta", "", ".jsonl"]
 
 
 def test_headers_of_fasta_may_give_the_part(tmp_path) -> None:
     path = tmp_path / "flip.fasta"
-    lines = [
-        "1a SET=train VALIDATION=False",
-        "1b SET=train VALIDATION=True",
-        "1c SET=test VALIDATION=False",
-        "1d split=val",
-        "1e OS=x",
-    ]
+    lines = ["1a SET=train VALIDATION=False", "1b SET=train VALIDATION=True", "1c SET=test VALIDATION=False", "1d split=val", "1e OS=x"]
     path.write_text("".join(f">{line}\nMKT\n" for line in lines))
     found = {record.name: record.split for record in read_sequences(path)}
     assert found == {"1a": "train", "1b": "validation", "1c": "test", "1d": "validation", "1e": None}

@@ -22,14 +22,7 @@ from protlig_dd.tokens.protein import AMINO_ACIDS
 
 Chem = pytest.importorskip("rdkit.Chem", reason="the demo's molecules need RDKit")
 
-WORLD = DemoWorld(
-    num_train=2000,
-    num_validation=300,
-    num_test=300,
-    families_per_rule=10,
-    heldout_families_per_rule=4,
-    ligands_per_rule=120,
-)
+WORLD = DemoWorld(num_train=2000, num_validation=300, num_test=300, families_per_rule=10, heldout_families_per_rule=4, ligands_per_rule=120)
 GROUP_OF_RULE = {rule.name: rule.group for rule in RULES}
 
 
@@ -176,9 +169,7 @@ def test_lengths_and_letters_stay_within_bounds() -> None:
     assert {len(pair.protein) for pair in pairs} == set(range(24, 33))
     assert set("".join(pair.protein for pair in pairs)) <= set(AMINO_ACIDS)
     assert max(len(tokenize_smiles(pair.ligand)) for pair in pairs) <= WORLD.max_ligand_tokens
-    tighter = generate(dataclasses.replace(WORLD, num_train=300, num_validation=0, num_test=0, max_ligand_tokens=22))[
-        "train"
-    ]
+    tighter = generate(dataclasses.replace(WORLD, num_train=300, num_validation=0, num_test=0, max_ligand_tokens=22))["train"]
     assert max(len(tokenize_smiles(pair.ligand)) for pair in tighter) == 22
 
 
@@ -206,9 +197,7 @@ def has_decoy(pair: Pair) -> bool:
 
 @pytest.mark.parametrize(("prob", "low", "high"), [(0.0, 0.0, 0.15), (1.0, 0.8, 1.0)])
 def test_decoys_are_near_motifs_of_other_rules(prob: float, low: float, high: float) -> None:
-    world = DemoWorld(
-        num_train=300, num_validation=0, num_test=0, decoy_prob=prob, families_per_rule=5, ligands_per_rule=120
-    )
+    world = DemoWorld(num_train=300, num_validation=0, num_test=0, decoy_prob=prob, families_per_rule=5, ligands_per_rule=120)
     pairs = generate(world)["train"]
     assert low <= np.mean([has_decoy(pair) for pair in pairs]) <= high
     assert all(count_motifs(pair.protein) == {pair.rule: 1} for pair in pairs)
@@ -242,9 +231,7 @@ def test_pairs_do_not_depend_on_the_hash_seed_of_the_process() -> None:
         "pairs = generate(DemoWorld(num_train=60, num_validation=0, num_test=0, ligands_per_rule=120))['train']\n"
         "import sys; sys.stdout.write(repr(pairs))\n"
     )
-    run = subprocess.run(
-        [sys.executable, "-c", code], env={**os.environ, "PYTHONHASHSEED": "1"}, capture_output=True, text=True
-    )
+    run = subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONHASHSEED": "1"}, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     world = DemoWorld(num_train=60, num_validation=0, num_test=0, ligands_per_rule=120)
     assert run.stdout == repr(generate(world)["train"])

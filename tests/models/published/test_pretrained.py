@@ -208,9 +208,7 @@ def adapted(model: Any) -> Any:
     """A stock model with LoRA adapters as DPLM-2's training makes them, every weight of them away from zero."""
     peft = pytest.importorskip("peft", reason="adapters come with protlig_dd[hf]")
     dense = r"(attention\.(self\.(query|key|value)|output\.dense)|intermediate\.dense|\d+\.output\.dense)"
-    settings = peft.LoraConfig(
-        r=4, lora_alpha=8, target_modules=rf".*{dense}", modules_to_save=["lm_head", "esm.embeddings"]
-    )
+    settings = peft.LoraConfig(r=4, lora_alpha=8, target_modules=rf".*{dense}", modules_to_save=["lm_head", "esm.embeddings"])
     found = peft.get_peft_model(model, settings).eval()
     for name, parameter in found.named_parameters():
         if "lora_" in name or "modules_to_save" in name:
@@ -303,10 +301,7 @@ def test_a_config_that_does_not_fit_is_one_line(folder: Path, changes: dict[str,
     ("changes", "message"),
     [
         ({TABLE: None}, rf"no matrix '{TABLE}', found '.*' and others"),
-        (
-            {TABLE: torch.zeros(40, 24)},
-            r"found a vocabulary of 40 tokens, expected 33 \(ESM-2, DPLM\) or 8229|expected 33",
-        ),
+        ({TABLE: torch.zeros(40, 24)}, r"found a vocabulary of 40 tokens, expected 33 \(ESM-2, DPLM\) or 8229|expected 33"),
         ({TABLE: torch.zeros(33)}, rf"no matrix '{TABLE}'"),
         ({QUERY: None}, rf"no tensor '{QUERY}'; expected an ESM-2"),
         ({QUERY: torch.zeros(24, 23)}, r"query.weight has shape"),
@@ -400,9 +395,7 @@ def test_a_repository_in_the_cache_needs_no_hub(monkeypatch: pytest.MonkeyPatch,
 
 
 def test_published_names_are_those_of_a_stock_model() -> None:
-    model = EncoderSettings(hidden_size=24, num_heads=3, num_blocks=2, mlp_ratio=2.5).build(
-        built({"protein": ProteinTrack()}), "reference"
-    )
+    model = EncoderSettings(hidden_size=24, num_heads=3, num_blocks=2, mlp_ratio=2.5).build(built({"protein": ProteinTrack()}), "reference")
     stock = {name: tuple(value.shape) for name, value in stock_model().state_dict().items()}
     ours = {name: tuple(value.shape) for name, value in to_published(model.state_dict()).items()}
     unused = ("contact_head", "inv_freq", "lm_head.decoder.weight")

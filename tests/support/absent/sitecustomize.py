@@ -17,9 +17,7 @@ ABSENT = frozenset(name.lower().replace("-", "_") for name in os.environ.get("PR
 find_installed, find_metadata = PathFinder.find_spec, PathFinder.find_distributions
 
 
-def find_spec(
-    cls: type, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
-) -> ModuleSpec | None:
+def find_spec(cls: type, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> ModuleSpec | None:
     """Return where a module is, or None if there is none or its package counts as absent."""
     return None if name.split(".")[0] in ABSENT else find_installed(name, path, target)
 
