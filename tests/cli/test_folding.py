@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import yaml
 
+from protlig_dd.causal.generate import CausalGenerator
 from protlig_dd.cli.entry import main
+from protlig_dd.sampling.requests import Sample
 from protlig_dd.structures.structure_io import read_structure
 from tests.support.folding_world import MODEL, STEPS, TRAIN, files_of, write_world
 
@@ -105,3 +109,20 @@ def test_the_runs_own_settings_are_taken_unless_told_otherwise(folder: Path, tmp
     assert main([*command, "--split", "test"]) == 1
     assert "--split test: this run has no test data to compare" in capsys.readouterr().err
     assert not (own / "evaluation.json").exists(), "nothing is evaluated before that is known"
+
+
+def test_structures_compared_in_angstrom_are_those_that_were_drawn_before(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Evaluation draws to the given and to a learned length; coordinates are decoded from the first, not from a third round of samples."""
+    drawn = []
+
+    def counted(self: CausalGenerator, *arguments: Any, **how: Any) -> Iterator[Sample]:
+        drawn.append(self.decoding.length)
+        return generate(self, *arguments, **how)
+
+    generate = CausalGenerator.generate
+    monkeypatch.setattr(CausalGenerator, "generate", counted)
+    names = ["--coordinates", str(folder / "truth"), "--tokenizer", str(folder / "kanzi")]
+    assert main(["evaluate", str(folder / "causal"), "--split", "train", "--num", "2", "--device", "cpu", *names]) == 0
+    assert "Coordinates, train split" in capsys.readouterr().out and drawn == ["given", "learned"]
