@@ -40,6 +40,9 @@ OWNERS = {
     r"torch\.(cuda|xpu|mps|backends)\b": f"{DEVICE}|{ATTENTION}|{DISTRIBUTED}",
     r"\b(fully_shard|init_process_group|DistributedDataParallel)\b": DISTRIBUTED,
     r"\bprint\(": r"cli/entry\.py",
+    # a whole folder, a set of files, and a download that can be resumed are renamed by their owners
+    r"\bos\.(replace|rename)\(|\.rename\(": r"files\.py|checkpoints/checkpoint\.py|data/(foldseek/writer|subsets|downloads/fetch)\.py",
+    r"class LossTerms\b": r"objective\.py",
 }
 # The same for optional packages, imported in any way.
 PACKAGE_OWNERS = {
@@ -226,6 +229,17 @@ def test_a_folder_holds_at_most_25_files() -> None:
     counts = {folder: len(list(folder.glob("*.py"))) for folder in folders}
     wrong = [f"{name_of(folder)}: {count} files" for folder, count in counts.items() if count > 25]
     assert not wrong, "at most 25 files: " + ", ".join(sorted(wrong))
+
+
+def test_tests_share_through_the_support_folder() -> None:
+    """A test that imports from another test cannot be read, moved or skipped alone."""
+    wrong = [
+        f"{name_of(path)}:{line}: {module}"
+        for path in sorted((ROOT / "tests").rglob("*.py"))
+        for line, module in imported_modules(parse(path))
+        if module.startswith("tests.") and not module.startswith("tests.support.")
+    ]
+    assert not wrong, "\n".join(wrong)
 
 
 FAMILIES = ("causal", "kanzi")
