@@ -196,7 +196,7 @@ class Causal(nn.Module):
         table, head = self.llama.model.embed_tokens, self.llama.lm_head
         x = table(tokens) if own is None else own(tokens, table, is_head=False)
         x = self.llama.model(
-            inputs_embeds=x[None], position_ids=positions[None], use_cache=False, layout=layout, backend=self.backend, cache=cache
+            inputs_embeds=x[None], position_ids=positions[None], use_cache=False, layout=layout, backend=self.backend, key_values=cache
         ).last_hidden_state[0]
         if rows is not None:
             x = x.index_select(0, rows)
@@ -233,16 +233,19 @@ def _packed_attention(
     *,
     layout: Layout,
     backend: Backend,
-    cache: KeyValueCache | None = None,
+    key_values: KeyValueCache | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """Llama's attention over packed sequences; query, key and value are [1, heads, n, d], already rotated."""
+    """Llama's attention over packed sequences; query, key and value are [1, heads, n, d], already rotated.
+
+    The cache travels as `key_values`: from transformers 5.24 on, Llama takes `cache` for one of its own.
+    """
     assert attention_mask is None
     q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
-    if cache is not None and cache.has(module.layer_idx):
-        return cache.attend(module.layer_idx, q, k, v)[None], None
-    if cache is not None:
-        cache.fill(module.layer_idx, k, v)
+    if key_values is not None and key_values.has(module.layer_idx):
+        return key_values.attend(module.layer_idx, q, k, v)[None], None
+    if key_values is not None:
+        key_values.fill(module.layer_idx, k, v)
     if module.num_key_value_groups > 1:
         k, v = (x.repeat_interleave(module.num_key_value_groups, dim=1) for x in (k, v))
     return attention(q, k, v, layout, layout, backend=backend, causal=True)[None], None

@@ -122,20 +122,24 @@ def exact_copy_rate(molecules: Molecules, known: Set[str]) -> Estimate:
 
 
 def internal_diversity(molecules: Molecules, *, seed: int = 0, max_molecules: int = _MAX_DIVERSITY) -> Estimate:
-    """Return 1 - mean Tanimoto similarity over pairs of different samples (Morgan, radius 2, 2048 bits).
+    """Return MOSES' IntDiv: 1 - mean Tanimoto similarity over all pairs of samples (Morgan, radius 2, 1024 bits), in [0, 1 - 1/n].
 
-    Duplicates count: a generator that repeats one molecule has diversity 0. Above `max_molecules`, a random subsample is used.
-    MOSES' IntDiv also counts each molecule paired with itself, and so is lower by a factor 1 - 1/n.
+    Duplicates count, and each of the n molecules is also paired with itself. Above `max_molecules`, the mean over pairs of different
+    molecules is that of a random subsample; n stays the number of valid molecules.
 
     Source: Polykovskiy et al. 2020 (MOSES), section 4; Morgan fingerprints: Rogers and Hahn 2010.
     """
-    generator = require("rdkit.Chem.rdFingerprintGenerator", "fingerprints", extra="ligand").GetMorganGenerator(radius=2, fpSize=2048)
+    generator = require("rdkit.Chem.rdFingerprintGenerator", "fingerprints", extra="ligand").GetMorganGenerator(radius=2, fpSize=1024)
     compare = require("rdkit.DataStructs", "fingerprints", extra="ligand").BulkTanimotoSimilarity
     prints = [generator.GetFingerprint(mol) for mol in subsample(molecules.mols, max_molecules, seed)]
     distances: Float[np.ndarray, "n n"] = np.zeros((len(prints), len(prints)))
     for i in range(1, len(prints)):
         distances[i, :i] = distances[:i, i] = 1 - np.asarray(compare(prints[i], prints[:i]))
-    return pair_mean(distances)
+    different = pair_mean(distances)
+    among_all = 1 - 1 / max(molecules.num_valid, 1)  # the share of the n^2 pairs that are of different molecules
+    return Estimate(
+        value=different.value * among_all, low=different.low * among_all, high=different.high * among_all, num=different.num
+    )
 
 
 def scaffolds(molecules: Molecules) -> list[str]:
@@ -252,7 +256,7 @@ def _measures(properties: Sequence[str], seed: int) -> dict[str, Callable[[Molec
         "uniqueness": lambda molecules, known: uniqueness(molecules),
         "novelty": novelty,
         "exact copies": exact_copy_rate,
-        "internal diversity": lambda molecules, known: internal_diversity(molecules, seed=seed),
+        "IntDiv (MOSES)": lambda molecules, known: internal_diversity(molecules, seed=seed),
         "scaffolds": lambda molecules, known: scaffold_count(molecules),
         "unique scaffolds": lambda molecules, known: scaffold_uniqueness(molecules),
     }

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
+import re
 from collections import Counter
+from itertools import islice
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -73,12 +77,29 @@ def test_enantiomers_are_different_molecules() -> None:
     assert ligands.uniqueness(read_molecules(["C[C@H](N)C(=O)O", "C[C@@H](N)C(=O)O"])).value == 1.0
 
 
-def test_diversity_is_zero_for_copies_and_one_for_dissimilar_molecules() -> None:
+def test_diversity_is_zero_for_copies_and_one_for_dissimilar_molecules_but_for_pairs_with_themselves() -> None:
     assert ligands.internal_diversity(read_molecules(["CCO"] * 4)).value == 0.0
-    assert ligands.internal_diversity(read_molecules(["CCCC", "c1ccncc1"])).value == 1.0
+    assert ligands.internal_diversity(read_molecules(["CCCC", "c1ccncc1"])).value == 1 / 2  # two of the four pairs are dissimilar
     mixed = ligands.internal_diversity(read_molecules(["CCCC", "CCCC", "c1ccncc1"]))
-    assert mixed.value == pytest.approx(2 / 3)  # two of the three pairs are dissimilar
+    assert mixed.value == pytest.approx(4 / 9)
     assert ligands.internal_diversity(read_molecules(["CC"])).num == 0
+
+
+def test_diversity_sees_atoms_two_bonds_away_and_none_further() -> None:
+    hexane_heptane = ligands.internal_diversity(read_molecules(["CCCCCC", "CCCCCCC"]))  # 7 of 8 neighbourhoods are shared
+    assert hexane_heptane.value == pytest.approx(1 / 8 / 2)
+    assert ligands.internal_diversity(read_molecules(["CCCCCCC", "CCCCCCCCC"])).value == 0
+
+
+@pytest.mark.data
+def test_diversity_of_published_samples_is_the_published_one(shared: Path) -> None:
+    folder = shared / "data" / "moses_jtvae"
+    published = float(re.search(r"IntDiv = (\S+)", (folder / "metrics.txt").read_text())[1])
+    with gzip.open(folder / "samples.smi.gz", "rt") as lines:
+        molecules = read_molecules([line.strip() for line in islice(lines, 2000)])
+    found = ligands.internal_diversity(molecules, max_molecules=2000)
+    assert found.low < published < found.high, found
+    assert found.high - found.low < 0.01
 
 
 def test_diversity_of_many_is_that_of_a_repeatable_draw() -> None:
