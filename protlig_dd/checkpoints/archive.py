@@ -148,13 +148,28 @@ def read_tensors(path: Path, *, inside: str = "") -> dict[str, Tensor]:
     """
     with _opened(path) as archive:
         content, prefix = _content(archive, path)
-        if inside:
-            content = content.get(inside) if isinstance(content, dict) else None
-        placed = {str(k): v for k, v in content.items() if isinstance(v, _Placed)} if isinstance(content, dict) else {}
+        placed = _placed(content, inside)
         if not placed:
             place = f" under '{inside}'" if inside else ""
             raise CheckpointError(f"{path}: found no tensors by name{place}, expected a state dict")
         return _made(placed, archive, prefix)
+
+
+def read_tensor_names(path: Path, *, inside: str = "") -> list[str]:
+    """Return the names of the tensors that `read_tensors` would return, without reading them; none if there are none.
+
+    Raises:
+        CheckpointError: if the file is not a torch archive, or is damaged.
+    """
+    with _opened(path) as archive:
+        return list(_placed(_content(archive, path)[0], inside))
+
+
+def _placed(content: Any, inside: str) -> dict[str, _Placed]:
+    """The tensors of an entry, or of the whole content, that stand there by name."""
+    if inside:
+        content = content.get(inside) if isinstance(content, dict) else None
+    return {str(k): v for k, v in content.items() if isinstance(v, _Placed)} if isinstance(content, dict) else {}
 
 
 def read_values(path: Path, *, inside: str) -> dict[str, Any]:

@@ -137,9 +137,7 @@ def internal_diversity(molecules: Molecules, *, seed: int = 0, max_molecules: in
         distances[i, :i] = distances[:i, i] = 1 - np.asarray(compare(prints[i], prints[:i]))
     different = pair_mean(distances)
     among_all = 1 - 1 / max(molecules.num_valid, 1)  # the share of the n^2 pairs that are of different molecules
-    return Estimate(
-        value=different.value * among_all, low=different.low * among_all, high=different.high * among_all, num=different.num
-    )
+    return Estimate(value=different.value * among_all, low=different.low * among_all, high=different.high * among_all, num=different.num)
 
 
 def scaffolds(molecules: Molecules) -> list[str]:

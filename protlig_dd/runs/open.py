@@ -16,6 +16,7 @@ from protlig_dd.diffusion.schedules import LogLinear
 from protlig_dd.diffusion.times import Task
 from protlig_dd.diffusion.variants import Variant
 from protlig_dd.errors import CheckpointError, ConfigError
+from protlig_dd.models.published.fair_esm import is_fair_esm
 from protlig_dd.models.published.pretrained import is_pretrained, read_pretrained
 from protlig_dd.models.published.sedd_layout import read_sedd
 from protlig_dd.runs.experiment import DiffusionSettings, Experiment, Parts, SamplingSettings, experiment_from
@@ -43,14 +44,14 @@ def open_published(source: Path | str, *, device: str = "auto", emits: str = "")
     """Return a published checkpoint as a run without training data.
 
     Args:
-        source: a Hub id, a folder in Hugging Face's layout, a Lightning .ckpt, or a SEDD .pth.
+        source: a Hub id, a folder in Hugging Face's layout, a Lightning .ckpt, ESM-2's own .pt (fair-esm), or a SEDD .pth.
         device: "auto", "cpu", "cuda", "mps" or "xpu".
         emits: letters that may be generated, as in `tokens.settings.ProteinTrack`; "" for the twenty amino acids.
 
     Raises:
         CheckpointError: as in `models.published.pretrained.read_pretrained`.
     """
-    if Path(source).suffix in (".pth", ".pt"):
+    if Path(source).suffix in (".pth", ".pt") and not is_fair_esm(Path(source)):
         return _open_sedd(Path(source), device)
     found = read_pretrained(source)
     several = len(found.tracks) > 1

@@ -38,6 +38,7 @@ _INSIDE = {
 }
 _OLD_NAMES = re.compile(r"(?<=LayerNorm\.)(gamma|beta)$")
 """TensorFlow's names of a norm's weight and bias; `save_pretrained` of transformers 5 writes them again."""
+_WRAPPERS = frozenset({"_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
 _THREE = ("query", "key", "value")
 
 
@@ -80,6 +81,15 @@ def unused_tensors(num_blocks: int, num_heads: int, head_size: int) -> dict[str,
     return rotary | {f"esm.contact_head.regression.{leaf}": value for leaf, value in head.items()}
 
 
+def plain_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return tensors without what torch.compile, DDP, FSDP and activation checkpointing put into their names.
+
+    >>> list(plain_names({"_orig_mod.net.module.lm_head.bias": torch.zeros(1)}))
+    ['net.lm_head.bias']
+    """
+    return {".".join(part for part in name.split(".") if part not in _WRAPPERS): value for name, value in tensors.items()}
+
+
 def from_published(published: Mapping[str, Tensor], expected: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
     """Return weights under our names.
 
@@ -101,10 +111,13 @@ def from_published(published: Mapping[str, Tensor], expected: Mapping[str, Tenso
         shape = (target.shape[0] // len(names), *target.shape[1:])
         for one in names:
             if published[one].shape != shape:
-                raise CheckpointError(
-                    f"{where}: {one} has shape {tuple(published[one].shape)}, config.json means {shape}; "
-                    f"take config and weights from one release"
+                empty = not published[one].numel()
+                advice = (
+                    "it was saved in parts (ZeRO-3); gather the weights when saving"
+                    if empty
+                    else "take config and weights from one release"
                 )
+                raise CheckpointError(f"{where}: {one} has shape {tuple(published[one].shape)}, config.json means {shape}; {advice}")
         weights[name] = torch.cat([published[one] for one in names]) if len(names) > 1 else published[names[0]]
         used.update(names)
     extra = sorted(n for n in published if n not in used and not _UNUSED.search(n) and n != "lm_head.decoder.weight")

@@ -1,4 +1,4 @@
-"""Published encoders from a folder, a file or the Hub: ESM-2, DPLM, DPLM-2, DPLM-2 Bit in Hugging Face's layout, and Lightning's .ckpt.
+"""Published encoders from a folder, a file or the Hub: ESM-2, DPLM, DPLM-2, DPLM-2 Bit in Hugging Face's layout, Lightning's .ckpt, fair-esm's .pt.
 
 Nothing in a file is executed (`archive.py`). `export.py` writes this layout.
 """
@@ -22,7 +22,9 @@ from protlig_dd.checkpoints.checkpoint import hash_tensors
 from protlig_dd.checkpoints.hub import fetch_repository
 from protlig_dd.errors import CheckpointError, nearest
 from protlig_dd.models.encoder import EncoderSettings
-from protlig_dd.models.published.layouts import from_published, merge_lora
+from protlig_dd.models.published.fair_esm import read_fair_esm
+from protlig_dd.models.published.layouts import from_published, merge_lora, plain_names
+from protlig_dd.models.published.vocabulary import check_vocabulary
 from protlig_dd.tokens.protein import SYMBOLS
 from protlig_dd.tokens.settings import ProteinTrack, StructureTrack, TrackSettings
 from protlig_dd.tokens.structure import num_joint_rows
@@ -77,20 +79,24 @@ def read_pretrained(source: str | Path, *, lora_alpha: float = 32.0) -> Pretrain
     """Return a published checkpoint.
 
     Args:
-        source: a folder in Hugging Face's layout (safetensors or .bin, whole or sharded), a Lightning .ckpt, or a Hub id.
+        source: a folder in Hugging Face's layout (safetensors or .bin, whole or sharded), a Lightning .ckpt, fair-esm's .pt, or a Hub id.
         lora_alpha: alpha of LoRA adapters, if the file has any; it is not in the file.
 
     Raises:
         CheckpointError: if it is absent, damaged, incomplete, or of an unknown kind.
     """
     path = Path(source)
+    where = str(source)
     if path.suffix == ".ckpt":
-        where = str(path)
         published, config = _read_lightning(path, lora_alpha)
+    elif path.suffix == ".pt":
+        published = read_fair_esm(path)
+        config = {**_config_from_shapes(published, path), "dplm_type": None, "hidden_dropout_prob": 0.0}
     else:
-        folder = path if path.is_dir() else fetch_repository(str(source), _HUB_FILES)
-        where, config = str(source), _read_config(folder / "config.json")
-        published = merge_lora(_read_weights(folder), where, alpha=lora_alpha)
+        folder = path if path.is_dir() else fetch_repository(where, _HUB_FILES)
+        config = _read_config(folder / "config.json")
+        check_vocabulary(folder, config)
+        published = merge_lora(plain_names(_read_weights(folder)), where, alpha=lora_alpha)
     family, model, tracks = describe(config, published, where)
     built = {name: track.build(name) for name, track in tracks.items()}
     with torch.device("meta"):
@@ -238,7 +244,7 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
 
 def _read_lightning(path: Path, lora_alpha: float) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The network's tensors in a Lightning checkpoint, and a config derived from their shapes."""
-    tensors = read_tensors(path, inside="state_dict")
+    tensors = plain_names(read_tensors(path, inside="state_dict"))
     prefix = next((p for p in _LIGHTNING_PREFIXES if all(name.startswith(p) for name in tensors)), "")
     plain = {name.removeprefix(prefix): value for name, value in tensors.items()}
     merged = merge_lora(plain, str(path), alpha=lora_alpha)
