@@ -179,14 +179,6 @@ class ShardWriter:
             self.close()
 
 
-def write_shards(table: TokenTable, folder: Path, tracks: TrackSet, *, tokens_per_shard: int = 8_000_000) -> None:
-    """Write a table as shards."""
-    with ShardWriter(folder, tracks, tokens_per_shard=tokens_per_shard) as writer:
-        for i in range(len(table)):
-            labels = {label: values[i].item() for label, values in table.labels.items()}
-            writer.add(table.example(i), labels=labels, name="" if table.names is None else str(table.names[i]))
-
-
 def read_manifest(folder: Path) -> dict[str, Any]:
     """Return the manifest of a folder of shards.
 
@@ -207,7 +199,7 @@ def open_shards(folder: Path, tracks: TrackSet | None = None) -> TokenTable:
     """Return the table of a folder of shards; tokens and names stay on disk, memory-mapped.
 
     Args:
-        folder: written by `write_shards` or `ShardWriter`, or with the folders `part_name` of parallel jobs.
+        folder: written by `ShardWriter`, or with the folders `part_name` of parallel jobs.
         tracks: the tracks to read, all of them if None; their vocabularies must be those of the shards.
 
     Raises:

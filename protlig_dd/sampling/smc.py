@@ -25,8 +25,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from protlig_dd.diffusion.parameterizations import restrict
 from protlig_dd.rng import Draws
-from protlig_dd.sampling.letters import restrict
 from protlig_dd.sampling.loop import Problem, State, Stepper
 from protlig_dd.sampling.tilting import Property, Tilting, exponents, letter_effects, texts_of
 from protlig_dd.tokens.tracks import Layout, Track, TrackBatch

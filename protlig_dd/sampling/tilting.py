@@ -27,10 +27,10 @@ from torch import Tensor
 
 from protlig_dd.config import settings
 from protlig_dd.diffusion.denoiser import Denoiser, Denoising, Diffusion
+from protlig_dd.diffusion.parameterizations import restrict
 from protlig_dd.diffusion.processes import Absorbing
 from protlig_dd.errors import ConfigError
 from protlig_dd.rng import Draws
-from protlig_dd.sampling.letters import restrict
 from protlig_dd.tokens.tracks import Track, TrackBatch
 
 

@@ -197,10 +197,6 @@ class FoldseekStream(IterableDataset[Example]):
                 )
         self.epoch, self.examples = int(state["epoch"]), int(state["examples"])
 
-    def set_epoch(self, epoch: int) -> None:
-        """Start an epoch; only needed with persistent workers, which do not see each other finish."""
-        self.epoch, self.examples = epoch, 0
-
     def _order(self) -> dict[str, Any]:
         return {
             "choice": asdict(self.selection.choice), "entries": len(self.selection), "seed": self.seed, "world_size": self.world_size, "rank": self.rank,
