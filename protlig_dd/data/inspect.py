@@ -267,10 +267,6 @@ def _affinities(table: TokenTable) -> tuple[float, float, float, int] | None:
     return (float(values.min()), float(np.median(values)), float(values.max()), len(values)) if len(values) else None
 
 
-def _ends(tracks: TrackSet) -> int:
-    return int("protein" in tracks and tracks["protein"].add_ends)
-
-
 def _leakage(table: TokenTable, tracks: TrackSet) -> Leakage | None:
     """Measure the file's own split; without one, a random tenth, which shows how similar the records are to each other."""
     if len(table) < 20:
@@ -279,4 +275,5 @@ def _leakage(table: TokenTable, tracks: TrackSet) -> Leakage | None:
     own = (codes == 0).any() and (codes > 0).any()
     split = split_rows(table, tracks, GivenSplit() if own else RandomSplit(validation_fraction=0.1), seed=0)
     part = split.validation if len(split.validation) else split.test
-    return measure_leakage(table.select(split.train), table.select(part), ends=_ends(tracks), among=5_000, compared=50)
+    ends = int("protein" in tracks and tracks["protein"].add_ends)
+    return measure_leakage(table.select(split.train), table.select(part), ends=ends, among=5_000, compared=50)

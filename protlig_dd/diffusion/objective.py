@@ -208,7 +208,8 @@ class DiffusionObjective:
         examples = torch.arange(len(tasks))
         times = {}
         for name in batch.tracks:
-            group_of = {task: _group_of(name, self.tasks.tasks[task].noised) for task in self.tasks.names}
+            # the group that each task noises the track with, -1 where it is not noised
+            group_of = {task: next((i for i, own in enumerate(t.noised) if name in own), -1) for task, t in self.tasks.tasks.items()}
             group = torch.tensor([group_of[task] for task in tasks], dtype=torch.int64)
             t, weight = all_t[group, examples], all_weights[group, examples]
             times[name] = Times(torch.where(group >= 0, t, 0.0), torch.where(group >= 0, weight, 1.0))
@@ -258,11 +259,6 @@ class DiffusionObjective:
         if isinstance(param, Subs):
             shown["cross_entropy"] = _reweighed(param, logits, track, "constant")
         return shown
-
-
-def _group_of(track: str, noised: tuple[tuple[str, ...], ...]) -> int:
-    """The index of the group that a track is noised with, or -1 where it is not noised."""
-    return next((i for i, group in enumerate(noised) if track in group), -1)
 
 
 def _levels(schedule: NoiseSchedule, times: Times) -> tuple[Tensor, Tensor]:
