@@ -18,9 +18,8 @@ from protlig_dd.data.readers.complexes import ALIASES, Columns, find_columns, op
 from protlig_dd.data.readers.files import data_suffix, read_lines
 from protlig_dd.data.readers.folders import open_folder
 from protlig_dd.data.readers.molecules import MoleculePolicy, read_smiles
-from protlig_dd.data.readers.paired import join_structures
 from protlig_dd.data.readers.records import Record
-from protlig_dd.data.readers.sequences import read_fasta
+from protlig_dd.data.readers.sequences import join_structures, read_fasta
 from protlig_dd.data.readers.tables import TABLE_SUFFIXES, open_table
 from protlig_dd.data.settings import TRACKS_OF
 from protlig_dd.data.splits import GivenSplit, RandomSplit, same_sequence_groups, split_rows

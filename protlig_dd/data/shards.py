@@ -6,6 +6,7 @@ writer keeps one shard in memory, so memory does not grow with the data; opening
 
 from __future__ import annotations
 
+import itertools
 import json
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
@@ -274,12 +275,6 @@ def _map_batch(path: Path, examples: int) -> Any:
 
 
 def _column(lists: Sequence[Any]) -> TokenColumn:
-    pools, starts, lengths, base = [], [], [], 0
-    for one in lists:
-        pool = one.values.to_numpy()
-        offsets = one.offsets.to_numpy()
-        pools.append(pool)
-        starts.append(offsets[:-1] + base)
-        lengths.append(np.diff(offsets))
-        base += len(pool)
-    return TokenColumn(pools=tuple(pools), starts=np.concatenate(starts), lengths=np.concatenate(lengths))
+    pools, offsets = tuple(one.values.to_numpy() for one in lists), [one.offsets.to_numpy() for one in lists]
+    starts = [own[:-1] + base for own, base in zip(offsets, itertools.accumulate(map(len, pools[:-1]), initial=0), strict=True)]
+    return TokenColumn(pools=pools, starts=np.concatenate(starts), lengths=np.concatenate([np.diff(own) for own in offsets]))

@@ -110,15 +110,10 @@ class DiffusionObjective:
         condition_dropout: float = 0.1,
         variant: Variant | None = None,
     ) -> None:
-        self.variant = variant or Variant()
-        self.diffusion = diffusion
-        self.tasks = tasks
-        self.times = times or StratifiedTimes()
-        self.curriculum = curriculum
-        self.seed = seed
-        self.purpose = purpose
+        self.diffusion, self.tasks, self.variant = diffusion, tasks, variant or Variant()
+        self.times, self.curriculum = times or StratifiedTimes(), curriculum
+        self.seed, self.purpose, self.condition_dropout = seed, purpose, condition_dropout
         self.device = torch.device(device)
-        self.condition_dropout = condition_dropout
 
     def prepare(self, batch: TrackBatch, step: int) -> Prepared:
         """Draw tasks, times and noise for a batch on the host, and move the result to the device.

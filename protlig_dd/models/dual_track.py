@@ -121,14 +121,9 @@ class DualTrack(nn.Module):
         """The context of a track: the other track, or all others concatenated example by example."""
         others = [n for n in hidden if n != name]
         together = torch.cat([hidden[n] for n in others]) if len(others) > 1 else hidden[others[0]]
-        by = None
-        if any(self.numbering[n] == self.numbering[name] for n in others):  # all others are at position 0
-            turns = [
-                rotations[n]
-                if self.numbering[n] == self.numbering[name]
-                else rotation(torch.zeros_like(layouts[n].position), self.head_size)
-                for n in others
-            ]
+        by, aligned = None, {n: self.numbering[n] == self.numbering[name] for n in others}
+        if any(aligned.values()):  # all others are at position 0
+            turns = [rotations[n] if a else rotation(torch.zeros_like(layouts[n].position), self.head_size) for n, a in aligned.items()]
             by = Rotation(torch.cat([t.cos for t in turns]), torch.cat([t.sin for t in turns]))
         if len(others) == 1:
             return Context(together, layouts[others[0]], by)

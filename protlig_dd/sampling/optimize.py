@@ -173,10 +173,9 @@ class _Variations:
     def draw(self, parents: Sequence[Candidate], *, t: float, seed: int, first_id: int) -> list[tuple[int, ...]]:
         """Return the ids of one variation on each parent, noised to time t."""
         ids = torch.tensor([i for parent in parents for i in parent.ids], dtype=torch.int64, device=self.batch.device)
-        num = len(parents)
-        repeated = replace(self.batch.select([0] * num), slots=torch.arange(num), global_size=num)
-        repeated = replace(repeated, example_ids=torch.arange(first_id, first_id + num)).with_tokens(**{self.track.name: ids})
-        drawn = self.sample(batch=repeated, seed=seed, t_start=t)
+        num, slots = len(parents), torch.arange(len(parents))
+        repeated = replace(self.batch.select([0] * num), example_ids=first_id + slots, slots=slots, global_size=num)
+        drawn = self.sample(batch=repeated.with_tokens(**{self.track.name: ids}), seed=seed, t_start=t)
         return [tuple(row) for row in drawn.batch.tracks[self.track.name].split()]
 
 

@@ -90,12 +90,6 @@ class DbType:
     padded: bool
     given: bool = True
 
-    def describe(self) -> str:
-        """Return the type in words."""
-        known = (("zstd", self.compressed), ("padded", self.padded), ("no .dbtype", not self.given))
-        forms = [words for words, holds in known if holds]
-        return _BASE_TYPES.get(self.base, f"type {self.base}") + (f" ({', '.join(forms)})" if forms else "")
-
 
 def read_dbtype(database: Path, role: Role) -> DbType:
     """Return the type of a sub-database.
