@@ -82,8 +82,15 @@ class SkippedList:
 
     def report(self, *paths: Path, num_chains: int, num_residues: int, skipped_path: Path | None = None) -> ChainReport:
         """Return the report of the chains written to `paths`, and of what was left out."""
-        written = {"paths": paths, "num_files": self.num_files, "num_chains": num_chains, "num_residues": num_residues}
-        return ChainReport(**written, skipped=dict(self.counts), skipped_path=skipped_path, details=tuple(self.lines()))  # type: ignore[arg-type]
+        return ChainReport(
+            paths=paths,
+            num_files=self.num_files,
+            num_chains=num_chains,
+            num_residues=num_residues,
+            skipped=dict(self.counts),
+            skipped_path=skipped_path,
+            details=tuple(self.lines()),
+        )
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._open.__exit__(kind, error, trace)

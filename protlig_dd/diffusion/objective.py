@@ -204,7 +204,7 @@ class DiffusionObjective:
         times = {}
         for name in batch.tracks:
             # the group that each task noises the track with, -1 where it is not noised
-            group_of = {task: next((i for i, own in enumerate(t.noised) if name in own), -1) for task, t in self.tasks.tasks.items()}
+            group_of = {n: next((i for i, own in enumerate(task.noised) if name in own), -1) for n, task in self.tasks.tasks.items()}
             group = torch.tensor([group_of[task] for task in tasks], dtype=torch.int64)
             t, weight = all_t[group, examples], all_weights[group, examples]
             times[name] = Times(torch.where(group >= 0, t, 0.0), torch.where(group >= 0, weight, 1.0))

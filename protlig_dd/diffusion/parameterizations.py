@@ -169,4 +169,4 @@ class Score:
 
 
 Parameterization = Subs | Score
-"""The interface of a parameterization for objectives and samplers is what these classes share: SEDD's code calls `log_score` its `score`."""
+"""Objectives and samplers use what both classes have. SEDD's code calls `log_score` its `score`."""

@@ -123,7 +123,9 @@ class DualTrack(nn.Module):
         together = torch.cat([hidden[n] for n in others]) if len(others) > 1 else hidden[others[0]]
         by, aligned = None, {n: self.numbering[n] == self.numbering[name] for n in others}
         if any(aligned.values()):  # all others are at position 0
-            turns = [rotations[n] if a else rotation(torch.zeros_like(layouts[n].position), self.head_size) for n, a in aligned.items()]
+            turns = [
+                rotations[n] if same else rotation(torch.zeros_like(layouts[n].position), self.head_size) for n, same in aligned.items()
+            ]
             by = Rotation(torch.cat([t.cos for t in turns]), torch.cat([t.sin for t in turns]))
         if len(others) == 1:
             return Context(together, layouts[others[0]], by)

@@ -1,4 +1,4 @@
-"""Small layers on packed tokens: feed-forward, local convolution, attention with its projections; embeddings of noise levels and conditions."""
+"""Small layers on packed tokens: feed-forward, local convolution, attention with its projections; and embeddings per example."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Folders of structure files written as a Foldseek database, or as sequences and structure tokens; everything left out is counted and listed.
+"""Structure files written as a Foldseek database, or as sequences and structure tokens; everything left out is counted and listed.
 
 Tokens go into two FASTA files with equal names, or one file of JSON lines: `data.path` and `data.structure_path` of a config read them.
 """
@@ -30,6 +30,7 @@ def build_database(
     """Write a Foldseek database (sequences, 3Di, C-alpha, headers) of a folder of structures; OUT.skipped.tsv lists what is left out.
 
     Memory does not grow with the number of files, except for the names in one folder.
+
     It differs from Foldseek's createdb (commit d5b1d3d4) in three points: chains with C-alpha atoms only are left out, since Foldseek
     rebuilds their backbone; a chain is masked by its own B-factors, where Foldseek uses those of the file's first chain; hidden files are
     not read.
