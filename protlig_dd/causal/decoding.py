@@ -18,7 +18,7 @@ from protlig_dd.causal.cache import KeyValueCache
 from protlig_dd.causal.sequences import CausalVocabulary
 from protlig_dd.config import settings
 from protlig_dd.rng import Draws
-from protlig_dd.sampling.letters import keep_top_p
+from protlig_dd.sampling.guidance import keep_top_p
 from protlig_dd.tokens.tracks import Layout
 
 Model = Callable[..., Tensor]

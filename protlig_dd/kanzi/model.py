@@ -24,9 +24,8 @@ from protlig_dd.kanzi.blocks import FlowBlock, LocalBlock, ModulatedNorm, PairTa
 from protlig_dd.kanzi.fsq import FSQ, LEVELS
 from protlig_dd.kanzi.windowed import tiles_of
 from protlig_dd.nn.attention import Backend
-from protlig_dd.nn.embeddings import NUM_FEATURES, sigma_features
 from protlig_dd.nn.flops import attention_flops, linear_flops
-from protlig_dd.nn.layers import check_heads, zero_init
+from protlig_dd.nn.layers import NUM_FEATURES, check_heads, sigma_features, zero_init
 from protlig_dd.nn.packed import common_length, joined
 from protlig_dd.nn.rotary import rotation
 from protlig_dd.tokens.tracks import Layout
