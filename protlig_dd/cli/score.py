@@ -86,9 +86,8 @@ def add_scoring(commands: Commands) -> None:
     sub.add_argument("--pool", help="residues, mean or begin (%(default)s)")
     sub.add_argument("--tokens", type=int, help="tokens per network call (%(default)s)")
     add_shard(sub, "proteins")
-    sub.add_argument(
-        "--too-long", choices=["refuse", "skip"], help="what happens to proteins longer than the model takes; skip names them (%(default)s)"
-    )
+    text = "what happens to proteins longer than the model takes; skip names them (%(default)s)"
+    sub.add_argument("--too-long", choices=["refuse", "skip"], help=text)
     add_device(sub)
     text = "write an encoder or a causal model as a folder that stock transformers loads"
     sub = add_command(commands, "export", export, ExportOptions, text, _EXPORT)
