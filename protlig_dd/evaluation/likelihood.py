@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -75,14 +76,11 @@ class ExampleBounds:
         """
         if not parts:
             raise ValueError("batches: found no examples, expected at least one")
-        tracks = parts[0].nats
-        return ExampleBounds(
-            task=parts[0].task,
-            example_ids=np.concatenate([p.example_ids for p in parts]),
-            nats={t: np.concatenate([p.nats[t] for p in parts]) for t in tracks},
-            tokens={t: np.concatenate([p.tokens[t] for p in parts]) for t in tracks},
-            num_tokens={t: np.concatenate([p.num_tokens[t] for p in parts]) for t in tracks},
-        )
+        columns: dict[str, Any] = {
+            name: {track: np.concatenate([getattr(p, name)[track] for p in parts]) for track in parts[0].nats}
+            for name in ("nats", "tokens", "num_tokens")
+        }
+        return ExampleBounds(task=parts[0].task, example_ids=np.concatenate([p.example_ids for p in parts]), **columns)
 
 
 @settings

@@ -14,6 +14,7 @@ from protlig_dd.errors import FormatError
 from protlig_dd.kanzi.batches import ANGSTROM_PER_NM, pack_traces
 from protlig_dd.kanzi.flow import FlowSampler, centred, centred_noise
 from protlig_dd.kanzi.model import FlowDecoder, Kanzi
+from protlig_dd.nn.packed import spans
 from protlig_dd.rng import Draws, key
 from protlig_dd.tokens.tracks import Layout
 
@@ -50,7 +51,7 @@ class KanziTokenizer:
             FormatError: for an empty chain, or a residue without coordinates.
         """
         tokens: list[list[int]] = []
-        for start, stop in self._batches([len(chain) for chain in chains]):
+        for start, stop in spans([len(chain) for chain in chains], self.residues_a_call):
             batch = pack_traces(chains[start:stop]).to(self.device)
             flat = self.model.quantise(batch.points, batch.layout)[1].tolist()
             tokens += [flat[a:b] for a, b in _spans(batch.layout)]
@@ -72,7 +73,7 @@ class KanziTokenizer:
         """
         self._check(tokens)
         coords: list[np.ndarray] = []
-        for start, stop in self._batches([len(row) for row in tokens]):
+        for start, stop in spans([len(row) for row in tokens], self.residues_a_call):
             coords += self._decode(tokens[start:stop], seed, sampler or self.sampler)
         return coords
 
@@ -112,10 +113,6 @@ class KanziTokenizer:
         """Return the token text of one chain of C-alphas."""
         return self.to_text(self.encode([coords_angstrom])[0])
 
-    def detokenize(self, text: str, *, seed: int = 0) -> Float[np.ndarray, "l 3"]:
-        """Return C-alphas in Angstrom for the token text of one chain."""
-        return self.decode([self.from_text(text)], seed=seed)[0]
-
     def _check(self, tokens: Sequence[Sequence[int]], where: str = "tokens") -> None:
         for number, row in enumerate(tokens, 1):
             if not len(row):
@@ -123,17 +120,6 @@ class KanziTokenizer:
             wrong = [i for i in row if not 0 <= i < self.num_codes]
             if wrong:
                 raise FormatError(f"{where}: found '{wrong[0]}' in chain {number}, expected 0 to {self.num_codes - 1}")
-
-    def _batches(self, lengths: Sequence[int]) -> Iterator[tuple[int, int]]:
-        """Split chains into runs of at most `residues_a_call` residues."""
-        start, total = 0, 0
-        for i, length in enumerate(lengths):
-            if i > start and total + length > self.residues_a_call:
-                yield start, i
-                start, total = i, 0
-            total += length
-        if start < len(lengths):
-            yield start, len(lengths)
 
 
 def guided_velocity(
