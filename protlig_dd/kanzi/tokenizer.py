@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -17,8 +16,6 @@ from protlig_dd.kanzi.model import FlowDecoder, Kanzi
 from protlig_dd.nn.packed import spans
 from protlig_dd.rng import Draws, key
 from protlig_dd.tokens.tracks import Layout
-
-_SYMBOL = re.compile(r"<K(\d+)>")
 
 
 class KanziTokenizer:
@@ -71,7 +68,12 @@ class KanziTokenizer:
         Raises:
             FormatError: for an empty chain, or a number that is not a token.
         """
-        self._check(tokens)
+        for number, row in enumerate(tokens, 1):
+            if not len(row):
+                raise FormatError(f"tokens: chain {number} has none, expected one for each residue")
+            wrong = [i for i in row if not 0 <= i < self.num_codes]
+            if wrong:
+                raise FormatError(f"tokens: found '{wrong[0]}' in chain {number}, expected 0 to {self.num_codes - 1}")
         coords: list[np.ndarray] = []
         for start, stop in spans([len(row) for row in tokens], self.residues_a_call):
             coords += self._decode(tokens[start:stop], seed, sampler or self.sampler)
@@ -96,30 +98,9 @@ class KanziTokenizer:
         """Return tokens as text, such as "<K599> <K358>"."""
         return " ".join(f"<K{int(i)}>" for i in tokens)
 
-    def from_text(self, text: str, *, where: str = "tokens") -> list[int]:
-        """Return the tokens of a text, with or without spaces between them.
-
-        Raises:
-            FormatError: for any other text, or a number that is not a token.
-        """
-        rest = _SYMBOL.sub("", text).strip()
-        if rest or not text.strip():
-            raise FormatError(f"{where}: found '{rest[:40]}', expected <K0> to <K{self.num_codes - 1}>, such as <K599> <K358>")
-        found = [int(number) for number in _SYMBOL.findall(text)]
-        self._check([found], where=where)
-        return found
-
     def tokenize(self, coords_angstrom: Float[np.ndarray, "l 3"]) -> str:
         """Return the token text of one chain of C-alphas."""
         return self.to_text(self.encode([coords_angstrom])[0])
-
-    def _check(self, tokens: Sequence[Sequence[int]], where: str = "tokens") -> None:
-        for number, row in enumerate(tokens, 1):
-            if not len(row):
-                raise FormatError(f"{where}: chain {number} has none, expected one for each residue")
-            wrong = [i for i in row if not 0 <= i < self.num_codes]
-            if wrong:
-                raise FormatError(f"{where}: found '{wrong[0]}' in chain {number}, expected 0 to {self.num_codes - 1}")
 
 
 def guided_velocity(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -39,11 +39,6 @@ class Meter:
         """Add a detached sum over `count` items."""
         self._sums[name].append(total)
         self._counts[name] += count
-
-    def add_terms(self, sums: Mapping[str, Tensor], counts: Mapping[str, float | int]) -> None:
-        """Add the named sums of a loss, with their counts."""
-        for name, total in sums.items():
-            self.add(name, total, counts[name])
 
     def add_step(self, batch: Any, num_tokens: float) -> None:
         """Count a step: one of its batches, and the number of tokens in all of its batches on all processes."""
