@@ -182,8 +182,7 @@ def _nats(run: Run, batch: TrackBatch, method: str, options: ScoreOptions) -> tu
     import numpy as np
 
     from protlig_dd.diffusion.times import Task
-    from protlig_dd.evaluation.any_order import pseudo_log_likelihood, stratified_bound
-    from protlig_dd.evaluation.chain_rule import chain_rule_nll
+    from protlig_dd.evaluation.any_order import chain_rule_nll, pseudo_log_likelihood, stratified_bound
 
     alone = Task(noised=(("protein",),))
     if method == "bound":
