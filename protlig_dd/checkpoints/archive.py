@@ -40,22 +40,9 @@ _DTYPES = {
 _LARGEST_PICKLE = 256 * 2**20
 """Largest size of a pickle in bytes; that of the 15B model with optimizer states has about one."""
 
-_DAMAGE = (
-    pickle.UnpicklingError,
-    zipfile.BadZipFile,
-    zlib.error,
-    lzma.LZMAError,
-    struct.error,
-    EOFError,
-    OSError,
-    LookupError,
-    TypeError,
-    ValueError,
-    AttributeError,
-    ArithmeticError,
-    MemoryError,
-    RuntimeError,
-)
+_OF_LIBRARIES = (pickle.UnpicklingError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error)
+_BUILT_IN = (EOFError, OSError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError, MemoryError, RuntimeError)
+_DAMAGE = (*_OF_LIBRARIES, *_BUILT_IN)
 """Exceptions that zipfile, pickle and torch raise for invalid bytes."""
 
 

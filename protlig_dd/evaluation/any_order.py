@@ -124,8 +124,7 @@ class _Drawn:
 def _draw_sets(batch: TrackBatch, counts: Int[Tensor, " b"], num_strata: int, num_draws: int, draws: rng.Draws) -> _Drawn:
     """Draw the hidden sets of all examples. A range of one count that has no more sets than draws gets each of them once."""
     most = int(counts.max())
-    examples, hidden, weights, complete = [], [], [], []
-    runs = list[Tensor]()
+    parts: list[tuple[Tensor, ...]] = []
     keys = draws.fold_in(batch.example_ids)
     for example, num in enumerate(counts.tolist()):
         strata = min(num_strata, num)
@@ -137,14 +136,10 @@ def _draw_sets(batch: TrackBatch, counts: Int[Tensor, " b"], num_strata: int, nu
             else:
                 own = rng.Draws(keys.keys[example]).fold_in(torch.tensor(h)).fold_in(torch.arange(num_draws))
                 sets = _random_sets(own, low + 1, high, num, most)
-            examples.append(torch.full((len(sets),), example))
-            hidden.append(sets)
-            weights.append((high - low) / sets.sum(1).double() / len(sets))
-            runs.append(torch.full((len(sets),), len(runs)))
-            complete.append(torch.full((len(sets),), every))
-    return _Drawn(
-        example=torch.cat(examples), hidden=torch.cat(hidden), weight=torch.cat(weights), run=torch.cat(runs), complete=torch.cat(complete)
-    )
+            of, run, all_sets = (torch.full((len(sets),), value) for value in (example, len(parts), every))
+            parts.append((of, sets, (high - low) / sets.sum(1).double() / len(sets), run, all_sets))
+    of, hidden, weight, run, complete = map(torch.cat, zip(*parts, strict=True))
+    return _Drawn(example=of, hidden=hidden, weight=weight, run=run, complete=complete)
 
 
 def _all_sets(num: int, size: int, width: int) -> Bool[Tensor, "q p"]:

@@ -156,7 +156,8 @@ class FlowDecoder(nn.Module):
         order, whole = joined((layout, layout))
         positions = layout.position
         if self.continued:
-            positions = torch.cat([positions, positions + _lengths(layout)[segment]])
+            lengths = torch.tensor(layout.lengths, dtype=torch.int64).to(layout.device)
+            positions = torch.cat([positions, positions + lengths[segment]])
         else:
             positions = positions.repeat(_SEGMENTS)
         x = both.index_select(0, order)
@@ -167,10 +168,6 @@ class FlowDecoder(nn.Module):
         x = x.index_select(0, rows[: layout.num_tokens])
         velocity: Tensor = self.final(self.final_norm(x, condition, segment, length))
         return velocity.float()
-
-
-def _lengths(layout: Layout) -> Int[Tensor, " b"]:
-    return torch.tensor(layout.lengths, dtype=torch.int64).to(layout.device)
 
 
 class Kanzi(nn.Module):

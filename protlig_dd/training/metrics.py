@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -46,13 +47,12 @@ class Meter:
         self._steps += 1
         self._batch = batch
 
-    def pause(self) -> float:
-        """Stop the clock for work that is not training; return the time to pass to `resume`."""
-        return time.perf_counter()
-
-    def resume(self, paused: float) -> None:
-        """Start the clock again."""
-        self._start += time.perf_counter() - paused
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Stop the clock in the block, for work that is not training."""
+        started = time.perf_counter()
+        yield
+        self._start += time.perf_counter() - started
 
     def read(self) -> dict[str, float]:
         """Return the metrics since the last call, over all processes, and reset. All processes must call it."""

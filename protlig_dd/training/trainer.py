@@ -248,24 +248,21 @@ class _Run:
 
     def _evaluate(self, phase: str, work: Callable[[nn.Module], None]) -> None:
         """Run `work` on the model in evaluation mode with averaged weights, with the clock stopped."""
-        paused = self.meter.pause()
         self.watchdog.beat(self.state.step, phase)
         model = self.strategy.evaluated
         model.eval()
-        with torch.no_grad(), self.strategy.averaged(self.state.ema), self.strategy.autocast():
+        with self.meter.paused(), torch.no_grad(), self.strategy.averaged(self.state.ema), self.strategy.autocast():
             work(model)
         model.train()
-        self.meter.resume(paused)
 
     def save_if_due(self, now: bool, *, best: bool) -> None:
         """Write a checkpoint, if one is due or `now`."""
         if not now and not self._due(self.settings.checkpoint_every):
             return
         self.guard.settle()
-        paused = self.meter.pause()
-        self.watchdog.beat(self.state.step, "checkpoint")
-        store(self.state, self.strategy, metrics=self.validation, keep=self.settings.keep, best=best)
-        self.meter.resume(paused)
+        with self.meter.paused():
+            self.watchdog.beat(self.state.step, "checkpoint")
+            store(self.state, self.strategy, metrics=self.validation, keep=self.settings.keep, best=best)
 
     def result(self, stop: StopRequest) -> FitResult:
         """Return the result of the run, and log how to resume if it was stopped."""

@@ -16,9 +16,10 @@ from protlig_dd.kanzi.blocks import distance_edges
 from protlig_dd.kanzi.flow import FlowSampler
 from protlig_dd.kanzi.model import Kanzi, KanziSettings
 from protlig_dd.kanzi.objective import KanziObjective
-from protlig_dd.kanzi.published import published_name, published_values, read_kanzi, to_published
+from protlig_dd.kanzi.published import published_name, read_kanzi, to_published
 from protlig_dd.kanzi.tokenizer import KanziTokenizer
 from protlig_dd.tokens.tracks import Layout
+from tests.support.kanzi_files import published_values
 
 SMALL = KanziSettings(
     encoder_size=16,

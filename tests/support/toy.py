@@ -24,7 +24,7 @@ from protlig_dd.training.distributed import start
 from protlig_dd.training.optim import OptimSettings
 from protlig_dd.training.settings import TrainSettings
 from protlig_dd.training.tracking import TrackingSettings
-from protlig_dd.training.trainer import FitResult, fit
+from protlig_dd.training.trainer import Every, FitResult, fit
 
 NUM_SYMBOLS = 11
 CPU = DeviceChoice(device=torch.device("cpu"), dtype=torch.float32, needs_scaler=False, reason="cpu, for a test")

@@ -24,7 +24,7 @@ from protlig_dd.training.guard import FiniteGuard, NonFiniteLossError
 from protlig_dd.training.optim import OptimSettings, lr_at, make_optimizer
 from protlig_dd.training.settings import TrainSettings
 from protlig_dd.training.strategies import Single
-from protlig_dd.training.trainer import fit
+from protlig_dd.training.trainer import Every, fit
 from tests.support.toy import (
     CPU,
     Poisoned,
