@@ -145,7 +145,7 @@ class _Run:
         self.total_steps = settings.steps or steps_for(self.loader, settings.tokens, strategy)
         rank, world = strategy.rank, strategy.world
         self.meter = Meter(strategy, self.flops_per_token)
-        self.guard = FiniteGuard(strategy, lambda step: describe_batch(self.objective, self.loader, step))
+        self.guard = FiniteGuard(strategy, partial(describe_batch, self.objective, self.loader))
         self.watchdog = Watchdog(state.folder / "heartbeats", rank=rank, world=world, seconds=settings.watchdog_seconds)
         self.progress = Progress(state.step, self.total_steps, rank=rank)
         self.tracking = start_tracking(state.folder, settings.tracking, rank=rank, resumed_step=state.step, config=state.config)
