@@ -19,7 +19,7 @@ from protlig_dd.kanzi.objective import KanziObjective
 from protlig_dd.kanzi.published import published_name, read_kanzi, to_published
 from protlig_dd.kanzi.tokenizer import KanziTokenizer
 from protlig_dd.tokens.tracks import Layout
-from tests.support.kanzi_files import published_values
+from tests.support.folding_world import published_values
 
 SMALL = KanziSettings(
     encoder_size=16,

@@ -25,7 +25,7 @@ from protlig_dd.kanzi.published import PUBLISHED_SAMPLER, read_kanzi
 from protlig_dd.kanzi.tokenizer import KanziTokenizer, guided_velocity
 from protlig_dd.kanzi.windowed import tiles_of
 from protlig_dd.tokens.tracks import Layout
-from tests.support.kanzi_files import published_values
+from tests.support.folding_world import published_values
 
 GOLDEN = load_file(Path(__file__).parents[1] / "golden" / "kanzi.safetensors")
 WEIGHTS = {name.removeprefix("weights/"): value for name, value in GOLDEN.items() if name.startswith("weights/")}
