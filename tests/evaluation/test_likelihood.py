@@ -16,7 +16,7 @@ from protlig_dd.diffusion.denoiser import Denoising, Diffusion
 from protlig_dd.diffusion.schedules import LogLinear
 from protlig_dd.diffusion.times import Task
 from protlig_dd.errors import ConfigError
-from protlig_dd.evaluation.chain_rule import chain_rule_nll
+from protlig_dd.evaluation.any_order import chain_rule_nll
 from protlig_dd.evaluation.likelihood import ExampleBounds, Unigrams, bound, summarise, table_batches
 from protlig_dd.tokens.tracks import TrackBatch
 from tests.support.enumerable import ExactDenoiser, World
