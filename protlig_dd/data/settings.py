@@ -5,16 +5,20 @@ from __future__ import annotations
 from typing import Literal
 
 from protlig_dd.config import settings
+from protlig_dd.data.readers.affinity import AffinityPolicy
 from protlig_dd.data.readers.complexes import Columns
+from protlig_dd.data.readers.files import MAX_RECORD
 from protlig_dd.data.readers.molecules import MoleculePolicy
 from protlig_dd.data.splits import ProteinSplit, RandomSplit, SplitSettings
 from protlig_dd.data.synthetic.markov import MarkovChain
 from protlig_dd.data.synthetic.textbook import DemoWorld
 
 
-def _check_train_limit(limit: int) -> None:
-    if limit < 0:
-        raise ValueError(f"train_limit: found {limit}, expected 0 (all) or more")
+def _check_limits(train_limit: int, max_record: int = MAX_RECORD) -> None:
+    if train_limit < 0:
+        raise ValueError(f"train_limit: found {train_limit}, expected 0 (all) or more")
+    if max_record < 1:
+        raise ValueError(f"max_record: found {max_record}, expected 1 or more")
 
 
 @settings
@@ -31,7 +35,10 @@ class PairData:
         unknown: what to do with symbols outside a vocabulary, invalid molecules, and structures that do not fit their proteins: refuse, or
             drop and count.
         molecules: the policy for stereochemistry, charges and salts.
+        affinity: unit, limits and decimal mark of the affinity column.
         affinity_bins: ascending edges; if given, affinities become the class label "affinity_bin", 0 below the first edge.
+        max_record: most characters of a protein, ligand or structure; reading stops with an error at a longer one, before the rest of it is
+            unpacked.
         limit: most usable records to read; 0 for all. It is applied before the split.
         train_limit: train on the first this many training examples in a seeded order; 0 for all. Validation and test are unchanged, and
             the examples of a smaller limit are among those of a larger one.
@@ -47,13 +54,15 @@ class PairData:
     too_long: Literal["refuse", "drop", "crop"] = "drop"
     unknown: Literal["refuse", "drop"] = "refuse"
     molecules: MoleculePolicy = MoleculePolicy()
+    affinity: AffinityPolicy = AffinityPolicy()
     affinity_bins: tuple[float, ...] = ()
+    max_record: int = MAX_RECORD
     limit: int = 0
     train_limit: int = 0
     leakage: bool = True
 
     def __post_init__(self) -> None:
-        _check_train_limit(self.train_limit)
+        _check_limits(self.train_limit, self.max_record)
         if list(self.affinity_bins) != sorted(set(self.affinity_bins)):
             raise ValueError(f"affinity_bins: found {self.affinity_bins}, expected ascending edges")
 
@@ -83,12 +92,13 @@ class SequenceData:
     split: SplitSettings = RandomSplit()
     too_long: Literal["refuse", "drop", "crop"] = "drop"
     unknown: Literal["refuse", "drop"] = "refuse"
+    max_record: int = MAX_RECORD
     limit: int = 0
     train_limit: int = 0
     leakage: bool = True
 
     def __post_init__(self) -> None:
-        _check_train_limit(self.train_limit)
+        _check_limits(self.train_limit, self.max_record)
 
 
 @settings
@@ -104,12 +114,13 @@ class MoleculeData:
     too_long: Literal["refuse", "drop"] = "drop"
     unknown: Literal["refuse", "drop"] = "refuse"
     molecules: MoleculePolicy = MoleculePolicy()
+    max_record: int = MAX_RECORD
     limit: int = 0
     train_limit: int = 0
     leakage: bool = True
 
     def __post_init__(self) -> None:
-        _check_train_limit(self.train_limit)
+        _check_limits(self.train_limit, self.max_record)
 
 
 @settings
@@ -128,7 +139,7 @@ class ShardData:
     leakage: bool = False
 
     def __post_init__(self) -> None:
-        _check_train_limit(self.train_limit)
+        _check_limits(self.train_limit)
 
 
 FileSettings = PairData | SequenceData | MoleculeData

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int8, Int64
 
+from protlig_dd.data.readers.files import MAX_RECORD
 from protlig_dd.data.readers.records import Record
 from protlig_dd.data.readers.sequences import read_fasta
 from protlig_dd.errors import FormatError
@@ -46,7 +47,7 @@ class _Side:
             yield dataclasses.replace(record, problem=(kind, f"{record.where}: {message}"))
 
 
-def join_structures(proteins: Callable[[], Iterator[Record]], structures: Path) -> Iterator[Record]:
+def join_structures(proteins: Callable[[], Iterator[Record]], structures: Path, *, max_record: int = MAX_RECORD) -> Iterator[Record]:
     """Yield the records of a protein source with the structure tokens of the same name, lazily.
 
     The names are read first (8 bytes of memory each). If both files have their common names in the same order, they are read in step;
@@ -56,13 +57,14 @@ def join_structures(proteins: Callable[[], Iterator[Record]], structures: Path) 
     Args:
         proteins: opens the protein records from the beginning at each call.
         structures: a FASTA file of 3Di letters, or of four-digit codes with commas.
+        max_record: most characters of a structure.
 
     Raises:
         FormatError: for unreadable files, or files without a common name.
     """
 
     def opened() -> Iterator[Record]:
-        return read_fasta(structures, track="structure")
+        return read_fasta(structures, track="structure", max_record=max_record)
 
     left, right = _keys(proteins), _keys(opened)
     common = np.intersect1d(_once(left), _once(right), assume_unique=True)
