@@ -15,7 +15,7 @@ from protlig_dd.data.readers.records import Record
 from protlig_dd.data.table import Column, TokenColumn, TokenTable
 from protlig_dd.errors import FormatError
 from protlig_dd.rng import key
-from protlig_dd.tokens.protein import looks_like_nucleotides
+from protlig_dd.tokens.protein import REPLACED, looks_like_nucleotides
 from protlig_dd.tokens.tracks import Track, TrackSet
 
 TooLong = Literal["refuse", "drop", "crop"]
@@ -23,7 +23,6 @@ OnUnknown = Literal["refuse", "drop"]
 SPLIT_CODES: Mapping[str, int] = {"train": 0, "validation": 1, "test": 2}
 """The values of the label column "split"; -1 if the file gives no split, 3 for any other word."""
 
-REPLACED = "letters read as another one, as tracks.protein.unknown says: "
 NUCLEOTIDES = "only letters of nucleotides in the protein"
 
 _SHOWN = 3
@@ -40,7 +39,7 @@ class EncodeReport:
         first: the first few messages for each reason, with file and line.
         cropped: examples cut to a window.
         remarks: examples of which the reader changed or left out something, or that look wrong, by what it is.
-        replaced: letters of examples that were read as another one, in words ("'J' as X").
+        replaced: letters of examples that were read as another one, in words ("J as X").
     """
 
     seen: int
@@ -59,8 +58,9 @@ class EncodeReport:
             lines.append(f"  {count} dropped: {reason}")
             lines += [f"    {message}" for message in self.first[reason]]
         for remark, count in self.remarks.items():
-            which = ", ".join(f"{letters} x {number}" for letters, number in self.replaced.items()) if remark == REPLACED else ""
-            lines.append(f"  {count} kept with: {remark}{which} ({', '.join(self.first[remark])}{', ...' if count > _SHOWN else ''})")
+            which = ", ".join(f"{letters} ({number})" for letters, number in self.replaced.items()) if remark == REPLACED else ""
+            more = ", ..." if count > _SHOWN else ""
+            lines.append(f"  {count} kept with {remark}{which}; in {', '.join(self.first[remark])}{more}")
         return lines
 
 

@@ -14,6 +14,9 @@ from protlig_dd.tokens.vocabulary import Vocabulary
 AMINO_ACIDS = "LAGVSERTIDPKQNFYMHWC"
 """The twenty amino acids in the order of their ESM ids, 4 to 23."""
 
+REPLACED = "letters that are no amino acid are read as another one, as tracks.protein.unknown says: "
+"""The start of reports of replaced letters."""
+
 Emits = Literal["amino_acids", "dplm", "dplm2"]
 
 _EMITTED = {"amino_acids": tuple(range(4, 24)), "dplm": (3, *range(4, 24), *range(25, 32)), "dplm2": (*range(4, 24), 29, 30, 31)}
@@ -96,9 +99,9 @@ def replaced_letters(sequence: str, unknown: str) -> Counter[str]:
     """Return how often each letter of a sequence is read as `unknown`, in words.
 
     >>> replaced_letters("MKJ-J", "X")
-    Counter({"'J' as X": 2, "'-' as X": 1})
+    Counter({'J as X': 2, '- as X': 1})
     """
-    return Counter(f"'{letter}' as {unknown}" for letter in _letters(sequence) if letter not in _KNOWN)
+    return Counter(f"{letter} as {unknown}" for letter in _letters(sequence) if letter not in _KNOWN)
 
 
 def looks_like_nucleotides(sequence: str) -> bool:

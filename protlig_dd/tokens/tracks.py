@@ -33,7 +33,7 @@ class Track:
         aligned_to: the track that this one shares positions with (3Di tokens and residues), or None.
         add_ends: whether begin and end tokens surround the sequence (they are never noised).
         separator: text between two symbols.
-        replaced: counts the letters of a text that `split` reads as another one, in words ("'J' as X"); None if it never does.
+        replaced: counts the letters of a text that `split` reads as another one, in words ("J as X"); None if it never does.
     """
 
     name: str

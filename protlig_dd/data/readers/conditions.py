@@ -15,7 +15,7 @@ from protlig_dd.data.readers.sequences import read_fasta, read_sequences
 from protlig_dd.errors import FormatError
 from protlig_dd.structures.structure_io import is_structure_name, read_structure
 from protlig_dd.tokens.ligand import check_atom
-from protlig_dd.tokens.protein import looks_like_nucleotides
+from protlig_dd.tokens.protein import REPLACED, looks_like_nucleotides
 from protlig_dd.tokens.tracks import Track
 
 log = logging.getLogger(__name__)
@@ -74,8 +74,8 @@ def tell_proteins(proteins: Sequence[tuple[str, str]], track: Track) -> None:
             replaced += found
             names += [name] if found else []
     if replaced:
-        letters = ", ".join(f"{how} x {count}" for how, count in replaced.most_common())
-        log.warning("letters are read as another one, as tracks.protein.unknown says: %s (in %s)", letters, _some(names))
+        letters = ", ".join(f"{how} ({count})" for how, count in replaced.most_common())
+        log.warning("%s%s; in %s", REPLACED, letters, _some(names))
     if odd := [name for name, text in proteins if looks_like_nucleotides(text.replace("_", ""))]:
         log.warning("only letters of nucleotides, read as a protein all the same: %s", _some(odd))
 
