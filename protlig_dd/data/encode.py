@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
+from jaxtyping import Int, Integer
 
+from protlig_dd.data.letter_codes import all_known, encode_text, letter_ids
 from protlig_dd.data.readers.molecules import MoleculePolicy
 from protlig_dd.data.readers.records import Record
 from protlig_dd.data.table import Column, TokenColumn, TokenTable
 from protlig_dd.errors import FormatError
 from protlig_dd.rng import key
 from protlig_dd.tokens.protein import REPLACED, looks_like_nucleotides
-from protlig_dd.tokens.tracks import Track, TrackSet
+from protlig_dd.tokens.tracks import TrackSet
 
 TooLong = Literal["refuse", "drop", "crop"]
 OnUnknown = Literal["refuse", "drop"]
@@ -64,40 +66,6 @@ class EncodeReport:
         return lines
 
 
-def letter_ids(track: Track, *, replaced: bool = True) -> np.ndarray | None:
-    """Return the token id of each ASCII character (-1 if `track.encode` has to decide); None if tokens are not single letters.
-
-    Args:
-        track: the track.
-        replaced: also of those that the track reads as another letter.
-    """
-    if any(len(track.vocabulary.symbols[i]) != 1 for i in track.vocabulary.emittable_ids):
-        return None
-    ids = np.full(128, -1, np.int32)
-    for code in range(33, 127):
-        try:
-            found = track.encode(chr(code))
-        except FormatError:
-            continue
-        if not replaced and track.replaced is not None and track.replaced(chr(code)):
-            continue
-        ids[code] = found[1] if track.add_ends else found[0]
-    return ids
-
-
-def encode_text(track: Track, text: str, *, where: str, letters: np.ndarray | None = None) -> np.ndarray:
-    """Return the token ids of a text as int32, equal to those of `track.encode`; faster with the track's `letter_ids`."""
-    if letters is not None and text and _all_known(text, letters):
-        ids: np.ndarray = letters[np.frombuffer(text.encode("ascii"), dtype=np.uint8)]
-        v = track.vocabulary
-        return np.concatenate([[v.begin_id], ids, [v.end_id]]).astype(np.int32) if track.add_ends else ids
-    return np.asarray(track.encode(text, where=where), dtype=np.int32)
-
-
-def _all_known(text: str, letters: np.ndarray) -> bool:
-    return text.isascii() and bool((letters[np.frombuffer(text.encode("ascii"), dtype=np.uint8)] >= 0).all())
-
-
 class _LeftOut(Exception):
     """A record is left out, with a reason to count and a message to show."""
 
@@ -134,7 +102,7 @@ class Encoder:
         self.tracks, self.too_long, self.unknown, self.seed = tracks, too_long, unknown, seed
         self.needed = list(tracks) if needed is None else list(needed)
         self.molecules = molecules or MoleculePolicy()
-        self._letters = {name: letter_ids(track, replaced=False) for name, track in tracks.items()}
+        self._letters = {name: letter_ids(track) for name, track in tracks.items()}
         self._seen = self._cropped = 0
         self._dropped: Counter[str] = Counter()
         self._first: dict[str, list[str]] = {}
@@ -169,7 +137,7 @@ class Encoder:
             return
         if looks_like_nucleotides(protein):
             yield NUCLEOTIDES
-        if track.replaced is not None and letters is not None and not _all_known(protein, letters):
+        if track.replaced is not None and letters is not None and not all_known(protein, letters):
             replaced = track.replaced(protein)
             self._replaced += replaced
             if replaced:
@@ -227,15 +195,12 @@ class Encoder:
                 raise FormatError(f"{message}; set data.too_long=drop or crop, or raise tracks.{name}.max_length")
             if self.too_long == "drop" or (self._letters[name] is None and track.aligned_to is None):
                 raise _LeftOut(f"{name} longer than {track.max_length} tokens", message)
-        roots = {name: self._root(name, ids) for name in ids}
+        aligned = {name: self.tracks[name].aligned_to for name in ids}
+        roots = {name: root if root is not None and root in ids else name for name, root in aligned.items()}
         for root in {roots[name] for name in long}:
             self._crop(ids, [name for name in ids if roots[name] == root], record)
         self._cropped += 1
         return ids
-
-    def _root(self, name: str, ids: Mapping[str, np.ndarray]) -> str:
-        root = self.tracks[name].aligned_to
-        return root if root is not None and root in ids else name
 
     def _num_ends(self, name: str) -> int:
         return 2 * self.tracks[name].add_ends
@@ -315,3 +280,41 @@ def encoded(records: Iterable[Record], encoder: Encoder, *, limit: int = 0) -> I
             kept += 1
             if kept == limit:
                 return
+
+
+def fitting_rows(
+    lengths: Mapping[str, Int[np.ndarray, " N"]], tracks: TrackSet, *, where: Callable[[int], str], drop_long: bool, needed: str = ""
+) -> tuple[Integer[np.ndarray, " _"], EncodeReport]:
+    """Return the rows whose tracks are within their maximum lengths, and the counts of the others as `Encoder` counts them.
+
+    Args:
+        lengths: tokens of each example by track, including begin and end.
+        tracks: the tracks with their maximum lengths.
+        where: returns the place of a row for messages.
+        drop_long: leave out long examples; otherwise they are an error.
+        needed: a track that every example must have; "" for none.
+
+    Raises:
+        FormatError: for long examples without `drop_long`.
+    """
+    unfit = []
+    if needed:
+        absent = lengths[needed] <= 2 * tracks[needed].add_ends
+        unfit.append((f"no {needed}", absent, f"found no {needed}, expected one", lengths[needed]))
+    for name, own in lengths.items():
+        most = tracks[name].max_length
+        message = f"the {name} has {{}} tokens, the track takes {most}"
+        unfit.append((f"{name} longer than {most} tokens", own > most, message, own))
+    count = len(next(iter(lengths.values())))
+    left, dropped, first = np.ones(count, bool), dict[str, int](), dict[str, tuple[str, ...]]()
+    for reason, is_out, message, numbers in unfit:
+        out = np.flatnonzero(left & is_out)
+        if len(out):
+            dropped[reason] = len(out)
+            first[reason] = tuple(f"{where(i)}: {message.format(numbers[i])}" for i in out[:_SHOWN].tolist())
+        left &= ~is_out
+    long = [messages[0] for reason, messages in first.items() if reason != f"no {needed}"]
+    if long and not drop_long:
+        raise FormatError(f"{long[0]}; set data.too_long=drop, or raise the max_length of the tracks")
+    rows = np.flatnonzero(left).astype(np.uint32 if count < 2**32 else np.int64)
+    return rows, EncodeReport(seen=count, kept=len(rows), dropped=dropped, first=first)

@@ -11,18 +11,15 @@ from pathlib import Path
 
 import numpy as np
 
-from protlig_dd.data.encode import SPLIT_CODES, Encoder, EncodeReport, encode_records, letter_ids
-from protlig_dd.data.foldseek.table import has_structures, is_database, read_database
+from protlig_dd.data.encode import SPLIT_CODES, Encoder, EncodeReport, encode_records
 from protlig_dd.data.leakage import Leakage, measure_leakage
+from protlig_dd.data.letter_codes import letter_ids
 from protlig_dd.data.readers.affinity import AffinityPolicy
-from protlig_dd.data.readers.complexes import ALIASES, Columns, check_same_columns, open_pairs
-from protlig_dd.data.readers.files import MAX_RECORD, data_suffix, read_lines
-from protlig_dd.data.readers.folders import open_folder
-from protlig_dd.data.readers.molecules import MoleculePolicy, read_smiles
-from protlig_dd.data.readers.paired import join_structures
+from protlig_dd.data.readers.complexes import Columns
+from protlig_dd.data.readers.files import MAX_RECORD
+from protlig_dd.data.readers.molecules import MoleculePolicy
 from protlig_dd.data.readers.records import Record
-from protlig_dd.data.readers.sequences import FASTA_SUFFIXES, read_fasta
-from protlig_dd.data.readers.tables import TABLE_SUFFIXES, open_table
+from protlig_dd.data.recognise import recognise
 from protlig_dd.data.settings import TRACKS_OF
 from protlig_dd.data.splits import GivenSplit, RandomSplit, same_sequence_groups, split_rows
 from protlig_dd.data.table import TokenTable
@@ -186,81 +183,9 @@ def _alphabet(structure: str) -> Alphabet:
     return "ss3" if set(first.upper()) <= set("CEH") else "3di"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Recognised:
-    """What a file or folder is: its kind ("pairs", "sequences" or "molecules"), the column of each role, and its records.
-
-    Args:
-        unused: unused columns.
-        scale: how affinities are read, in words.
-    """
-
-    kind: str
-    records: Iterator[Record]
-    roles: Mapping[str, str] = field(default_factory=dict)
-    unused: tuple[str, ...] = ()
-    scale: str = ""
-
-
-def recognise(
-    path: Path, columns: Columns, structures: Path | None = None, *, affinity: AffinityPolicy | None = None, max_record: int = MAX_RECORD
-) -> Recognised:
-    """Return what a file or folder is, by its content.
-
-    Args:
-        path: the file or folder; the parts of a folder follow one another, each record with its split.
-        columns: column names that differ from the usual ones.
-        structures: a FASTA file of structure tokens, joined by name.
-        affinity: how affinities are read.
-        max_record: most characters of a record's text.
-
-    Raises:
-        FormatError: if the file cannot be read, or is a table with neither proteins nor ligands.
-    """
-
-    def again(file: Path) -> Recognised:
-        return recognise(file, columns, affinity=affinity, max_record=max_record)
-
-    if structures is not None:
-        return dataclasses.replace(again(path), records=join_structures(lambda: again(path).records, structures, max_record=max_record))
-    if path.is_dir():
-        folder = open_folder(path)
-        for part in folder.parts.values():
-            check_same_columns(part.files, columns)
-        parts = [part.records(lambda file: again(file).records) for part in folder.parts.values()]
-        return dataclasses.replace(again(folder.whole.files[0]), records=itertools.chain.from_iterable(parts))
-    if is_database(path):
-        roles = {"structure": "3Di letters"} if has_structures(path) else {}
-        return Recognised(kind="sequences", roles=roles, records=read_database(path))
-    if data_suffix(path) not in TABLE_SUFFIXES:
-        if _is_fasta(path, max_record):
-            return Recognised(kind="sequences", records=read_fasta(path, max_record=max_record))
-        return Recognised(kind="molecules", records=read_smiles(path, max_record=max_record))
-    understood, records = open_pairs(path, columns, needed=(), affinity=affinity, max_record=max_record)
-    kinds = {(True, True): "pairs", (True, False): "sequences", (False, True): "molecules"}
-    kind = kinds.get(("protein" in understood.roles, "ligand" in understood.roles))
-    if kind is None:
-        usual = f"'{ALIASES['protein'][0]}' and '{ALIASES['ligand'][0]}'"
-        header = open_table(path).header
-        raise FormatError(
-            f"{path}: found the columns {', '.join(map(repr, header[:12]))}, none of them a protein or a ligand; rename them to {usual}, "
-            f"or set data.columns"
-        )
-    scale = understood.scale.about
-    return Recognised(kind=kind, roles=understood.roles, unused=understood.unused, records=records, scale=scale)
-
-
-def _is_fasta(path: Path, max_record: int) -> bool:
-    """Whether a text file is FASTA: by its name, or by its first line that is neither blank nor a note."""
-    if data_suffix(path) in FASTA_SUFFIXES:
-        return True
-    lines = (line.strip() for _, line in read_lines(path, longest=max_record))
-    return next((line for line in lines if line and not line.startswith("#")), "").startswith((">", ";"))
-
-
 def _counted(records: Iterator[Record], tracks: TrackSet, misses: dict[str, Counter[str]], labels: Counter[int | None]) -> Iterator[Record]:
     """Pass records on, counting labels and symbols outside the vocabularies."""
-    letters = {name: letter_ids(track) for name, track in tracks.items()}  # letters that a track replaces are in the report
+    letters = {name: letter_ids(track, replaced=True) for name, track in tracks.items()}  # letters that a track replaces are in the report
     known = {name: {chr(i) for i in np.flatnonzero(ids >= 0)} for name, ids in letters.items() if ids is not None}
     for record in records:
         labels[record.label] += 1
@@ -310,10 +235,6 @@ def _affinities(table: TokenTable) -> tuple[float, float, float, int] | None:
     return (float(values.min()), float(np.median(values)), float(values.max()), len(values)) if len(values) else None
 
 
-def _ends(tracks: TrackSet) -> int:
-    return int("protein" in tracks and tracks["protein"].add_ends)
-
-
 def _leakage(table: TokenTable, tracks: TrackSet) -> Leakage | None:
     """Measure the file's own split; without one, a random tenth, which shows how similar the records are to each other."""
     if len(table) < 20:
@@ -322,4 +243,5 @@ def _leakage(table: TokenTable, tracks: TrackSet) -> Leakage | None:
     own = (codes == 0).any() and (codes > 0).any()
     split = split_rows(table, tracks, GivenSplit() if own else RandomSplit(validation_fraction=0.1), seed=0)
     part = split.validation if len(split.validation) else split.test
-    return measure_leakage(table.select(split.train), table.select(part), ends=_ends(tracks), among=5_000, compared=50)
+    ends = int("protein" in tracks and tracks["protein"].add_ends)
+    return measure_leakage(table.select(split.train), table.select(part), ends=ends, among=5_000, compared=50)

@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from protlig_dd.data.encode import Encoder, EncodeReport, OnUnknown, TooLong, encoded, record_labels
-from protlig_dd.data.inspect import recognise
 from protlig_dd.data.readers.affinity import AffinityPolicy
 from protlig_dd.data.readers.complexes import Columns
 from protlig_dd.data.readers.files import MAX_RECORD
 from protlig_dd.data.readers.molecules import MoleculePolicy
+from protlig_dd.data.recognise import recognise
 from protlig_dd.data.settings import TRACKS_OF
 from protlig_dd.data.shards import ShardWriter
 from protlig_dd.errors import ConfigError, FormatError

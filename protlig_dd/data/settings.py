@@ -14,15 +14,21 @@ from protlig_dd.data.synthetic.markov import MarkovChain
 from protlig_dd.data.synthetic.textbook import DemoWorld
 
 
-def _check_limits(train_limit: int, max_record: int = MAX_RECORD) -> None:
-    if train_limit < 0:
-        raise ValueError(f"train_limit: found {train_limit}, expected 0 (all) or more")
-    if max_record < 1:
-        raise ValueError(f"max_record: found {max_record}, expected 1 or more")
+class _Limited:
+    """The check of the limits, which every source of files has."""
+
+    train_limit: int
+    max_record: int = MAX_RECORD
+
+    def __post_init__(self) -> None:
+        if self.train_limit < 0:
+            raise ValueError(f"train_limit: found {self.train_limit}, expected 0 (all) or more")
+        if self.max_record < 1:
+            raise ValueError(f"max_record: found {self.max_record}, expected 1 or more")
 
 
 @settings
-class PairData:
+class PairData(_Limited):
     """A table of protein-ligand pairs.
 
     Args:
@@ -62,13 +68,13 @@ class PairData:
     leakage: bool = True
 
     def __post_init__(self) -> None:
-        _check_limits(self.train_limit, self.max_record)
+        super().__post_init__()
         if list(self.affinity_bins) != sorted(set(self.affinity_bins)):
             raise ValueError(f"affinity_bins: found {self.affinity_bins}, expected ascending edges")
 
 
 @settings
-class SequenceData:
+class SequenceData(_Limited):
     """Protein sequences: a FASTA file, a table with a sequence column, or a folder of them. Other fields as in `PairData`.
 
     Args:
@@ -97,12 +103,9 @@ class SequenceData:
     train_limit: int = 0
     leakage: bool = True
 
-    def __post_init__(self) -> None:
-        _check_limits(self.train_limit, self.max_record)
-
 
 @settings
-class MoleculeData:
+class MoleculeData(_Limited):
     """Molecules: a SMILES file or a table with a SMILES column. Fields as in `PairData`."""
 
     kind: Literal["molecules"] = "molecules"
@@ -119,12 +122,9 @@ class MoleculeData:
     train_limit: int = 0
     leakage: bool = True
 
-    def __post_init__(self) -> None:
-        _check_limits(self.train_limit, self.max_record)
-
 
 @settings
-class ShardData:
+class ShardData(_Limited):
     """Memory-mapped shards made by `protlig prepare shards` or `protlig tokenize`, already encoded. Fields as in `PairData`."""
 
     kind: Literal["shards"] = "shards"
@@ -137,9 +137,6 @@ class ShardData:
     limit: int = 0
     train_limit: int = 0
     leakage: bool = False
-
-    def __post_init__(self) -> None:
-        _check_limits(self.train_limit)
 
 
 FileSettings = PairData | SequenceData | MoleculeData

@@ -93,19 +93,14 @@ class StructureTrack:
 
     def build(self, name: str) -> Track:
         """Return the track."""
-        alphabet = self.alphabet
-
-        def split(text: str, *, where: str) -> list[str]:
-            return split_codes(text, alphabet, where=where)
-
         return Track(
             name=name,
-            vocabulary=structure_vocabulary(alphabet),
+            vocabulary=structure_vocabulary(self.alphabet),
             max_length=self.max_length,
-            split=split,
+            split=partial(split_codes, alphabet=self.alphabet),
             aligned_to=self.aligned_to,
             add_ends=self.add_ends,
-            separator=separator(alphabet),
+            separator=separator(self.alphabet),
         )
 
 

@@ -9,7 +9,7 @@ import dataclasses
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -209,12 +209,9 @@ def _settle_label(found: Understood, table: Table) -> Understood:
     if numbers * 10 <= words:
         return found
     roles = {role: name for role, name in found.roles.items() if role != "label"}
-    unused = found.unused
     if "affinity" in roles:
-        unused = (*unused, column)
-    else:
-        roles["affinity"] = column
-    return Understood(path=found.path, roles=roles, unused=unused)
+        return replace(found, roles=roles, unused=(*found.unused, column))
+    return replace(found, roles={**roles, "affinity": column})
 
 
 def _text(value: Any) -> str:
