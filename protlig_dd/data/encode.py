@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Int, Integer
 
-from protlig_dd.data.letter_codes import all_known, encode_text, letter_ids
+from protlig_dd.data.letter_codes import encode_text, letter_ids
 from protlig_dd.data.readers.molecules import MoleculePolicy
 from protlig_dd.data.readers.records import Record
 from protlig_dd.data.table import Column, TokenColumn, TokenTable
@@ -132,16 +132,14 @@ class Encoder:
 
     def _remarks_of(self, protein: str) -> Iterator[str]:
         """What is remarkable in a protein that is kept: letters read as another one, or those of a nucleic acid."""
-        track, letters = self.tracks.get("protein"), self._letters.get("protein")
+        track = self.tracks.get("protein")
         if track is None or not protein:
             return
         if looks_like_nucleotides(protein):
             yield NUCLEOTIDES
-        if track.replaced is not None and letters is not None and not all_known(protein, letters):
-            replaced = track.replaced(protein)
+        if track.replaced is not None and (replaced := track.replaced(protein)):
             self._replaced += replaced
-            if replaced:
-                yield REPLACED
+            yield REPLACED
 
     def _encode(self, record: Record) -> dict[str, np.ndarray]:
         where = record.where

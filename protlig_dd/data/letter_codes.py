@@ -31,13 +31,9 @@ def letter_ids(track: Track, *, replaced: bool = False) -> np.ndarray | None:
 
 def encode_text(track: Track, text: str, *, where: str, letters: np.ndarray | None = None) -> np.ndarray:
     """Return the token ids of a text as int32, equal to those of `track.encode`; faster with the track's `letter_ids`."""
-    if letters is not None and text and all_known(text, letters):
+    if letters is not None and text.isascii():
         ids: np.ndarray = letters[np.frombuffer(text.encode("ascii"), dtype=np.uint8)]
-        v = track.vocabulary
-        return np.concatenate([[v.begin_id], ids, [v.end_id]]).astype(np.int32) if track.add_ends else ids
+        if len(ids) and ids.min() >= 0:
+            v = track.vocabulary
+            return np.concatenate([[v.begin_id], ids, [v.end_id]]).astype(np.int32) if track.add_ends else ids
     return np.asarray(track.encode(text, where=where), dtype=np.int32)
-
-
-def all_known(text: str, letters: np.ndarray) -> bool:
-    """Return whether `letter_ids` has an id for each letter of a text."""
-    return text.isascii() and bool((letters[np.frombuffer(text.encode("ascii"), dtype=np.uint8)] >= 0).all())

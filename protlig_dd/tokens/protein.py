@@ -101,6 +101,8 @@ def replaced_letters(sequence: str, unknown: str) -> Counter[str]:
     >>> replaced_letters("MKJ-J", "X")
     Counter({'J as X': 2, '- as X': 1})
     """
+    if sequence.isascii() and sequence.isalpha() and "J" not in sequence.upper():
+        return Counter()  # nearly all sequences
     return Counter(f"{letter} as {unknown}" for letter in _letters(sequence) if letter not in _KNOWN)
 
 

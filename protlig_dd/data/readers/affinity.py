@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -114,7 +113,7 @@ def _number(text: str, *, comma: bool) -> float | None:
 
 def _decimal_mark(number: str) -> str:
     """The mark that can only be the decimal one in a number, "?" for a comma that may be either, "" if the number has neither."""
-    whole = re.split("e", number.lower())[0].lstrip("+-")
+    whole = number.lower().partition("e")[0].lstrip("+-")
     commas, points = whole.count(","), whole.count(".")
     if commas and points:
         return max(",.", key=whole.rfind)
@@ -129,8 +128,8 @@ def _decimal_mark(number: str) -> str:
 
 
 @dataclass(kw_only=True)
-class _Seen:
-    """What the cells of a column without a policy look like; an example of each decimal mark, and the range of their numbers."""
+class _Range:
+    """The range of the numbers of a column, and how many are too small for -log10 M."""
 
     count: int = 0
     weak: int = 0
@@ -143,36 +142,39 @@ class _Seen:
         self.low, self.high = min(self.low, value), max(self.high, value)
 
 
-def find_scale(column: str, cells: Iterable[str], policy: AffinityPolicy) -> Scale:
-    """Return how a column is read.
+class Survey:
+    """What all cells of a column look like: an example of each decimal mark, and their range under either."""
 
-    Args:
-        column: its name.
-        cells: all its cells, as text.
-        policy: the user's.
-    """
-    marks: dict[str, str] = {}
-    seen = {False: _Seen(), True: _Seen()}  # by whether the comma is the decimal mark
-    for cell in cells:
+    def __init__(self) -> None:
+        self._marks: dict[str, str] = {}
+        self._ranges = {".": _Range(), ",": _Range()}
+
+    def add(self, cell: str) -> None:
+        """Take in a cell; one that is no number is ignored, and refused by `Scale.read`, with its line."""
         try:
             _, number, own = _parts(cell)
         except ValueError:
-            continue  # `read` says so, with the line
-        marks.setdefault(_decimal_mark(number), number)
-        for comma, kind in seen.items():
-            value = None if own else _number(number, comma=comma)
+            return
+        mark = _decimal_mark(number)
+        self._marks.setdefault(mark, number)
+        for either in (mark,) if mark in self._ranges else self._ranges:
+            value = None if own else _number(number, comma=either == ",")
             if value is not None and math.isfinite(value):
-                kind.add(value)
-    comma = policy.decimal == "comma" or (policy.decimal == "auto" and "," in marks)
-    if policy.decimal == "auto" and "," in marks and "." in marks:
-        return Scale(unit="", about=f"'{marks[',']}' and '{marks['.']}' have different decimal marks; set data.affinity.decimal")
-    if policy.decimal == "auto" and "?" in marks and not {",", "."} & set(marks):
-        return Scale(unit="", about=f"'{marks['?']}' may be thousands or decimals; set data.affinity.decimal=point or comma")
-    unit, about = _unit(column, seen[comma], policy)
-    return Scale(unit=unit, comma=comma, limits=policy.limits, about=about)
+                self._ranges[either].add(value)
+
+    def scale(self, column: str, policy: AffinityPolicy) -> Scale:
+        """Return how the column of this name is read."""
+        marks, mark = self._marks, {"point": ".", "comma": ","}.get(policy.decimal, "")
+        if not mark and "," in marks and "." in marks:
+            return Scale(unit="", about=f"'{marks[',']}' and '{marks['.']}' have different decimal marks; set data.affinity.decimal")
+        if not mark and "?" in marks and not {",", "."} & set(marks):
+            return Scale(unit="", about=f"'{marks['?']}' may be thousands or decimals; set data.affinity.decimal=point or comma")
+        mark = mark or ("," if "," in marks else ".")
+        unit, about = _unit(column, self._ranges[mark], policy)
+        return Scale(unit=unit, comma=mark == ",", limits=policy.limits, about=about)
 
 
-def _unit(column: str, seen: _Seen, policy: AffinityPolicy) -> tuple[str, str]:
+def _unit(column: str, seen: _Range, policy: AffinityPolicy) -> tuple[str, str]:
     """The unit and its description; "" and the doubt."""
     unit, reason = (policy.unit, "as data.affinity.unit says") if policy.unit != "auto" else (unit_of(column), "by the column's name")
     advice = "set data.affinity.unit, for example to nM, p (-log10 M) or as_given"

@@ -9,12 +9,12 @@ import dataclasses
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from protlig_dd.config import settings
-from protlig_dd.data.readers.affinity import MISSING, AffinityPolicy, Scale, base_of, find_scale
+from protlig_dd.data.readers.affinity import MISSING, AffinityPolicy, Scale, Survey, base_of
 from protlig_dd.data.readers.files import MAX_RECORD, data_suffix, too_long
 from protlig_dd.data.readers.records import Record
 from protlig_dd.data.readers.tables import TABLE_SUFFIXES, Table, narrowed, open_table
@@ -53,6 +53,7 @@ SPLIT_WORDS = {
 }
 _POSITIVE = {"1", "1.0", "true", "yes", "active", "positive", "binder", "bind"}
 _NEGATIVE = {"0", "0.0", "false", "no", "inactive", "negative", "nonbinder", "non-binder"}
+_LABELS = _POSITIVE | _NEGATIVE
 _RAGGED = "row shorter than the header"
 _EXTENSION = re.compile(r"\s+\|[^|]*\|.*", re.DOTALL)
 EXTENSION_CUT = "CXSMILES extension (|...|), cut off"
@@ -184,11 +185,7 @@ def open_pairs(
     """Return how a table was interpreted, and its records; all labels and affinities are looked at before the first record."""
     table = open_table(Path(path))
     found = find_columns(table.path, table.header, columns or Columns(), [role for role in needed if role != "affinity"])
-    if columns is None or not columns.label:
-        found = _settle_label(found, table)
-    if column := found.roles.get("affinity"):
-        cells = (_text(cells[0]) for _, cells in narrowed(table, [column]).rows)
-        found = dataclasses.replace(found, scale=find_scale(column, cells, affinity or AffinityPolicy()))
+    found = _settled(found, table, affinity or AffinityPolicy(), label_is_named=bool(columns and columns.label))
     if "affinity" in needed and found.scale.in_doubt:
         raise FormatError(f"{path}: {found.scale.about}")
     table = narrowed(table, list(dict.fromkeys(found.roles.values())))
@@ -196,22 +193,29 @@ def open_pairs(
     return found, (row.record(where, cells) for where, cells in table.rows)
 
 
-def _settle_label(found: Understood, table: Table) -> Understood:
-    """A column such as "Y" is a label if its cells are labels, else an affinity; a few numbers among labels are wrong labels."""
-    column = found.roles.get("label")
-    if column is None:
+def _settled(found: Understood, table: Table, policy: AffinityPolicy, *, label_is_named: bool) -> Understood:
+    """Return the roles with the scale of affinities, both as all cells of these columns say.
+
+    A column such as "Y" is a label if its cells are labels, else an affinity; a few numbers among labels are wrong labels.
+    """
+    columns = {role: found.roles[role] for role in ("label", "affinity") if role in found.roles}
+    if not columns:
         return found
-    words = numbers = 0
-    for _, cells in narrowed(table, [column]).rows:
-        low = _text(cells[0]).lower()
-        words += low in _POSITIVE | _NEGATIVE
-        numbers += low not in _POSITIVE | _NEGATIVE | MISSING and any(c.isdigit() for c in low)
-    if numbers * 10 <= words:
-        return found
-    roles = {role: name for role, name in found.roles.items() if role != "label"}
-    if "affinity" in roles:
-        return replace(found, roles=roles, unused=(*found.unused, column))
-    return replace(found, roles={**roles, "affinity": column})
+    surveys, words, numbers = {column: Survey() for column in columns.values()}, 0, 0
+    for _, cells in narrowed(table, list(columns.values())).rows:
+        texts = list(map(_text, cells))
+        for survey, text in zip(surveys.values(), texts, strict=True):
+            survey.add(text)
+        low = texts[0].lower()
+        words += low in _LABELS
+        numbers += low not in _LABELS and low not in MISSING and any(c.isdigit() for c in low)
+    roles, unused = dict(found.roles), found.unused
+    if "label" in roles and not label_is_named and numbers * 10 > words:
+        column = roles.pop("label")
+        unused = unused if "affinity" not in roles else (*unused, column)
+        roles.setdefault("affinity", column)
+    scale = surveys[roles["affinity"]].scale(roles["affinity"], policy) if "affinity" in roles else found.scale
+    return Understood(path=found.path, roles=roles, unused=unused, scale=scale)
 
 
 def _text(value: Any) -> str:

@@ -18,8 +18,8 @@ MAX_LINE = 1 << 26
 MAX_RECORD = 1_000_000
 """Most characters of a record's text unless `data.max_record` says otherwise; the longest known protein has 45,000 residues."""
 
-# A block of one repeated byte takes 4 bytes for 128 KiB: at most 32 MiB are unpacked at once.
-_ZSTD_BYTES = 1 << 10
+# A block of one repeated byte takes 4 bytes for 128 KiB: at most 16 MiB are unpacked at once.
+_ZSTD_BYTES = 1 << 9
 _MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5": "zstd", b"PK": "zip", b"BZ": "bzip2", b"\xfd7": "xz"}
 _BY_SUFFIX = {".gz": "gzip", ".zst": "zstd", ".zstd": "zstd"}
 
@@ -68,7 +68,7 @@ class _ZstdStream(io.RawIOBase):
 
     def __init__(self, raw: IO[bytes]) -> None:
         self._zstandard = require("zstandard", "reading zstd files", extra="data")
-        self._raw, self._ready, self._frame = raw, b"", self._zstandard.ZstdDecompressor().decompressobj()
+        self._raw, self._ready, self._frame = raw, memoryview(b""), self._zstandard.ZstdDecompressor().decompressobj()
 
     def readable(self) -> bool:
         return True
@@ -83,7 +83,7 @@ class _ZstdStream(io.RawIOBase):
                 return 0
             if self._frame.eof:
                 self._frame = self._zstandard.ZstdDecompressor().decompressobj()
-            self._ready = self._frame.decompress(packed)
+            self._ready = memoryview(self._frame.decompress(packed))
         size = min(len(buffer), len(self._ready))
         buffer[:size], self._ready = self._ready[:size], self._ready[size:]
         return size

@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import Any, Literal
 
 from protlig_dd.config import settings
-from protlig_dd.data.readers.complexes import EXTENSION_CUT, Columns, read_pairs, texts_only, without_extension
+from protlig_dd.data.readers.complexes import EXTENSION_CUT, Columns, read_pairs, texts_only
 from protlig_dd.data.readers.files import MAX_RECORD, data_suffix, read_lines
 from protlig_dd.data.readers.records import Record
 from protlig_dd.data.readers.tables import TABLE_SUFFIXES
@@ -28,6 +28,7 @@ _BY_SUFFIX = {
     ".inchi": "InChI",
     **dict.fromkeys((".pdb", ".pdbqt", ".ent", ".cif", ".mmcif"), "a structure"),
 }
+_EXTENSION = re.compile(r"^\|[^|]*\|\s*")
 _HEADERS = {"smiles", "canonical_smiles", "isomeric_smiles", "isosmiles"}
 
 
@@ -50,11 +51,13 @@ def read_smiles(path: Path, *, max_record: int = MAX_RECORD) -> Iterator[Record]
         if count == 0 and line.strip().isdecimal():
             _refuse_format(path, "XYZ")
         count += 1
-        rest = words[1].strip() if len(words) > 1 else ""
-        cut = without_extension(f" {rest}").strip()
-        smiles, name = (cut, words[0]) if cut and words[0].isdigit() else (words[0], cut)
+        smiles, rest = words[0], words[1].strip() if len(words) > 1 else ""
+        numbered = smiles if rest and smiles.isdigit() else ""
+        if numbered:
+            smiles, rest = (*rest.split(None, 1), "")[:2]
+        cut = _EXTENSION.sub("", rest)
         remarks = (EXTENSION_CUT,) if cut != rest else ()
-        yield Record(where=f"{path}:{number}", texts={"ligand": smiles.split()[0]}, name=name, remarks=remarks)
+        yield Record(where=f"{path}:{number}", texts={"ligand": smiles}, name=numbered or cut, remarks=remarks)
     if count == 0:
         raise FormatError(f"{path}: found no molecule, expected one SMILES a line; check how it was made or downloaded")
 

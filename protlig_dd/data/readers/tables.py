@@ -145,7 +145,7 @@ def _unquoted(cell: str, delimiter: str) -> str:
 def _open_json_lines(path: Path) -> Table:
     """The header is the union of all objects' keys, for which the file is read once before."""
     keys: dict[str, None] = {}
-    for where, item in _json_objects(path):
+    for where, item in _json_objects(path, checked=True):
         keys |= dict.fromkeys(item)
         if len(keys) > _MOST_KEYS:
             raise FormatError(f"{where}: found more than {_MOST_KEYS:,} different keys, expected the same few in all objects")
@@ -159,12 +159,13 @@ def _open_json_lines(path: Path) -> Table:
     return Table(path=path, header=header, read=rows)
 
 
-def _json_objects(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def _json_objects(path: Path, *, checked: bool = False) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield ("file:line", object); `checked` refuses objects that have a key twice."""
     for number, line in read_lines(path):
         if not line.strip():
             continue
         try:
-            item = json.loads(line, object_pairs_hook=_object)
+            item = json.loads(line, object_pairs_hook=_object if checked else None)
         except (ValueError, RecursionError) as error:  # a ValueError of its own for a number of thousands of digits
             raise FormatError(
                 f"{path}:{number}: found '{line[:40]}', expected a JSON object on one line ({one_line(error)}); correct the line"
