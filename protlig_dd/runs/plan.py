@@ -12,6 +12,7 @@ from protlig_dd.errors import ConfigError
 from protlig_dd.runs.coordinates import decoder_for
 from protlig_dd.runs.families.tokenizers import StructureTokenizer
 from protlig_dd.runs.families.tokens import AnyGenerator, family_of
+from protlig_dd.runs.generate import open_tokens
 from protlig_dd.runs.options import SampleOptions
 from protlig_dd.runs.run import Run
 from protlig_dd.runs.tasks import task_requests
@@ -54,9 +55,7 @@ class SamplingPlan:
         always_same = decoding is not None and decoding.temperature == 0
         num = options.num or (1 if always_same else 10)
         requests = task_requests(options, run, num) if options.task else _requests(options, run)
-        if "protein" in run.tracks:
-            given = {one.given["protein"]: one.name for one in requests if one.given.get("protein")}
-            tell_proteins([(name, text) for text, name in given.items()], run.tracks["protein"])
+        _check_given(requests, run)
         num = 1 if options.task == "scaffold" else num  # each scaffold is a request with linkers of its own
         generator = family_of(run).generator(
             run, seed=options.seed, batch_size=options.batch_size or None, with_likelihood=not options.no_likelihood, **drawing
@@ -107,6 +106,15 @@ def _requests(options: SampleOptions, run: Run) -> list[Request]:
                     )
                 )
     return requests
+
+
+def _check_given(requests: Sequence[Request], run: Run) -> None:
+    """Refuse given texts that their tracks cannot read, before anything is drawn, and log what is read as something else."""
+    given = {(track, text): one.name for one in requests for track, text in one.given.items() if track in run.tracks}
+    for track, text in given:
+        open_tokens(run.tracks[track], text)
+    if "protein" in run.tracks:
+        tell_proteins([(name, text) for (track, text), name in given.items() if track == "protein"], run.tracks["protein"])
 
 
 def _infill_track(text: str, run: Run) -> str:

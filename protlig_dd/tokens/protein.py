@@ -14,7 +14,7 @@ from protlig_dd.tokens.vocabulary import Vocabulary
 AMINO_ACIDS = "LAGVSERTIDPKQNFYMHWC"
 """The twenty amino acids in the order of their ESM ids, 4 to 23."""
 
-REPLACED = "letters that are no amino acid are read as another one, as tracks.protein.unknown says: "
+REPLACED = "letters that are no amino acid, read as another one, as tracks.protein.unknown says: "
 """The start of reports of replaced letters."""
 
 Emits = Literal["amino_acids", "dplm", "dplm2"]
