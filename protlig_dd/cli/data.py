@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -37,7 +37,7 @@ class InspectOptions:
     file: str
     config: str = ""
     column: tuple[str, ...] = ()
-    unit: str = ""
+    unit: Literal["", "p", "M", "mM", "uM", "nM", "pM", "as_given"] = ""
     structures: str = ""
 
 
@@ -75,7 +75,10 @@ def add_data(commands: Commands) -> None:
     sub.add_argument("file", help="CSV, TSV, Parquet, Arrow, JSONL, FASTA, SMILES (also .gz, .zst), or a folder")
     sub.add_argument("--config", help="use the tracks and data policies of this config")
     sub.add_argument("--column", action="append", metavar="ROLE=NAME", help="the name of a column that is not recognized; may be repeated")
-    sub.add_argument("--unit", help="the unit of the affinity column: p (-log10 M), M, mM, uM, nM, pM, or as_given")
+    units = ["p", "M", "mM", "uM", "nM", "pM", "as_given"]
+    sub.add_argument(
+        "--unit", choices=units, help="the unit of the affinity column; p is -log10 M (default: found from its name and values)"
+    )
     sub.add_argument("--structures", help=_STRUCTURES)
     text = "make a ligand vocabulary, memory-mapped token shards, or nested subsets"
     sub = add_command(commands, "prepare", prepare, PrepareOptions, text, _PREPARE)
@@ -102,7 +105,6 @@ def add_data(commands: Commands) -> None:
 
 def inspect(options: InspectOptions) -> Iterator[str]:
     """Describe a data file."""
-    from protlig_dd.config import build
     from protlig_dd.data.inspect import inspect as inspect_file
     from protlig_dd.data.readers.affinity import AffinityPolicy
     from protlig_dd.runs.experiment import Parts, load_experiment
@@ -112,7 +114,7 @@ def inspect(options: InspectOptions) -> Iterator[str]:
     if options.column:
         policies["columns"] = _columns(options.column)
     if options.unit:
-        policies["affinity"] = build(AffinityPolicy, {"unit": options.unit}, "--unit")
+        policies["affinity"] = replace(policies.get("affinity", AffinityPolicy()), unit=options.unit)
     tracks = Parts(config).tracks if config else None
     yield from inspect_file(Path(options.file), tracks, structures=_path(options.structures), **policies).lines()
 

@@ -43,8 +43,8 @@ class PairData(_Limited):
         molecules: the policy for stereochemistry, charges and salts.
         affinity: unit, limits and decimal mark of the affinity column.
         affinity_bins: ascending edges; if given, affinities become the class label "affinity_bin", 0 below the first edge.
-        max_record: most characters of a protein, ligand or structure; reading stops with an error at a longer one, before the rest of it is
-            unpacked.
+        max_record: most characters of a protein, ligand or structure; reading stops with an error at a longer one. FASTA and SMILES files
+            are not read or unpacked beyond it, rows of tables not beyond 67 million characters.
         limit: most usable records to read; 0 for all. It is applied before the split.
         train_limit: train on the first this many training examples in a seeded order; 0 for all. Validation and test are unchanged, and
             the examples of a smaller limit are among those of a larger one.
