@@ -115,19 +115,19 @@ def choose_device(requested: str = "auto", *, precision: str = "auto", local_ran
 def _numbered(kind: str, local_rank: int, processes: int) -> torch.device:
     count = count_devices(kind)
     if count == 0:
-        raise DeviceError(f"device '{kind}': not found here ({_advice(kind)}); use --auto to take what is there, or --cpu")
+        raise DeviceError(f"device '{kind}': not found here ({_advice(kind)}); use --device auto to take what is there, or --device cpu")
     if kind == "cpu":
         return torch.device("cpu")
     if kind == "mps":
         if processes > 1:
-            raise DeviceError(f"device 'mps': one device cannot serve {processes} processes; start one process, or use --cpu")
+            raise DeviceError(f"device 'mps': one device cannot serve {processes} processes; start one process, or use --device cpu")
         return torch.device("mps")
     if count == 1:
         return torch.device(kind, 0)  # a launcher may make one device visible to each process, as number 0
     if local_rank >= count:
         raise DeviceError(
             f"device '{kind}': process {local_rank} of this machine has no device of its own, {count} are visible; "
-            f"start at most {count} processes a machine (--nproc {count})"
+            f"start at most {count} processes a machine (train.devices={count})"
         )
     return torch.device(kind, local_rank)
 
