@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from protlig_dd.cli.common import Commands, add_command
 from protlig_dd.errors import ConfigError, nearest
@@ -37,6 +37,7 @@ class InspectOptions:
     file: str
     config: str = ""
     column: tuple[str, ...] = ()
+    unit: Literal["", "p", "M", "mM", "uM", "nM", "pM", "as_given"] = ""
     structures: str = ""
 
 
@@ -63,6 +64,7 @@ class DownloadOptions:
     name: str
     out: str = "data"
     limit: int = 0
+    limits: Literal["", "leave_out", "as_values"] = ""
     base_url: str = ""
 
 
@@ -71,8 +73,12 @@ def add_data(commands: Commands) -> None:
     text = "show what a data file contains, and what training would drop and why"
     sub = add_command(commands, "inspect", inspect, InspectOptions, text, _INSPECT)
     sub.add_argument("file", help="CSV, TSV, Parquet, Arrow, JSONL, FASTA, SMILES (also .gz, .zst), or a folder")
-    sub.add_argument("--config", help="use the tracks of this config")
+    sub.add_argument("--config", help="use the tracks and data policies of this config")
     sub.add_argument("--column", action="append", metavar="ROLE=NAME", help="the name of a column that is not recognized; may be repeated")
+    units = ["p", "M", "mM", "uM", "nM", "pM", "as_given"]
+    sub.add_argument(
+        "--unit", choices=units, help="the unit of the affinity column; p is -log10 M (default: found from its name and values)"
+    )
     sub.add_argument("--structures", help=_STRUCTURES)
     text = "make a ligand vocabulary, memory-mapped token shards, or nested subsets"
     sub = add_command(commands, "prepare", prepare, PrepareOptions, text, _PREPARE)
@@ -80,7 +86,7 @@ def add_data(commands: Commands) -> None:
     sub.add_argument("files", nargs="+", help="data files; a folder that is one data set counts as one")
     sub.add_argument("--out", required=True, help="the vocabulary file, or the folder of shards or subsets")
     sub.add_argument("--min-count", type=int, help="vocab: leave out tokens seen fewer times (%(default)s)")
-    sub.add_argument("--config", help="shards: use the tracks and data policies of this config")
+    sub.add_argument("--config", help="vocab and shards: use the data policies of this config; shards: its tracks too")
     sub.add_argument("--structures", help=f"shards: {_STRUCTURES}")
     sub.add_argument("--sizes", type=int, nargs="+", help="subsets: training sequences of each (%(default)s)")
     sub.add_argument("--validation", type=int, help="subsets: sequences of the common validation set (%(default)s)")
@@ -91,27 +97,39 @@ def add_data(commands: Commands) -> None:
     sub.add_argument("name", help="uniref50, bindingdb, plinder, davis, kiba, zinc250k or pubchem; 3dmol for 'protlig report --viewer'")
     sub.add_argument("--out", help="the folder (%(default)s)")
     sub.add_argument("--limit", type=int, help="convert at most this number of records; 0: all (%(default)s)")
+    sub.add_argument(
+        "--limits", choices=["leave_out", "as_values"], help="bindingdb: what a limit such as >10000 counts as (leave_out: no affinity)"
+    )
     sub.add_argument("--base-url", help="the address of a mirror")
 
 
 def inspect(options: InspectOptions) -> Iterator[str]:
     """Describe a data file."""
     from protlig_dd.data.inspect import inspect as inspect_file
+    from protlig_dd.data.readers.affinity import AffinityPolicy
     from protlig_dd.runs.experiment import Parts, load_experiment
 
-    columns = _columns(options.column)
-    tracks = Parts(load_experiment(options.config)).tracks if options.config else None
-    yield from inspect_file(Path(options.file), tracks, columns=columns, structures=_path(options.structures)).lines()
+    config = load_experiment(options.config) if options.config else None
+    policies = _policies(config.data if config else None, ("columns", "molecules", "affinity", "max_record"))
+    if options.column:
+        policies["columns"] = _columns(options.column)
+    if options.unit:
+        policies["affinity"] = replace(policies.get("affinity", AffinityPolicy()), unit=options.unit)
+    tracks = Parts(config).tracks if config else None
+    yield from inspect_file(Path(options.file), tracks, structures=_path(options.structures), **policies).lines()
 
 
 def prepare(options: PrepareOptions) -> Iterator[str]:
     """Make a vocabulary, shards or subsets."""
     from protlig_dd.data.prepare import prepare_vocab
     from protlig_dd.data.subsets import SubsetPlan, prepare_subsets
+    from protlig_dd.runs.experiment import load_experiment
 
     files, out = [Path(file) for file in options.files], Path(options.out)
     if options.what == "vocab":
-        yield from prepare_vocab(files, out, min_count=options.min_count).lines()
+        data = load_experiment(options.config).data if options.config else None
+        policies = _policies(data, ("columns", "molecules", "max_record"))
+        yield from prepare_vocab(files, out, min_count=options.min_count, **policies).lines()
         return
     if len(files) != 1:
         raise ConfigError(f"prepare {options.what}: found {len(files)} files, expected one; concatenate them, or make a folder for each")
@@ -129,8 +147,7 @@ def _shards(options: PrepareOptions, file: Path) -> Iterator[str]:
 
     config = load_experiment(options.config) if options.config else None
     data = config.data if config else None
-    names = ("too_long", "unknown", "columns", "molecules", "limit")
-    policies = {name: getattr(data, name) for name in names if hasattr(data, name)}
+    policies = _policies(data, ("too_long", "unknown", "columns", "molecules", "affinity", "max_record", "limit"))
     structures = _path(options.structures or getattr(data, "structure_path", ""))
     tracks = Parts(config).tracks if config else usual_tracks()
     yield from prepare_shards(file, tracks, Path(options.out), structures=structures, **policies).lines()
@@ -139,8 +156,10 @@ def _shards(options: PrepareOptions, file: Path) -> Iterator[str]:
 def download(options: DownloadOptions) -> Iterator[str]:
     """Fetch a public data set, or the viewer of reports."""
     from protlig_dd.data.downloads import catalogue
+    from protlig_dd.data.readers.affinity import AffinityPolicy
 
-    result = catalogue.download(options.name, Path(options.out), limit=options.limit, base=options.base_url)
+    policy = AffinityPolicy(limits=options.limits) if options.limits else None
+    result = catalogue.download(options.name, Path(options.out), limit=options.limit, base=options.base_url, policy=policy)
     yield from result.lines()
 
 
@@ -155,6 +174,10 @@ def _columns(pairs: Sequence[str]) -> Columns:
             raise ConfigError(f"--column '{pair}': expected ROLE=NAME with a role among {', '.join(sorted(known))}{nearest(role, known)}")
         values[role] = name
     return Columns(**values)
+
+
+def _policies(data: object, names: Sequence[str]) -> dict[str, Any]:
+    return {name: getattr(data, name) for name in names if hasattr(data, name)}
 
 
 def _path(name: str) -> Path | None:

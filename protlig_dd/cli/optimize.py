@@ -42,7 +42,7 @@ def add_optimize(commands: Commands) -> None:
     """Add `optimize`."""
     sub = add_command(commands, "optimize", optimize_lead, OptimizeOptions, "improve a lead by partial re-noising and selection", _OPTIMIZE)
     sub.add_argument("run", help="the run folder")
-    sub.add_argument("--ligand", required=True, help="the SMILES of the lead")
+    sub.add_argument("--ligand", required=True, help="the lead: a SMILES, or a file with one")
     sub.add_argument("--protein", help="its protein, as in `protlig sample`")
     sub.add_argument("--objective", help="qed, logp, sa, a property's name, or module:function; higher is better (%(default)s)")
     sub.add_argument("--keep", metavar="SMARTS", help="a substructure that every result must have")
@@ -92,7 +92,7 @@ def _keeps(smarts: str) -> Callable[[str], bool] | None:
 
 def optimize_lead(options: OptimizeOptions) -> Iterator[str]:
     """Improve a lead, and print the null."""
-    from protlig_dd.data.readers.conditions import read_proteins
+    from protlig_dd.data.readers.conditions import read_ligands, read_proteins, tell_proteins
     from protlig_dd.runs.generate import Generator
     from protlig_dd.runs.open import open_run
     from protlig_dd.runs.output import check_output
@@ -105,9 +105,11 @@ def optimize_lead(options: OptimizeOptions) -> Iterator[str]:
     score = objective_from(options.objective)
     run = open_run(options.run, device=options.device)
     generator = Generator(run, seed=options.seed, sampler=sampler_from(options, run.config), guidance=guidance_from(options, run.config))
-    given = {"ligand": options.ligand}
+    given = {"ligand": _only(read_ligands(options.ligand), "--ligand")}
     if options.protein:
-        given["protein"] = read_proteins(options.protein)[0][1]
+        given["protein"] = _only(read_proteins(options.protein), "--protein")
+        if "protein" in run.tracks:
+            tell_proteins([("--protein", given["protein"])], run.tracks["protein"])
     batch = generator.lead(Request(name="lead", given=given), "ligand")
     result = optimize(
         generator.denoising(("ligand",)),
@@ -128,6 +130,12 @@ def optimize_lead(options: OptimizeOptions) -> Iterator[str]:
         yield f"{len(result.best)} molecules: {options.out}"
     else:
         yield from (f"{c.score:.4f}  {c.text}" for c in result.best)
+
+
+def _only(given: Sequence[tuple[str, str]], option: str) -> str:
+    if len(given) != 1:
+        raise ConfigError(f"{option}: found {len(given)} records, expected one; give it alone")
+    return given[0][1]
 
 
 def _write(path: Path, candidates: Sequence[Candidate]) -> None:

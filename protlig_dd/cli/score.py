@@ -128,13 +128,14 @@ def _mutants(options: ScoreOptions, run: Run) -> tuple[list[dict[str, Any]], lis
     """Return a row for each mutant, and the lines about their agreement with the measured scores."""
     import numpy as np
 
-    from protlig_dd.data.readers.conditions import read_proteins
+    from protlig_dd.data.readers.conditions import read_proteins, tell_proteins
     from protlig_dd.data.readers.mutants import read_mutants
     from protlig_dd.evaluation.fitness import Scorer, agreement
 
-    ((_, wild_type), *others) = read_proteins(options.protein)
+    ((name, wild_type), *others) = read_proteins(options.protein)
     if others:
         raise ConfigError(f"--protein: found {len(others) + 1} sequences, expected the one wild type of {options.mutants}")
+    tell_proteins([(name, wild_type)], run.parts.tracks["protein"])
     mutants = read_mutants(Path(options.mutants), wild_type)
     method = options.method or "masked-marginal"
     effects = Scorer(denoising=run.denoising).effects(mutants, method, seed=options.seed)
@@ -151,12 +152,14 @@ def _mutants(options: ScoreOptions, run: Run) -> tuple[list[dict[str, Any]], lis
 
 def _sequences(options: ScoreOptions, run: Run) -> list[dict[str, Any]]:
     """Return a row for each sequence, with its interval if one is known."""
-    from protlig_dd.data.readers.conditions import read_proteins
+    from protlig_dd.data.readers.conditions import read_proteins, tell_proteins
 
     method = options.method or "bound"
     rows: list[dict[str, Any]] = []
-    for number, (name, text) in enumerate(read_proteins(options.protein)):
-        batch = run.parts.complete(_one(run, text, number))
+    given = read_proteins(options.protein)
+    tell_proteins(given, run.parts.tracks["protein"])
+    for number, (name, text) in enumerate(given):
+        batch = run.parts.complete(_one(run, name, text, number))
         nats, error = _nats(run, batch, method, options)
         length = int(batch.tracks["protein"].maskable.sum())
         row: dict[str, Any] = {"name": name, "id": number, "length": length, "nats": round(nats, 4)}
@@ -166,12 +169,12 @@ def _sequences(options: ScoreOptions, run: Run) -> list[dict[str, Any]]:
     return rows
 
 
-def _one(run: Run, text: str, number: int) -> TrackBatch:
+def _one(run: Run, name: str, text: str, number: int) -> TrackBatch:
     """Return a protein as a batch of its own."""
     from protlig_dd.tokens.tracks import pack
 
     track = run.parts.tracks["protein"]
-    ids = track.encode(text, where="--protein")
+    ids = track.encode(text, where=f"--protein, {name}")
     if len(ids) > track.max_length:
         raise ConfigError(f"--protein: {len(ids)} tokens, the model takes {track.max_length}; score a part of it")
     return pack([{"protein": ids}], {"protein": track}, example_ids=[number])
@@ -199,12 +202,14 @@ def _nats(run: Run, batch: TrackBatch, method: str, options: ScoreOptions) -> tu
 
 def embed(options: EmbedOptions) -> Iterator[str]:
     """Write representations of proteins."""
-    from protlig_dd.data.readers.conditions import read_proteins
+    from protlig_dd.data.readers.conditions import read_proteins, tell_proteins
     from protlig_dd.runs.embed import embed_proteins, fitting, numbered
     from protlig_dd.runs.open import open_run
 
     run = open_run(options.model, device=options.device)
     given = read_proteins(options.protein)
+    if "protein" in run.parts.tracks:
+        tell_proteins(given, run.parts.tracks["protein"])
     proteins = numbered(given)
     renamed = [new for (old, _), (new, _) in zip(given, proteins, strict=True) if old != new]
     if renamed:

@@ -119,6 +119,8 @@ def load(data: DataSettings, tracks: TrackSet, seed: int = 0) -> DataBundle:
     parts, how = _divide(tables, tracks, data, seed)
     if isinstance(data, PairData | ShardData) and data.affinity_bins:
         parts = {part: _with_bins(table, data.affinity_bins) for part, table in parts.items()}
+        if not (parts["train"].labels["affinity_bin"] >= 0).any():
+            raise ConfigError(f"data.affinity_bins: no training example of {data.path} has an affinity; see: protlig inspect {data.path}")
     if data.train_limit:
         parts["train"], limited = _first_of(parts["train"], data.train_limit, seed)
         how += limited

@@ -11,17 +11,21 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Int, Integer
 
+from protlig_dd.data.letter_codes import encode_text, letter_ids
 from protlig_dd.data.readers.molecules import MoleculePolicy
 from protlig_dd.data.readers.records import Record
 from protlig_dd.data.table import Column, TokenColumn, TokenTable
 from protlig_dd.errors import FormatError
 from protlig_dd.rng import key
-from protlig_dd.tokens.tracks import Track, TrackSet
+from protlig_dd.tokens.protein import REPLACED, looks_like_nucleotides
+from protlig_dd.tokens.tracks import TrackSet
 
 TooLong = Literal["refuse", "drop", "crop"]
 OnUnknown = Literal["refuse", "drop"]
 SPLIT_CODES: Mapping[str, int] = {"train": 0, "validation": 1, "test": 2}
 """The values of the label column "split"; -1 if the file gives no split, 3 for any other word."""
+
+NUCLEOTIDES = "only letters of nucleotides in the protein"
 
 _SHOWN = 3
 
@@ -36,6 +40,8 @@ class EncodeReport:
         dropped: records left out, by reason.
         first: the first few messages for each reason, with file and line.
         cropped: examples cut to a window.
+        remarks: examples of which the reader changed or left out something, or that look wrong, by what it is.
+        replaced: letters of examples that were read as another one, in words ("J as X").
     """
 
     seen: int
@@ -43,6 +49,8 @@ class EncodeReport:
     dropped: Mapping[str, int] = field(default_factory=dict)
     first: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     cropped: int = 0
+    remarks: Mapping[str, int] = field(default_factory=dict)
+    replaced: Mapping[str, int] = field(default_factory=dict)
 
     def lines(self) -> list[str]:
         """Return the report in words: a summary line, and for each reason its count and first cases."""
@@ -51,31 +59,11 @@ class EncodeReport:
         for reason, count in sorted(self.dropped.items(), key=lambda item: -item[1]):
             lines.append(f"  {count} dropped: {reason}")
             lines += [f"    {message}" for message in self.first[reason]]
+        for remark, count in self.remarks.items():
+            which = ", ".join(f"{letters} ({number})" for letters, number in self.replaced.items()) if remark == REPLACED else ""
+            more = ", ..." if count > _SHOWN else ""
+            lines.append(f"  {count} kept with {remark}{which}; in {', '.join(self.first[remark])}{more}")
         return lines
-
-
-def letter_ids(track: Track) -> np.ndarray | None:
-    """Return the token id of each ASCII character (-1 if `track.encode` has to decide); None if tokens are not single letters."""
-    if any(len(track.vocabulary.symbols[i]) != 1 for i in track.vocabulary.emittable_ids):
-        return None
-    ids = np.full(128, -1, np.int32)
-    for code in range(33, 127):
-        try:
-            found = track.encode(chr(code))
-        except FormatError:
-            continue
-        ids[code] = found[1] if track.add_ends else found[0]
-    return ids
-
-
-def encode_text(track: Track, text: str, *, where: str, letters: np.ndarray | None = None) -> np.ndarray:
-    """Return the token ids of a text as int32, equal to those of `track.encode`; faster with the track's `letter_ids`."""
-    if letters is not None and text.isascii():
-        ids: np.ndarray = letters[np.frombuffer(text.encode("ascii"), dtype=np.uint8)]
-        if len(ids) and ids.min() >= 0:
-            v = track.vocabulary
-            return np.concatenate([[v.begin_id], ids, [v.end_id]]).astype(np.int32) if track.add_ends else ids
-    return np.asarray(track.encode(text, where=where), dtype=np.int32)
 
 
 class _LeftOut(Exception):
@@ -118,6 +106,7 @@ class Encoder:
         self._seen = self._cropped = 0
         self._dropped: Counter[str] = Counter()
         self._first: dict[str, list[str]] = {}
+        self._remarks, self._replaced = Counter[str](), Counter[str]()
 
     def encode(self, record: Record) -> dict[str, np.ndarray] | None:
         """Return the token ids of a record by track, or None if it was left out and counted.
@@ -127,13 +116,30 @@ class Encoder:
         """
         self._seen += 1
         try:
-            return self._encode(record)
+            ids = self._encode(record)
         except _LeftOut as left_out:
-            self._dropped[left_out.reason] += 1
-            shown = self._first.setdefault(left_out.reason, [])
-            if len(shown) < _SHOWN:
-                shown.append(left_out.message)
+            self._count(self._dropped, left_out.reason, left_out.message)
             return None
+        for remark in (*record.remarks, *self._remarks_of(record.texts.get("protein", ""))):
+            self._count(self._remarks, remark, record.where)
+        return ids
+
+    def _count(self, counts: Counter[str], what: str, message: str) -> None:
+        counts[what] += 1
+        shown = self._first.setdefault(what, [])
+        if len(shown) < _SHOWN:
+            shown.append(message)
+
+    def _remarks_of(self, protein: str) -> Iterator[str]:
+        """What is remarkable in a protein that is kept: letters read as another one, or those of a nucleic acid."""
+        track = self.tracks.get("protein")
+        if track is None or not protein:
+            return
+        if looks_like_nucleotides(protein):
+            yield NUCLEOTIDES
+        if track.replaced is not None and (replaced := track.replaced(protein)):
+            self._replaced += replaced
+            yield REPLACED
 
     def _encode(self, record: Record) -> dict[str, np.ndarray]:
         where = record.where
@@ -216,6 +222,8 @@ class Encoder:
             dropped=dict(self._dropped),
             first={reason: tuple(messages) for reason, messages in self._first.items()},
             cropped=self._cropped,
+            remarks=dict(self._remarks),
+            replaced=dict(self._replaced.most_common()),
         )
 
 

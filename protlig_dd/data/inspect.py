@@ -11,16 +11,15 @@ from pathlib import Path
 
 import numpy as np
 
-from protlig_dd.data.encode import SPLIT_CODES, Encoder, EncodeReport, encode_records, letter_ids
-from protlig_dd.data.foldseek.table import has_structures, is_database, read_database
+from protlig_dd.data.encode import SPLIT_CODES, Encoder, EncodeReport, encode_records
 from protlig_dd.data.leakage import Leakage, measure_leakage
-from protlig_dd.data.readers.complexes import ALIASES, Columns, find_columns, open_pairs
-from protlig_dd.data.readers.files import data_suffix, read_lines
-from protlig_dd.data.readers.folders import open_folder
-from protlig_dd.data.readers.molecules import MoleculePolicy, read_smiles
+from protlig_dd.data.letter_codes import letter_ids
+from protlig_dd.data.readers.affinity import AffinityPolicy
+from protlig_dd.data.readers.complexes import Columns
+from protlig_dd.data.readers.files import MAX_RECORD
+from protlig_dd.data.readers.molecules import MoleculePolicy
 from protlig_dd.data.readers.records import Record
-from protlig_dd.data.readers.sequences import join_structures, read_fasta
-from protlig_dd.data.readers.tables import TABLE_SUFFIXES, open_table
+from protlig_dd.data.recognise import recognise
 from protlig_dd.data.settings import TRACKS_OF
 from protlig_dd.data.splits import GivenSplit, RandomSplit, same_sequence_groups, split_rows
 from protlig_dd.data.table import TokenTable
@@ -50,6 +49,7 @@ class Inspection:
         labels: records labelled 1, 0 and unlabelled, including dropped ones.
         splits: examples by the file's own split.
         affinity: smallest, median and largest affinity, and the number of examples with one; or None.
+        scale: how affinities are read, or why they are not; "" without such a column.
         misses: symbols outside the vocabulary, by track, with their counts.
         leakage: identity between the parts of the file's own split, or of a random split.
     """
@@ -65,6 +65,7 @@ class Inspection:
     labels: Mapping[str, int] = field(default_factory=dict)
     splits: Mapping[str, int] = field(default_factory=dict)
     affinity: tuple[float, float, float, int] | None = None
+    scale: str = ""
     misses: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     leakage: Leakage | None = None
 
@@ -89,12 +90,14 @@ class Inspection:
             lines.append("labels: " + ", ".join(f"{count} {words[label]}" for label, count in self.labels.items()))
         if self.affinity:
             low, middle, high, count = self.affinity
-            lines.append(f"affinity: {low:.4g} to {high:.4g}, median {middle:.4g}, in {count} rows")
+            lines.append(f"affinity: {low:.4g} to {high:.4g}, median {middle:.4g}, in {count} rows ({self.scale})")
+        elif self.scale and not any(self.scale in remark for remark in self.encoded.remarks):
+            lines.append(f"affinity: in no row ({self.scale})")
         if self.splits:
             lines.append("own split: " + ", ".join(f"{count} {name}" for name, count in self.splits.items()))
         for track, counts in self.misses.items():
             shown = ", ".join(f"'{symbol}' x {count}" for symbol, count in list(counts.items())[:12])
-            advice = _ADVICE.get(track, f"map them with tracks.{track}.unknown=X")
+            advice = _ADVICE.get(track, f"map letters and gaps with tracks.{track}.unknown=X")
             shown += " ..." if len(counts) > 12 else ""
             lines.append(f"{track} symbols outside the vocabulary: {shown}; {advice}")
         if self.leakage:
@@ -109,6 +112,8 @@ def inspect(
     columns: Columns | None = None,
     molecules: MoleculePolicy | None = None,
     structures: Path | None = None,
+    affinity: AffinityPolicy | None = None,
+    max_record: int = MAX_RECORD,
     limit: int = 1_000_000,
 ) -> Inspection:
     """Return how a data file is interpreted; invalid records are reported, not refused.
@@ -119,13 +124,16 @@ def inspect(
         columns: column names that differ from the usual ones.
         molecules: the policy for SMILES.
         structures: a FASTA file of structure tokens, joined to the proteins by name.
+        affinity: how affinities are read.
+        max_record: most characters of a record's text.
         limit: most records to read.
 
     Raises:
         FormatError: if the file as a whole cannot be read.
     """
     path = Path(path)
-    kind, roles, unused, records = recognise(path, columns or Columns(), structures)
+    found = recognise(path, columns or Columns(), structures, affinity=affinity, max_record=max_record)
+    kind, roles, records = found.kind, found.roles, found.records
     head = list(itertools.islice(records, 1))
     records = itertools.chain(head, records)
     known = tracks or usual_tracks(next((record.texts.get("structure", "") for record in head), ""))
@@ -143,7 +151,7 @@ def inspect(
         path=path,
         kind=kind,
         roles=roles,
-        unused=unused,
+        unused=found.unused,
         complete=complete,
         encoded=report,
         lengths={
@@ -153,6 +161,7 @@ def inspect(
         labels={name: seen_labels[code] for name, code in (("1", 1), ("0", 0), ("none", None))},
         splits=_split_counts(table),
         affinity=_affinities(table),
+        scale=found.scale,
         misses={name: dict(counts.most_common()) for name, counts in misses.items()},
         leakage=_leakage(table.select(kept), used),
     )
@@ -174,53 +183,13 @@ def _alphabet(structure: str) -> Alphabet:
     return "ss3" if set(first.upper()) <= set("CEH") else "3di"
 
 
-def recognise(
-    path: Path, columns: Columns, structures: Path | None = None
-) -> tuple[str, Mapping[str, str], tuple[str, ...], Iterator[Record]]:
-    """Return a file's or folder's kind ("pairs", "sequences" or "molecules"), columns by role, unused columns, and records.
-
-    Args:
-        path: the file or folder; the parts of a folder follow one another, each record with its split.
-        columns: column names that differ from the usual ones.
-        structures: a FASTA file of structure tokens, joined by name.
-
-    Raises:
-        FormatError: if the file cannot be read, or is a table with neither proteins nor ligands.
-    """
-    if structures is not None:
-        return *recognise(path, columns)[:3], join_structures(lambda: recognise(path, columns)[3], structures)
-    if path.is_dir():
-        folder = open_folder(path)
-        parts = [part.records(lambda file: recognise(file, columns)[3]) for part in folder.parts.values()]
-        return *recognise(folder.whole.files[0], columns)[:3], itertools.chain.from_iterable(parts)
-    if is_database(path):
-        return "sequences", {"structure": "3Di letters"} if has_structures(path) else {}, (), read_database(path)
-    if data_suffix(path) not in TABLE_SUFFIXES:
-        start = next((line for _, line in read_lines(path) if line.strip()), "")
-        if start.startswith((">", ";")):
-            return "sequences", {}, (), read_fasta(path)
-        return "molecules", {}, (), read_smiles(path)
-    header = open_table(path).header
-    found = find_columns(path, header, columns, needed=())
-    kinds = {(True, True): "pairs", (True, False): "sequences", (False, True): "molecules"}
-    kind = kinds.get(("protein" in found.roles, "ligand" in found.roles))
-    if kind is None:
-        usual = f"'{ALIASES['protein'][0]}' and '{ALIASES['ligand'][0]}'"
-        raise FormatError(
-            f"{path}: found the columns {', '.join(map(repr, header[:12]))}, none of them a protein or a ligand; rename them to {usual}, "
-            f"or set data.columns"
-        )
-    understood, records = open_pairs(path, columns, needed=())
-    return kind, understood.roles, understood.unused, records
-
-
 def _counted(records: Iterator[Record], tracks: TrackSet, misses: dict[str, Counter[str]], labels: Counter[int | None]) -> Iterator[Record]:
     """Pass records on, counting labels and symbols outside the vocabularies."""
-    letters = {name: letter_ids(track) for name, track in tracks.items()}
+    letters = {name: letter_ids(track, replaced=True) for name, track in tracks.items()}  # letters that a track replaces are in the report
     known = {name: {chr(i) for i in np.flatnonzero(ids >= 0)} for name, ids in letters.items() if ids is not None}
     for record in records:
         labels[record.label] += 1
-        for name, track in tracks.items():
+        for name, track in tracks.items() if record.problem is None else ():
             unknown = _unknown(track, record.texts.get(name, ""), known.get(name))
             if unknown:
                 misses.setdefault(name, Counter()).update(unknown)
@@ -248,7 +217,7 @@ def _lengths_applied(report: EncodeReport, table: TokenTable, tracks: TrackSet) 
         if long.any():
             dropped[f"{name} longer than {track.max_length} tokens"] = int(long.sum())
         kept &= ~long
-    first = {reason: report.first.get(reason, ()) for reason in dropped}
+    first = {reason: report.first.get(reason, ()) for reason in (*dropped, *report.remarks)}
     return dataclasses.replace(report, kept=int(kept.sum()), dropped=dropped, first=first), kept
 
 

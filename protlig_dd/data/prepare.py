@@ -8,9 +8,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from protlig_dd.data.encode import Encoder, EncodeReport, OnUnknown, TooLong, encoded, record_labels
-from protlig_dd.data.inspect import recognise
+from protlig_dd.data.readers.affinity import AffinityPolicy
 from protlig_dd.data.readers.complexes import Columns
+from protlig_dd.data.readers.files import MAX_RECORD
 from protlig_dd.data.readers.molecules import MoleculePolicy
+from protlig_dd.data.recognise import recognise
 from protlig_dd.data.settings import TRACKS_OF
 from protlig_dd.data.shards import ShardWriter
 from protlig_dd.errors import ConfigError, FormatError
@@ -53,7 +55,13 @@ class VocabularyReport:
 
 
 def prepare_vocab(
-    files: Iterable[Path], out: Path, *, min_count: int = 1, columns: Columns | None = None, molecules: MoleculePolicy | None = None
+    files: Iterable[Path],
+    out: Path,
+    *,
+    min_count: int = 1,
+    columns: Columns | None = None,
+    molecules: MoleculePolicy | None = None,
+    max_record: int = MAX_RECORD,
 ) -> VocabularyReport:
     """Write the vocabulary of the SMILES in the given files.
 
@@ -63,6 +71,7 @@ def prepare_vocab(
         min_count: tokens seen fewer times are left out and reported.
         columns: column names that differ from the usual ones.
         molecules: the policy that training will apply.
+        max_record: most characters of a SMILES.
 
     Raises:
         FormatError: for files without molecules.
@@ -70,10 +79,10 @@ def prepare_vocab(
     counts: Counter[str] = Counter()
     policy, read, refused, first = molecules or MoleculePolicy(), 0, 0, list[str]()
     for file in files:
-        kind, _, _, records = recognise(Path(file), columns or Columns())
-        if kind == "sequences":
+        found = recognise(Path(file), columns or Columns(), max_record=max_record)
+        if found.kind == "sequences":
             raise FormatError(f"{file}: found proteins, expected SMILES; proteins have a fixed vocabulary")
-        for record in records:
+        for record in found.records:
             smiles = record.texts.get("ligand")
             if not smiles:
                 continue
@@ -83,6 +92,8 @@ def prepare_vocab(
             except FormatError as error:
                 refused += 1
                 first += [str(error)] if len(first) < 3 else []
+    if refused and not read:
+        raise FormatError(f"prepare vocab: none of {refused} SMILES can be read, the first: {first[0]}")
     if not any(n >= min_count for n in counts.values()):
         raise ConfigError(f"prepare vocab: no token is seen {min_count} times in {read} molecules; lower --min-count")
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -108,6 +119,8 @@ def prepare_shards(
     columns: Columns | None = None,
     molecules: MoleculePolicy | None = None,
     structures: Path | None = None,
+    affinity: AffinityPolicy | None = None,
+    max_record: int = MAX_RECORD,
     seed: int = 0,
     limit: int = 0,
     tokens_per_shard: int = 8_000_000,
@@ -121,6 +134,7 @@ def prepare_shards(
         too_long, unknown, molecules, seed: as for `Encoder`.
         columns: column names that differ from the usual ones.
         structures: a FASTA file of structure tokens, joined to the proteins by name.
+        affinity, max_record: as in `PairData`.
         limit: most examples; 0 for all.
         tokens_per_shard: tokens after which a shard is closed; bounds the memory.
 
@@ -128,16 +142,16 @@ def prepare_shards(
         FormatError: for an unreadable file or a refused record, with file and line.
         ConfigError: if there is a structure track but no structure tokens.
     """
-    kind, roles, _, records = recognise(Path(file), columns or Columns(), structures)
-    needed = TRACKS_OF[kind]
-    if "structure" in tracks and "structure" in needed and structures is None and "structure" not in roles:
+    found = recognise(Path(file), columns or Columns(), structures, affinity=affinity, max_record=max_record)
+    needed = TRACKS_OF[found.kind]
+    if "structure" in tracks and "structure" in needed and structures is None and "structure" not in found.roles:
         raise ConfigError(
             f"{file}: found no structures, the tracks are {sorted(tracks)}; give a FASTA file of them with --structures, or name their column"
         )
     needed = tuple(name for name in needed if name in tracks)
     encoder = Encoder(tracks, too_long=too_long, unknown=unknown, needed=needed, molecules=molecules, seed=seed)
     with ShardWriter(Path(out), tracks, tokens_per_shard=tokens_per_shard) as writer:
-        for record, example in encoded(records, encoder, limit=limit):
+        for record, example in encoded(found.records, encoder, limit=limit):
             writer.add(example, labels=record_labels(record), name=record.name)
-        writer.about = {"source": str(file), "kind": kind, "report": asdict(encoder.report())}
+        writer.about = {"source": str(file), "kind": found.kind, "report": asdict(encoder.report())}
     return encoder.report()

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Literal
 
 from protlig_dd.config import settings
+from protlig_dd.data.readers.affinity import AffinityPolicy
 from protlig_dd.data.readers.complexes import Columns
+from protlig_dd.data.readers.files import MAX_RECORD
 from protlig_dd.data.readers.molecules import MoleculePolicy
 from protlig_dd.data.splits import ProteinSplit, RandomSplit, SplitSettings
 from protlig_dd.data.synthetic.markov import MarkovChain
@@ -13,13 +15,16 @@ from protlig_dd.data.synthetic.textbook import DemoWorld
 
 
 class _Limited:
-    """The check of `train_limit`, which every source of files has."""
+    """The check of the limits, which every source of files has."""
 
     train_limit: int
+    max_record: int = MAX_RECORD
 
     def __post_init__(self) -> None:
         if self.train_limit < 0:
             raise ValueError(f"train_limit: found {self.train_limit}, expected 0 (all) or more")
+        if self.max_record < 1:
+            raise ValueError(f"max_record: found {self.max_record}, expected 1 or more")
 
 
 @settings
@@ -36,7 +41,10 @@ class PairData(_Limited):
         unknown: what to do with symbols outside a vocabulary, invalid molecules, and structures that do not fit their proteins: refuse, or
             drop and count.
         molecules: the policy for stereochemistry, charges and salts.
+        affinity: unit, limits and decimal mark of the affinity column.
         affinity_bins: ascending edges; if given, affinities become the class label "affinity_bin", 0 below the first edge.
+        max_record: most characters of a protein, ligand or structure; reading stops with an error at a longer one. FASTA and SMILES files
+            are not read or unpacked beyond it, rows of tables not beyond 67 million characters.
         limit: most usable records to read; 0 for all. It is applied before the split.
         train_limit: train on the first this many training examples in a seeded order; 0 for all. Validation and test are unchanged, and
             the examples of a smaller limit are among those of a larger one.
@@ -52,7 +60,9 @@ class PairData(_Limited):
     too_long: Literal["refuse", "drop", "crop"] = "drop"
     unknown: Literal["refuse", "drop"] = "refuse"
     molecules: MoleculePolicy = MoleculePolicy()
+    affinity: AffinityPolicy = AffinityPolicy()
     affinity_bins: tuple[float, ...] = ()
+    max_record: int = MAX_RECORD
     limit: int = 0
     train_limit: int = 0
     leakage: bool = True
@@ -88,6 +98,7 @@ class SequenceData(_Limited):
     split: SplitSettings = RandomSplit()
     too_long: Literal["refuse", "drop", "crop"] = "drop"
     unknown: Literal["refuse", "drop"] = "refuse"
+    max_record: int = MAX_RECORD
     limit: int = 0
     train_limit: int = 0
     leakage: bool = True
@@ -106,6 +117,7 @@ class MoleculeData(_Limited):
     too_long: Literal["refuse", "drop"] = "drop"
     unknown: Literal["refuse", "drop"] = "refuse"
     molecules: MoleculePolicy = MoleculePolicy()
+    max_record: int = MAX_RECORD
     limit: int = 0
     train_limit: int = 0
     leakage: bool = True

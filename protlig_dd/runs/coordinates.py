@@ -15,6 +15,7 @@ from protlig_dd.sampling.requests import Request
 from protlig_dd.structures.structure_io import Chain, write_pdb
 from protlig_dd.tokens.protein import split_protein
 
+_TOKEN_NAME = re.compile(r"<\w+>|_")  # letters of DPLM's samplers such as <unk>, and gaps
 _NO_FILE_NAME = re.compile(r"[^\w.-]")
 
 
@@ -55,7 +56,8 @@ def write_coordinates(
     written = []
     for row, coords in zip(rows, decoder.decode(tokens, seed=seed), strict=True):
         given = requests[int(row["id"]) // num].given
-        sequence = "".join(split_protein(row.get("protein") or given.get("protein") or "X", unknown="X"))
+        text = _TOKEN_NAME.sub("X", row.get("protein") or given.get("protein") or "X")
+        sequence = "".join(split_protein(text, unknown="X"))
         if len(sequence) != len(coords):  # a learned length, or no protein
             sequence = "X" * len(coords)
         name = _NO_FILE_NAME.sub("_", f"{out.stem}_{row['name']}_{row['id']}")

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import logging
-from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from protlig_dd.config import parse_shard, to_mapping
-from protlig_dd.data.readers.conditions import read_ligands, read_proteins
+from protlig_dd.data.readers.conditions import read_ligands, read_proteins, tell_proteins
 from protlig_dd.errors import ConfigError
 from protlig_dd.runs.coordinates import decoder_for
 from protlig_dd.runs.families.tokenizers import StructureTokenizer
 from protlig_dd.runs.families.tokens import AnyGenerator, family_of
+from protlig_dd.runs.generate import open_tokens
 from protlig_dd.runs.options import SampleOptions
 from protlig_dd.runs.run import Run
 from protlig_dd.runs.tasks import task_requests
 from protlig_dd.sampling import Tilting
 from protlig_dd.sampling.requests import Request, Sample
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -58,7 +55,7 @@ class SamplingPlan:
         always_same = decoding is not None and decoding.temperature == 0
         num = options.num or (1 if always_same else 10)
         requests = task_requests(options, run, num) if options.task else _requests(options, run)
-        _warn_of_replaced(requests, run)
+        _check_given(requests, run)
         num = 1 if options.task == "scaffold" else num  # each scaffold is a request with linkers of its own
         generator = family_of(run).generator(
             run, seed=options.seed, batch_size=options.batch_size or None, with_likelihood=not options.no_likelihood, **drawing
@@ -111,19 +108,13 @@ def _requests(options: SampleOptions, run: Run) -> list[Request]:
     return requests
 
 
-def _warn_of_replaced(requests: Sequence[Request], run: Run) -> None:
-    """Log which letters of the given proteins are read as another one (tracks.protein.unknown)."""
-    letters = run.tracks.get("protein")
-    if letters is None:
-        return
-    replaced: Counter[str] = Counter()
-    for text in {request.given.get("protein", "").replace("_", "") for request in requests}:
-        given = "".join(text.split()).upper().removesuffix("*")
-        read = letters.split(given, where="--protein") if given else []
-        replaced.update(f"{a} as {b}" for a, b in zip(given, read, strict=True) if a != b)
-    if replaced:
-        found = ", ".join(f"{how} ({count})" for how, count in replaced.most_common())
-        log.warning("letters that are no amino acid are read as another one, as tracks.protein.unknown says: %s", found)
+def _check_given(requests: Sequence[Request], run: Run) -> None:
+    """Refuse given texts that their tracks cannot read, before anything is drawn, and log what is read as something else."""
+    given = {(track, text): one.name for one in requests for track, text in one.given.items() if track in run.tracks}
+    for track, text in given:
+        open_tokens(run.tracks[track], text)
+    if "protein" in run.tracks:
+        tell_proteins([(name, text) for (track, text), name in given.items() if track == "protein"], run.tracks["protein"])
 
 
 def _infill_track(text: str, run: Run) -> str:

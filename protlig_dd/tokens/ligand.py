@@ -1,6 +1,7 @@
 """Atom-level tokenization of SMILES, with an exact round trip and an open vocabulary.
 
-A bracket atom is one token, including its chirality marks; so are `Br`, `Cl`, and two-digit ring closures `%12` and `%(123)`.
+A bracket atom is one token, including its chirality marks; so are `Br`, `Cl`, two-digit ring closures `%12` and `%(123)`, and the dative
+bonds `->` and `<-` that RDKit writes for metals.
 The vocabulary is built from data; the built-in one covers drug-like organic molecules without stereo, isotopes and metals.
 """
 
@@ -16,7 +17,8 @@ from protlig_dd.errors import ConfigError, FormatError, nearest
 from protlig_dd.files import write_json
 from protlig_dd.tokens.vocabulary import Vocabulary
 
-_TOKEN = re.compile(r"\[[^\[\]]+\]|%\(\d+\)|%\d\d|Br|Cl|[BCNOPSFIbcnops]|[0-9]|[-=#$:/\\~*.()]")
+_TOKEN = re.compile(r"\[[^\[\]]+\]|->|<-|%\(\d+\)|%\d\d|Br|Cl|[BCNOPSFIbcnops]|[0-9]|[-=#$:/\\~*.()]")
+_ATOM = re.compile(r"\[|[BCNOPSFIbcnops*]")
 _SPECIALS = ("<bos>", "<eos>", "<pad>", "<mask>", "<unk>")
 _BUILT_IN = (
     *"CNOSPFIBcnops",
@@ -45,6 +47,12 @@ def tokenize_smiles(smiles: str, *, where: str = "SMILES") -> list[str]:
         found = f"'{smiles[place]}' at character {place + 1} of '{smiles}'" if smiles else "an empty string"
         raise FormatError(f"{where}: {found} is not SMILES; expected atoms, bonds, rings and branches; correct or remove the record")
     return tokens
+
+
+def check_atom(smiles: str, *, where: str) -> None:
+    """Raise an error for a text that does not begin with an atom, as every SMILES does (OpenSMILES, section 3.1)."""
+    if smiles and not _ATOM.match(smiles):
+        raise FormatError(f"{where}: '{smiles}' is not SMILES, which begins with an atom; correct or remove the record")
 
 
 def _first_gap(smiles: str) -> int:
@@ -95,7 +103,7 @@ def load_vocabulary(path: Path, *, num_rows: int = 0) -> Vocabulary:
     """
     try:
         content = json.loads(path.read_text())
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise FormatError(
             f"{path}: not readable as a vocabulary ({error}); make one with: protlig prepare vocab DATA --out {path}"
         ) from error

@@ -8,7 +8,7 @@ from typing import Literal
 
 from protlig_dd.config import settings
 from protlig_dd.tokens.ligand import ligand_vocabulary, load_vocabulary, tokenize_smiles
-from protlig_dd.tokens.protein import AMINO_ACIDS, Emits, protein_vocabulary, split_protein
+from protlig_dd.tokens.protein import AMINO_ACIDS, Emits, protein_vocabulary, replaced_letters, split_protein
 from protlig_dd.tokens.structure import Alphabet, num_joint_rows, separator, split_codes, structure_vocabulary
 from protlig_dd.tokens.tracks import Track
 
@@ -18,6 +18,10 @@ class ProteinTrack:
     """The settings of a protein sequence track (33 ESM ids; rows and mask id may be those of a published shape).
 
     Args:
+        unknown: "refuse", or the letter that replaces other letters, gaps, `?` and stop signs in sequences, such as X; replaced ones are
+            counted in the report. Digits, brackets and names of tokens are never replaced.
+        most_unknown: the largest share of a sequence that may be replaced (a single residue always may); the record is refused or
+            dropped beyond it.
         beside: the alphabet of a structure track in the same table of ids (DPLM-2), or null.
         emits: the letters that may be generated: the twenty amino acids, or the sets of DPLM's and DPLM-2's published samplers.
 
@@ -30,6 +34,7 @@ class ProteinTrack:
     num_rows: int = 33
     mask_id: int = 32
     unknown: str = "refuse"
+    most_unknown: float = 0.2
     add_ends: bool = True
     beside: Alphabet | None = None
     emits: Emits = "amino_acids"
@@ -37,13 +42,17 @@ class ProteinTrack:
     def __post_init__(self) -> None:
         if self.unknown not in ("refuse", *AMINO_ACIDS, *"XBUZO"):
             raise ValueError(f"unknown: found '{self.unknown}', expected 'refuse' or a letter of the alphabet, such as X")
+        if not 0 <= self.most_unknown <= 1:
+            raise ValueError(f"most_unknown: found {self.most_unknown}, expected a share from 0 to 1")
 
     def build(self, name: str) -> Track:
         """Return the track."""
-        split = partial(split_protein, unknown=self.unknown)
+        replaced = None if self.unknown == "refuse" else partial(replaced_letters, unknown=self.unknown)
+        split = partial(split_protein, unknown=self.unknown, most_unknown=self.most_unknown)
         rows = num_joint_rows(self.beside) if self.beside else self.num_rows
         vocabulary = protein_vocabulary(num_rows=rows, mask_id=self.mask_id, emits=self.emits)
-        return Track(name=name, vocabulary=vocabulary, max_length=self.max_length, split=split, add_ends=self.add_ends)
+        ends = self.add_ends
+        return Track(name=name, vocabulary=vocabulary, max_length=self.max_length, split=split, add_ends=ends, replaced=replaced)
 
 
 @settings

@@ -7,6 +7,7 @@ Shape letters: b examples, n packed tokens of one track.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -32,6 +33,7 @@ class Track:
         aligned_to: the track that this one shares positions with (3Di tokens and residues), or None.
         add_ends: whether begin and end tokens surround the sequence (they are never noised).
         separator: text between two symbols.
+        replaced: counts the letters of a text that `split` reads as another one, in words ("J as X"); None if it never does.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Track:
     aligned_to: str | None = None
     add_ends: bool = False
     separator: str = ""
+    replaced: Callable[[str], Counter[str]] | None = None
 
     def __post_init__(self) -> None:
         if self.max_length < 1 + 2 * self.add_ends:

@@ -172,6 +172,40 @@ def test_scores_of_mutants_come_with_spearman_and_its_null(folder: Path, capsys:
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("command", ["score", "embed", "sample"])
+def test_replaced_letters_are_told_by_every_command(folder: Path, command: str, caplog: pytest.LogCaptureFixture) -> None:
+    given = fasta(folder / "odd.fasta", ["MKTAYIAK", "MKTAYJAK", "ACGTTGCAAACG"])
+    out = folder / ("odd.safetensors" if command == "embed" else f"odd_{command}.csv")
+    options = ["--task", "folding", "--num", "1", "--steps", "2"] if command == "sample" else []
+    model = folder / ("two" if command == "sample" else "one")
+    assert main([command, "--model", str(model), "--protein", str(given), *options, "--device", "cpu", "--out", str(out)]) == 0
+    assert "read as another one, as tracks.protein.unknown says: J as X (1); in p1" in caplog.text
+    assert "only letters of nucleotides, read as a protein all the same: p2" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (">a\nMKTAYIAK\n>b\n\n", "given.fasta:3: found no protein, expected one; fill the cell, or remove the record"),
+        (">a\nMK<mask>AY_KL\n", "'<' at residue 3 is not an amino acid of the ESM vocabulary, and no letter or gap"),
+        (">a\n1 mktayiakqr\n", "'1' at residue 1 is not an amino acid of the ESM vocabulary, and no letter or gap"),
+        (">a\nMKT--J-AY\n", "4 of 9 residues ('-' x 3, 'J' x 1) would be read as 'X', more than the share 0.2"),
+        (">a\n" + "M" * 1_000_001 + "\n", "given.fasta:2: found a record of more than 1,000,000 characters"),
+    ],
+)
+@pytest.mark.parametrize("command", ["score", "embed", "sample"])
+def test_what_is_no_protein_is_refused_in_one_line(
+    folder: Path, command: str, content: str, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given, out = folder / "given.fasta", folder / ("no.safetensors" if command == "embed" else "no.csv")
+    given.write_text(content)
+    options = ["--task", "folding", "--num", "1", "--steps", "2"] if command == "sample" else []
+    model = folder / ("two" if command == "sample" else "one")
+    assert main([command, "--model", str(model), "--protein", str(given), *options, "--device", "cpu", "--out", str(out)]) == 1
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert words in line and not out.exists()
+
+
 def test_embeddings_are_those_of_the_model_and_resume(folder: Path) -> None:
     given = fasta(folder / "embed.fasta", ["MKTAYIAK", "GGSW", "ACD"])
     for pool in ("residues", "mean", "begin"):

@@ -53,7 +53,7 @@ def test_residues_are_those_of_the_protein_as_it_was_read(folder: Path, caplog: 
         assert main(command) == 0
     (chain,) = read_structure(out).chains
     assert chain.sequence == "MKTAXYIAKQ"
-    assert "letters that are no amino acid are read as another one" in caplog.text and "J as X (1)" in caplog.text
+    assert "letters that are no amino acid, read as another one" in caplog.text and "J as X (1)" in caplog.text
 
 
 def test_a_causal_run_fills_no_gaps(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from protlig_dd.data.encode import Encoder, encode_records, encode_text, letter_ids
+from protlig_dd.data.encode import Encoder, encode_records
+from protlig_dd.data.letter_codes import encode_text, letter_ids
 from protlig_dd.data.readers.records import Record
 from protlig_dd.errors import FormatError
 from protlig_dd.tokens.settings import LigandTrack, ProteinTrack
@@ -110,3 +111,23 @@ def test_a_limit_stops_the_stream_early():
 def test_a_table_of_one_track_leaves_the_other_empty():
     table, _ = encode_records([Record(where="a:1", texts={"ligand": "CC"})], Encoder(TRACKS, needed=["ligand"]))
     assert table.tracks["protein"].lengths.tolist() == [0] and table.tracks["ligand"].lengths.tolist() == [2]
+
+
+def test_replaced_letters_and_remarks_of_kept_records_are_counted_with_their_places():
+    track = {"protein": ProteinTrack(unknown="X", max_length=40).build("protein")}
+    texts = ["MKTAYIAKQR", "MKTAYIAKJR", "MK-AYIAKQJR", "MKTAYIAKQR-AYIAKQR", "MKTJ--AY", "MKTAY<mask>", "ACGTTGCAAACG"]
+    records = [record(text, line=line, remarks=("row shorter than the header",)[: line == 1]) for line, text in enumerate(texts)]
+    _, report = encode_records(records, Encoder(track, unknown="drop"))
+    assert report.replaced == {"- as X": 2, "J as X": 2} and report.dropped == {"protein with unknown symbols": 2}
+    assert report.lines() == [
+        "7 records read, 5 kept, 2 dropped",
+        "  2 dropped: protein with unknown symbols",
+        *(f"    {message}" for message in report.first["protein with unknown symbols"]),
+        "  1 kept with row shorter than the header; in a.csv:1",
+        "  3 kept with letters that are no amino acid, read as another one, as tracks.protein.unknown says: J as X (2), - as X (2); in "
+        "a.csv:1, a.csv:2, a.csv:3",
+        "  1 kept with only letters of nucleotides in the protein; in a.csv:6",
+    ]
+    assert "3 of 8 residues ('-' x 2, 'J' x 1) would be read as 'X'" in report.first["protein with unknown symbols"][0]
+    with pytest.raises(FormatError, match="a.csv:4: 3 of 8 residues"):
+        encode_records(records, Encoder(track))

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protlig_dd.errors import FormatError
-from protlig_dd.tokens.ligand import ligand_vocabulary, load_vocabulary, save_vocabulary, tokenize_smiles
+from protlig_dd.tokens.ligand import check_atom, ligand_vocabulary, load_vocabulary, save_vocabulary, tokenize_smiles
 from protlig_dd.tokens.settings import LigandTrack
 
 BRACKETS = st.from_regex(r"\[[0-9]{0,3}[A-Za-z]{1,2}@{0,2}(H[0-9]?)?([+-][0-9]?)?(:[0-9]+)?\]", fullmatch=True)
@@ -40,6 +40,7 @@ def test_strings_made_of_tokens_come_back_and_are_cut_where_they_were_joined(tok
         ("F/C=C\\F", ["F", "/", "C", "=", "C", "\\", "F"]),
         ("[Na+].[Cl-]", ["[Na+]", ".", "[Cl-]"]),
         ("CN", ["C", "N"]),
+        ("N->[Pt](<-N)Cl", ["N", "->", "[Pt]", "(", "<-", "N", ")", "Cl"]),
         ("Sc1ccccc1", ["S", "c", "1", "c", "c", "c", "c", "c", "1"]),
         ("c1cscn1", ["c", "1", "c", "s", "c", "n", "1"]),
     ],
@@ -59,6 +60,7 @@ def test_known_cuts(smiles: str, tokens: list[str]) -> None:
         ("H", "'H' at character 1"),
         ("CCO\r", "at character 4"),
         ("C[]C", "'[' at character 2"),
+        ("CC>>CO", "'>' at character 3"),
         ("C\u0441C", "at character 2"),
         ("", "x.smi:3: an empty string is not SMILES"),
     ],
@@ -75,6 +77,15 @@ def test_any_text_is_tokens_that_join_to_it_or_an_error_in_words(text: str) -> N
         assert "".join(tokenize_smiles(text)) == text
     except FormatError as error:
         assert "is not SMILES" in str(error)
+
+
+@pytest.mark.parametrize("text", ["C", "[Fe+2]", "*CC", "br", "_"])
+def test_a_smiles_begins_with_an_atom(text: str) -> None:
+    if text == "_":
+        with pytest.raises(FormatError, match="x.smi:3: '_' is not SMILES, which begins with an atom; correct or remove the record"):
+            check_atom(text, where="x.smi:3")
+    else:
+        check_atom(text, where="x.smi:3")
 
 
 def test_the_built_in_vocabulary_emits_every_token_but_specials() -> None:

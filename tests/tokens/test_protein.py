@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from protlig_dd.config import build
 from protlig_dd.errors import ConfigError, FormatError
-from protlig_dd.tokens.protein import AMINO_ACIDS, protein_vocabulary, split_protein
+from protlig_dd.tokens.protein import AMINO_ACIDS, looks_like_nucleotides, protein_vocabulary, split_protein
 from protlig_dd.tokens.settings import ProteinTrack
 
 
@@ -52,13 +52,7 @@ def test_case_line_ends_white_space_and_a_final_stop_do_not_matter(text: str) ->
 
 @pytest.mark.parametrize(
     ("text", "found"),
-    [
-        ("MKJ", "'J' at residue 3"),
-        ("MK*T", r"'\*' at residue 3"),
-        ("M-K", "'-' at residue 2"),
-        ("MK1", "'1' at residue 3"),
-        ("MK**", r"'\*' at residue 3"),
-    ],
+    [("MKJ", "'J' at residue 3"), ("MK*T", r"'\*' at residue 3"), ("M-K", "'-' at residue 2"), ("MK**", r"'\*' at residue 3")],
 )
 def test_a_letter_outside_the_alphabet_is_refused_or_mapped(text: str, found: str) -> None:
     with pytest.raises(
@@ -91,8 +85,10 @@ def test_any_text_is_residues_or_an_error_in_words(text: str) -> None:
         assert "sequence" in str(error)
     else:
         assert set(letters) <= {*AMINO_ACIDS, *"XBUZO"}
-    if text.strip() and text.strip() != "*":
+    try:
         assert set(split_protein(text, unknown="X")) <= {*AMINO_ACIDS, *"XBUZO"}
+    except FormatError as error:
+        assert "empty sequence" in str(error) or "no letter or gap that could be read as X" in str(error)
 
 
 @pytest.mark.parametrize(
@@ -100,6 +96,7 @@ def test_any_text_is_residues_or_an_error_in_words(text: str) -> None:
     [
         ({"unknown": "Refuse"}, "unknown: found 'Refuse', expected 'refuse' or a letter of the alphabet, such as X"),
         ({"unknown": "J"}, "unknown: found 'J'"),
+        ({"most_unknown": 20}, "most_unknown: found 20.0, expected a share from 0 to 1"),
     ],
 )
 def test_impossible_track_settings_are_refused(settings: dict[str, object], words: str) -> None:
@@ -121,3 +118,61 @@ def test_the_mask_is_no_letter_and_has_a_row(mask_id: int, words: str) -> None:
     with pytest.raises(ConfigError) as caught:
         protein_vocabulary(mask_id=mask_id)
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        *(
+            ("MK1", "'1' at residue 3"),
+            ("1 mktay 5", "'1' at residue 1"),
+            ("MK<mask>AY", "'<' at residue 3"),
+            ("MK_AY", "'_' at residue 3"),
+        ),
+        *(("b'MKTAY'", r"''' at residue 2"), ("['M', 'K']", r"'\[' at residue 1"), ("# nnnn", "'#' at residue 1")),
+        *(
+            ("c1nc2c(n1)N=C", "'1' at residue 2"),
+            ("MKT|AY", r"'\|' at residue 4"),
+            ("<unk>MKT", "'<' at residue 1"),
+            ("MK;T", "';' at residue 3"),
+        ),
+    ],
+)
+@pytest.mark.parametrize("unknown", ["refuse", "X"])
+def test_signs_and_names_of_tokens_are_never_read_as_a_residue(text: str, found: str, unknown: str) -> None:
+    words = (
+        f"p.fasta:7: {found} is not an amino acid of the ESM vocabulary, and no letter or gap that could be read as X; correct or remove"
+    )
+    with pytest.raises(FormatError, match=words):
+        split_protein(text, where="p.fasta:7", unknown=unknown)
+
+
+def test_a_share_of_letters_may_be_replaced_and_no_more() -> None:
+    assert ProteinTrack(unknown="X").most_unknown == 0.2
+    track = ProteinTrack(unknown="X", most_unknown=0.25).build("protein")
+    assert track.decode(track.encode("MKTAYI-J")) == "MKTAYIXX"
+    assert track.decode(track.encode("MJ")) == "MX", "a single residue always may"
+    with pytest.raises(FormatError) as caught:
+        track.encode("MKTAYJ--", where="a.fasta:3")
+    assert str(caught.value) == (
+        "a.fasta:3: 3 of 8 residues ('-' x 2, 'J' x 1) would be read as 'X', more than the share 0.25 of tracks.protein.most_unknown; take "
+        "out the gaps of an alignment, or remove the record"
+    )
+    assert ProteinTrack(unknown="X", most_unknown=1.0).build("protein").encode("----")[1:-1] == [24] * 4
+
+
+def test_replaced_letters_are_counted_in_words() -> None:
+    track = ProteinTrack(unknown="X").build("protein")
+    assert track.replaced is not None and track.replaced("mkj-J XXU*") == {"J as X": 2, "- as X": 1}
+    assert not track.replaced("MKTAYIUBZOX") and ProteinTrack().build("protein").replaced is None
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        *(("ACGTNNACGTAC", True), ("augggccauuga", True), ("ACGTACGTA", False), ("GAGAGAGAGAGA", False), ("MKTAYIAKQRHE", False)),
+        *(("NNNNNNNNNNNN", False), ("ACGTACGTACGTE", False)),
+    ],
+)
+def test_a_long_text_of_nucleotides_is_noticed(text: str, expected: bool) -> None:
+    assert looks_like_nucleotides(text) is expected

@@ -10,10 +10,12 @@ import re
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from protlig_dd.data.downloads.converters import convert_affinities, convert_bindingdb, convert_plinder, plinder_archives
+from protlig_dd.data.downloads.converters import MOLAR, convert_affinities, convert_bindingdb, convert_plinder, plinder_archives
 from protlig_dd.data.downloads.fetch import Checksum, fetch, open_url, read_small
+from protlig_dd.data.readers.affinity import AffinityPolicy
 from protlig_dd.errors import DownloadError, nearest
 from protlig_dd.files import written_whole
 
@@ -60,7 +62,9 @@ class Downloaded:
         return [*lines, f"train on it: data.kind={self.kind} data.path={self.path}"]
 
 
-def download(name: str, folder: Path, *, limit: int = 0, base: str = "", release: str = "") -> Downloaded:
+def download(
+    name: str, folder: Path, *, limit: int = 0, base: str = "", release: str = "", policy: AffinityPolicy | None = None
+) -> Downloaded:
     """Download a public data set into a folder; an interrupted download is resumed.
 
     Args:
@@ -69,6 +73,7 @@ def download(name: str, folder: Path, *, limit: int = 0, base: str = "", release
         limit: most records; a large file is then read only as far as needed.
         base: the address of a mirror instead of the official one.
         release: for sources with dated releases; the latest if empty.
+        policy: how the affinities of BindingDB are read, whose limits (">10000") are left out by default.
 
     Raises:
         DownloadError: if the data cannot be downloaded completely and correctly. There is no fallback.
@@ -81,7 +86,10 @@ def download(name: str, folder: Path, *, limit: int = 0, base: str = "", release
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DownloadError(f"{folder}: cannot be made ({error.strerror}); choose another folder") from error
-    path = source.get((base or source.base).rstrip("/"), folder, limit, release)
+    if policy is not None and name != "bindingdb":
+        raise DownloadError(f"download {name}: its table has no limits such as '>10000', which only bindingdb has; leave out --limits")
+    get = source.get if policy is None else partial(_get_bindingdb, policy=policy)
+    path = get((base or source.base).rstrip("/"), folder, limit, release)
     return Downloaded(path=path, kind=source.kind, source=source)
 
 
@@ -110,19 +118,19 @@ def _get_zinc250k(base: str, folder: Path, limit: int, release: str) -> Path:
 
 def _get_davis(base: str, folder: Path, limit: int, release: str) -> Path:
     raw = fetch(f"{base}/5219748", folder / "davis.tab")
-    return convert_affinities(raw, folder / "davis_pairs.csv", nanomolar=True, limit=limit)
+    return convert_affinities(raw, folder / "davis_pairs.csv", unit="nM", column=MOLAR, limit=limit)
 
 
 def _get_kiba(base: str, folder: Path, limit: int, release: str) -> Path:
     raw = fetch(f"{base}/5255037", folder / "kiba.tab")
-    return convert_affinities(raw, folder / "kiba_pairs.csv", limit=limit)
+    return convert_affinities(raw, folder / "kiba_pairs.csv", column="kiba_score", limit=limit)
 
 
-def _get_bindingdb(base: str, folder: Path, limit: int, release: str) -> Path:
+def _get_bindingdb(base: str, folder: Path, limit: int, release: str, policy: AffinityPolicy | None = None) -> Path:
     release = release or _latest_bindingdb(base)
     stem = f"BindingDB_All_{release}_tsv"
     raw = fetch(f"{base}/downloads/{stem}.zip", folder / f"{stem}.zip", checksum=_md5_at(f"{base}/downloads/{stem}.md5"))
-    return convert_bindingdb(raw, folder / f"bindingdb_{release}_pairs.tsv.gz", limit=limit)
+    return convert_bindingdb(raw, folder / f"bindingdb_{release}_pairs.tsv.gz", policy=policy, limit=limit)
 
 
 def _latest_bindingdb(base: str) -> str:

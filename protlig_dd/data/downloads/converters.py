@@ -7,7 +7,6 @@ import gzip
 import io
 import itertools
 import logging
-import math
 import zipfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,12 +14,17 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from protlig_dd.data.readers.affinity import AffinityPolicy, Scale, Unit
 from protlig_dd.data.readers.complexes import Columns, open_pairs
+from protlig_dd.data.readers.files import MAX_LINE
 from protlig_dd.data.readers.tables import narrowed, open_table
 from protlig_dd.errors import FormatError, require
 from protlig_dd.files import written_whole
 
 log = logging.getLogger(__name__)
+
+MOLAR = "neg_log10_affinity_m"
+"""The column of affinities as -log10 M, whose name says so."""
 
 _AFFINITIES = ("Kd (nM)", "Ki (nM)", "IC50 (nM)", "EC50 (nM)")  # the closest to a binding constant first
 _CHAINS = "Number of Protein Chains in Target (>1 implies a multichain complex)"
@@ -39,46 +43,49 @@ def _table_writer(path: Path, header: Sequence[str]) -> Iterator[Any]:
         yield writer
 
 
-def convert_affinities(raw: Path, path: Path, *, nanomolar: bool = False, limit: int = 0) -> Path:
+def convert_affinities(raw: Path, path: Path, *, unit: Unit = "as_given", column: str = "affinity", limit: int = 0) -> Path:
     """Write a table of molecules or pairs with the columns smiles, protein and affinity, as far as the raw table has them.
 
     Args:
         raw: any table that `complexes.open_pairs` reads.
         path: the table to write.
-        nanomolar: convert the affinity from nM to -log10 of the molar value.
+        unit: the unit of its affinities; concentrations become -log10 M.
+        column: the name of the column of affinities.
         limit: most rows; 0 for all.
     """
-    found, records = open_pairs(raw, Columns(label="none") if nanomolar else None, needed=("ligand",))
-    if nanomolar and "affinity" not in found.roles:
-        found, records = open_pairs(raw, Columns(affinity="Y", label="none"), needed=("ligand", "protein"))
-    roles = {"smiles": "ligand", "protein": "protein", "affinity": "affinity"}
+    found, records = open_pairs(raw, Columns(label="none"), needed=("ligand",), affinity=AffinityPolicy(unit=unit))
+    if "affinity" not in found.roles and "protein" in found.roles:
+        columns = Columns(affinity="Y", label="none")
+        found, records = open_pairs(raw, columns, needed=("ligand", "protein"), affinity=AffinityPolicy(unit=unit))
+    roles = {"smiles": "ligand", "protein": "protein", column: "affinity"}
     header = [name for name, role in roles.items() if role in found.roles]
     with _table_writer(path, header) as writer:
         for record in itertools.islice(records, limit or None):
             value = record.affinity
-            if nanomolar and value is not None:
-                value = 9 - math.log10(value) if value > 0 else None
-            cells = {
-                "smiles": record.texts.get("ligand", ""),
-                "protein": record.texts.get("protein", ""),
-                "affinity": "" if value is None else f"{value:.6g}",
-            }
-            writer.writerow([cells[name] for name in header])
+            cells = {**record.texts, "affinity": "" if value is None else f"{value:.6g}"}
+            writer.writerow([cells.get(roles[name], "") for name in header])
     return path
 
 
-def convert_bindingdb(archive: Path, path: Path, *, limit: int = 0) -> Path:
+def convert_bindingdb(archive: Path, path: Path, *, policy: AffinityPolicy | None = None, limit: int = 0) -> Path:
     """Write the single-chain pairs of a BindingDB archive that have an affinity: the first of Kd, Ki, IC50 and EC50, as -log10 M.
+
+    Args:
+        archive: the zipped table.
+        path: the table to write.
+        policy: how affinities are read; by default a limit such as ">10000" is no affinity, as in tables of your own.
+        limit: most pairs; 0 for all.
 
     Raises:
         FormatError: if the archive has no table with BindingDB's columns.
     """
     counts: Counter[str] = Counter()
-    with _table_writer(path, ("name", "smiles", "protein", "affinity", "measure")) as writer:
+    scale = Scale(unit="nM", limits=(policy or AffinityPolicy()).limits)
+    with _table_writer(path, ("name", "smiles", "protein", MOLAR, "measure")) as writer:
         for row in _bindingdb_rows(archive):
             counts["rows"] += 1
             sequence = row.get("BindingDB Target Chain Sequence 1") or row.get("BindingDB Target Chain Sequence") or ""
-            found = next(((m, v) for m in _AFFINITIES if (v := _molar_exponent(row.get(m) or "")) is not None), None)
+            found = next(((m, v) for m in _AFFINITIES if (v := _affinity(scale, row.get(m) or "", counts)) is not None), None)
             if (row.get(_CHAINS) or "1").strip() not in ("", "1"):
                 counts["targets of several chains"] += 1
             elif not sequence.strip() or not (row.get("Ligand SMILES") or "").strip():
@@ -96,6 +103,17 @@ def convert_bindingdb(archive: Path, path: Path, *, limit: int = 0) -> Path:
     return path
 
 
+def _affinity(scale: Scale, text: str, counts: Counter[str]) -> float | None:
+    """The affinity of a cell in -log10 M, None for a limit or other text, which is counted."""
+    try:
+        value, remark = scale.read(text.strip())
+    except ValueError:
+        value, remark = None, "cells that are no affinity"
+    if remark:
+        counts[remark] += 1
+    return value
+
+
 def _bindingdb_rows(archive: Path) -> Iterator[dict[str, str]]:
     try:
         with zipfile.ZipFile(archive) as opened:
@@ -104,6 +122,7 @@ def _bindingdb_rows(archive: Path) -> Iterator[dict[str, str]]:
                 raise FormatError(f"{archive}: found {', '.join(opened.namelist()[:5])}, expected a .tsv table; download it again")
             with opened.open(tables[0]) as raw:
                 text = io.TextIOWrapper(raw, encoding="utf-8", errors="replace", newline="")
+                csv.field_size_limit(MAX_LINE)
                 reader = csv.reader(text, delimiter="\t", quoting=csv.QUOTE_NONE)
                 header = next(reader, [])
                 if "Ligand SMILES" not in header:
@@ -114,15 +133,6 @@ def _bindingdb_rows(archive: Path) -> Iterator[dict[str, str]]:
                     yield {name: cells[i] for name, i in places.items() if i < len(cells)}
     except (zipfile.BadZipFile, EOFError, csv.Error) as error:
         raise FormatError(f"{archive}: damaged archive ({error}); remove it and download it again") from error
-
-
-def _molar_exponent(text: str) -> float | None:
-    """Return -log10 of a molar value given in nM; None for censored values (">10000") and other text."""
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return 9 - math.log10(value) if value > 0 and math.isfinite(value) else None
 
 
 def plinder_archives(split: Path, limit: int = 0) -> list[str]:
@@ -159,7 +169,7 @@ def convert_plinder(index: Path, split: Path, archives: Iterable[Path], path: Pa
     _need(index, header, ("system_id", "ligand_rdkit_canonical_smiles"))
     optional = [name for name in ("ligand_is_proper", "ligand_binding_affinity") if name in header]
     counts: Counter[str] = Counter()
-    with _table_writer(path, ("system_id", "smiles", "protein", "affinity", "split")) as writer:
+    with _table_writer(path, ("system_id", "smiles", "protein", MOLAR, "split")) as writer:
         for _, cells in narrowed(open_table(index), ["system_id", "ligand_rdkit_canonical_smiles", *optional]).rows:
             row = dict(zip(["system_id", "smiles", *optional], cells, strict=True))
             chains = sequences.get(str(row["system_id"]))

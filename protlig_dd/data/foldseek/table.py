@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int, Int32, Int64, Integer
 
-from protlig_dd.data.encode import EncodeReport, fitting_rows, letter_ids
+from protlig_dd.data.encode import EncodeReport, fitting_rows
 from protlig_dd.data.foldseek.files import find_file, sibling
 from protlig_dd.data.foldseek.letters import THREE_DI
 from protlig_dd.data.foldseek.pairs import FoldseekDB, PairedFoldseekDB
+from protlig_dd.data.letter_codes import letter_ids
 from protlig_dd.data.readers.records import Record
 from protlig_dd.data.table import Column, TokenColumn, TokenTable
 from protlig_dd.errors import FormatError
@@ -163,7 +164,7 @@ def lay_over(database: Path, tracks: TrackSet, *, drop_long: bool, limit: int = 
 
 def _ids(track: Track, letters: str) -> Int32[np.ndarray, " 256"] | None:
     """The token id of each byte, or None if one of the letters is not a token."""
-    known = letter_ids(track)
+    known = letter_ids(track, replaced=True)
     if known is None or any(known[ord(letter)] < 0 for letter in letters):
         return None
     return np.concatenate([known, np.full(128, -1, np.int32)])

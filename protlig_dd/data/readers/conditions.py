@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from protlig_dd.data.readers.complexes import without_extension
 from protlig_dd.data.readers.molecules import read_molecules
 from protlig_dd.data.readers.records import Record
 from protlig_dd.data.readers.sequences import read_fasta, read_sequences
 from protlig_dd.errors import FormatError
 from protlig_dd.structures.structure_io import is_structure_name, read_structure
+from protlig_dd.tokens.ligand import check_atom
+from protlig_dd.tokens.protein import REPLACED, looks_like_nucleotides
+from protlig_dd.tokens.tracks import Track
+
+log = logging.getLogger(__name__)
 
 
 def read_proteins(text: str) -> list[tuple[str, str]]:
@@ -21,7 +29,7 @@ def read_proteins(text: str) -> list[tuple[str, str]]:
             kept. A text with a slash or a dot is a file name, never a sequence.
 
     Raises:
-        FormatError: if the file does not exist, has no protein, or lacks the chain.
+        FormatError: if the file does not exist, has no protein, lacks the chain, or has a record without a protein.
     """
     path, chain = _split_chain(text)
     if is_structure_name(path):
@@ -37,11 +45,15 @@ def read_ligands(text: str) -> list[tuple[str, str]]:
     """Return (name, SMILES) of each ligand that `text` refers to: a SMILES file, or a SMILES string; gaps `_` are kept.
 
     Raises:
-        FormatError: if a file has no molecule.
+        FormatError: if a file has no molecule or a record without one, or the text does not begin with an atom.
     """
     if len(text) < 4096 and (Path(text).suffix != "" or "/" in text) and Path(text).is_file():
         return _named(text, read_molecules(Path(text)), "ligand")
-    return [("ligand", text)]
+    smiles = without_extension(text)
+    check_atom(smiles.lstrip("_"), where="--ligand")
+    if smiles != text:
+        log.warning("--ligand: the extension of CXSMILES, behind the blank, is cut off")
+    return [("ligand", smiles)]
 
 
 def read_structures(text: str) -> list[tuple[str, str]]:
@@ -55,9 +67,41 @@ def read_structures(text: str) -> list[tuple[str, str]]:
     return [("structure", text)]
 
 
+def tell_proteins(proteins: Sequence[tuple[str, str]], track: Track) -> None:
+    """Log, in a line each, which letters of given proteins are read as another one, and which proteins look like nucleic acids."""
+    replaced, names = Counter[str](), list[str]()
+    if track.replaced is not None:
+        for name, text in proteins:
+            found = track.replaced(text.replace("_", ""))
+            replaced += found
+            names += [name] if found else []
+    if replaced:
+        letters = ", ".join(f"{how} ({count})" for how, count in replaced.most_common())
+        log.warning("%s%s; in %s", REPLACED, letters, _some(names))
+    if odd := [name for name, text in proteins if looks_like_nucleotides(text.replace("_", ""))]:
+        log.warning("only letters of nucleotides, read as a protein all the same: %s", _some(odd))
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
 def _named(file: str, records: Iterable[Record], track: str) -> list[tuple[str, str]]:
-    """The records' names, or the file's stem and a number, with their texts."""
-    return [(record.name or f"{Path(file).stem}{i}", record.texts[track]) for i, record in enumerate(records)]
+    """The records' names, or the file's stem and a number, with their texts; a record without a text is an error."""
+    given, remarks = list[tuple[str, str]](), Counter[str]()
+    for i, record in enumerate(records):
+        if record.problem is not None:
+            raise FormatError(record.problem[1])
+        text = record.texts.get(track, "")
+        if not text.strip():
+            raise FormatError(f"{record.where}: found no {track}, expected one; fill the cell, or remove the record")
+        if track == "ligand":
+            check_atom(text.lstrip("_"), where=record.where)
+        given.append((record.name or f"{Path(file).stem}{i}", text))
+        remarks.update(record.remarks)
+    for remark, count in remarks.items():
+        log.warning("%s: %d records with: %s", file, count, remark)
+    return given
 
 
 def _names_file(text: str, otherwise: str) -> bool:

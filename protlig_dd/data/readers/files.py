@@ -12,8 +12,14 @@ from typing import IO, Any
 
 from protlig_dd.errors import FormatError, require
 
-MAX_LINE = 1 << 26  # characters; longer than any sequence, while a binary file may exceed it
+MAX_LINE = 1 << 26
+"""Most characters of a line of a table, whose cells may hold more than sequences, such as alignments."""
 
+MAX_RECORD = 1_000_000
+"""Most characters of a record's text unless `data.max_record` says otherwise; the longest known protein has 45,000 residues."""
+
+# A block of one repeated byte takes 4 bytes for 128 KiB: at most 16 MiB are unpacked at once.
+_ZSTD_BYTES = 1 << 9
 _MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5": "zstd", b"PK": "zip", b"BZ": "bzip2", b"\xfd7": "xz"}
 _BY_SUFFIX = {".gz": "gzip", ".zst": "zstd", ".zstd": "zstd"}
 
@@ -62,7 +68,7 @@ class _ZstdStream(io.RawIOBase):
 
     def __init__(self, raw: IO[bytes]) -> None:
         self._zstandard = require("zstandard", "reading zstd files", extra="data")
-        self._raw, self._ready, self._frame = raw, b"", self._zstandard.ZstdDecompressor().decompressobj()
+        self._raw, self._ready, self._frame = raw, memoryview(b""), self._zstandard.ZstdDecompressor().decompressobj()
 
     def readable(self) -> bool:
         return True
@@ -70,14 +76,14 @@ class _ZstdStream(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         while not self._ready:
             packed = self._frame.unused_data if self._frame.eof else b""
-            packed = packed or self._raw.read(1 << 17)
+            packed = packed or self._raw.read(_ZSTD_BYTES)
             if not packed:
                 if not self._frame.eof:
                     raise EOFError("the last zstd frame has no end")
                 return 0
             if self._frame.eof:
                 self._frame = self._zstandard.ZstdDecompressor().decompressobj()
-            self._ready = self._frame.decompress(packed)
+            self._ready = memoryview(self._frame.decompress(packed))
         size = min(len(buffer), len(self._ready))
         buffer[:size], self._ready = self._ready[:size], self._ready[size:]
         return size
@@ -92,21 +98,33 @@ def _damage() -> tuple[type[Exception], ...]:
     return (EOFError, zlib.error, gzip.BadGzipFile, zstandard.ZstdError)
 
 
-def read_lines(path: Path) -> Iterator[tuple[int, str]]:
+def too_long(where: str, most: int) -> FormatError:
+    """Return the error for a record that is longer than the reader may hold."""
+    advice = "remove it, or raise data.max_record" if most < MAX_LINE else "remove it"
+    return FormatError(f"{where}: found a record of more than {most:,} characters, reading stopped there; {advice}")
+
+
+def read_lines(path: Path, *, longest: int = MAX_LINE) -> Iterator[tuple[int, str]]:
     """Yield (line number from 1, line without its end) of a text file; "\\n", "\\r\\n" and "\\r" all end a line.
 
+    Args:
+        path: the file, also .gz or .zst.
+        longest: most characters of a line; nothing is read or unpacked beyond them.
+
     Raises:
-        FormatError: for a missing, empty, binary, wrongly encoded or truncated file, with the line number.
+        FormatError: for a missing, empty, binary, wrongly encoded or truncated file, or a line that is too long, with its number.
     """
     number = 0
     with open_binary(path) as stream:
         buffered = io.BufferedReader(stream) if isinstance(stream, io.RawIOBase) else stream
         text = io.TextIOWrapper(buffered, encoding="utf-8-sig", newline=None)
         try:
-            while line := text.readline(MAX_LINE):
+            while line := text.readline(longest + 1):
                 number += 1
-                if "\0" in line or (len(line) == MAX_LINE and not line.endswith("\n")):
+                if "\0" in line:
                     raise FormatError(f"{path}:{number}: found binary data, expected text; give a text file, or one packed as .gz or .zst")
+                if len(line) > longest and not line.endswith("\n"):
+                    raise too_long(f"{path}:{number}", longest)
                 yield number, line.removesuffix("\n")
         except UnicodeDecodeError as error:
             raise FormatError(

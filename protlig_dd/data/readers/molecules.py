@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
@@ -9,44 +10,73 @@ from types import ModuleType
 from typing import Any, Literal
 
 from protlig_dd.config import settings
-from protlig_dd.data.readers.complexes import Columns, read_pairs
-from protlig_dd.data.readers.files import data_suffix, read_lines
+from protlig_dd.data.readers.complexes import EXTENSION_CUT, Columns, read_pairs, texts_only
+from protlig_dd.data.readers.files import MAX_RECORD, data_suffix, read_lines
 from protlig_dd.data.readers.records import Record
 from protlig_dd.data.readers.tables import TABLE_SUFFIXES
 from protlig_dd.errors import FormatError, require
+from protlig_dd.tokens.ligand import check_atom
 
+_SDF = re.compile(r"M  END\s*$|\$\$\$\$\s*$|.{33}.* V[23]000\s*$")
+_BY_SUFFIX = {
+    **dict.fromkeys((".sdf", ".sd"), "SDF"),
+    ".mol": "a molfile",
+    ".mol2": "MOL2",
+    ".xyz": "XYZ",
+    ".cml": "CML",
+    ".mae": "Maestro's format",
+    ".inchi": "InChI",
+    **dict.fromkeys((".pdb", ".pdbqt", ".ent", ".cif", ".mmcif"), "a structure"),
+}
+_EXTENSION = re.compile(r"^\|[^|]*\|\s*")
 _HEADERS = {"smiles", "canonical_smiles", "isomeric_smiles", "isosmiles"}
 
 
-def read_smiles(path: Path) -> Iterator[Record]:
+def read_smiles(path: Path, *, max_record: int = MAX_RECORD) -> Iterator[Record]:
     """Yield the molecules of a SMILES file, lazily: "SMILES", "SMILES name", or "number SMILES" (PubChem's CID lists).
 
-    A header line "smiles ..." is skipped, and so are blank lines and lines that begin with "#".
+    A header line "smiles ..." is skipped, and so are blank lines and lines that begin with "#". An extension of CXSMILES (`|...|`) is cut
+    off.
 
     Raises:
-        FormatError: if the file is not text or has no molecule.
+        FormatError: if the file is not text, has no molecule, or is of another format of molecules; for a line that is too long.
     """
     count = 0
-    for number, line in read_lines(path):
+    _refuse_format(path, _BY_SUFFIX.get(data_suffix(path), ""))
+    for number, line in read_lines(path, longest=max_record):
+        _refuse_format(path, "SDF" if _SDF.match(line) else "MOL2" if line.startswith("@<TRIPOS>") else "")
         words = line.split(None, 1)
         if not words or line.startswith("#") or (count == 0 and words[0].lower() in _HEADERS):
             continue
+        if count == 0 and line.strip().isdecimal():
+            _refuse_format(path, "XYZ")
         count += 1
-        rest = words[1].strip() if len(words) > 1 else ""
-        smiles, name = (rest, words[0]) if rest and words[0].isdigit() else (words[0], rest)
-        yield Record(where=f"{path}:{number}", texts={"ligand": smiles.split()[0]}, name=name)
+        smiles, rest = words[0], words[1].strip() if len(words) > 1 else ""
+        numbered = smiles if rest and smiles.isdigit() else ""
+        if numbered:
+            smiles, rest = (*rest.split(None, 1), "")[:2]
+        cut = _EXTENSION.sub("", rest)
+        remarks = (EXTENSION_CUT,) if cut != rest else ()
+        yield Record(where=f"{path}:{number}", texts={"ligand": smiles}, name=numbered or cut, remarks=remarks)
     if count == 0:
         raise FormatError(f"{path}: found no molecule, expected one SMILES a line; check how it was made or downloaded")
 
 
-def read_molecules(path: Path, columns: Columns | None = None) -> Iterator[Record]:
+def _refuse_format(path: Path, name: str) -> None:
+    """Raise an error if a format is named: the one that the file has instead of SMILES."""
+    if name:
+        plain = Path(path).name.removesuffix(".gz").removesuffix(".zst")
+        raise FormatError(
+            f"{path}: found {name}, expected SMILES, one a line; convert it, for example: obabel {plain} -O {Path(plain).stem}.smi"
+        )
+
+
+def read_molecules(path: Path, columns: Columns | None = None, *, max_record: int = MAX_RECORD) -> Iterator[Record]:
     """Yield the molecules of a SMILES file or, by the suffix of its name, of a table with a SMILES column."""
     if data_suffix(path) in TABLE_SUFFIXES:
-        for record in read_pairs(path, columns, needed=("ligand",)):
-            texts = {track: text for track, text in record.texts.items() if track == "ligand"}
-            yield Record(where=record.where, texts=texts, split=record.split, name=record.name)
+        yield from read_pairs(path, texts_only(columns, "ligand"), needed=("ligand",), max_record=max_record)
     else:
-        yield from read_smiles(path)
+        yield from read_smiles(path, max_record=max_record)
 
 
 @settings
@@ -80,8 +110,9 @@ class MoleculePolicy:
         """Return the SMILES after applying the policy.
 
         Raises:
-            FormatError: for several fragments with salts="refuse", or a SMILES that RDKit cannot read.
+            FormatError: for a text that does not begin with an atom, several fragments with salts="refuse", or a SMILES that RDKit cannot read.
         """
+        check_atom(smiles, where=where)
         if self.salts == "refuse" and "." in smiles:
             raise FormatError(f"{where}: '{smiles}' has several fragments; set data.molecules.salts=strip or keep, or remove the record")
         if not (self.changes or self.validate):

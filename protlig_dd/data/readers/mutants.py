@@ -81,7 +81,7 @@ def read_mutants(
     """
     path, wild_type = Path(path), "".join(wild_type.split()).upper()
     table = open_table(path)
-    columns: dict[str, int] = {column: table.header.index(column) for column in ("mutant", "mutated_sequence") if column in table.header}
+    columns: dict[str, int] = {column: table.place(column) for column in ("mutant", "mutated_sequence") if column in table.header}
     if not columns:
         raise FormatError(f"{path}: found the columns {', '.join(table.header)}, expected 'mutant' or 'mutated_sequence'; rename one")
     if score_column is not None and score_column not in table.header:
@@ -94,7 +94,7 @@ def read_mutants(
         given: dict[str, str] = {column: str(cells[i] or "").strip() for column, i in columns.items()}
         found = _mutations(given, wild_type, offset, where)
         if score_column is not None:
-            score = _score(cells[table.header.index(score_column)], where, score_column, drop_missing)
+            score = _score(cells[table.place(score_column)], where, score_column, drop_missing)
             if score is None:
                 num_dropped += 1
                 continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,49 +13,80 @@ import numpy as np
 from jaxtyping import Int8, Int64
 
 from protlig_dd.data.foldseek.table import is_database, read_database
-from protlig_dd.data.readers.complexes import Columns, read_pairs, split_word
-from protlig_dd.data.readers.files import data_suffix, read_lines
+from protlig_dd.data.readers.complexes import Columns, read_pairs, split_word, texts_only
+from protlig_dd.data.readers.files import MAX_RECORD, data_suffix, read_lines, too_long
 from protlig_dd.data.readers.records import Record
 from protlig_dd.data.readers.tables import TABLE_SUFFIXES
 from protlig_dd.errors import FormatError
 from protlig_dd.rng import key
+
+_CHAI = ("ligand", "glycan", "rna", "dna")
+_BOLTZ = ("smiles", "ccd", "rna", "dna")
+_PIR = re.compile(r"(P1|F1|D[LC]|R[LC]|N[13]|XX);")
 
 FASTA_SUFFIXES = (".fasta", ".fa", ".faa", ".fas")
 """The usual suffixes; a file with any other suffix that is not a table's is read as FASTA too."""
 _MATCHED, _REPEATED, _LONELY, _SEVERAL = 0, 1, 2, 3
 
 
-def read_fasta(path: Path, *, track: str = "protein") -> Iterator[Record]:
+def read_fasta(path: Path, *, track: str = "protein", max_record: int = MAX_RECORD) -> Iterator[Record]:
     """Yield the sequences of a FASTA file, lazily; the name is the first word after ">", `where` its line.
 
     The words after the name may give the split: SET=train, SET=test, VALIDATION=True (FLIP), or split=train.
 
-    Upper and lower case, blank lines and Windows line ends are accepted; letters are checked on encoding.
+    Upper and lower case, blank lines, Windows line ends and comments (lines that begin with ";" or "#") are accepted; letters are checked
+    on encoding. A record whose header says that it is a ligand or a nucleic acid (Chai's, Boltz's and the PDB's files) has a `problem`.
 
     Args:
         path: the file, also .gz or .zst.
         track: the track of the sequences: "protein", or "structure" for 3Di letters or four-digit codes with commas.
+        max_record: most characters of a sequence.
 
     Raises:
-        FormatError: if the file is not text, or does not start with ">".
+        FormatError: if the file is not text, or does not start with ">"; for a record that is too long, as soon as it is.
     """
-    name, split, line_of_name, pieces = None, None, 0, list[str]()
-    for number, line in read_lines(path):
+    header, line_of_header, pieces, size = None, 0, list[str](), 0
+    for number, line in read_lines(path, longest=max_record):
         line = line.strip()
+        if line.startswith((";", "#")):
+            continue
         if line.startswith(">"):
-            if name is not None:
-                yield Record(where=f"{path}:{line_of_name}", texts={track: "".join(pieces)}, name=name, split=split)
-            words = line[1:].split() or [""]
-            name, split, line_of_name, pieces = words[0], _split(words[1:]), number, []
-        elif name is not None:
+            if header is not None:
+                yield _record(f"{path}:{line_of_header}", header, pieces, track)
+            header, line_of_header, pieces, size = line[1:], number, [], 0
+            if _PIR.match(header):
+                raise FormatError(f"{path}:{number}: found '{line[:40]}', the header of a PIR file, expected FASTA; convert the file")
+        elif header is not None:
             pieces.append(line)
-        elif line and not line.startswith(";"):
+            size += len(line)
+            if size > max_record:
+                raise too_long(f"{path}:{line_of_header}", max_record)
+        elif line:
             raise FormatError(
                 f"{path}:{number}: found '{line[:40]}', expected '>' and a name; give a FASTA file, or a table with a sequence column"
             )
-    if name is None:
+    if header is None:
         raise FormatError(f"{path}: found no '>' line, expected a FASTA file; check how it was made or downloaded")
-    yield Record(where=f"{path}:{line_of_name}", texts={track: "".join(pieces)}, name=name, split=split)
+    yield _record(f"{path}:{line_of_header}", header, pieces, track)
+
+
+def _record(where: str, header: str, pieces: list[str], track: str) -> Record:
+    words = header.split() or [""]
+    other = _other_molecule(words) if track == "protein" else ""
+    problem = (
+        (f"{other} by the header", f"{where}: the header '>{header[:40]}' says {other}, expected a protein; remove it") if other else None
+    )
+    return Record(where=where, texts={track: "".join(pieces)}, name=words[0], split=_split(words[1:]), problem=problem)
+
+
+def _other_molecule(words: list[str]) -> str:
+    """The molecule that a header names if it is no protein: Chai's >ligand|name=GDP, Boltz's >B|smiles, the PDB's mol:na; else ""."""
+    fields = words[0].lower().split("|")
+    if len(fields) > 1:
+        for field, known in zip(fields, (_CHAI, _BOLTZ), strict=False):
+            if field in known:
+                return f"'{field}'"
+    return "'mol:na'" if "mol:na" in words else ""
 
 
 def _split(words: list[str]) -> str | None:
@@ -65,16 +97,14 @@ def _split(words: list[str]) -> str | None:
     return split_word(given.get("set") or given.get("split") or "")
 
 
-def read_sequences(path: Path, columns: Columns | None = None) -> Iterator[Record]:
+def read_sequences(path: Path, columns: Columns | None = None, *, max_record: int = MAX_RECORD) -> Iterator[Record]:
     """Yield the proteins of a FASTA file, or the proteins and structure tokens of a table or a Foldseek database."""
     if is_database(path):
         yield from read_database(path)
     elif data_suffix(path) in TABLE_SUFFIXES:
-        for record in read_pairs(path, columns, needed=("protein",)):
-            texts = {track: text for track, text in record.texts.items() if track != "ligand"}
-            yield dataclasses.replace(record, texts=texts, label=None, affinity=None)
+        yield from read_pairs(path, texts_only(columns, "protein", "structure"), needed=("protein",), max_record=max_record)
     else:
-        yield from read_fasta(path)
+        yield from read_fasta(path, max_record=max_record)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,11 +116,11 @@ class _Side:
     other: str
     status: Int8[np.ndarray, " _"]
 
-    def marked(self) -> Iterator[Record]:
-        """Yield the records; those that cannot be matched have a `problem`."""
+    def marked(self) -> Iterator[tuple[bool, Record]]:
+        """Yield whether a record has a partner, and the record; one without has a `problem`."""
         for status, record in zip(self.status.tolist(), self.open(), strict=True):
             if status == _MATCHED:
-                yield record
+                yield True, record
                 continue
             what, other, name = self.what, self.other, record.name
             kind, message = {
@@ -101,10 +131,10 @@ class _Side:
                 ),
                 _LONELY: (f"{what} without a {other}", f"found no {other} named '{name}'; add it, or remove the {what}"),
             }[status]
-            yield dataclasses.replace(record, problem=(kind, f"{record.where}: {message}"))
+            yield False, dataclasses.replace(record, problem=(kind, f"{record.where}: {message}"))
 
 
-def join_structures(proteins: Callable[[], Iterator[Record]], structures: Path) -> Iterator[Record]:
+def join_structures(proteins: Callable[[], Iterator[Record]], structures: Path, *, max_record: int = MAX_RECORD) -> Iterator[Record]:
     """Yield the records of a protein source with the structure tokens of the same name, lazily.
 
     The names are read first (8 bytes of memory each). If both files have their common names in the same order, they are read in step;
@@ -114,13 +144,14 @@ def join_structures(proteins: Callable[[], Iterator[Record]], structures: Path) 
     Args:
         proteins: opens the protein records from the beginning at each call.
         structures: a FASTA file of 3Di letters, or of four-digit codes with commas.
+        max_record: most characters of a structure.
 
     Raises:
         FormatError: for unreadable files, or files without a common name.
     """
 
     def opened() -> Iterator[Record]:
-        return read_fasta(structures, track="structure")
+        return read_fasta(structures, track="structure", max_record=max_record)
 
     left, right = _keys(proteins), _keys(opened)
     common = np.intersect1d(_once(left), _once(right), assume_unique=True)
@@ -161,29 +192,29 @@ def _status(keys: Int64[np.ndarray, " n"], common: Int64[np.ndarray, " c"], othe
 
 def _side_by_side(proteins: _Side, structures: _Side) -> Iterator[Record]:
     others = structures.marked()
-    for record in proteins.marked():
-        if record.problem is not None:
+    for is_matched, record in proteins.marked():
+        if not is_matched:
             yield record
             continue
-        for other in others:
-            if other.problem is None:
+        for other_is_matched, other in others:
+            if other_is_matched:
                 yield _joined(record, other)
                 break
             yield other
-    yield from others
+    yield from (other for _, other in others)
 
 
 def _held(proteins: _Side, structures: _Side) -> Iterator[Record]:
     swap = len(proteins.status) < len(structures.status)
     smaller, larger = (proteins, structures) if swap else (structures, proteins)
     held = dict[str, Record]()
-    for record in smaller.marked():
-        if record.problem is None:
+    for is_matched, record in smaller.marked():
+        if is_matched:
             held[record.name] = record
         else:
             yield record
-    for record in larger.marked():
-        if record.problem is None:
+    for is_matched, record in larger.marked():
+        if is_matched:
             other = held[record.name]
             yield _joined(other, record) if swap else _joined(record, other)
         else:

@@ -8,14 +8,14 @@ from functools import partial
 from pathlib import Path
 
 from protlig_dd.data.foldseek.table import has_structures, is_database
-from protlig_dd.data.readers.complexes import find_columns, read_pairs
+from protlig_dd.data.readers.complexes import check_same_columns, find_columns, read_pairs, texts_only
 from protlig_dd.data.readers.files import data_suffix
 from protlig_dd.data.readers.folders import Folder, FolderPart, open_folder
 from protlig_dd.data.readers.molecules import read_molecules
 from protlig_dd.data.readers.records import Record
 from protlig_dd.data.readers.sequences import join_structures, read_sequences
 from protlig_dd.data.readers.tables import TABLE_SUFFIXES, open_table
-from protlig_dd.data.settings import FileSettings, MoleculeData, PairData, SequenceData
+from protlig_dd.data.settings import TRACKS_OF, FileSettings, MoleculeData, PairData, SequenceData
 from protlig_dd.errors import ConfigError, FormatError
 from protlig_dd.tokens.tracks import TrackSet
 
@@ -63,6 +63,9 @@ def find_sources(data: FileSettings, tracks: TrackSet) -> Sources:
             about = folder.layout if part == "train" else about
             taken = [p for p in folder.parts if p == "train" or (p and not named[p])] if part == "train" else [part]
             for own, one in _taken(folder, taken, part).items():
+                check_same_columns(
+                    one.files, data.columns if isinstance(data, PairData) else texts_only(data.columns, *TRACKS_OF[data.kind])
+                )
                 _check_structures(data, one, own, tracks, divided=len(folder.parts) > 1)
                 label = f"{name} ({one.name})" if one.name else name
                 found[own] = Source(label=label, open=_opener(data, one, own))
@@ -98,10 +101,10 @@ def _taken(folder: Folder, wanted: list[str], part: str) -> dict[str, FolderPart
 def read_records(data: FileSettings, path: Path) -> Iterator[Record]:
     """Return the records of a file, read according to the settings' kind."""
     if isinstance(data, PairData):
-        return read_pairs(path, data.columns)
-    if isinstance(data, MoleculeData):
-        return read_molecules(path, data.columns)
-    return read_sequences(path, data.columns)
+        needed = ("protein", "ligand", "affinity") if data.affinity_bins else ("protein", "ligand")
+        return read_pairs(path, data.columns, needed=needed, affinity=data.affinity, max_record=data.max_record)
+    read = read_molecules if isinstance(data, MoleculeData) else read_sequences
+    return read(path, data.columns, max_record=data.max_record)
 
 
 def structures_of(data: FileSettings, part: str) -> tuple[str, str]:
@@ -113,7 +116,7 @@ def structures_of(data: FileSettings, part: str) -> tuple[str, str]:
 def _opener(data: FileSettings, one: FolderPart, part: str) -> Callable[[], Iterator[Record]]:
     proteins = partial(one.records, partial(read_records, data))
     structures = structures_of(data, part)[1]
-    return partial(join_structures, proteins, Path(structures)) if structures else proteins
+    return partial(join_structures, proteins, Path(structures), max_record=data.max_record) if structures else proteins
 
 
 def _check_structures(data: FileSettings, one: FolderPart, part: str, tracks: TrackSet, *, divided: bool = False) -> None:

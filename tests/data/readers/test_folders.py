@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from protlig_dd.data.bundle import load
 from protlig_dd.data.inspect import inspect
 from protlig_dd.data.prepare import prepare_shards
-from protlig_dd.data.readers import complexes
 from protlig_dd.data.readers.folders import open_folder, part_of
 from protlig_dd.data.readers.sequences import read_sequences
 from protlig_dd.data.settings import MoleculeData, PairData, RandomSplit, SequenceData
@@ -265,8 +264,7 @@ def test_no_bytes_crash_the_folder_readers(tmp_path, name, content):
     assert str(folder) in str(caught.value)
 
 
-def test_memory_does_not_grow_with_a_folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(complexes, "_SNIFFED", 5)
+def test_memory_does_not_grow_with_a_folder(tmp_path):
     peaks = []
     for size in (40, 200):
         folder = evodiff(tmp_path / f"evodiff{size}", {"train": []})
