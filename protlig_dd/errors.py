@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import re
 from collections.abc import Iterable
 from types import ModuleType
 
@@ -37,6 +38,19 @@ class DownloadError(ProtligError):
 
 class MissingDependencyError(ProtligError, ImportError):
     """A required optional package is not installed."""
+
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Control characters, all line breaks of Unicode, marks that turn the direction of writing, and bytes that are no UTF-8."""
+
+
+def one_line(text: str) -> str:
+    """Return a text with "_" for every line break and other control character, so that a name stays within its line, title or cell.
+
+    >>> one_line("a\\n>b")
+    'a_>b'
+    """
+    return _CONTROL.sub("_", text)
 
 
 def nearest(name: str, options: Iterable[str]) -> str:

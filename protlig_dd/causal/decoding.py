@@ -6,6 +6,7 @@ or shorter sequences, or none, keeps calling the model until all are done.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -45,7 +46,7 @@ class CausalDecoding:
     length: Literal["given", "learned"] = "given"
 
     def __post_init__(self) -> None:
-        if not self.temperature >= 0:
+        if not 0 <= self.temperature < math.inf:
             raise ValueError(f"temperature: found {self.temperature}, expected 0 (the likeliest token) or more")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p: found {self.top_p}, expected 0 < top_p <= 1")

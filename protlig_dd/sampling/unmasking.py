@@ -5,6 +5,7 @@ Source: Chang et al. 2022 (MaskGIT); GenMol and DPLM sample this way. Its law ha
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
@@ -32,7 +33,7 @@ class ConfidenceUnmasking:
 
     def __post_init__(self) -> None:
         check_steps(self.num_steps)
-        if self.randomness < 0:
+        if not 0 <= self.randomness < math.inf:
             raise ValueError(f"randomness: found {self.randomness}, expected 0 or more")
 
     def num_calls(self, problem: Problem, state: State) -> int:

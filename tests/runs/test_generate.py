@@ -10,7 +10,7 @@ from protlig_dd.errors import ConfigError, FormatError
 from protlig_dd.runs.generate import Generator, open_tokens
 from protlig_dd.runs.open import open_run
 from protlig_dd.runs.run import Run
-from protlig_dd.sampling import FirstHitting, Guidance
+from protlig_dd.sampling import FirstHitting, Guidance, Tilting
 from protlig_dd.sampling.requests import Request, Sample
 from protlig_dd.tokens.settings import LigandTrack, ProteinTrack
 
@@ -61,6 +61,43 @@ def test_shards_together_are_the_whole(run: Run) -> None:
     whole = list(generator.generate([LIGANDS, LIGANDS], 3))
     parts = [list(generator.generate([LIGANDS, LIGANDS], 3, ids=range(i, 6, 2))) for i in range(2)]
     assert sorted((s for part in parts for s in part), key=lambda s: s.id) == whole
+
+
+def by_request(run: Run, requests: list[Request], num: int = 3, **options: object) -> dict[str, list[dict[str, object]]]:
+    """The samples of each name, in order: texts, likelihoods (rounded) and measured values."""
+    found: dict[str, list[dict[str, object]]] = {}
+    for sample in Generator(run, seed=2, sampler=FirstHitting(), **options).generate(requests, num):  # type: ignore[arg-type]
+        found.setdefault(sample.request, []).append({k: v for k, v in sample.row().items() if k not in ("id", "name")})
+    return found
+
+
+FIVE = [Request(name=f"p{i}", given={"protein": PROTEIN[i:]}, generate={"ligand": None}) for i in range(5)]
+
+
+@pytest.mark.parametrize("tilting", [None, Tilting(name="charge", method="best_of", particles=2)], ids=["plain", "particles"])
+def test_the_order_of_requests_and_other_requests_change_no_sample(run: Run, tilting: Tilting | None) -> None:
+    """Also drawn lengths, the draws of particles, and the likelihood bounds."""
+    requests = FIVE if tilting is None else [Request(name=r.name, given=r.given, generate={"protein": 5 + i}) for i, r in enumerate(LONG)]
+    whole = by_request(run, requests, tilting=tilting)
+    assert by_request(run, requests[::-1], tilting=tilting) == whole
+    more = by_request(run, [Request(name="new", generate=requests[0].generate), *requests], tilting=tilting)
+    assert {name: rows for name, rows in more.items() if name != "new"} == whole
+
+
+LONG = [Request(name=f"l{i}", given={"ligand": "C" * (i + 1)}) for i in range(3)]
+
+
+def test_more_copies_change_no_earlier_copy(run: Run) -> None:
+    few, many = by_request(run, FIVE, 2), by_request(run, FIVE, 5)
+    assert {name: rows[:2] for name, rows in many.items()} == few
+
+
+def test_equal_requests_are_drawn_apart_whatever_their_order(run: Run) -> None:
+    twins = [Request(name=name, given={"protein": PROTEIN}, generate={"ligand": 9}) for name in ("a", "b")]
+    whole = by_request(run, twins)
+    assert whole["a"] != whole["b"] and by_request(run, twins[::-1]) == whole
+    again = by_request(run, [twins[0], twins[0]])["a"]
+    assert again[:3] == whole["a"] and again[3:] == whole["b"], "a name is no part of what is asked for"
 
 
 def test_another_seed_gives_other_samples(run: Run) -> None:
