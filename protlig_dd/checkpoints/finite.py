@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from protlig_dd.errors import CheckpointError
 
@@ -26,6 +26,19 @@ def require_finite(values: Tensor | np.ndarray | float, where: str) -> None:
             f"{where}: the model's output is not finite (NaN or infinite); its weights are damaged, its training diverged, or half precision "
             f"overflowed: take an earlier checkpoint, or --device cpu for float32"
         )
+
+
+def require_finite_weights(model: nn.Module, where: str) -> None:
+    """Refuse weights that have a NaN or an infinite number, before they are passed on.
+
+    Raises:
+        CheckpointError: naming the tensor.
+    """
+    for name, tensor in model.state_dict().items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise CheckpointError(
+                f"{where}: the weight '{name}' is not finite (NaN or infinite), and so is the model's output; take an earlier checkpoint"
+            )
 
 
 class Watched:

@@ -163,7 +163,7 @@ def write_rows(path: Path, rows: Sequence[Row], settings: Mapping[str, Any]) -> 
         beside.unlink(missing_ok=True)  # of an earlier command
     if left_out:
         ids = ", ".join(str(row["id"]) for row in left_out[:8]) + (", ..." if len(left_out) > 8 else "")
-        lines.append(f"{len(left_out)} of {len(rows)} samples are no valid molecules (ids {ids}): {beside}")
+        lines.append(f"{len(left_out)} of {len(rows)} samples are no valid molecules and stand in {beside} instead (ids {ids})")
     return lines
 
 

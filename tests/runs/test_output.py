@@ -37,7 +37,7 @@ def test_every_form_holds_every_sample_and_the_settings_lie_beside_it(tmp_path: 
 def test_sdf_holds_the_valid_molecules_and_the_others_are_listed_beside_it(tmp_path: Path) -> None:
     rows = [{"id": 7, "name": "a", "ligand": "C1C"}, {"id": 8, "name": "a", "ligand": "CCO"}, {"id": 9, "name": "a", "ligand": ""}]
     (told,) = write_rows(tmp_path / "x.sdf", rows, {})
-    assert told == f"2 of 3 samples are no valid molecules (ids 7, 9): {tmp_path / 'x.sdf.left_out.csv'}"
+    assert told == f"2 of 3 samples are no valid molecules and stand in {tmp_path / 'x.sdf.left_out.csv'} instead (ids 7, 9)"
     assert (tmp_path / "x.sdf").read_text().count("$$$$") == 1 and ">  <id>  (1) \n8\n" in (tmp_path / "x.sdf").read_text()
     with (tmp_path / "x.sdf.left_out.csv").open(newline="") as file:
         assert [(row["id"], row["ligand"], row["reason"]) for row in csv.DictReader(file)] == [("7", "C1C", "syntax"), ("9", "", "empty")]

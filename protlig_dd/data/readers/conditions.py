@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -9,8 +10,10 @@ from pathlib import Path
 from protlig_dd.data.readers.molecules import read_molecules
 from protlig_dd.data.readers.records import Record
 from protlig_dd.data.readers.sequences import read_fasta, read_sequences
-from protlig_dd.errors import FormatError
+from protlig_dd.errors import FormatError, one_line
 from protlig_dd.structures.structure_io import is_structure_name, read_structure
+
+log = logging.getLogger(__name__)
 
 
 def read_proteins(text: str) -> list[tuple[str, str]]:
@@ -54,8 +57,13 @@ def read_structures(text: str) -> list[tuple[str, str]]:
 
 
 def _named(file: str, records: Iterable[Record], track: str) -> list[tuple[str, str]]:
-    """The records' names, or the file's stem and a number, with their texts."""
-    return [(record.name or f"{Path(file).stem}{i}", record.texts[track]) for i, record in enumerate(records)]
+    """The records' names, or the file's stem and a number, with their texts. Names become titles, file names and lines of logs."""
+    given = [(record.name or f"{Path(file).stem}{i}", record.texts[track]) for i, record in enumerate(records)]
+    changed = [one_line(name) for name, _ in given if one_line(name) != name]
+    if changed:
+        shown = ", ".join(changed[:5]) + (", ..." if len(changed) > 5 else "")
+        log.warning("%s: %d names have line breaks or other control characters, which become '_': %s", file, len(changed), shown)
+    return [(one_line(name), text) for name, text in given]
 
 
 def _names_file(text: str, otherwise: str) -> bool:
@@ -82,4 +90,4 @@ def _split_chain(text: str) -> tuple[str, str]:
 def _chains(path: Path, wanted: str) -> list[tuple[str, str]]:
     structure = read_structure(path)
     chains = (structure.chain(wanted),) if wanted else structure.chains
-    return [(f"{path.stem}_{chain.name}", chain.sequence) for chain in chains]
+    return [(one_line(f"{path.stem}_{chain.name}"), chain.sequence) for chain in chains]

@@ -66,12 +66,12 @@ def test_what_is_wrong_is_named_with_its_row(tmp_path: Path, row: str, message: 
 
 
 def test_missing_scores_are_dropped_and_counted_on_demand_only(tmp_path: Path) -> None:
-    mutants = read_mutants(table(tmp_path, "K2R,,nan", "K2A,,", "K2M,,3", "K2G,,NA"), WILD, drop_missing=True)
+    mutants = read_mutants(table(tmp_path, "K2R,,nan", "K2A,,", "K2M,,3", "K2G,,NA"), WILD, missing="drop")
     assert (mutants.names, mutants.num_dropped) == (("K2M",), 3)
     with pytest.raises(FormatError, match="found all 1 without a score"):
-        read_mutants(table(tmp_path, "K2R,,nan"), WILD, drop_missing=True)
+        read_mutants(table(tmp_path, "K2R,,nan"), WILD, missing="drop")
     with pytest.raises(FormatError, match="found 'inf'"):
-        read_mutants(table(tmp_path, "K2R,,inf"), WILD, drop_missing=True)
+        read_mutants(table(tmp_path, "K2R,,inf"), WILD, missing="drop")
 
 
 def test_a_missing_column_is_named(tmp_path: Path) -> None:
