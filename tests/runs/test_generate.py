@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from protlig_dd.errors import ConfigError, FormatError
+from protlig_dd.evaluation.likelihood import ExampleBounds, bound
 from protlig_dd.runs.generate import Generator, open_tokens
 from protlig_dd.runs.open import open_run
 from protlig_dd.runs.run import Run
@@ -129,6 +131,32 @@ def test_the_bound_of_a_sample_is_positive_and_does_not_depend_on_the_batch(run:
 
     assert bounds(1) == pytest.approx(bounds(4), rel=1e-4)
     assert all(b is not None and b > 0 for b in bounds(4))
+
+
+@pytest.mark.parametrize(
+    ("request_", "generated"),
+    [
+        (Request(name="gaps", given={"protein": "MKTA____IAKQRHEAVHWFK", "ligand": "CCO"}), 4),
+        (Request(name="gaps in both", given={"protein": "MKTA____IAKQRHEAVHWFK", "ligand": "CC__O"}), 6),
+        (Request(name="whole", given={"protein": PROTEIN}, generate={"ligand": 7}), 7),
+        (Request(name="two", generate={"ligand": 7, "protein": 12}), 19),
+    ],
+    ids=lambda x: getattr(x, "name", str(x)),
+)
+def test_nll_per_token_is_the_bound_over_the_tokens_that_were_generated(
+    run: Run, request_: Request, generated: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither given letters, begin and end, nor the other tracks count."""
+    totals: list[float] = []
+
+    def remembered(*args: Any, **kwargs: Any) -> ExampleBounds:
+        found = bound(*args, **kwargs)
+        totals.extend(found.total.tolist())
+        return found
+
+    monkeypatch.setattr("protlig_dd.runs.generate.bound", remembered)
+    samples = list(Generator(run, sampler=FirstHitting()).generate([request_], 3))
+    assert len(totals) == 3 and [s.nll_per_token for s in samples] == pytest.approx([total / generated for total in totals], rel=1e-9)
 
 
 @pytest.mark.parametrize(
