@@ -24,6 +24,7 @@ from protlig_dd.config import parse_shard
 from protlig_dd.errors import ConfigError, FormatError, require
 from protlig_dd.files import write_text, written_whole
 from protlig_dd.models.encoder import Encoder
+from protlig_dd.nn.packed import spans
 from protlig_dd.runs.run import Run
 from protlig_dd.tokens.tracks import pack
 
@@ -145,7 +146,8 @@ def _vectors(run: Run, model: Encoder, proteins: Sequence[tuple[str, str]], pool
                 f"{name}: {len(ids)} tokens, the model takes {track.max_length}; embed parts of it, or leave it out with --too-long skip"
             )
     choice = run.choice
-    for batch in _batches(encoded, tokens_per_call):
+    for start, stop in spans([len(ids) for _, ids in encoded], tokens_per_call):
+        batch = encoded[start:stop]
         packed = run.parts.complete(pack([{"protein": ids} for _, ids in batch], {"protein": track})).to(choice.device)
         with torch.autocast(choice.device.type, choice.dtype, enabled=choice.autocast):
             hidden = model.embed(packed)["protein"].float().cpu()
@@ -153,17 +155,6 @@ def _vectors(run: Run, model: Encoder, proteins: Sequence[tuple[str, str]], pool
         for (name, _), own in zip(batch, rows, strict=True):
             require_finite(own, f"{run.folder}, {name}")
         yield {name: _pooled(own, pool, track.add_ends) for (name, _), own in zip(batch, rows, strict=True)}
-
-
-def _batches(encoded: list[tuple[str, list[int]]], tokens: int) -> Iterator[list[tuple[str, list[int]]]]:
-    batch: list[tuple[str, list[int]]] = []
-    for item in encoded:
-        if batch and sum(len(ids) for _, ids in batch) + len(item[1]) > tokens:
-            yield batch
-            batch = []
-        batch.append(item)
-    if batch:
-        yield batch
 
 
 def _pooled(rows: Tensor, pool: str, has_ends: bool) -> Tensor:

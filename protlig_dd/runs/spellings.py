@@ -35,11 +35,8 @@ _RENAMED = {
     "init_from": "train.init_from",
     "distributed": "train.distributed",
 }
-_PRECISIONS = {
-    **dict.fromkeys(("16", "16-mixed", "fp16"), "fp16"),
-    **dict.fromkeys(("bf16", "bf16-mixed"), "bf16"),
-    **dict.fromkeys(("32", "32-true", "fp32"), "fp32"),
-}
+_PRECISIONS = dict.fromkeys(("16", "16-mixed", "fp16"), "fp16") | {"bf16": "bf16", "bf16-mixed": "bf16"}
+_PRECISIONS |= dict.fromkeys(("32", "32-true", "fp32"), "fp32")
 _SHORT = ("init_from", "distributed")
 """Our own short names, which are not logged."""
 
