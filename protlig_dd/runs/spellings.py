@@ -58,7 +58,7 @@ FLAGS = {
 _TASKS = {"sequence_generation": ["--task", "sequence"], "backbone_generation": ["--unconditional", "--generate", "structure"]}
 """DPLM-2's names of tasks that have another one here."""
 _NEEDLESS = {"--bit_model": "the checkpoint itself says whether it models bits"}
-_WITHOUT = {
+WITHOUT = {
     "--save_pdb": "structure tokens of DPLM-2 are not decoded to coordinates here; leave it out",
     "--cond_position": "write --task inpainting --length N --fix 1-4=ALVE, with positions counted from 1",
     "--cond_seq": "write --task inpainting --length N --fix 1-4=ALVE, with positions counted from 1",
@@ -122,8 +122,8 @@ def native_flags(arguments: Sequence[str]) -> list[str]:
     before = ""
     for argument in arguments:
         flag, sep, value = argument.partition("=")
-        if flag in _WITHOUT:
-            raise ConfigError(f"{flag}: {_WITHOUT[flag]}")
+        if flag in WITHOUT:
+            raise ConfigError(f"{flag}: {WITHOUT[flag]}")
         if flag in _NEEDLESS:
             _tell(flag, f"nothing: {_NEEDLESS[flag]}")
         elif before == "--saveto" and not argument.startswith("-"):

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from protlig_dd.cli.entry import main
 from protlig_dd.runs.output import PartialFile
-from tests.cli.test_dplm_commands import QUICK, fasta, sequences
+from tests.support.encoders import QUICK, fasta, sequences
 
 pytestmark = pytest.mark.xdist_group("dplm")
 

@@ -11,7 +11,7 @@ import pytest
 
 from protlig_dd.cli.entry import main
 from protlig_dd.runs.spellings import as_typed, native_flags
-from tests.cli.test_dplm_commands import LETTERS, QUICK, SHIFTED, fasta, sequences
+from tests.support.encoders import LETTERS, QUICK, SHIFTED, fasta, sequences
 
 pytestmark = pytest.mark.xdist_group("dplm")
 
