@@ -126,7 +126,7 @@ class SampleOptions(DrawOptions):
             raise ConfigError("nothing to condition on: give --protein, --ligand, --infill or --task, or say --unconditional")
         if bool(self.run) == bool(self.model):
             raise ConfigError(f"found RUN '{self.run}' and --model '{self.model}': give one of them, a run folder or a model")
-        for name, value in [("num", self.num), ("particles", self.particles), *(("length", n) for n in self.length)]:
+        for name, value in [("num", self.num), *(("length", n) for n in self.length)]:
             _check_count(_option(name), value)
         super().__post_init__()
         self._check_inputs()

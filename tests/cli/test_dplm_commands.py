@@ -151,7 +151,8 @@ def test_scores_of_mutants_come_with_spearman_and_its_null(folder: Path, capsys:
     told = capsys.readouterr().out
     assert "Spearman" in told and "null" in told
     table.write_text("mutant,DMS_score\nM1A,nan\n")
-    assert main(["score", "--model", str(folder / "one"), "--protein", "MKT", "--mutants", str(table)]) == 1
+    assert main(["score", "--model", str(folder / "one"), "--protein", "MKT", "--mutants", str(table)]) == 0
+    assert "correlation: none (0 pairs)" in capsys.readouterr().out
 
 
 @torch.no_grad()

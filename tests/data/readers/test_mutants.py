@@ -52,7 +52,7 @@ def test_either_column_is_enough_and_the_offset_is_taken_off(tmp_path: Path) -> 
         ("K2X,,1", "dms.csv:3: found 'X' in the mutant 'K2X', expected one of the twenty"),
         ("K2R:K2A,,1", "found residue 2 twice in the mutant 'K2R:K2A'"),
         ("K2R,MKTAYIGK,1", "dms.csv:3: the mutant 'K2R' and its mutated_sequence differ at residue 2"),
-        ("K2R,,nan", "dms.csv:3: found 'nan' in DMS_score, expected a finite number; remove the row, or leave such"),
+        ("K2R,,nan", "dms.csv:3: found 'nan' in DMS_score, expected a finite number; correct it, or remove the row"),
         ("K2R,,", "dms.csv:3: found '' in DMS_score, expected a finite number"),
         ("K2R,,inf", "found 'inf' in DMS_score"),
         ("K2R,,high", "found 'high' in DMS_score, expected a number"),
