@@ -130,7 +130,6 @@ def score(options: ScoreOptions) -> Iterator[str]:
     run = open_run(options.model, device=options.device)
     if "protein" not in run.parts.tracks:
         raise ConfigError(f"{options.model}: has the tracks {', '.join(run.parts.tracks)}, expected protein among them")
-    settings = {"model": options.model, "step": run.step, "weights": run.weights_hash, "seed": options.seed, "method": options.method}
     if options.mutants:
         rows, lines = _mutants(options, run)
     else:
@@ -139,7 +138,8 @@ def score(options: ScoreOptions) -> Iterator[str]:
         for row in rows:
             yield "  ".join(f"{k}={v}" for k, v in row.items())
     else:
-        lines += write_rows(out, rows, settings)
+        settings = {"model": options.model, "step": run.step, "weights": run.weights_hash, "seed": options.seed, "method": options.method}
+        lines += write_rows(out, rows, settings | {"draws": options.draws})
         yield f"{len(rows)} scores: {out}"
     yield from lines
 

@@ -11,6 +11,7 @@ from protlig_dd.errors import ConfigError, FormatError
 from protlig_dd.evaluation.likelihood import ExampleBounds, bound
 from protlig_dd.runs.generate import Generator, open_tokens
 from protlig_dd.runs.open import open_run
+from protlig_dd.runs.options import SampleOptions
 from protlig_dd.runs.run import Run
 from protlig_dd.sampling import FirstHitting, Guidance, Tilting
 from protlig_dd.sampling.requests import Request, Sample
@@ -175,6 +176,19 @@ def test_a_request_that_cannot_be_served_is_refused_in_words(run: Run, request_:
         draw(run, request_)
 
 
+@pytest.mark.parametrize("size", [0, -5])
+def test_a_batch_size_or_a_length_below_one_is_refused_and_not_taken_for_the_default(run: Run, size: int) -> None:
+    with pytest.raises(ConfigError, match=f"batch_size: found {size}, expected 1 or more"):
+        Generator(run, batch_size=size)
+    with pytest.raises(ConfigError, match=f"x: found length {size} for ligand, expected 1 or more, or None"):
+        Request(name="x", generate={"ligand": size})
+    with pytest.raises(ConfigError, match=f"--length: found {size}, expected 1 or more"):
+        SampleOptions(run="x", unconditional=True, length=(9, size))
+    for name in ("batch_size", "steps"):
+        with pytest.raises(ConfigError, match=f"--{name.replace('_', '-')}: found {size}"):
+            SampleOptions(run="x", unconditional=True, **{name: size})
+
+
 def test_gaps_stand_for_single_tokens_between_the_ends() -> None:
     track = ProteinTrack().build("protein")
     ids, is_open = open_tokens(track, "M__V")
@@ -188,7 +202,6 @@ def test_gaps_stand_for_single_tokens_between_the_ends() -> None:
 def test_options_from_python_draw_what_the_command_writes(smoke_run: Path, tmp_path: Path) -> None:
     """One way to sample: the same options give the same bytes from Python and from the command line."""
     from protlig_dd.cli.entry import main
-    from protlig_dd.runs.options import SampleOptions
     from protlig_dd.runs.output import rank, write_rows
     from protlig_dd.runs.plan import SamplingPlan
 
@@ -202,8 +215,6 @@ def test_options_from_python_draw_what_the_command_writes(smoke_run: Path, tmp_p
 
 
 def test_options_that_contradict_each_other_are_refused_when_they_are_made() -> None:
-    from protlig_dd.runs.options import SampleOptions
-
     with pytest.raises(ConfigError, match="nothing to condition on"):
         SampleOptions(run="x")
     with pytest.raises(ConfigError, match="give one of them"):
