@@ -17,7 +17,7 @@ from tqdm import tqdm
 from protlig_dd.data.foldseek.structure_files import Reading, Tokenizer, choose_workers, read_all, structure_files
 from protlig_dd.data.foldseek.writer import CoordStore, DatabaseWriter, Entry
 from protlig_dd.data.skipped import SKIPPED_SUFFIX, ChainReport, Skipped, SkippedList
-from protlig_dd.errors import ConfigError, FormatError, one_line
+from protlig_dd.errors import ConfigError, FormatError
 from protlig_dd.files import written_whole
 
 TOKEN_SUFFIXES = (".fasta", ".jsonl")
@@ -139,7 +139,7 @@ def write_tokens(
         for entry in tokenize_files(source, tokenizer, skipped, workers=workers, shard=shard):
             if len(files) == 2:
                 for file, text in zip(files, (entry.sequence, entry.structure), strict=True):
-                    file.write(f">{one_line(entry.name, keeps_bytes=True)}\n{text}\n")
+                    file.write(f">{entry.name}\n{text}\n")
             else:
                 row = {"name": entry.name, "sequence": entry.sequence, "structure": entry.structure}
                 files[0].write(json.dumps(row) + "\n")

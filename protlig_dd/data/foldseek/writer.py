@@ -19,7 +19,7 @@ from typing import IO, Literal
 import numpy as np
 from jaxtyping import Float
 
-from protlig_dd.errors import ConfigError, FormatError, one_line
+from protlig_dd.errors import ConfigError, FormatError
 
 CoordStore = Literal["differences", "float"]
 """How C-alpha traces are stored: in steps of 0.001 Angstrom as 16-bit differences (6 bytes a residue), or as float32 (12 bytes)."""
@@ -142,7 +142,7 @@ class DatabaseWriter:
         if source != self._last_file or not entry.source:
             self._file, self._last_file = self._file + 1, source
             self._several_models |= entry.model > 0
-            self._sources.write(f"{one_line(source[0], keeps_bytes=True)}\t{source[1]}\n".encode(errors=_NAMES))
+            self._sources.write(f"{source[0]}\t{source[1]}\n".encode(errors=_NAMES))
         self._lookup.write(f"{key}\t{entry.name.split()[0]}\t{self._file}\n".encode(errors=_NAMES))
         self._key = key
         self.num_entries += 1
