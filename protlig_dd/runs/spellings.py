@@ -137,8 +137,8 @@ def native_flags(arguments: Sequence[str]) -> list[str]:
                 _tell(flag, own)
             native.append(f"{own}{sep}{_output(value, task) if flag == '--saveto' and sep else value}")
         before = argument
-    if "--seq_lens" in typed and not _INPUTS & set(native):
-        _tell("--seq_lens without --task", "--unconditional")
+    if {"--seq_lens", "--seq_len"} & set(typed) and not _INPUTS & set(native):
+        _tell("a length without --task", "--unconditional")
         native.append("--unconditional")
     return native
 

@@ -179,6 +179,7 @@ def test_bad_input_gets_one_clear_line(case: str, in_empty_folder: Path, capsys:
 BAD_FOR_A_RUN = {
     "a letter that is no residue": (["--protein", "MK1A"], "'1' at residue 3"),
     "a form that is unknown": (["--protein", PROTEIN, "--out", "x.cvs"], "did you mean '.csv'?"),
+    "a form without the track": (["--unconditional", "--generate", "ligand", "--out", "x.fasta"], ".fasta: the samples have no protein"),
     "a sampler that is unknown": (["--protein", PROTEIN, "--sampler", "eulr"], "did you mean 'euler'?"),
     "steps that are no number": (["--protein", PROTEIN, "--sampler", "euler:many"], "expected a number"),
     "a shard beyond the last": (["--protein", PROTEIN, "--shard", "3/2"], "expected i/n with 0 <= i < n"),

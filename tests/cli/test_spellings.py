@@ -130,6 +130,11 @@ SAMPLED = {
         "out/backbone_generation.fasta",
         2,
     ),
+    "the fork's smoke test": (
+        "python generate_dplm.py --checkpoint_path airkingbd/dplm_650m --num_seqs 5 --seq_len 10 --max_iter 3 --saveto generation-results/smoke_test",
+        "generation-results/smoke_test/samples.fasta",
+        5,
+    ),
     "a file": (
         "python generate_dplm.py --model_name airkingbd/dplm_650m --seq_lens 5 --num_seqs 2 --saveto gen.fasta --max_iter 3",
         "gen.fasta",
@@ -154,6 +159,12 @@ def test_folding_without_a_folder_is_printed(world: Path, monkeypatch: pytest.Mo
     assert run(f"python generate_dplm2.py --model_name airkingbd/dplm2_650m {fold}") == 0
     shown = capsys.readouterr().out.splitlines()
     assert len(shown) == 1 and shown[0].startswith("id=0  name=p0  protein=MKTAYIAK  structure=")
+
+
+def test_subsets_of_the_fork_are_made_and_named_by_their_sizes(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(world)
+    assert main(shlex.split("prepare subsets s.fasta --output_dir subsets --sizes 10 20 --seed 42 --validation 5")) == 0
+    assert all(any(str(size) in path.name for path in Path("subsets").rglob("*")) for size in (10, 20))
 
 
 TRAINED = {
