@@ -28,8 +28,8 @@ T = TypeVar("T")
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
 def settings(cls: type[T]) -> type[T]:
-    """Make a frozen, keyword-only dataclass that refuses unknown keys when it is built from a mapping."""
-    cls.__pydantic_config__ = {"extra": "forbid"}  # type: ignore[attr-defined]
+    """Make a frozen, keyword-only dataclass that refuses unknown keys and numbers that are not finite when it is built from a mapping."""
+    cls.__pydantic_config__ = {"extra": "forbid", "allow_inf_nan": False}  # type: ignore[attr-defined]
     return dataclasses.dataclass(frozen=True, kw_only=True)(cls)
 
 

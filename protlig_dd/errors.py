@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import re
 from collections.abc import Iterable
 from types import ModuleType
 
@@ -37,6 +38,25 @@ class DownloadError(ProtligError):
 
 class MissingDependencyError(ProtligError, ImportError):
     """A required optional package is not installed."""
+
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+"""Control characters, all line breaks of Unicode, and marks that turn the direction of writing."""
+_NO_UTF8 = re.compile(r"[\ud800-\udfff]")
+
+
+def one_line(text: str, *, keeps_bytes: bool = False) -> str:
+    """Return a text with "_" for every line break and other control character, so that a name stays within its line, title or cell.
+
+    Args:
+        text: a name, or any other text of a user's file.
+        keeps_bytes: keep bytes of a file's name that are no UTF-8 (surrogates); they are "_" too by default.
+
+    >>> one_line("a\\n>b")
+    'a_>b'
+    """
+    text = _CONTROL.sub("_", text)
+    return text if keeps_bytes else _NO_UTF8.sub("_", text)
 
 
 def nearest(name: str, options: Iterable[str]) -> str:

@@ -19,7 +19,7 @@ from protlig_dd.cli.entry import build_parser
 from protlig_dd.config import find_config, list_configs, read_config
 from protlig_dd.runs.experiment import load_experiment
 from protlig_dd.runs.families.table import family_of
-from protlig_dd.runs.spellings import FLAGS, native_overrides
+from protlig_dd.runs.spellings import FLAGS, WITHOUT, native_overrides
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -211,7 +211,7 @@ def test_commands_have_options_and_settings_that_exist(page: Path) -> None:
         if words[0].startswith("-"):
             assert words[0] in ("--help", "--version"), words
             continue
-        options = {word.split("=")[0] for word in words[1:] if word.startswith("--")}
+        options = {FLAGS.get(word.split("=")[0], word.split("=")[0]) for word in words[1:] if word.startswith("--")}
         assert options <= options_of(words[0]), f"{page.name}: protlig {' '.join(words)}"
         if words[0] in ("train", "check"):
             positional = [word for word in words[1:] if not word.startswith(("-", "$"))]
@@ -227,7 +227,7 @@ def test_commands_have_options_and_settings_that_exist(page: Path) -> None:
 def test_options_named_in_the_text_exist(page: Path) -> None:
     scripts = "".join((ROOT / name).read_text() for name in ("run_train.sh", "run_tests.sh"))
     benchmarks = "".join(path.read_text() for path in (ROOT / "benchmarks").glob("*.py"))
-    known = options_of() | set(re.findall(r"--[a-z][\w-]*", scripts + benchmarks)) | FOREIGN | set(FLAGS)
+    known = options_of() | set(re.findall(r"--[a-z][\w-]*", scripts + benchmarks)) | FOREIGN | set(FLAGS) | set(WITHOUT)
     for option in re.findall(r"(?<![\w-])--[a-z][\w-]*", page.read_text(encoding="utf-8")):
         assert option in known or page.name == "curriculum.md" and option == "--out", f"{page.name} names '{option}'"
 

@@ -97,13 +97,14 @@ def extended_tokenizer(base: str, symbols: tuple[str, ...]) -> tuple[int, Any]:
 
 
 def minimal_tokenizer(structure: Track) -> Any:
-    """Return a stock tokenizer of the minimal vocabulary, which splits at spaces, so that `<K599>` is one token, not three unknown ones."""
+    """Return a stock tokenizer of the minimal vocabulary: `<K599>` is one token, and every other letter is one, with or without spaces."""
     transformers = require("transformers", "writing a tokenizer", extra="hf")
     library = require("tokenizers", "writing a tokenizer", extra="hf")
     symbols = minimal_symbols(structure)
     model = library.models.WordLevel({symbol: i for i, symbol in enumerate(symbols)}, unk_token="<UNK>")
     tokenizer = library.Tokenizer(model)
-    tokenizer.pre_tokenizer = library.pre_tokenizers.WhitespaceSplit()
+    pieces = library.pre_tokenizers.Split(library.Regex(r"<[^<>\s]+>|[^\s]"), "isolated")
+    tokenizer.pre_tokenizer = library.pre_tokenizers.Sequence([library.pre_tokenizers.WhitespaceSplit(), pieces])
     marks = ["<AA>", "<SEP>", structure_mark(structure)]
     return transformers.PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,

@@ -6,6 +6,7 @@ or shorter sequences, or none, keeps calling the model until all are done.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -46,7 +47,7 @@ class CausalDecoding:
     length: Literal["given", "learned"] = "given"
 
     def __post_init__(self) -> None:
-        refuse_unless(self.temperature >= 0, "temperature", self.temperature, "0 (the likeliest token) or more")
+        refuse_unless(0 <= self.temperature < math.inf, "temperature", self.temperature, "0 (the likeliest token) or more")
         refuse_unless(0 < self.top_p <= 1, "top_p", self.top_p, "0 < top_p <= 1")
 
     def draw(self, logits: Float[Tensor, "b k"], draws: Draws) -> Int[Tensor, " b"]:

@@ -17,6 +17,7 @@ from protlig_dd.causal.generate import CausalRun
 from protlig_dd.causal.model import Causal, CausalSettings
 from protlig_dd.causal.sequences import CausalBatch, new_symbols, pack_sequences
 from protlig_dd.checkpoints.checkpoint import hash_tensors
+from protlig_dd.checkpoints.finite import require_finite_weights
 from protlig_dd.errors import require
 from protlig_dd.files import write_json, written_whole
 from protlig_dd.tokens.protein import AMINO_ACIDS
@@ -99,6 +100,7 @@ def export_causal(run: CausalRun, folder: Path, *, licence: str, source: str) ->
     """
     settings, model = run.config.model, run.model
     assert isinstance(settings, CausalSettings) and isinstance(model, Causal)
+    require_finite_weights(model, source)
     vocabulary = settings.vocabulary(run.tracks)
     passport = {
         "made_by": f"protlig_dd {__version__}",

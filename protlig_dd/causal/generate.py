@@ -14,10 +14,11 @@ from torch import nn
 from protlig_dd.causal.decoding import CausalDecoding, Decoded, Together, alone, decode
 from protlig_dd.causal.objective import CausalObjective
 from protlig_dd.causal.sequences import CausalVocabulary
+from protlig_dd.checkpoints.finite import Watched
 from protlig_dd.config import to_mapping
 from protlig_dd.device import DeviceChoice
 from protlig_dd.errors import ConfigError, FormatError
-from protlig_dd.sampling.requests import Request, Sample
+from protlig_dd.sampling.requests import Request, Sample, checked_batch_size, sample_keys
 from protlig_dd.tokens.tracks import Track, TrackSet, pack
 
 
@@ -44,6 +45,7 @@ class _Item:
     """A structure to generate: the ids of its protein, and its number of tokens, or the maximum where the model decides."""
 
     id: int
+    key: int
     request: Request
     protein: list[int]
     length: int
@@ -54,7 +56,7 @@ class CausalGenerator:
 
     Args:
         run: an opened run of a causal model.
-        seed: root seed; a draw depends on the seed and the id of its sample.
+        seed: root seed; a draw depends on the seed and the key of its sample (`sampling.requests.sample_keys`).
         decoding: temperature, top-p and length; None for the run's.
         batch_size: sequences per network call; None for the run's.
         with_likelihood: also compute the nats per token of each structure, its end included.
@@ -74,7 +76,7 @@ class CausalGenerator:
         settings = run.config.sampling
         self.run, self.seed, self.together = run, seed, together
         self.decoding = decoding or settings.decoding
-        self.batch_size = batch_size or settings.batch_size
+        self.batch_size = checked_batch_size(settings.batch_size if batch_size is None else batch_size)
         self.with_likelihood = with_likelihood
 
     @cached_property
@@ -98,11 +100,12 @@ class CausalGenerator:
             FormatError: for proteins with unknown symbols, or too long for the run.
             ConfigError: for a request other than the structure of a whole protein.
         """
-        items = [self._item(requests[i // num], i) for i in (range(len(requests) * num) if ids is None else ids)]
+        keys = sample_keys(requests, num)
+        items = [self._item(requests[i // num], i, keys[i]) for i in (range(len(keys)) if ids is None else ids)]
         for chunk in range(self.together(-(-len(items) // self.batch_size))):
             yield from self._draw(items[chunk * self.batch_size : (chunk + 1) * self.batch_size])
 
-    def _item(self, request: Request, sample_id: int) -> _Item:
+    def _item(self, request: Request, sample_id: int, key: int) -> _Item:
         if set(request.given) != {"protein"} or set(request.generate) != {"structure"} or request.conditions:
             raise ConfigError(
                 f"{request.name}: found {', '.join(request.given) or 'nothing'} given and {', '.join(request.generate) or 'nothing'} "
@@ -118,28 +121,30 @@ class CausalGenerator:
         kept = [i for i in protein if self.vocabulary.residues[i] >= 0]
         asked, most = request.generate["structure"], tracks["structure"].max_length - 2 * tracks["structure"].add_ends
         if self.decoding.length == "learned":
-            return _Item(id=sample_id, request=request, protein=protein, length=asked or most)
+            return _Item(id=sample_id, key=key, request=request, protein=protein, length=most if asked is None else asked)
         if asked not in (None, len(kept)):
             raise ConfigError(
                 f"{request.name}: found length {asked} for a protein of {len(kept)} residues; expected the same, or leave it out"
             )
         _require_fitting(tracks["structure"], len(kept) + 2 * tracks["structure"].add_ends, request.name)
-        return _Item(id=sample_id, request=request, protein=protein, length=len(kept))
+        return _Item(id=sample_id, key=key, request=request, protein=protein, length=len(kept))
 
     def _draw(self, chunk: Sequence[_Item]) -> Iterator[Sample]:
         choice, vocabulary = self.run.choice, self.vocabulary
+        model = Watched(self.run.model, str(self.run.folder))
         with torch.autocast(choice.device.type, choice.dtype, enabled=choice.autocast):
             found = decode(
-                self.run.model,
+                model,
                 vocabulary,
                 [vocabulary.prompt(item.protein) for item in chunk],
                 lengths=[item.length for item in chunk],
-                sample_ids=[item.id for item in chunk],
+                sample_ids=[item.key for item in chunk],
                 seed=self.seed,
                 decoding=self.decoding,
                 device=choice.device,
                 together=self.together,
             )
+            model.check()
             scores = self._scores(chunk, found) if self.with_likelihood else [None] * len(chunk)
         for item, one, score in zip(chunk, found, scores, strict=True):
             text = self.run.tracks["structure"].decode(vocabulary.structure(one.tokens))

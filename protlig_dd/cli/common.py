@@ -85,7 +85,7 @@ def add_sampler_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--learned-length", action="store_true", help=text)
     sub.add_argument("--forbid", action="append", metavar="TRACK:SYMBOL", help="a symbol never to draw, such as ligand:Br")
     sub.add_argument("--guidance", type=float, help="weight of classifier-free guidance; 1 is none (default: the run's)")
-    sub.add_argument("--seed", type=int, help="sample i depends on the seed and i only (%(default)s)")
+    sub.add_argument("--seed", type=int, help="a sample depends on the seed, its input and its copy number only (%(default)s)")
     sub.add_argument("--batch-size", type=int, help="samples per network call; changes no sample (default: the run's)")
 
 

@@ -6,7 +6,7 @@ import argparse
 import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from protlig_dd import __version__
 from protlig_dd.cli.common import options_from
@@ -20,8 +20,8 @@ from protlig_dd.cli.scaling import add_scaling
 from protlig_dd.cli.score import add_scoring
 from protlig_dd.cli.tokenize import add_tokenize
 from protlig_dd.cli.train import add_training
-from protlig_dd.errors import ProtligError
-from protlig_dd.runs.spellings import native_flags
+from protlig_dd.errors import ProtligError, one_line
+from protlig_dd.runs.spellings import as_typed, native_flags
 
 _EXAMPLES = """examples:
   protlig train                  # train, sample and evaluate the built-in demo (a synthetic world)
@@ -34,9 +34,21 @@ _ADD = (add_training, add_sample, add_optimize, add_evaluation, add_scoring, add
 """The functions that add the commands, in the order of `protlig --help`."""
 
 
+class _UsageError(Exception):
+    """What the parser refuses."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser that raises its errors."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise what argparse would print, with the command."""
+        raise _UsageError(f"{self.prog}: {' '.join(message.split())}; see {self.prog} --help")
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
-    parser = argparse.ArgumentParser(
+    parser: argparse.ArgumentParser = _Parser(
         prog="protlig",
         description="Discrete diffusion on proteins, ligands and structure tokens.",
         epilog=_EXAMPLES,
@@ -52,12 +64,16 @@ def build_parser() -> argparse.ArgumentParser:
 def parse(arguments: Sequence[str]) -> tuple[str, Callable[[Any], Iterator[str | int]], type[Any], dict[str, Any]]:
     """Return a command's name, its function, the class of its options and their values; ends the process with code 2 if it cannot."""
     parser = build_parser()
-    parsed, rest = parser.parse_known_args(native_flags(arguments))
-    values = vars(parsed)
-    if rest:
+    try:
+        parsed, rest = parser.parse_known_args(native_flags(arguments))
+        values = vars(parsed)
         # overrides may follow options: argparse leaves them over
-        if "overrides" not in values or not all("=" in word and not word.startswith("-") for word in rest):
+        if rest and ("overrides" not in values or not all("=" in word and not word.startswith("-") for word in rest)):
             parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    except _UsageError as error:
+        print(_as_text(as_typed(str(error), arguments)), file=sys.stderr)
+        raise SystemExit(2) from None
+    if rest:
         values["overrides"] = [*values["overrides"], *rest]
     name, action, options = (values.pop(key) for key in ("command", "action", "options"))
     return name, action, options, values
@@ -66,19 +82,20 @@ def parse(arguments: Sequence[str]) -> tuple[str, Callable[[Any], Iterator[str |
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return 0, 1 for a failure that the user can correct (one line on stderr), or the command's own code."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    name, action, options, values = parse(sys.argv[1:] if arguments is None else arguments)
+    typed = sys.argv[1:] if arguments is None else arguments
+    name, values = typed[0] if typed else "", dict[str, Any]()
     try:
+        name, action, options, values = parse(typed)
         for line in action(options_from(options, values)):
             if isinstance(line, int):
                 return line
-            # a file name may contain bytes that are not UTF-8, which no terminal can show
-            print(line.encode(errors="surrogateescape").decode(errors="replace"), flush=True)
+            print(_as_text(line), flush=True)
     except ProtligError as error:
-        print(f"protlig {name}: {error}", file=sys.stderr)
+        print(f"protlig {name}: {_as_text(as_typed(str(error), typed))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         # `train` says so itself
-        resumes = name in ("sample", "embed", "download") and values["out"]
+        resumes = name in ("sample", "embed", "download") and values.get("out")
         print(f"protlig {name}: interrupted{'; start the same command again to go on' if resumes else ''}", file=sys.stderr)
         return 130
     except BrokenPipeError:
@@ -87,6 +104,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         about = f"{error.strerror or error}"
         if error.filename is not None:
             about = f"{error.filename}: {about}; check the path, its permissions and the space on the disk"
-        print(f"protlig {name}: {about}", file=sys.stderr)
+        print(f"protlig {name}: {_as_text(about)}", file=sys.stderr)
         return 1
     return 0
+
+
+def _as_text(line: str) -> str:
+    """Return text that any terminal can show: a file name may contain bytes that are not UTF-8, a name of a file's record control characters."""
+    lines = line.encode(errors="surrogateescape").decode(errors="replace").split("\n")
+    return "\n".join("\t".join(map(one_line, part.split("\t"))) for part in lines)

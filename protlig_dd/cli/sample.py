@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from protlig_dd.cli.common import Commands, add_command, add_device, add_sampler_options, add_shard
+from protlig_dd.errors import one_line
 from protlig_dd.runs.options import TASKS, SampleOptions
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def add_sample(commands: Commands) -> None:
     _add_inputs(sub)
     sub.add_argument("--unconditional", action="store_true", help="generate all tracks, or those of --generate, without any input")
     sub.add_argument("--generate", help="the tracks to generate, separated by commas (default: those not given)")
-    sub.add_argument("--num", type=int, help="samples for each input (10; 1 if a causal model takes the most likely tokens)")
+    sub.add_argument("--num", type=int, help="samples for each input (10; 1 if nothing is drawn, so that all would be the same)")
     text = "tokens of each generated track; several for --num samples of each (default: drawn from the training lengths)"
     sub.add_argument("--length", type=int, nargs="+", help=text)
     sub.add_argument("--condition", action="append", metavar="NAME=CLASS", help="a class label, such as affinity_bin=2")
@@ -88,7 +89,7 @@ def sample(options: SampleOptions) -> Iterator[str]:
         return
     rows = [one.row() for one in plan.draw()]
     for row in rank(rows):
-        yield "  ".join(f"{k}={v}" for k, v in row.items())
+        yield one_line("  ".join(f"{k}={v}" for k, v in row.items()))
     yield from _about_property(rows, plan.tilting)
 
 
@@ -104,7 +105,7 @@ def _write(options: SampleOptions, plan: SamplingPlan, out: Path) -> Iterator[st
     fresh = (one.row() for one in plan.draw(done))
     for _ in tqdm(partial.append(fresh), total=len(plan.ids), initial=len(done), unit="sample", disable=None):
         pass
-    write_rows(out, rank(partial.rows), plan.settings)
+    told = write_rows(out, rank(partial.rows), plan.settings)
     partial.remove()
     if plan.decoder is not None:
         files = write_coordinates(Path(options.out), partial.rows, plan.requests, plan.num, plan.decoder, options.seed)
@@ -113,6 +114,7 @@ def _write(options: SampleOptions, plan: SamplingPlan, out: Path) -> Iterator[st
     structures = structures_beside(out, partial.rows)
     beside = f", their structure tokens: {structures}" if structures is not None else ""
     yield f"{len(partial.rows)} samples: {out}{beside} (settings: {out}.json)"
+    yield from told
 
 
 def _about_property(rows: Sequence[Mapping[str, Any]], tilting: Tilting | None) -> Iterator[str]:

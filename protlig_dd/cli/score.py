@@ -13,12 +13,16 @@ from protlig_dd.cli.common import MODEL, Commands, add_command, add_device, add_
 from protlig_dd.errors import ConfigError
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from protlig_dd.runs.run import Run
     from protlig_dd.tokens.tracks import TrackBatch
 
 _LEVEL = 1.96  # standard errors on each side of a 95 % interval
 _SCORE = """Sequences: bound (with its interval), pll (pseudo-log-likelihood, which is no likelihood), chain (exact along random orders; short
-sequences). Mutants (a CSV in ProteinGym's format): masked-marginal, wt-marginal, bound; with Spearman and its null if scores are given.
+sequences). All are in nats, of probabilities over the letters that the model may generate (the twenty amino acids); other letters, such as X and U, are
+seen by the model but neither scored nor counted in `length`.
+Mutants (a CSV in ProteinGym's format): masked-marginal, wt-marginal, bound; with Spearman and its null if scores are given.
   protlig score --model airkingbd/dplm_150m --protein proteins.fasta --out scores.csv
   protlig score --model airkingbd/dplm_150m --protein wild_type.fasta --mutants assay.csv --method masked-marginal"""
 _EMBED = """A stopped command started again continues.
@@ -37,10 +41,19 @@ class ScoreOptions:
     protein: str = ""
     mutants: str = ""
     method: str = ""
+    score_column: str = ""
     draws: int = 4
     seed: int = 0
     out: str = ""
     device: str = "auto"
+
+    def __post_init__(self) -> None:
+        is_bound = self.method == "bound" or not (self.method or self.mutants)
+        least, why = (2, " for the standard error of the bound") if is_bound else (1, "")
+        if self.draws < least:
+            raise ConfigError(f"--draws: found {self.draws}, expected {least} or more{why}")
+        if self.score_column and not self.mutants:
+            raise ConfigError(f"--score-column {self.score_column}: is of no use without --mutants; leave it out")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +68,10 @@ class EmbedOptions:
     shard: str = "0/1"
     too_long: Literal["refuse", "skip"] = "refuse"
     device: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.tokens < 1:
+            raise ConfigError(f"--tokens: found {self.tokens}, expected 1 or more")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +90,10 @@ def add_scoring(commands: Commands) -> None:
     sub = add_command(commands, "score", score, ScoreOptions, text, _SCORE)
     sub.add_argument("--model", required=True, help=MODEL)
     sub.add_argument("--protein", help="a sequence or a FASTA file; with --mutants the wild type")
-    sub.add_argument("--mutants", help="a table with the columns mutant and DMS_score")
+    sub.add_argument("--mutants", help="a table with a column mutant (A24C:D30E) or mutated_sequence, and perhaps measured scores")
+    sub.add_argument(
+        "--score-column", metavar="NAME", help="of --mutants, the column of measured scores (default: DMS_score, if there is one)"
+    )
     sub.add_argument("--method", help="see below (default: bound; for mutants masked-marginal)")
     sub.add_argument("--draws", type=int, help="draws in each stratum of the bound, or orders of the chain (%(default)s)")
     sub.add_argument("--seed", type=int, help="seed of the hidden sets and orders (%(default)s)")
@@ -100,17 +120,16 @@ def add_scoring(commands: Commands) -> None:
 def score(options: ScoreOptions) -> Iterator[str]:
     """Score sequences, or the mutants of a wild type."""
     from protlig_dd.runs.open import open_run
-    from protlig_dd.runs.output import check_output, write_rows
+    from protlig_dd.runs.output import SCORE_SUFFIXES, check_output, write_rows
 
     out = Path(options.out) if options.out else None
     if out is not None:
-        check_output(out)
+        check_output(out, SCORE_SUFFIXES)
     if not options.protein:
         raise ConfigError("--protein: give the sequences to score (a sequence or FASTA), or with --mutants the wild type")
     run = open_run(options.model, device=options.device)
     if "protein" not in run.parts.tracks:
         raise ConfigError(f"{options.model}: has the tracks {', '.join(run.parts.tracks)}, expected protein among them")
-    settings = {"model": options.model, "step": run.step, "seed": options.seed, "method": options.method}
     if options.mutants:
         rows, lines = _mutants(options, run)
     else:
@@ -119,7 +138,8 @@ def score(options: ScoreOptions) -> Iterator[str]:
         for row in rows:
             yield "  ".join(f"{k}={v}" for k, v in row.items())
     else:
-        write_rows(out, rows, settings)
+        settings = {"model": options.model, "step": run.step, "weights": run.weights_hash, "seed": options.seed, "method": options.method}
+        lines += write_rows(out, rows, settings | {"draws": options.draws})
         yield f"{len(rows)} scores: {out}"
     yield from lines
 
@@ -128,39 +148,60 @@ def _mutants(options: ScoreOptions, run: Run) -> tuple[list[dict[str, Any]], lis
     """Return a row for each mutant, and the lines about their agreement with the measured scores."""
     import numpy as np
 
+    from protlig_dd.checkpoints.finite import require_finite
     from protlig_dd.data.readers.conditions import read_proteins, tell_proteins
-    from protlig_dd.data.readers.mutants import read_mutants
-    from protlig_dd.evaluation.fitness import Scorer, agreement
+    from protlig_dd.data.readers.mutants import SCORE_COLUMN, read_mutants
+    from protlig_dd.data.readers.tables import open_table
+    from protlig_dd.evaluation.fitness import Scorer
 
     ((name, wild_type), *others) = read_proteins(options.protein)
     if others:
         raise ConfigError(f"--protein: found {len(others) + 1} sequences, expected the one wild type of {options.mutants}")
     tell_proteins([(name, wild_type)], run.parts.tracks["protein"])
-    mutants = read_mutants(Path(options.mutants), wild_type)
+    header = open_table(Path(options.mutants)).header
+    column = options.score_column or (SCORE_COLUMN if SCORE_COLUMN in header else None)
+    mutants = read_mutants(Path(options.mutants), wild_type, score_column=column, missing="keep")
     method = options.method or "masked-marginal"
-    effects = Scorer(denoising=run.denoising).effects(mutants, method, seed=options.seed)
+    effects = Scorer(denoising=run.denoising).effects(mutants, method, seed=options.seed, num_draws=options.draws)
+    require_finite(effects, options.model)
     measured = mutants.scores if mutants.scores is not None else np.full(len(mutants), math.nan)
     rows: list[dict[str, Any]] = []
     for name, effect, value in zip(mutants.names, effects.tolist(), measured.tolist(), strict=True):
         row: dict[str, Any] = {"name": name, "id": len(rows), "effect": round(effect, 5)}
         rows.append(row if math.isnan(value) else {**row, "measured": value})
-    if mutants.scores is None:
-        return rows, []
-    found = agreement(effects, mutants.scores, seed=options.seed)
-    return rows, [str(found), *([f"{mutants.num_dropped} mutants left out: no score"] if mutants.num_dropped else [])]
+    if column is None:
+        return rows, [f"no correlation: found the columns {', '.join(header)}, none called {SCORE_COLUMN}; name one with --score-column"]
+    return rows, _correlation(effects, measured, seed=options.seed)
+
+
+def _correlation(effects: np.ndarray, measured: np.ndarray, *, seed: int) -> list[str]:
+    """Return the agreement over the mutants that have a measured score, and how many have none."""
+    import numpy as np
+
+    from protlig_dd.evaluation.fitness import LEAST_PAIRS, agreement
+
+    known = np.isfinite(measured)
+    num = int(known.sum())
+    if num < LEAST_PAIRS:
+        lines = [f"correlation: none ({num} pair{'s' * (num != 1)}); it takes {LEAST_PAIRS}"]
+    else:
+        lines = [str(agreement(effects[known], measured[known], seed=seed))]
+    return [*lines, *([f"{len(known) - num} mutants without a measured score are not in the correlation"] if num < len(known) else [])]
 
 
 def _sequences(options: ScoreOptions, run: Run) -> list[dict[str, Any]]:
     """Return a row for each sequence, with its interval if one is known."""
+    from protlig_dd.checkpoints.finite import require_finite
     from protlig_dd.data.readers.conditions import read_proteins, tell_proteins
 
     method = options.method or "bound"
+    proteins = read_proteins(options.protein)
+    tell_proteins(proteins, run.parts.tracks["protein"])
+    batches = [_one(run, name, text) for name, text in proteins]  # all of them are read before the first is scored
     rows: list[dict[str, Any]] = []
-    given = read_proteins(options.protein)
-    tell_proteins(given, run.parts.tracks["protein"])
-    for number, (name, text) in enumerate(given):
-        batch = run.parts.complete(_one(run, name, text, number))
-        nats, error = _nats(run, batch, method, options)
+    for number, ((name, _), batch) in enumerate(zip(proteins, batches, strict=True)):
+        nats, error = _nats(run, run.parts.complete(batch), method, options)
+        require_finite(nats, f"{options.model}, {name}")
         length = int(batch.tracks["protein"].maskable.sum())
         row: dict[str, Any] = {"name": name, "id": number, "length": length, "nats": round(nats, 4)}
         if error:
@@ -169,15 +210,16 @@ def _sequences(options: ScoreOptions, run: Run) -> list[dict[str, Any]]:
     return rows
 
 
-def _one(run: Run, name: str, text: str, number: int) -> TrackBatch:
-    """Return a protein as a batch of its own."""
+def _one(run: Run, name: str, text: str) -> TrackBatch:
+    """Return a protein as a batch of its own; its random numbers come from its sequence, not from its place in the file."""
+    from protlig_dd.sampling.requests import Request, sample_keys
     from protlig_dd.tokens.tracks import pack
 
     track = run.parts.tracks["protein"]
     ids = track.encode(text, where=f"--protein, {name}")
     if len(ids) > track.max_length:
-        raise ConfigError(f"--protein: {len(ids)} tokens, the model takes {track.max_length}; score a part of it")
-    return pack([{"protein": ids}], {"protein": track}, example_ids=[number])
+        raise ConfigError(f"--protein: {name} has {len(ids)} tokens, the model takes {track.max_length}; score a part of it")
+    return pack([{"protein": ids}], {"protein": track}, example_ids=sample_keys([Request(name=name, given={"protein": text})], 1))
 
 
 def _nats(run: Run, batch: TrackBatch, method: str, options: ScoreOptions) -> tuple[float, float]:

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Int
 
 from protlig_dd.data.table import TokenTable
-from protlig_dd.errors import FormatError
+from protlig_dd.errors import ConfigError, FormatError
 from protlig_dd.files import write_text
 from protlig_dd.rng import Draws
 
@@ -41,8 +41,10 @@ class LengthDistribution:
             draws: a scalar stream of random numbers.
 
         Raises:
-            ValueError: if no training example has the track.
+            ConfigError: if no training example has the track.
         """
+        if track not in self.lengths:
+            raise ConfigError(f"lengths.json has {', '.join(self.lengths)}, not the track '{track}': give its length with --length")
         usable = self.lengths[track] > 0
         distance = np.zeros(len(usable))
         for name, length in given.items():
@@ -53,7 +55,7 @@ class LengthDistribution:
         if not len(rows):
             rows, distance = np.flatnonzero(self.lengths[track] > 0), np.zeros(len(usable))
         if not len(rows):
-            raise ValueError(f"no training example has the track '{track}': give its length with --length")
+            raise ConfigError(f"no training example has the track '{track}': give its length with --length")
         if distance[rows].any():
             kept = max(int(_NEIGHBOURS * len(rows)), min(len(rows), 100))
             rows = rows[np.argsort(distance[rows], kind="stable")[:kept]]
@@ -72,12 +74,19 @@ class LengthDistribution:
         """
         try:
             content = json.loads(path.read_text())
-            return LengthDistribution({name: np.asarray(values, dtype=np.int64) for name, values in content.items()})
-        except (OSError, ValueError, AttributeError) as error:
+            lengths = {name: np.asarray(values, dtype=np.int64) for name, values in content.items()}
+        except (OSError, ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise FormatError(f"{path}: found no readable lengths ({error}); expected the file that training writes") from error
+        shapes = {values.shape for values in lengths.values()}
+        if len(shapes) != 1 or len(next(iter(shapes))) != 1 or not all(len(values) and values.min() >= 0 for values in lengths.values()):
+            found = ", ".join(f"{name} {list(values.shape)}" for name, values in lengths.items()) or "no track"
+            raise FormatError(
+                f"{path}: found {found}, expected a list of token counts for each track, one for each training example; "
+                f"copy the file that training wrote, or give --length"
+            )
+        return LengthDistribution(lengths)
 
 
-def draw_lengths(distribution: LengthDistribution, track: str, given: Mapping[str, int], ids: list[int], seed: int) -> list[int]:
-    """Return a length for each sample id; the length of sample i depends on (seed, i) only."""
-    streams = Draws.root(seed, "length", track).fold_in(torch.tensor(ids, dtype=torch.int64))
-    return [distribution.draw(track, given, Draws(key)) for key in streams.keys]
+def draw_length(distribution: LengthDistribution, track: str, given: Mapping[str, int], key: int, seed: int) -> int:
+    """Return the length of a sample, which depends on the seed and the sample's key only."""
+    return distribution.draw(track, given, Draws.root(seed, "length", track).fold_in(torch.tensor(key)))

@@ -74,8 +74,11 @@ def prepare_vocab(
         max_record: most characters of a SMILES.
 
     Raises:
+        ConfigError: for a folder in the place of the file.
         FormatError: for files without molecules.
     """
+    if out.is_dir():
+        raise ConfigError(f"--out {out}: is a folder, expected the name of a file such as vocab.json; give another one")
     counts: Counter[str] = Counter()
     policy, read, refused, first = molecules or MoleculePolicy(), 0, 0, list[str]()
     for file in files:

@@ -111,11 +111,12 @@ class KmerIndex:
         """
         own = np.unique(kmers(protein, self.size))
         places = np.searchsorted(self._kmers, own)
-        places = places[(places < len(self._kmers)) & (self._kmers[np.minimum(places, len(self._kmers) - 1)] == own)]
+        inside = places < len(self._kmers)
+        places = places[inside][self._kmers[places[inside]] == own[inside]]
         ranges = [self._owners[self._starts[p] : self._stops[p]] for p in places.tolist()]
         shared = np.bincount(np.concatenate([np.zeros(0, np.int32), *ranges]), minlength=len(self.proteins))
         scores, count = by(shared, len(own), self._sizes, self.size), min(count, len(self.proteins))
-        if ordered:
+        if ordered or not count:
             return np.argsort(-scores, kind="stable")[:count]
         return np.asarray(np.argpartition(-scores, count - 1)[:count])
 

@@ -36,6 +36,9 @@ from protlig_dd.tokens.tracks import Example, pack
 METHODS = ("masked-marginal", "masked-marginal-additive", "wt-marginal", "bound")
 """The methods by which a mutant can be scored."""
 
+LEAST_PAIRS = 3
+"""Pairs that a rank correlation takes."""
+
 _NUM_RESAMPLES = 2000
 _BOUND_BATCH = 64  # mutants whose bounds are computed at once
 
@@ -172,8 +175,10 @@ def agreement(
         ValueError: if the lists differ in length, contain a number that is not finite, or have fewer than 3.
     """
     a, b = np.asarray(predicted, dtype=np.float64), np.asarray(measured, dtype=np.float64)
-    if len(a) != len(b) or len(a) < 3 or not (np.isfinite(a).all() and np.isfinite(b).all()):
-        raise ValueError(f"agreement: found {len(a)} predictions and {len(b)} measurements, expected at least 3 pairs of finite numbers")
+    if len(a) != len(b) or len(a) < LEAST_PAIRS or not (np.isfinite(a).all() and np.isfinite(b).all()):
+        raise ValueError(
+            f"agreement: found {len(a)} predictions and {len(b)} measurements, expected at least {LEAST_PAIRS} pairs of finite numbers"
+        )
     value = spearman(a, b)
     if np.isnan(value):
         return Score(name=name, value=Estimate.missing(), note="predictions or measurements are all equal")

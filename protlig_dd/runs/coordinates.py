@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from protlig_dd.errors import ConfigError
+from protlig_dd.checkpoints.finite import require_finite
+from protlig_dd.errors import ConfigError, require
 from protlig_dd.runs.families.tokenizers import StructureTokenizer, alphabet_of, has_tokenizer, open_structure_tokenizer
 from protlig_dd.runs.options import SampleOptions
 from protlig_dd.runs.run import Run
@@ -16,7 +17,9 @@ from protlig_dd.structures.structure_io import Chain, write_pdb
 from protlig_dd.tokens.protein import split_protein
 
 _TOKEN_NAME = re.compile(r"<\w+>|_")  # letters of DPLM's samplers such as <unk>, and gaps
-_NO_FILE_NAME = re.compile(r"[^\w.-]")
+_NO_FILE_NAME = re.compile(r"[^\w.-]", re.ASCII)
+_LONGEST_NAME = 100
+"""File systems take names of 255 bytes; the id that follows tells cut names apart."""
 
 
 def decoder_for(options: SampleOptions, run: Run) -> StructureTokenizer:
@@ -36,6 +39,7 @@ def decoder_for(options: SampleOptions, run: Run) -> StructureTokenizer:
             f"--out {options.out}: needs --tokenizer, the autoencoder that made the tokens: a run of 'protlig train kanzi/tiny', or a "
             f"published file (.pt)"
         )
+    require("gemmi", "writing PDB files", extra="structure")
     return open_structure_tokenizer(alphabet, options.tokenizer, device=options.device)
 
 
@@ -58,10 +62,11 @@ def write_coordinates(
         given = requests[int(row["id"]) // num].given
         text = _TOKEN_NAME.sub("X", row.get("protein") or given.get("protein") or "X")
         sequence = "".join(split_protein(text, unknown="X"))
+        require_finite(coords, f"--tokenizer, sample {row['id']}")
         if len(sequence) != len(coords):  # a learned length, or no protein
             sequence = "X" * len(coords)
-        name = _NO_FILE_NAME.sub("_", f"{out.stem}_{row['name']}_{row['id']}")
-        path = out if len(rows) == 1 else out.with_name(f"{name}.pdb")
+        name = _NO_FILE_NAME.sub("_", row["name"][:_LONGEST_NAME])
+        path = out if len(rows) == 1 else out.with_name(f"{out.stem}_{name}_{row['id']}.pdb")
         write_pdb(Chain.of_coordinates(sequence, coords[:, None]), path)
         written.append(path)
     return written

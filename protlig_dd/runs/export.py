@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from protlig_dd import __version__
+from protlig_dd.checkpoints.finite import require_finite, require_finite_weights
 from protlig_dd.config import to_mapping
 from protlig_dd.errors import CheckpointError, ConfigError, require
 from protlig_dd.models.encoder import Encoder, EncoderSettings
@@ -49,6 +50,7 @@ def export_encoder(run: Run, folder: Path, *, licence: str, source: str) -> dict
         raise ConfigError(
             f"{source}: found model.kind '{run.config.model.kind}', expected encoder or causal: only they have a published layout"
         )
+    require_finite_weights(run.model, source)
     tracks, diffusion = run.parts.tracks, run.config.diffusion
     protein = tracks["protein"]
     passport = {
@@ -81,6 +83,7 @@ def _difference(run: Run, folder: Path) -> float:
     protein = run.parts.tracks["protein"]
     batch = run.parts.complete(pack([{"protein": protein.encode(text)} for text in _PROBE], {"protein": protein}))
     ours, theirs = (one.model(batch)["protein"] for one in (run, again))
+    require_finite(ours, str(run.folder))
     return float((ours - theirs).abs().max())
 
 

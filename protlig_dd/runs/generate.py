@@ -1,20 +1,22 @@
 """Sampling from a denoising run: requests become packed batches, batches become samples with their likelihood bounds.
 
-Sample i of a request depends on (seed, i) only, so shards and resumed commands give the same samples as one command.
+A sample depends on the seed, what its request asks for and its copy number only (`sampling.requests.sample_keys`), so other requests and
+their order do not matter, and shards and resumed commands give the same samples as one command.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 
+from protlig_dd.checkpoints.finite import Watched, require_finite
 from protlig_dd.config import to_mapping
-from protlig_dd.data.lengths import draw_lengths
+from protlig_dd.data.lengths import draw_length
 from protlig_dd.data.table import TokenTable
 from protlig_dd.diffusion.denoiser import Denoising
 from protlig_dd.diffusion.times import Task
@@ -24,7 +26,7 @@ from protlig_dd.evaluation.objectives import sample_measured
 from protlig_dd.runs.experiment import Parts
 from protlig_dd.runs.run import Run
 from protlig_dd.sampling import Guidance, SamplerSettings, Tilting, sample
-from protlig_dd.sampling.requests import Request, Sample
+from protlig_dd.sampling.requests import Request, Sample, checked_batch_size, sample_keys
 from protlig_dd.tokens.tracks import Example, Track, TrackBatch, pack
 
 _GAP = "_"
@@ -32,9 +34,10 @@ _GAP = "_"
 
 @dataclass(frozen=True, kw_only=True)
 class _Item:
-    """A sample to draw: token ids with masks at the open positions, and which positions are open."""
+    """A sample to draw: token ids with masks at the open positions, which positions are open, and the key of its draws."""
 
     id: int
+    key: int
     request: Request
     ids: Example
     open: Mapping[str, list[bool]]
@@ -70,7 +73,7 @@ class Generator:
 
     Args:
         run: an opened run.
-        seed: root seed; a draw depends on the seed and the id of its sample.
+        seed: root seed; a draw depends on the seed and the key of its sample.
         sampler: sampling method; None for the run's.
         guidance: temperature, top-p, forbidden symbols and classifier-free weight; None for the run's.
         batch_size: samples per network call; None for the run's.
@@ -93,9 +96,10 @@ class Generator:
         self.run, self.seed = run, seed
         self.sampler = sampler or settings.sampler
         self.guidance = guidance or settings.guidance
-        self.batch_size = batch_size or settings.batch_size
+        self.batch_size = checked_batch_size(settings.batch_size if batch_size is None else batch_size)
         self.with_likelihood = with_likelihood
         self.tilting = tilting
+        self.watched = Watched(run.model, str(run.folder))
 
     def settings(self) -> dict[str, Any]:
         """Return all settings that decide the samples, to be stored with them."""
@@ -123,11 +127,11 @@ class Generator:
         """
         for request in requests:
             self._check(request)
-        wanted = range(len(requests) * num) if ids is None else ids
+        keys = sample_keys(requests, num)
         chunk: list[_Item] = []
-        for i in wanted:
-            item = self._item(requests[i // num], i)
-            if chunk and (len(chunk) == self._chunk_size or _open_tracks(chunk[0]) != _open_tracks(item)):
+        for i in range(len(keys)) if ids is None else ids:
+            item = self._item(requests[i // num], i, keys[i])
+            if chunk and (len(chunk) == self._chunk_size or _makeup(chunk[0]) != _makeup(item)):
                 yield from self._draw(chunk)
                 chunk = []
             chunk.append(item)
@@ -153,34 +157,34 @@ class Generator:
         if not request.generate and not opened:
             raise ConfigError(f"{request.name}: nothing to generate; leave a track out, or write gaps as '{_GAP}'")
 
-    def _item(self, request: Request, sample_id: int) -> _Item:
+    def _item(self, request: Request, sample_id: int, key: int) -> _Item:
         tracks, ids, is_open = self.run.parts.tracks, {}, {}
         for name, text in request.given.items():
             ids[name], is_open[name] = open_tokens(tracks[name], text)
             _check_length(tracks[name], len(ids[name]), request.name)
         for name in sorted(request.generate, key=lambda name: tracks[name].aligned_to is not None):
             extra = len(_ends(tracks[name]))
-            total = self._length(request, name, {n: len(x) for n, x in ids.items()}, sample_id)
+            total = self._length(request, name, {n: len(x) for n, x in ids.items()}, key)
             _check_length(tracks[name], total, request.name)
             ids[name], is_open[name] = open_tokens(tracks[name], _GAP * (total - extra))
-        return _Item(id=sample_id, request=request, ids=ids, open=is_open)
+        return _Item(id=sample_id, key=key, request=request, ids=ids, open=is_open)
 
-    def _length(self, request: Request, name: str, known: Mapping[str, int], sample_id: int) -> int:
+    def _length(self, request: Request, name: str, known: Mapping[str, int], key: int) -> int:
         """Return the tokens of a track to generate whole: as many as the track it is aligned to, or as requested, or drawn."""
         tracks, length = self.run.parts.tracks, request.generate[name]
         extra = len(_ends(tracks[name]))
         partners = [n for n in known if tracks[name].aligned_to == n or tracks[n].aligned_to == name]
         if partners:
             total = known[partners[0]] - len(_ends(tracks[partners[0]])) + extra
-            if length and length + extra != total:
+            if length is not None and length + extra != total:
                 raise ConfigError(
                     f"{request.name}: found length {length} for {name} and {total - extra} for {partners[0]}, which it is aligned to; "
                     f"expected the same, or leave one out"
                 )
             return total
-        if length:
+        if length is not None:
             return length + extra
-        return draw_lengths(self.run.lengths, name, known, [sample_id], self.seed)[0]
+        return draw_length(self.run.lengths, name, known, key, self.seed)
 
     def _pack(self, chunk: Sequence[_Item]) -> TrackBatch:
         conditions = {
@@ -188,7 +192,7 @@ class Generator:
             for name in sorted({n for item in chunk for n in item.request.conditions})
         }
         tracks = self.run.parts.tracks
-        batch = pack([x.ids for x in chunk], tracks, example_ids=[x.id for x in chunk], conditions=conditions)
+        batch = pack([x.ids for x in chunk], tracks, example_ids=[x.key for x in chunk], conditions=conditions)
         maskable = {}
         for name in batch.tracks:
             flags = [flag for item in chunk for flag in item.open.get(name, [])]
@@ -202,7 +206,7 @@ class Generator:
             ConfigError: for classifier-free guidance that the run was not trained for.
         """
         self.run.parts.require_guidance(self.guidance, generate)
-        return self.guidance.apply(self.run.denoising, generate=generate)
+        return self.guidance.apply(replace(self.run.denoising, denoiser=self.watched), generate=generate)
 
     def lead(self, request: Request, track: str) -> TrackBatch:
         """Return a batch of one example in which every emittable token of a track may change.
@@ -213,7 +217,7 @@ class Generator:
         for name in request.given:
             if name not in self.run.parts.tracks:
                 raise ConfigError(f"{request.name}: this run has no track '{name}'; it has {', '.join(self.run.parts.tracks)}")
-        item = self._item(request, 0)
+        item = self._item(request, 0, 0)
         emittable = self.run.parts.tracks[track].emittable
         is_open = {name: [name == track and bool(emittable[i]) for i in ids] for name, ids in item.ids.items()}
         return self._pack([replace(item, open=is_open)])
@@ -228,6 +232,7 @@ class Generator:
                 done = sample(denoising.denoiser, denoising.diffusion, batch, **how).batch
             else:
                 done, measured = sample_measured(denoising, batch, tilting=self.tilting, **how)
+            self.watched.check()
             scores = self._likelihood(done, generate) if self.with_likelihood else [None] * len(chunk)
         ids = {name: track.split() for name, track in done.tracks.items()}
         for row, item in enumerate(chunk):
@@ -247,6 +252,7 @@ class Generator:
         task = Task(noised=(generate,), clean=given)
         host = done.to(torch.device("cpu"))
         result = bound(self.run.denoising, host, task, seed=self.seed)
+        require_finite(result.total, str(self.run.folder))
         return [float(x) for x in result.total / np.maximum(result.total_tokens, 1)]
 
 
@@ -260,6 +266,11 @@ def example_requests(parts: Parts, table: TokenTable, generated: str, rows: Iter
         }
         requests.append(Request(name=table.name_of(i), given=given, generate={generated: None}))
     return requests
+
+
+def _makeup(item: _Item) -> tuple[tuple[str, ...], Set[str]]:
+    """The generated tracks and all tracks of a sample: those of one batch agree, since its likelihood is one of a single task."""
+    return _open_tracks(item), item.ids.keys()
 
 
 def _open_tracks(item: _Item) -> tuple[str, ...]:

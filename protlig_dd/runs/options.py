@@ -33,33 +33,33 @@ class DrawOptions:
         sampler: "ancestral", "euler", "first_hitting", "confidence", "remasking" or "dplm"; with steps as "ancestral:100".
         strategy: of DPLM's sampler: "argmax", "gumbel_argmax", "vanilla@1.0" or "annealing@2.0:0.1".
         unmasking: of DPLM's sampler: "deterministic" or "stochastic1.0".
-        steps: steps of the sampler; 0 for the config's.
+        steps: steps of the sampler; None for the config's.
         temperature: divides the logits.
         top_p: probability mass of the letters that are kept.
         learned_length: a causal model decides the length, instead of writing one token per residue.
         forbid: symbols that are never drawn, as "TRACK:SYMBOL".
         guidance: weight of classifier-free guidance; 1 for none.
-        seed: root seed; sample i depends on the seed and i only.
-        batch_size: samples per network call, which changes no sample; 0 for the config's.
+        seed: root seed; a sample depends on the seed, its request and its copy number only.
+        batch_size: samples per network call, which changes no sample; None for the config's.
         device: "auto", "cpu", "cuda", "mps" or "xpu".
     """
 
     sampler: str = ""
     strategy: str = ""
     unmasking: str = ""
-    steps: int = 0
+    steps: int | None = None
     temperature: float | None = None
     top_p: float | None = None
     learned_length: bool = False
     forbid: tuple[str, ...] = ()
     guidance: float | None = None
     seed: int = 0
-    batch_size: int = 0
+    batch_size: int | None = None
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        if self.batch_size < 0:
-            raise ConfigError(f"--batch-size: found {self.batch_size}, expected 1 or more; or leave it out")
+        for name in ("batch_size", "steps"):
+            _check_count(_option(name), getattr(self, name))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +80,7 @@ class SampleOptions(DrawOptions):
         infill: a protein or SMILES with gaps `_`.
         unconditional: generate without any input.
         generate: tracks to generate, separated by commas; "" for those that are not given.
-        num: samples per input; None for 10, or 1 with a decoding that always gives the same.
+        num: samples per input; None for 10, or 1 where nothing is drawn, so that all would be the same.
         length: tokens of each generated track; several give `num` samples of each.
         condition: class labels as "NAME=CLASS".
         out: the file to write; "" prints the samples.
@@ -126,8 +126,8 @@ class SampleOptions(DrawOptions):
             raise ConfigError("nothing to condition on: give --protein, --ligand, --infill or --task, or say --unconditional")
         if bool(self.run) == bool(self.model):
             raise ConfigError(f"found RUN '{self.run}' and --model '{self.model}': give one of them, a run folder or a model")
-        if self.num is not None and self.num < 1:
-            raise ConfigError(f"--num: found {self.num}, expected 1 or more")
+        for name, value in [("num", self.num), *(("length", n) for n in self.length)]:
+            _check_count(_option(name), value)
         super().__post_init__()
         self._check_inputs()
         if self.tokenizer and not self.wants_coordinates:
@@ -162,6 +162,11 @@ class SampleOptions(DrawOptions):
         if not self.out:
             return None
         return Path(self.out).with_suffix(".csv") if self.wants_coordinates else Path(self.out)
+
+
+def _check_count(option: str, value: int | None) -> None:
+    if value is not None and value < 1:
+        raise ConfigError(f"{option}: found {value}, expected 1 or more; or leave it out")
 
 
 def _option(name: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,9 +14,10 @@ from protlig_dd.runs.families.tokenizers import StructureTokenizer
 from protlig_dd.runs.families.tokens import AnyGenerator, family_of
 from protlig_dd.runs.generate import open_tokens
 from protlig_dd.runs.options import SampleOptions
+from protlig_dd.runs.output import check_tracks
 from protlig_dd.runs.run import Run
 from protlig_dd.runs.tasks import task_requests
-from protlig_dd.sampling import Tilting
+from protlig_dd.sampling import DPLMUnmasking, Tilting
 from protlig_dd.sampling.requests import Request, Sample
 
 
@@ -51,18 +52,17 @@ class SamplingPlan:
         """
         decoder = decoder_for(options, run) if options.wants_coordinates else None
         drawing = family_of(run).drawing(options, run.config)
-        decoding = drawing.get("decoding")
-        always_same = decoding is not None and decoding.temperature == 0
-        num = options.num or (1 if always_same else 10)
-        requests = task_requests(options, run, num) if options.task else _requests(options, run)
+        requests = task_requests(options, run, options.num or 10) if options.task else _requests(options, run)
         _check_given(requests, run)
-        num = 1 if options.task == "scaffold" else num  # each scaffold is a request with linkers of its own
+        _check_form(options, requests)
+        is_single = options.task == "scaffold"  # each scaffold is a request with linkers of its own
+        num = 1 if is_single else options.num or (1 if _copies_are_equal(drawing, requests, run) else 10)
         generator = family_of(run).generator(
-            run, seed=options.seed, batch_size=options.batch_size or None, with_likelihood=not options.no_likelihood, **drawing
+            run, seed=options.seed, batch_size=options.batch_size, with_likelihood=not options.no_likelihood, **drawing
         )
         first, jobs = parse_shard(options.shard)
         settings = generator.settings() | {"num": num, "shard": options.shard}
-        settings |= {"requests": [to_mapping(r) for r in requests], "likelihood": not options.no_likelihood}
+        settings |= {"requests": [to_mapping(r) for r in requests], "likelihood": not options.no_likelihood, "weights": run.weights_hash}
         return cls(
             requests=tuple(requests),
             num=num,
@@ -115,6 +115,32 @@ def _check_given(requests: Sequence[Request], run: Run) -> None:
         open_tokens(run.tracks[track], text)
     if "protein" in run.tracks:
         tell_proteins([(name, text) for (track, text), name in given.items() if track == "protein"], run.tracks["protein"])
+
+
+def _check_form(options: SampleOptions, requests: Sequence[Request]) -> None:
+    """Refuse a form of output that cannot hold the samples before they are drawn."""
+    tracks = [{*request.given, *request.generate} for request in requests]
+    if options.wants_coordinates and any("structure" not in names for names in tracks):
+        raise ConfigError(f"--out {options.out}: the samples have no structure tokens to decode; write .csv, or add them with --generate")
+    if options.table is not None:
+        check_tracks(options.table, tracks)
+
+
+def _copies_are_equal(drawing: Mapping[str, Any], requests: Sequence[Request], run: Run) -> bool:
+    """Whether all copies of a request would be one and the same sample: nothing is drawn, neither tokens nor a length."""
+    if "decoding" in drawing:
+        return bool(drawing["decoding"].temperature == 0)
+    sampler = drawing["sampler"]
+    if drawing["tilting"] is not None or not isinstance(sampler, DPLMUnmasking) or sampler.draws:
+        return False
+    return not any(_draws_length(request, run) for request in requests)
+
+
+def _draws_length(request: Request, run: Run) -> bool:
+    """Whether the length of a track is drawn: it is not given, nor that of another track to which it is aligned."""
+    known = {*request.given, *(name for name, length in request.generate.items() if length is not None)} & run.tracks.keys()
+    drawn = [name for name, length in request.generate.items() if length is None and name in run.tracks]
+    return any(not any(run.tracks[n].aligned_to == other or run.tracks[other].aligned_to == n for other in known) for n in drawn)
 
 
 def _infill_track(text: str, run: Run) -> str:

@@ -5,6 +5,7 @@ Structures are compared token by token, with the most common token as the null, 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from torch import nn
 from protlig_dd.data.bundle import DataBundle
 from protlig_dd.data.table import TokenTable
 from protlig_dd.device import DeviceChoice
-from protlig_dd.errors import ConfigError, MissingDependencyError, require
+from protlig_dd.errors import CheckpointError, ConfigError, MissingDependencyError, require
 from protlig_dd.evaluation.ligands import parse_molecule, silent_rdkit
 from protlig_dd.evaluation.trace_pairs import best_median_worst, trace_pdb
 from protlig_dd.runs.experiment import Parts
@@ -25,10 +26,13 @@ from protlig_dd.runs.folding import TrueChains, open_true_chains
 from protlig_dd.runs.generate import example_requests
 from protlig_dd.runs.held_out import spread
 from protlig_dd.runs.run import Run
+from protlig_dd.sampling.requests import Request
 from protlig_dd.tokens.tracks import Track
 from protlig_dd.training.distributed import launched
 from protlig_dd.training.tracking import Tracking
 from protlig_dd.training.trainer import Every, Hook
+
+log = logging.getLogger(__name__)
 
 _COUNTED = 20_000  # training examples in which tokens are counted for the null
 
@@ -63,8 +67,9 @@ def _sample_hook(folder: Path, parts: Parts, choice: DeviceChoice, table: TokenT
 
     def draw(step: int, model: nn.Module, tracking: Tracking) -> None:
         run = Run(folder=folder, parts=parts, choice=choice, step=step, model=model)
-        generator = family_of(run).preview_generator(run)
-        texts = [sample.texts.get(settings.generate, "") for sample in generator.generate(requests, 1)]
+        texts = _drawn(run, requests, settings.generate)
+        if texts is None:
+            return
         tracking.log_text(step, "samples", "\n".join(texts))
         if settings.generate == "ligand":
             _log_molecules(step, texts, tracking)
@@ -90,8 +95,8 @@ def _structure_hook(folder: Path, parts: Parts, choice: DeviceChoice, table: Tok
 
     def draw(step: int, model: nn.Module, tracking: Tracking) -> None:
         run = Run(folder=folder, parts=parts, choice=choice, step=step, model=model)
-        texts = [sample.texts.get(track.name, "") for sample in family_of(run).preview_generator(run).generate(requests, 1)]
-        if not is_first:
+        texts = _drawn(run, requests, track.name)
+        if texts is None or not is_first:
             return
         found = agreement(texts, truths, track) | null
         if chains is not None:
@@ -105,6 +110,15 @@ def _structure_hook(folder: Path, parts: Parts, choice: DeviceChoice, table: Tok
         tracking.log_text(step, "samples", "\n\n".join(shown))
 
     return draw
+
+
+def _drawn(run: Run, requests: Sequence[Request], track: str) -> list[str] | None:
+    """Return a sample for each request; None, with a warning, if the model's output is not finite: a preview does not end a training."""
+    try:
+        return [sample.texts.get(track, "") for sample in family_of(run).preview_generator(run).generate(requests, 1)]
+    except CheckpointError as error:
+        log.warning("no preview at step %d: %s", run.step, error)
+        return None
 
 
 def _true_chains(parts: Parts, table: TokenTable, bundle: DataBundle, device: str) -> TrueChains | None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from torch import nn
 
+from protlig_dd.checkpoints.checkpoint import hash_tensors
 from protlig_dd.data.bundle import DataBundle, load
 from protlig_dd.data.lengths import LengthDistribution
 from protlig_dd.device import DeviceChoice
@@ -52,6 +53,11 @@ class Run:
     def denoising(self) -> Denoising:
         """The model with its diffusion, tracks and device."""
         return Denoising(self.model, self.parts.diffusion, self.tracks, self.choice.device)
+
+    @cached_property
+    def weights_hash(self) -> str:
+        """The start of a SHA-256 over the weights, by which results of two models under one name are told apart."""
+        return hash_tensors({name: tensor.cpu() for name, tensor in self.model.state_dict().items()})
 
     @cached_property
     def lengths(self) -> LengthDistribution:

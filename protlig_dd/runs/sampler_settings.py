@@ -16,7 +16,7 @@ def sampler_from(options: DrawOptions, config: Experiment) -> SamplerSettings:
     values = _named_sampler(options) or to_mapping(config.sampling.sampler)
     if options.strategy or options.unmasking:
         values = (values if values["kind"] == "dplm" else {"kind": "dplm"}) | _published_words(options)
-    if options.steps:
+    if options.steps is not None:
         values["num_steps"] = options.steps
     return build(SamplerSettings, values, "--sampler")
 

@@ -1,12 +1,14 @@
 """Names that other projects use for our settings and options, so that users of DPLM keep their commands; the native name is logged.
 
-Each translation is a line in a table here and nowhere else.
+Each translation is a line in a table here and nowhere else. Messages about a translated option name the one that was typed.
 """
 
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Sequence
+from pathlib import Path
 
 from protlig_dd.errors import ConfigError
 
@@ -40,17 +42,34 @@ _SHORT = ("init_from", "distributed")
 
 FLAGS = {
     "--model_name": "--model",
+    "--checkpoint_path": "--model",
     "--sampling_strategy": "--strategy",
     "--unmasking_strategy": "--unmasking",
     "--max_iter": "--steps",
     "--num_seqs": "--num",
     "--seq_lens": "--length",
+    "--seq_len": "--length",
     "--saveto": "--out",
     "--batch_size": "--batch-size",
     "--input_fasta_path": "--protein",
     "--output_dir": "--out",
 }
 """Options of other projects' commands, and our names for them."""
+_TASKS = {"sequence_generation": ["--task", "sequence"], "backbone_generation": ["--unconditional", "--generate", "structure"]}
+"""DPLM-2's names of tasks that have another one here."""
+_NEEDLESS = {"--bit_model": "the checkpoint itself says whether it models bits"}
+WITHOUT = {
+    "--save_pdb": "structure tokens of DPLM-2 are not decoded to coordinates here; leave it out",
+    "--cond_position": "write --task inpainting --length N --fix 1-4=ALVE, with positions counted from 1",
+    "--cond_seq": "write --task inpainting --length N --fix 1-4=ALVE, with positions counted from 1",
+    "--motif_aa": "give one problem at a time, as --task scaffold --motif NAME --protein FILE.pdb",
+    "--motif_struct": "give one problem at a time, as --task scaffold --motif NAME --protein FILE.pdb",
+    "--input_pdb_folder": "DPLM-2's structure tokenizer is not here; protlig tokenize FOLDER --track 3di makes other tokens",
+}
+"""Options without a counterpart, and what to do."""
+_FILES = (".csv", ".jsonl", ".fasta", ".smi", ".sdf", ".pdb")
+"""Endings of samples; `--saveto` with any other is the folder that it is in the original."""
+_INPUTS = {"--task", "--protein", "--ligand", "--infill", "--structure", "--unconditional"}
 
 
 def native_overrides(overrides: Sequence[str]) -> tuple[str | None, list[str]]:
@@ -63,9 +82,7 @@ def native_overrides(overrides: Sequence[str]) -> tuple[str | None, list[str]]:
     for override in overrides:
         key, _, value = override.partition("=")
         if key == "experiment":
-            # dplm/dplm_150m is dplm/150m here, dplm2/dplm2_650m is dplm2/650m
-            family, _, size = value.rpartition("/")
-            config = f"{family}/{size.removeprefix(f'{family}_')}" if family else value
+            config = _experiment(value)
             _tell(override, f"CONFIG {config}")
             continue
         for new in _translated(key, value):
@@ -88,16 +105,75 @@ def _translated(key: str, value: str) -> list[str]:
     return [f"{key}={value}"]
 
 
+def _experiment(name: str) -> str:
+    """Return our name of an experiment: dplm/dplm_150m is dplm/150m here, dplm2/dplm2_650m is dplm2/650m."""
+    family, _, size = name.rpartition("/")
+    return f"{family}/{size.removeprefix(f'{family}_')}" if family else name
+
+
 def native_flags(arguments: Sequence[str]) -> list[str]:
-    """Return command-line arguments with other projects' flags replaced by ours."""
-    native = []
+    """Return command-line arguments with other projects' options replaced by ours. The folder of `--saveto` is made, as the original does.
+
+    Raises:
+        ConfigError: for an option without a counterpart.
+    """
+    native, typed = list[str](), [word for argument in arguments for word in argument.split("=", 1) if word]
+    task = typed[typed.index("--task") + 1] if "--task" in typed[:-1] else ""
+    before = ""
     for argument in arguments:
         flag, sep, value = argument.partition("=")
-        if flag in FLAGS:
-            _tell(flag, FLAGS[flag])
-            argument = f"{FLAGS[flag]}{sep}{value}"
-        native.append(argument)
+        if flag in WITHOUT:
+            raise ConfigError(f"{flag}: {WITHOUT[flag]}")
+        if flag in _NEEDLESS:
+            _tell(flag, f"nothing: {_NEEDLESS[flag]}")
+        elif before == "--saveto" and not argument.startswith("-"):
+            native.append(_output(argument, task))
+        elif before == "--task" and argument in _TASKS:
+            _tell(f"--task {argument}", " ".join(_TASKS[argument]))
+            native[-1:] = _TASKS[argument]
+        else:
+            own = _own_flag(flag, task)
+            if own != flag:
+                _tell(flag, own)
+            native.append(f"{own}{sep}{_output(value, task) if flag == '--saveto' and sep else value}")
+        before = argument
+    if {"--seq_lens", "--seq_len"} & set(typed) and not _INPUTS & set(native):
+        _tell("a length without --task", "--unconditional")
+        native.append("--unconditional")
     return native
+
+
+def _own_flag(flag: str, task: str) -> str:
+    """Return our name of an option."""
+    return "--structure" if flag == "--input_fasta_path" and task == "inverse_folding" else FLAGS.get(flag, flag)
+
+
+def _output(value: str, task: str) -> str:
+    """Return the file of `--saveto`: the value itself, or a FASTA file named after the task in the folder that it names."""
+    if Path(value).suffix in _FILES:
+        return value
+    Path(value).mkdir(parents=True, exist_ok=True)
+    file = f"{value.rstrip('/')}/{task or 'samples'}.fasta"
+    _tell(f"--saveto {value}", f"--out {file}")
+    return file
+
+
+def as_typed(text: str, arguments: Sequence[str]) -> str:
+    """Return a message with the names of options and settings that were typed in place of ours.
+
+    >>> as_typed("--num: found 0, expected 1 or more", ["sample", "--num_seqs", "0"])
+    '--num_seqs: found 0, expected 1 or more'
+    """
+    words = [argument.partition("=") for argument in arguments]
+    task = next((arguments[i + 1] for i, word in enumerate(arguments[:-1]) if word == "--task"), "")
+    for key, _, value in words:
+        native = _own_flag(key, task) if key.startswith("--") else _RENAMED.get(key, key)
+        if native != key:
+            ends = r"(?![\w-])" if key.startswith("--") else r"(?=[:.=])"
+            text = re.sub(rf"(?<![\w.-]){re.escape(native)}{ends}", key, text)
+        if key == "experiment":
+            text = text.replace(f"config '{_experiment(value)}'", f"experiment={value}")
+    return text
 
 
 _told: set[str] = set()

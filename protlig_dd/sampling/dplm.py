@@ -68,12 +68,19 @@ class DPLMUnmasking(FixedSteps):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.temperature < 0 or min(self.annealing) <= 0:
+        if not (0 <= self.temperature < math.inf and all(0 < t < math.inf for t in self.annealing)):
             raise ValueError(f"temperature: found {self.temperature}, annealing {self.annealing}, expected positive numbers")
+        if not 0 <= self.randomness < math.inf:
+            raise ValueError(f"randomness: found {self.randomness}, expected 0 or more")
         if not all(0 < p <= 1 for p in (self.top_p or {}).values()) or not 0 <= self.resample_ratio <= 1:
             raise ValueError(
                 f"top_p: found {self.top_p} with resample_ratio {self.resample_ratio}, expected 0 < top_p <= 1 and 0 <= ratio <= 1"
             )
+
+    @property
+    def draws(self) -> bool:
+        """Whether random numbers play a part; without them all samples of a template are the same."""
+        return self.randomness > 0 or not (self.strategy == "argmax" or (self.strategy == "vanilla" and self.temperature == 0))
 
     def num_calls(self, problem: Problem, state: State) -> int:
         """Return the number of steps."""

@@ -6,6 +6,7 @@ dividing log scores by a temperature without this would speed up or slow down un
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -38,10 +39,12 @@ class Guidance:
     weight: float = 1.0
 
     def __post_init__(self) -> None:
-        if not self.temperature > 0:
+        if not 0 < self.temperature < math.inf:
             raise ValueError(f"temperature: found {self.temperature}, expected a positive number (argmax is a small one, such as 0.01)")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p: found {self.top_p}, expected 0 < top_p <= 1")
+        if not math.isfinite(self.weight):
+            raise ValueError(f"weight: found {self.weight}, expected a finite number")
 
     def apply(self, denoising: Denoising, *, generate: tuple[str, ...]) -> Denoising:
         """Return the guided denoiser; the same object if there is nothing to change.

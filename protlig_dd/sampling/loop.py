@@ -1,8 +1,8 @@
 """The sampling loop. Conditional generation, infilling, scaffolding and unconditional generation differ only in their masks.
 
 A `Problem` is constant during a run (denoiser, diffusion, which positions are open, the random streams), a `State` changes (tokens and
-noise level); a stepper maps a state to the next one and has no state of its own. Positions that are not open never change. Sample i
-depends on (seed, i): its draws are keyed by its id, track, position and step, so batch size and number of devices do not matter.
+noise level); a stepper maps a state to the next one and has no state of its own. Positions that are not open never change. The
+draws of an example are keyed by the seed, its id, track, position and step, so batch size and number of devices do not matter.
 
 A generated track has one noise level, shared by its frozen positions. Under absorbing noise masks show where the noise is, so infilling is
 exact; under uniform noise the network treats frozen letters as noisy ones, and infilling within a track is approximate.
@@ -147,10 +147,10 @@ def sample(
         denoiser: a model, or a guided one from `sampling.guidance`.
         diffusion: the meaning of its logits.
         batch: given tokens; positions of the tracks in `generate` with `maskable` set are generated (their tokens are ignored), all
-            other positions are frozen. `example_ids` are the sample ids.
+            other positions are frozen. `example_ids` are the keys of the samples.
         generate: the tracks to generate; they share one noise level. All other tracks are clean.
         sampler: the sampling method.
-        seed: seed of the random draws; with the sample ids it keys all of them.
+        seed: seed of the random draws; with the samples' keys it determines all of them.
         t_start: 1 generates from noise. Below 1 the given tokens are noised to that time first, and only the masked ones are generated:
             variations on a molecule, closer to it for a smaller t_start.
         trace: called with the index of each step and the state after it.

@@ -12,7 +12,7 @@ for any potentials and any p of the sampler; the potentials decide how many part
 - Any other property is evaluated on the text with its masks filled, and its weight grows with the share of unmasked letters (tempering).
 
 Cost: `particles` times the network calls of plain samples; the guess uses the step's own call where the sampler asks at the same noise level
-(all but first_hitting, which needs one more). Particle j of sample i depends on (seed, i, j) only. Source: Del Moral et al. 2006.
+(all but first_hitting, which needs one more). Particle j of a sample depends on the seed, the sample's key and j only. Source: Del Moral et al. 2006.
 """
 
 from __future__ import annotations

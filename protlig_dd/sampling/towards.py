@@ -3,7 +3,7 @@
 The laws, where p(x) is the law of the same sampler without the property: smc tends to p(x) exp(weight * property(x)) / Z as the number of
 particles grows, classifier guidance approximates it (`tilting` says when it is exact), the best of n has the law
 P(x) = p(x) (F(v)^n - F(v-)^n) / P(value = v), with F the distribution function of the value and v the value of x; texts of equal value keep
-their proportions. Sample i depends on (seed, i), not on the batch.
+their proportions. A sample depends on the seed and its key, not on the batch.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ class _Counted:
 
 
 def _crowd(batch: TrackBatch, num: int, streams: Draws) -> TrackBatch:
-    """The batch with every example `num` times in a row, under ids that are keys of (seed, sample id, particle)."""
+    """The batch with every example `num` times in a row, under ids that are keys of (seed, sample, particle)."""
     ids = Draws(streams.keys[:, None]).fold_in(torch.arange(num)).bits().flatten()
     crowd = batch.select([i for i in range(batch.num_examples) for _ in range(num)])
     return replace(crowd, example_ids=ids, slots=torch.arange(len(ids)), global_size=len(ids))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
@@ -33,7 +34,7 @@ class ConfidenceUnmasking(FixedSteps):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.randomness < 0:
+        if not 0 <= self.randomness < math.inf:
             raise ValueError(f"randomness: found {self.randomness}, expected 0 or more")
 
     def num_calls(self, problem: Problem, state: State) -> int:

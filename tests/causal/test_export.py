@@ -77,6 +77,16 @@ def test_stock_software_generates_the_same_tokens(exported: tuple[str, Run, Path
         assert letters.upper() == sample.texts["structure"]
 
 
+def test_a_prompt_without_spaces_is_the_same_prompt(exported: tuple[str, Run, Path]) -> None:
+    """Of a model from scratch: no letter becomes an unknown token. A base's own tokenizer joins letters, which docs/structure.md says."""
+    kind, run, folder = exported
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    spaced, joined = (tokenizer(text)["input_ids"] for text in ("<AA> M K T A Y W <SEP> <3Di> d d p", "<AA>MKTAYW<SEP><3Di>ddp"))
+    if kind == "scratch":
+        assert joined == spaced and tokenizer.unk_token_id not in spaced and len(spaced) == 12
+        assert tokenizer("MK1")["input_ids"][-1] == tokenizer.unk_token_id
+
+
 def test_stock_software_gives_the_same_logits(exported: tuple[str, Run, Path]) -> None:
     kind, run, folder = exported
     stock, vocabulary = stock_model(kind, folder), run.config.model.vocabulary(run.tracks)

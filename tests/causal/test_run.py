@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import types
@@ -17,9 +18,9 @@ from protlig_dd.causal.generate import CausalGenerator
 from protlig_dd.causal.model import Causal
 from protlig_dd.checkpoints.checkpoint import count_parameters
 from protlig_dd.cli.entry import main
-from protlig_dd.errors import ConfigError, FormatError
+from protlig_dd.errors import CheckpointError, ConfigError, FormatError
 from protlig_dd.evaluation.sections import read_evaluation
-from protlig_dd.runs import folding
+from protlig_dd.runs import folding, preview
 from protlig_dd.runs.evaluate import evaluate_run
 from protlig_dd.runs.experiment import EvaluationSettings, Parts, load_experiment
 from protlig_dd.runs.generate import example_requests
@@ -113,6 +114,22 @@ def test_drawn_samples_differ_and_are_the_same_in_shards(learned: Run) -> None:
     whole = [s.texts["structure"] for s in generator.generate(requests, 6)]
     shard = [s.texts["structure"] for s in generator.generate(requests, 6, ids=[1, 4])]
     assert shard == [whole[1], whole[4]] and len(set(whole)) > 3 and {len(text) for text in whole} == {9}
+    more = [Request(name="new", given={"protein": "WYV"}, generate={"structure": None}), *requests]
+    assert [s.texts["structure"] for s in generator.generate(more, 8)][8:14] == whole, "other requests and more copies change no sample"
+
+
+def test_structures_of_logits_that_are_none_are_refused_and_a_preview_warns(learned: Run, caplog: pytest.LogCaptureFixture) -> None:
+    broken = dataclasses.replace(learned, model=copy.deepcopy(learned.model))
+    for parameter in broken.model.parameters():
+        parameter.fill_(torch.nan)
+    request = Request(name="one", given={"protein": "ACD"}, generate={"structure": None})
+    with pytest.raises(CheckpointError, match="run: the model's output is not finite"):
+        list(CausalGenerator(broken).generate([request], 1))
+    assert preview._drawn(broken, [request], "structure") is None
+    assert "no preview at step 120: " in caplog.text
+    for size in (0, -5):
+        with pytest.raises(ConfigError, match=f"batch_size: found {size}, expected 1 or more"):
+            CausalGenerator(learned, batch_size=size)
 
 
 @pytest.mark.parametrize(

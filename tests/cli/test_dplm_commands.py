@@ -13,30 +13,13 @@ from safetensors.torch import load_file
 from protlig_dd.cli.entry import main
 from protlig_dd.errors import ConfigError
 from protlig_dd.models.encoder import Encoder
-from protlig_dd.rng import Draws
 from protlig_dd.runs.embed import numbered
 from protlig_dd.runs.open import open_run
 from protlig_dd.runs.tasks import fixed_template
 from protlig_dd.tokens.tracks import pack
+from tests.support.encoders import LETTERS, QUICK, SHIFTED, fasta, sequences
 
 pytestmark = pytest.mark.xdist_group("dplm")
-LETTERS = "ACDEFGHIKLMNPQRSTVWY"
-SHIFTED = str.maketrans(LETTERS, LETTERS[7:] + LETTERS[:7])
-QUICK = [
-    *("--device", "cpu", "train.steps=2", "train.checkpoint_every=2", "train.validate_every=2", "train.log_every=1"),
-    *("model.hidden_size=16", "model.num_heads=2", "model.num_blocks=1", "train.tokens_per_batch=600"),
-    *("train.tracking.tensorboard=false", "train.tracking.wandb=off", "data.leakage=false"),
-]
-
-
-def sequences(num: int) -> list[str]:
-    letters = Draws.root(5).fold_in(torch.arange(num * 40)).integers(20).view(num, 40).tolist()
-    return ["".join(LETTERS[i] for i in row[: 12 + n % 20]) for n, row in enumerate(letters)]
-
-
-def fasta(path: Path, texts: list[str]) -> Path:
-    path.write_text("".join(f">p{i}\n{text}\n" for i, text in enumerate(texts)))
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -168,7 +151,8 @@ def test_scores_of_mutants_come_with_spearman_and_its_null(folder: Path, capsys:
     told = capsys.readouterr().out
     assert "Spearman" in told and "null" in told
     table.write_text("mutant,DMS_score\nM1A,nan\n")
-    assert main(["score", "--model", str(folder / "one"), "--protein", "MKT", "--mutants", str(table)]) == 1
+    assert main(["score", "--model", str(folder / "one"), "--protein", "MKT", "--mutants", str(table)]) == 0
+    assert "correlation: none (0 pairs)" in capsys.readouterr().out
 
 
 @torch.no_grad()

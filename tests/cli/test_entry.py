@@ -93,6 +93,37 @@ def test_a_stopped_sampling_goes_on(smoke_run: Path, in_empty_folder: Path, monk
     assert Path("again.csv").read_text() == Path("whole.csv").read_text()
 
 
+def test_a_stopped_sampling_goes_on_in_every_form_and_loses_nothing(
+    smoke_run: Path, in_empty_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """SDF holds no invalid molecules: they are listed beside it, also from the file that an earlier command left."""
+    pytest.importorskip("rdkit", reason="SDF needs RDKit (extra ligand)")
+    arguments = [
+        "sample",
+        str(smoke_run),
+        "--protein",
+        PROTEIN,
+        "--num",
+        "6",
+        "--device",
+        "cpu",
+        "--sampler",
+        "first_hitting",
+        "--no-likelihood",
+    ]
+    with monkeypatch.context() as patch:
+        patch.setattr("protlig_dd.runs.output.write_rows", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert main([*arguments, "--out", "x.sdf"]) == 130
+    assert len(Path("x.sdf.partial").read_text().splitlines()) == 7
+    assert main([*arguments, "--out", "x.sdf"]) == 0 and main([*arguments, "--out", "x.csv"]) == 0
+    with Path("x.sdf.left_out.csv").open(newline="") as file:
+        left_out = [row["ligand"] for row in csv.DictReader(file)]
+    with Path("x.csv").open(newline="") as file:
+        assert {*left_out} <= {row["ligand"] for row in csv.DictReader(file)}
+    assert Path("x.sdf").read_text().count("$$$$") + len(left_out) == 6
+    assert not Path("x.sdf.partial").exists() and f"{len(left_out)} of 6 samples are no valid molecules" in capsys.readouterr().out
+
+
 def test_a_run_is_evaluated_reported_and_listed(smoke_run: Path, in_empty_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.copytree(smoke_run, "runs/smoke")
     assert main(["evaluate", "runs/smoke", "--num", "12", "--device", "cpu"]) == 0
@@ -109,6 +140,8 @@ def test_a_lead_is_optimised_beside_its_null(smoke_run: Path, capsys: pytest.Cap
     arguments = ["optimize", str(smoke_run), "--ligand", "CCO", "--rounds", "1", "--population", "2", "--device", "cpu"]
     assert main([*arguments, "--sampler", "first_hitting"]) == 0
     assert "without selection" in capsys.readouterr().out
+    assert main([*arguments, "--sampler", "first_hitting", "--out", "x.fasta"]) == 1
+    assert ".fasta: the samples have no protein" in capsys.readouterr().err
 
 
 def test_training_from_the_command_line_ends_with_the_summary(in_empty_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -146,6 +179,7 @@ def test_bad_input_gets_one_clear_line(case: str, in_empty_folder: Path, capsys:
 BAD_FOR_A_RUN = {
     "a letter that is no residue": (["--protein", "MK1A"], "'1' at residue 3"),
     "a form that is unknown": (["--protein", PROTEIN, "--out", "x.cvs"], "did you mean '.csv'?"),
+    "a form without the track": (["--unconditional", "--generate", "ligand", "--out", "x.fasta"], ".fasta: the samples have no protein"),
     "a sampler that is unknown": (["--protein", PROTEIN, "--sampler", "eulr"], "did you mean 'euler'?"),
     "steps that are no number": (["--protein", PROTEIN, "--sampler", "euler:many"], "expected a number"),
     "a shard beyond the last": (["--protein", PROTEIN, "--shard", "3/2"], "expected i/n with 0 <= i < n"),

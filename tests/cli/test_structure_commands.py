@@ -123,6 +123,17 @@ def test_a_file_name_that_is_no_text_is_read_and_told(tmp_path: Path, capsys: py
     assert out.with_name("db_h").read_bytes() == b"b\xff\n\0"
 
 
+def test_a_file_name_with_a_line_break_writes_no_record_of_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "in").mkdir()
+    helix_file(tmp_path / "in" / "a\n>fake\tx.pdb")
+    assert main(["tokenize", str(tmp_path / "in"), "--out", str(tmp_path / "x.fasta")]) == 0
+    for name in ("x.fasta", "x_3di.fasta"):
+        title, _ = (tmp_path / name).read_text().splitlines()
+        assert title == ">a_>fake_x"
+    assert main(["tokenize", str(tmp_path / "in")]) == 0
+    assert capsys.readouterr().out.splitlines()[-2] == ">a_>fake_x"
+
+
 def test_a_place_that_cannot_be_written_is_told_with_what_to_do(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").write_text("x")
     assert main(["foldseek", "build", str(folder), "--out", str(tmp_path / "file" / "db")]) == 1

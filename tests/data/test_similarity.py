@@ -147,3 +147,10 @@ def test_words_overlap_and_odd_letters_are_named() -> None:
 def test_an_empty_index_is_refused() -> None:
     with pytest.raises(ValueError, match="the index holds no sequence"):
         nearest_identities(["MKT"], KmerIndex([]), over="query")
+
+
+@pytest.mark.parametrize("collection", [["MK", "MA"], []])
+@pytest.mark.parametrize("ordered", [True, False])
+def test_proteins_too_short_for_a_kmer_are_no_ones_neighbour_by_kmers_and_no_error(collection: list[str], ordered: bool) -> None:
+    index = KmerIndex(collection)
+    assert sorted(index.nearest("MKTAYIAK", 5, by=beyond_chance, ordered=ordered).tolist()) == list(range(len(collection)))

@@ -122,7 +122,7 @@ def test_bias_falls_to_none() -> None:
         (BiasedTimes, {"t_min": float("nan")}, "t_min: found nan"),
         (BiasedTimes, {"steps": 0}, "steps: found 0 with strength 2.0, expected steps >= 1 and strength >= 0"),
         (BiasedTimes, {"strength": -1.0}, "strength -1.0"),
-        (BiasedTimes, {"strength": float("nan")}, "strength nan"),
+        (BiasedTimes, {"strength": float("nan")}, "strength: found nan, expected a finite number"),
         (BiasedTimes, {"ramp": "liner"}, "ramp: found 'liner', expected 'exponential', 'cosine' or 'linear'"),
     ],
 )

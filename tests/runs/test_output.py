@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from protlig_dd.errors import ConfigError, FormatError
-from protlig_dd.runs.output import PartialFile, check_output, rank, structures_beside, write_rows
+from protlig_dd.runs.output import PartialFile, check_output, check_tracks, rank, structures_beside, write_rows
 
 ROWS = [
     {"id": 0, "name": "a", "protein": "MK", "ligand": "CCO", "nll_per_token": 2.0},
@@ -34,12 +34,20 @@ def test_every_form_holds_every_sample_and_the_settings_lie_beside_it(tmp_path: 
     assert (tmp_path / "samples.sdf").read_text().count("$$$$") == 3
 
 
+def test_sdf_holds_the_valid_molecules_and_the_others_are_listed_beside_it(tmp_path: Path) -> None:
+    rows = [{"id": 7, "name": "a", "ligand": "C1C"}, {"id": 8, "name": "a", "ligand": "CCO"}, {"id": 9, "name": "a", "ligand": ""}]
+    (told,) = write_rows(tmp_path / "x.sdf", rows, {})
+    assert told == f"2 of 3 samples are no valid molecules and stand in {tmp_path / 'x.sdf.left_out.csv'} instead (ids 7, 9)"
+    assert (tmp_path / "x.sdf").read_text().count("$$$$") == 1 and ">  <id>  (1) \n8\n" in (tmp_path / "x.sdf").read_text()
+    with (tmp_path / "x.sdf.left_out.csv").open(newline="") as file:
+        assert [(row["id"], row["ligand"], row["reason"]) for row in csv.DictReader(file)] == [("7", "C1C", "syntax"), ("9", "", "empty")]
+    assert write_rows(tmp_path / "x.sdf", rows[1:2], {}) == [] and not (tmp_path / "x.sdf.left_out.csv").exists()
+
+
 def test_a_form_that_cannot_hold_the_samples_is_refused_and_nothing_is_left(tmp_path: Path) -> None:
-    with pytest.raises(FormatError, match=r"1 samples are no valid molecules \(ids 7\); write \.csv"):
-        write_rows(tmp_path / "x.sdf", [{"id": 7, "name": "a", "ligand": "C1C"}], {})
     with pytest.raises(FormatError, match="the samples have no protein"):
         write_rows(tmp_path / "x.fasta", [{"id": 7, "name": "a", "ligand": "C"}], {})
-    assert not (tmp_path / "x.sdf").exists() and not (tmp_path / "x.fasta").exists()
+    assert not (tmp_path / "x.fasta").exists()
 
 
 def test_an_unknown_form_and_an_absent_folder_are_refused_before_anything_is_drawn(tmp_path: Path) -> None:
@@ -99,3 +107,64 @@ def test_all_files_are_written_or_none(tmp_path: Path, broken: str) -> None:
 def test_the_form_that_cannot_hold_the_samples_is_named(tmp_path: Path) -> None:
     with pytest.raises(FormatError, match=r"^\.smi: the samples have no ligand"):
         write_rows(tmp_path / "x.smi", [{"id": 7, "name": "a", "protein": "MK"}], {})
+
+
+EVIL = "a\n>fake\r\nMKV\u2028$$$$\x1b[31m\udcff"
+
+
+def test_a_name_stays_in_its_line_and_writes_no_record_of_its_own(tmp_path: Path) -> None:
+    rows = [{"id": 0, "name": EVIL, "protein": "MK", "structure": "DD", "ligand": "CCO"}]
+    for suffix in (".fasta", ".smi", ".sdf", ".csv"):
+        (told,) = write_rows(tmp_path / f"x{suffix}", rows, {})
+        assert told.startswith("1 names with control characters") and told.isprintable()
+    for name in ("x.fasta", "x.structure.fasta"):
+        title, text = (tmp_path / name).read_text().splitlines()
+        assert title == ">a_>fake__MKV_$$$$_[31m__0" and text in ("MK", "DD")
+    assert (tmp_path / "x.smi").read_text().splitlines() == ["CCO a_>fake__MKV_$$$$_[31m__0"]
+    assert (tmp_path / "x.sdf").read_text().splitlines().count("$$$$") == 1
+    with (tmp_path / "x.csv").open(newline="") as file:
+        assert [row["name"] for row in csv.DictReader(file)] == ["a_>fake__MKV_$$$$_[31m_"]
+
+
+@pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "plain", "a=b"])
+def test_a_name_is_no_formula_of_a_spreadsheet_and_smiles_stay_as_they_are(tmp_path: Path, name: str) -> None:
+    told = write_rows(tmp_path / "x.csv", [{"id": 0, "name": name, "ligand": "=O"}, {"id": 1, "name": name, "ligand": "[O-]"}], {})
+    with (tmp_path / "x.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["ligand"] for row in rows] == ["=O", "[O-]"]
+    assert {row["name"] for row in rows} == {f"'{name}" if name[0] in "=+-@" else name.replace("\t", "_")}
+    assert bool(told) == (name not in ("plain", "a=b"))
+    write_rows(tmp_path / "x.jsonl", [{"id": 0, "name": name, "ligand": "=O"}], {})
+    assert json.loads((tmp_path / "x.jsonl").read_text())["name"] == name
+
+
+@pytest.mark.parametrize(
+    ("suffix", "tracks", "message"),
+    [
+        (".fasta", [{"ligand"}], "the samples have no protein"),
+        (".fasta", [{"structure"}, {"protein"}], "the samples have no protein"),
+        (".fasta", [{"structure"}, {"structure", "ligand"}], None),
+        (".smi", [{"protein"}], "the samples have no ligand"),
+        (".sdf", [{"protein", "ligand"}, {"protein"}], "the samples have no ligand"),
+        (".csv", [{"protein"}, {"ligand"}], None),
+    ],
+)
+def test_whether_a_form_can_hold_samples_is_known_from_their_tracks(suffix: str, tracks: list[set[str]], message: str | None) -> None:
+    if message is None:
+        return check_tracks(Path(f"x{suffix}"), tracks)
+    with pytest.raises(FormatError, match=message):
+        check_tracks(Path(f"x{suffix}"), tracks)
+    return None
+
+
+def test_a_folder_in_the_place_of_the_output_is_refused_before_the_work(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").mkdir()
+    with pytest.raises(ConfigError, match="is a folder, expected the name of a file"):
+        check_output(tmp_path / "x.csv")
+
+
+@pytest.mark.parametrize("content", [b'{"seed": 1}\n{"id": 0,\n', b"\xff\n", b"[1]\n", b""])
+def test_a_damaged_partial_file_is_one_line(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "x.csv.partial").write_bytes(content)
+    with pytest.raises(FormatError, match=r"x\.csv\.partial: (is damaged|was left by a run with other settings \(seed\))"):
+        PartialFile(tmp_path / "x.csv", {"seed": 1})

@@ -9,7 +9,7 @@ from torch import nn
 from protlig_dd.diffusion.schedules import Cosine, Geometric, LogLinear
 from protlig_dd.errors import ConfigError
 from protlig_dd.sampling import Ancestral, Euler, FirstHitting, SamplerSettings, sample
-from protlig_dd.sampling.loop import State, rank_within
+from protlig_dd.sampling.loop import Problem, State, rank_within
 from tests.support.enumerable import World
 from tests.support.networks import SAMPLERS, Counting, choose, diffusion_of, odd_batch, pairs, small_network
 
@@ -71,6 +71,20 @@ def test_sample_i_is_the_same_whatever_else_is_in_the_batch(world: World, networ
         part = sample(network, diffusion, choose(batch, world, chosen), generate=("a", "b"), sampler=sampler, seed=8).batch
         for name, track in part.tracks.items():
             assert track.split() == [expected[name][i] for i in chosen], (name, chosen)
+
+
+def test_no_token_shares_its_random_stream_with_another_track_or_example(world: World, network: nn.Module) -> None:
+    """Not even with the token at the same position of the same example's other track."""
+    seen: list[torch.Tensor] = []
+
+    class Look(FirstHitting):
+        def num_calls(self, problem: Problem, state: State) -> int:
+            seen.extend(problem.draws[name].keys for name in ("a", "b"))
+            return 0
+
+    sample(network, diffusion_of(world, "subs"), odd_batch(world, 40), generate=("a", "b"), sampler=Look(), seed=0)
+    keys = torch.cat(seen)
+    assert len(seen[0]) > 40 < len(seen[1]) and len(keys.unique()) == len(keys)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS, ids=label)

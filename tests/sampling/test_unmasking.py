@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from protlig_dd.diffusion.schedules import Cosine
+from protlig_dd.diffusion.schedules import Cosine, LogLinear
 from protlig_dd.sampling import ConfidenceUnmasking, sample
 from protlig_dd.sampling.loop import State
 from tests.support.enumerable import ExactDenoiser, World
@@ -13,9 +13,11 @@ from tests.support.laws import SCENES
 from tests.support.networks import diffusion_of, odd_batch, small_network
 
 
-@pytest.mark.parametrize("t_start", [1.0, 0.6])
-def test_as_many_masks_are_left_as_the_schedule_has(world: World, t_start: float) -> None:
-    schedule, num_steps = Cosine(), 6
+@pytest.mark.parametrize("t_start", [1.0, 0.6, 0.3])
+@pytest.mark.parametrize("schedule", [Cosine(), LogLinear()], ids=lambda s: s.kind)
+def test_as_many_masks_are_left_as_the_schedule_has(world: World, schedule: Cosine | LogLinear, t_start: float) -> None:
+    """From a later start as many as are left of those that it masked: with a log-linear schedule at 0.3, three in ten."""
+    num_steps = 6
     batch, mask_id = odd_batch(world, 60, open_share=1.0), world.tracks["b"].vocabulary.mask_id
     network, segment = small_network(world), batch.tracks["b"].layout.segment
     left: list[torch.Tensor] = []

@@ -1,11 +1,14 @@
-"""Small encoders with random weights, and batches for them."""
+"""Small encoders with random weights, and batches for them; random proteins, and settings with which DPLM's small configs train in seconds."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import torch
 
 from protlig_dd.models.encoder import Encoder, EncoderSettings
 from protlig_dd.nn.attention import Backend
+from protlig_dd.rng import Draws
 from protlig_dd.tokens.settings import ProteinTrack, StructureTrack
 from protlig_dd.tokens.tracks import Layout, TrackBatch, TrackSet, TrackTokens
 
@@ -14,6 +17,26 @@ TRACKS = {"protein": ProteinTrack().build("protein")}
 PAIRED = {"structure": StructureTrack(alphabet="3di").build("structure"), "protein": ProteinTrack(beside="3di").build("protein")}
 
 SMALL = EncoderSettings(hidden_size=16, num_heads=2, num_blocks=2)
+
+LETTERS = "ACDEFGHIKLMNPQRSTVWY"
+SHIFTED = str.maketrans(LETTERS, LETTERS[7:] + LETTERS[:7])
+QUICK = [
+    *("--device", "cpu", "train.steps=2", "train.checkpoint_every=2", "train.validate_every=2", "train.log_every=1"),
+    *("model.hidden_size=16", "model.num_heads=2", "model.num_blocks=1", "train.tokens_per_batch=600"),
+    *("train.tracking.tensorboard=false", "train.tracking.wandb=off", "data.leakage=false"),
+]
+
+
+def sequences(num: int) -> list[str]:
+    """Return random proteins of 12 to 31 residues, the same ones every time."""
+    letters = Draws.root(5).fold_in(torch.arange(num * 40)).integers(20).view(num, 40).tolist()
+    return ["".join(LETTERS[i] for i in row[: 12 + n % 20]) for n, row in enumerate(letters)]
+
+
+def fasta(path: Path, texts: list[str]) -> Path:
+    """Write texts as FASTA under the names p0, p1, ... and return the file."""
+    path.write_text("".join(f">p{i}\n{text}\n" for i, text in enumerate(texts)))
+    return path
 
 
 def batch_of(apart: tuple[bool, ...] | None = None, **tracks: list[list[int]]) -> TrackBatch:

@@ -13,7 +13,7 @@ from protlig_dd.data.foldseek.entries import Entries
 from protlig_dd.data.foldseek.files import base_of, find_file, sibling
 from protlig_dd.data.foldseek.index import UnknownKeyError
 from protlig_dd.data.foldseek.pairs import FoldseekDB
-from protlig_dd.errors import FormatError
+from protlig_dd.errors import FormatError, one_line
 from protlig_dd.files import written_whole
 from protlig_dd.structures.structure_io import Chain, write_pdb
 
@@ -32,7 +32,7 @@ def export_fasta(db: FoldseekDB, rows: Iterable[int], path: Path) -> int:
     count = 0
     with written_whole(path) as growing, growing.open("w", encoding="utf-8") as file:
         for row in rows:
-            file.write(f">{header_of(db, row)}\n{db.get_sequence(row)}\n")
+            file.write(f">{one_line(header_of(db, row))}\n{db.get_sequence(row)}\n")
             count += 1
     return count
 

@@ -12,7 +12,7 @@ from protlig_dd.data.readers.complexes import without_extension
 from protlig_dd.data.readers.molecules import read_molecules
 from protlig_dd.data.readers.records import Record
 from protlig_dd.data.readers.sequences import read_fasta, read_sequences
-from protlig_dd.errors import FormatError
+from protlig_dd.errors import FormatError, one_line
 from protlig_dd.structures.structure_io import is_structure_name, read_structure
 from protlig_dd.tokens.ligand import check_atom
 from protlig_dd.tokens.protein import REPLACED, looks_like_nucleotides
@@ -35,7 +35,7 @@ def read_proteins(text: str) -> list[tuple[str, str]]:
     if is_structure_name(path):
         structure = read_structure(path)
         chains = (structure.chain(chain),) if chain else structure.chains
-        return [(f"{Path(path).stem}_{one.name}", one.sequence) for one in chains]
+        return [(one_line(f"{Path(path).stem}_{one.name}"), one.sequence) for one in chains]
     if _names_file(text, "a sequence"):
         return _named(text, read_sequences(Path(text)), "protein")
     return [("protein", text)]
@@ -87,8 +87,11 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _named(file: str, records: Iterable[Record], track: str) -> list[tuple[str, str]]:
-    """The records' names, or the file's stem and a number, with their texts; a record without a text is an error."""
-    given, remarks = list[tuple[str, str]](), Counter[str]()
+    """The records' names, or the file's stem and a number, with their texts; a record without a text is an error.
+
+    Names become titles, file names and lines of logs.
+    """
+    given, remarks, changed = list[tuple[str, str]](), Counter[str](), list[str]()
     for i, record in enumerate(records):
         if record.problem is not None:
             raise FormatError(record.problem[1])
@@ -97,10 +100,15 @@ def _named(file: str, records: Iterable[Record], track: str) -> list[tuple[str, 
             raise FormatError(f"{record.where}: found no {track}, expected one; fill the cell, or remove the record")
         if track == "ligand":
             check_atom(text.lstrip("_"), where=record.where)
-        given.append((record.name or f"{Path(file).stem}{i}", text))
+        name = one_line(record.name or f"{Path(file).stem}{i}")
+        changed += [name] if record.name and name != record.name else []
+        given.append((name, text))
         remarks.update(record.remarks)
     for remark, count in remarks.items():
         log.warning("%s: %d records with: %s", file, count, remark)
+    if changed:
+        told = "%s: %d names have line breaks or other control characters, which become '_': %s"
+        log.warning(told, file, len(changed), _some(changed))
     return given
 
 

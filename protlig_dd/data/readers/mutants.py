@@ -11,7 +11,7 @@ import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -21,6 +21,8 @@ from protlig_dd.errors import FormatError, nearest
 from protlig_dd.tokens.protein import AMINO_ACIDS
 
 _SUBSTITUTION = re.compile(r"([A-Za-z])(-?\d+)([A-Za-z])")
+SCORE_COLUMN = "DMS_score"
+"""ProteinGym's name of the measured score."""
 _MISSING = frozenset({"", "na", "nan", "none", "null", "n/a"})
 
 
@@ -41,7 +43,7 @@ class Mutants:
         wild_type: its sequence.
         names: the name of each mutant in the table ("A24C:D30E").
         mutations: the mutations of each mutant, in order of position; none for the wild type itself.
-        scores: measured scores, or None if no column of scores was read.
+        scores: measured scores, NaN for a mutant without one; None if no column of scores was read.
         num_dropped: mutants left out because their score is missing.
     """
 
@@ -64,7 +66,12 @@ class Mutants:
 
 
 def read_mutants(
-    path: str | Path, wild_type: str, *, offset: int = 0, score_column: str | None = "DMS_score", drop_missing: bool = False
+    path: str | Path,
+    wild_type: str,
+    *,
+    offset: int = 0,
+    score_column: str | None = SCORE_COLUMN,
+    missing: Literal["refuse", "drop", "keep"] = "refuse",
 ) -> Mutants:
     """Return the mutants of a table, checked residue by residue against the wild type.
 
@@ -73,7 +80,7 @@ def read_mutants(
         wild_type: the sequence that positions refer to.
         offset: subtracted from residue numbers: 23 if the first residue of `wild_type` is number 24.
         score_column: column of the measured score; None reads no scores.
-        drop_missing: leave out and count mutants without a score instead of raising an error.
+        missing: what happens to a mutant without a score: an error, left out and counted, or kept with the score NaN.
 
     Raises:
         FormatError: with the row, for a wrong wild-type residue, a position outside the sequence, an insertion or deletion, a letter that
@@ -94,7 +101,7 @@ def read_mutants(
         given: dict[str, str] = {column: str(cells[i] or "").strip() for column, i in columns.items()}
         found = _mutations(given, wild_type, offset, where)
         if score_column is not None:
-            score = _score(cells[table.place(score_column)], where, score_column, drop_missing)
+            score = _score(cells[table.place(score_column)], where, score_column, missing)
             if score is None:
                 num_dropped += 1
                 continue
@@ -189,16 +196,14 @@ def _mutations(given: dict[str, str], wild_type: str, offset: int, where: str) -
     return by_name
 
 
-def _score(cell: Any, where: str, column: str, drop_missing: bool) -> float | None:
+def _score(cell: Any, where: str, column: str, missing: str) -> float | None:
     text = "" if cell is None else str(cell).strip()
     try:
         score = math.nan if text.lower() in _MISSING else float(text)
     except ValueError:
         raise FormatError(f"{where}: found '{text}' in {column}, expected a number") from None
-    if math.isfinite(score):
+    if math.isfinite(score) or (missing == "keep" and math.isnan(score)):
         return score
-    if drop_missing and math.isnan(score):
+    if missing == "drop" and math.isnan(score):
         return None
-    raise FormatError(
-        f"{where}: found '{text}' in {column}, expected a finite number; remove the row, or leave such mutants out and count them"
-    )
+    raise FormatError(f"{where}: found '{text}' in {column}, expected a finite number; correct it, or remove the row")

@@ -125,7 +125,7 @@ class CausalModels:
     def drawing(self, options: SampleOptions, config: Experiment) -> dict[str, Any]:
         """Return the decoding."""
         others = ("sampler", "strategy", "unmasking", "steps", "forbid", "guidance", "property")
-        if useless := [name for name in others if getattr(options, name)]:
+        if useless := [name for name in others if getattr(options, name) not in (None, "", ())]:
             raise ConfigError(
                 f"--{useless[0]}: a causal model writes one token after another; expected --temperature, --top-p or --learned-length"
             )

@@ -184,3 +184,15 @@ def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
         with pytest.raises(SystemExit) as stop:
             main(["foldseek", *arguments, "--help"])
         assert stop.value.code == 0 and words in capsys.readouterr().out
+
+
+def test_a_header_with_a_line_break_writes_no_record_of_its_own(
+    entries: list[Entry], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, headers, aa = tmp_path / "db", tmp_path / "db_h", tmp_path / "aa.fasta"
+    write_database(tmp_path, entries)
+    whole = headers.read_bytes()
+    headers.write_bytes(b"\n>" + whole[2:])
+    code, _ = run(capsys, "export", str(path), "--aa", str(aa))
+    lines = aa.read_text().splitlines()
+    assert code == 0 and len(lines) == 2 * len(entries) and lines[0].startswith(">_>")

@@ -52,7 +52,7 @@ def test_either_column_is_enough_and_the_offset_is_taken_off(tmp_path: Path) -> 
         ("K2X,,1", "dms.csv:3: found 'X' in the mutant 'K2X', expected one of the twenty"),
         ("K2R:K2A,,1", "found residue 2 twice in the mutant 'K2R:K2A'"),
         ("K2R,MKTAYIGK,1", "dms.csv:3: the mutant 'K2R' and its mutated_sequence differ at residue 2"),
-        ("K2R,,nan", "dms.csv:3: found 'nan' in DMS_score, expected a finite number; remove the row, or leave such"),
+        ("K2R,,nan", "dms.csv:3: found 'nan' in DMS_score, expected a finite number; correct it, or remove the row"),
         ("K2R,,", "dms.csv:3: found '' in DMS_score, expected a finite number"),
         ("K2R,,inf", "found 'inf' in DMS_score"),
         ("K2R,,high", "found 'high' in DMS_score, expected a number"),
@@ -66,12 +66,12 @@ def test_what_is_wrong_is_named_with_its_row(tmp_path: Path, row: str, message: 
 
 
 def test_missing_scores_are_dropped_and_counted_on_demand_only(tmp_path: Path) -> None:
-    mutants = read_mutants(table(tmp_path, "K2R,,nan", "K2A,,", "K2M,,3", "K2G,,NA"), WILD, drop_missing=True)
+    mutants = read_mutants(table(tmp_path, "K2R,,nan", "K2A,,", "K2M,,3", "K2G,,NA"), WILD, missing="drop")
     assert (mutants.names, mutants.num_dropped) == (("K2M",), 3)
     with pytest.raises(FormatError, match="found all 1 without a score"):
-        read_mutants(table(tmp_path, "K2R,,nan"), WILD, drop_missing=True)
+        read_mutants(table(tmp_path, "K2R,,nan"), WILD, missing="drop")
     with pytest.raises(FormatError, match="found 'inf'"):
-        read_mutants(table(tmp_path, "K2R,,inf"), WILD, drop_missing=True)
+        read_mutants(table(tmp_path, "K2R,,inf"), WILD, missing="drop")
 
 
 def test_a_missing_column_is_named(tmp_path: Path) -> None:
