@@ -20,7 +20,7 @@ from jaxtyping import Float
 
 from protlig_dd.errors import require
 from protlig_dd.structures.residue_letters import foldseek_letter
-from protlig_dd.structures.structure_parsing import load_structure, readable_text
+from protlig_dd.structures.structure_parsing import info_of, load_structure, readable_text
 from protlig_dd.structures.threedi import encode_3di
 
 MIN_RESIDUES = 4
@@ -129,16 +129,7 @@ def read_foldseek_chains(path: Path) -> FoldseekFile:
             for chain in model:
                 name = stem + (f"_MODEL_{model.num}" if len(found) > 1 else "") + (f"_{chain.name}" if several else "")
                 chains.append(_chain(chain, model=model.num, entry_name=name))
-    return FoldseekFile(path=path, stem=stem, title=_title(found), num_models=len(found), chains=tuple(chains))
-
-
-def _title(found: Any) -> str:
-    """The file's title on one line; empty if it is not valid text (it is only reported)."""
-    try:
-        title = dict(found.info.items()).get("_struct.title", "")
-    except UnicodeDecodeError:
-        return ""
-    return " ".join(title.split())
+    return FoldseekFile(path=path, stem=stem, title=info_of(found, "_struct.title"), num_models=len(found), chains=tuple(chains))
 
 
 def _chain(chain: Any, *, model: int, entry_name: str) -> FoldseekChain:

@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float
 
 from protlig_dd.errors import FormatError, require
 from protlig_dd.structures.residue_letters import THREE_LETTERS, parent_letter
-from protlig_dd.structures.structure_parsing import are_alternatives, best_conformer, load_structure, readable_text
+from protlig_dd.structures.structure_parsing import are_alternatives, best_conformer, info_of, load_structure, readable_text
 
 ATOMS = ("N", "CA", "C", "O", "CB")
 """The atoms kept for each residue, in the order of `Chain.coords_angstrom`."""
@@ -132,11 +132,13 @@ class Structure:
         source: the file, or another name at the start of messages.
         chains: protein chains in the order of the file.
         others: the other chains with their content, such as "C (DNA)".
+        entry: the name of the entry that the file says, such as "1PRW"; "" if it says none.
     """
 
     source: str
     chains: tuple[Chain, ...]
     others: tuple[str, ...] = ()
+    entry: str = ""
 
     def chain(self, name: str, *, number: str = "") -> Chain:
         """Return a chain by its authors' name, or else by its label; the chain without a name is also called "blank".
@@ -183,13 +185,13 @@ def read_structure(path: str | Path) -> Structure:
     found = load_structure(path, split_at_ter=True)
     found.setup_entities()
     with readable_text(path):
-        structure = _structure(path, found[0])
+        structure = _structure(path, found[0], info_of(found, "_entry.id"))
     if not structure.chains:
         raise FormatError(f"{path}: found {structure.describe()}; expected a protein with coordinates")
     return structure
 
 
-def _structure(path: Path, model: Any) -> Structure:
+def _structure(path: Path, model: Any, entry: str) -> Structure:
     chains, others, labels = list[Chain](), list[str](), set[str]()
     contents: dict[str, list[str]] = {}
     for part in model:
@@ -205,7 +207,7 @@ def _structure(path: Path, model: Any) -> Structure:
     for name, content in contents.items():
         kinds = [kind.upper() for kind in content if kind not in ("PeptideL", "PeptideD")]
         others += [f"{name or BLANK} ({kind})" for kind in kinds or ["no polymer"] * (not content)]
-    return Structure(source=str(path), chains=tuple(chains), others=tuple(others))
+    return Structure(source=str(path), chains=tuple(chains), others=tuple(others), entry=entry)
 
 
 def _chain(name: str, polymer: Any, labels: set[str], where: str) -> Chain:

@@ -110,6 +110,14 @@ def _goes_on_after_ter(path: Path) -> bool:
     return False
 
 
+def info_of(found: Any, item: str) -> str:
+    """Return what a file says of itself, such as "_struct.title", on one line; "" if nothing, or no text (it is only reported)."""
+    try:
+        return " ".join(found.info[item].split()) if item in found.info else ""
+    except UnicodeDecodeError:
+        return ""
+
+
 @contextmanager
 def readable_text(path: Path) -> Iterator[None]:
     """Turn the error of a name that is no text, which gemmi raises when the name is asked for, into one with its line.
