@@ -49,6 +49,12 @@ def nearest(name: str, options: Iterable[str]) -> str:
     return f" (did you mean '{close[0]}'?)" if close else ""
 
 
+def refuse_unless(fine: bool, name: str, found: object, expected: str) -> None:
+    """Raise a ValueError about the setting `name`, with what was found and what was expected, unless it is fine."""
+    if not fine:
+        raise ValueError(f"{name}: found {found}, expected {expected}")
+
+
 def require(package: str, purpose: str, *, extra: str) -> ModuleType:
     """Return an optional package, imported.
 

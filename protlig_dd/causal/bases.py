@@ -182,9 +182,7 @@ def _require_llama(base: str, folder: Path, shape: Mapping[str, int]) -> None:
             )
 
 
-@lru_cache(maxsize=8)
-def _fetched(base: str, patterns: tuple[str, ...]) -> Path:
-    return fetch_repository(base, patterns)
+_fetched = lru_cache(maxsize=8)(fetch_repository)
 
 
 def _folder_of(base: str, patterns: tuple[str, ...]) -> Path:

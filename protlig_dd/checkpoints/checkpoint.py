@@ -70,7 +70,7 @@ def save(root: Path, checkpoint: Checkpoint, *, keep: int = 3, best: bool = Fals
         os.rename(temporary, final)
         flush(root)
         for name in POINTERS if best else POINTERS[:1]:
-            _point(root, name, final)
+            write_json(root / f"{name}.json", {"checkpoint": final.name}, durable=True)
         _prune(root, keep)
         clean(root)
     except (OSError, SafetensorError) as error:
@@ -117,10 +117,6 @@ def _without_shared_memory(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         separate[name] = tensor.clone() if address in seen else tensor.contiguous()
         seen.add(address)
     return separate
-
-
-def _point(root: Path, name: str, target: Path) -> None:
-    write_json(root / f"{name}.json", {"checkpoint": target.name}, durable=True)
 
 
 def step_of(folder: Path) -> int:
@@ -238,18 +234,14 @@ def find_resumable(root: Path, mode: str = "auto") -> Path | None:
             damaged.append(folder)
             continue
         for bad in damaged:
-            _set_aside(bad)
+            aside = bad.with_name(f"damaged_{bad.name}")
+            shutil.rmtree(aside, ignore_errors=True)
+            os.rename(bad, aside)
+            log.warning("%s: set aside as %s", bad, aside.name)
         return folder
     if damaged:
         raise CheckpointError(f"{root}: all {len(damaged)} checkpoints are damaged; start anew in another folder")
     return None
-
-
-def _set_aside(folder: Path) -> None:
-    aside = folder.with_name(f"damaged_{folder.name}")
-    shutil.rmtree(aside, ignore_errors=True)
-    os.rename(folder, aside)
-    log.warning("%s: set aside as %s", folder, aside.name)
 
 
 def hash_tensors(tensors: Mapping[str, Tensor]) -> str:

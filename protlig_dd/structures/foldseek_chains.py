@@ -82,15 +82,11 @@ class FoldseekFile:
     """The chains of a file.
 
     Attributes:
-        path: the file.
-        stem: its name without suffix, as createdb cuts it.
         title: its title on one line; often empty.
         num_models: number of models.
         chains: chains of all models, in the order of the file, including those that createdb leaves out (`FoldseekChain.problem`).
     """
 
-    path: Path
-    stem: str
     title: str
     num_models: int
     chains: tuple[FoldseekChain, ...]
@@ -129,7 +125,7 @@ def read_foldseek_chains(path: Path) -> FoldseekFile:
             for chain in model:
                 name = stem + (f"_MODEL_{model.num}" if len(found) > 1 else "") + (f"_{chain.name}" if several else "")
                 chains.append(_chain(chain, model=model.num, entry_name=name))
-    return FoldseekFile(path=path, stem=stem, title=info_of(found, "_struct.title"), num_models=len(found), chains=tuple(chains))
+    return FoldseekFile(title=info_of(found, "_struct.title"), num_models=len(found), chains=tuple(chains))
 
 
 def _chain(chain: Any, *, model: int, entry_name: str) -> FoldseekChain:

@@ -65,15 +65,10 @@ def _open_csv(path: Path, *, tabs: bool) -> Table:
         raise FormatError(f"{path}: found blank lines only, expected a header line; check how the file was made")
     delimiter = "\t" if tabs else max(",;\t", key=first[1].count)
     offset = first[0] - 1
-
-    def plain() -> Iterator[str]:
-        yield first[1] + "\n"
-        for _, line in lines:
-            yield line + "\n"
-
+    plain = (line + "\n" for _, line in itertools.chain([first], lines))
     # Tab tables of public databases have single quotes inside fields, so a quote has no meaning there.
     quotes: Mapping[str, Any] = {"quoting": csv.QUOTE_NONE} if delimiter == "\t" else {}
-    reader = csv.reader(plain(), delimiter=delimiter, **quotes)
+    reader = csv.reader(plain, delimiter=delimiter, **quotes)
     header = tuple(_unquoted(cell, delimiter) for cell in _next_row(reader, path, offset) or ())
 
     def rows() -> Iterator[tuple[str, Sequence[str | None]]]:
