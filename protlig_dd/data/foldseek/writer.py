@@ -19,6 +19,7 @@ from typing import IO, Literal
 import numpy as np
 from jaxtyping import Float
 
+from protlig_dd.data.foldseek.names import identifier_of
 from protlig_dd.errors import ConfigError, FormatError
 
 CoordStore = Literal["differences", "float"]
@@ -37,7 +38,7 @@ class Entry:
     """One chain of a database.
 
     Attributes:
-        name: name of the chain without line breaks or tabs; its first word goes into `.lookup`.
+        name: name of the chain without line breaks or tabs; the identifier in its first word goes into `.lookup`.
         sequence: amino-acid letters; lower case means masked.
         structure: 3Di letters, one for each amino acid.
         ca_angstrom: C-alpha coordinates, without NaN; None for a database without them.
@@ -145,7 +146,7 @@ class DatabaseWriter:
             self._file, self._last_file = self._file + 1, source
             self._several_models |= entry.several_models
             self._sources.write(f"{source[0]}\t{source[1]}\n".encode(errors=_NAMES))
-        self._lookup.write(f"{key}\t{entry.name.split()[0]}\t{self._file}\n".encode(errors=_NAMES))
+        self._lookup.write(f"{key}\t{identifier_of(entry.name.split()[0])}\t{self._file}\n".encode(errors=_NAMES))
         self._key = key
         self.num_entries += 1
         self.num_residues += len(entry.sequence)
