@@ -17,7 +17,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from protlig_dd.errors import ConfigError
-from protlig_dd.tokens.tracks import Layout, Track, TrackBatch, TrackTokens
+from protlig_dd.tokens.tracks import Layout, Track, TrackBatch, TrackTokens, alphabet_of
 
 RESIDUES = "ACDEFGHIKLMNPQRSTVWYX"
 """Residues in the order of their ids; X is every residue other than the twenty."""
@@ -99,11 +99,6 @@ def new_symbols(structure: Track) -> tuple[str, ...]:
     """Return the symbols to add to a pretrained tokenizer: the marks, and numbered codes; it has the letters."""
     codes = tuple(symbol for symbol in structure_symbols(structure) if not symbol.isalpha())
     return ("<AA>", "<SEP>", structure_mark(structure), *codes)
-
-
-def alphabet_of(structure: Track) -> str:
-    """Return the alphabet of a structure track, such as 3di."""
-    return structure.vocabulary.name.removesuffix(" structure")
 
 
 def structure_mark(structure: Track) -> str:

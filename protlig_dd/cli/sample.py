@@ -51,7 +51,7 @@ def add_sample(commands: Commands) -> None:
 
 
 def _add_inputs(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("--protein", help="a sequence, a FASTA file, or a PDB/mmCIF file (file.pdb:A for one chain)")
+    sub.add_argument("--protein", help="a sequence, a FASTA file, or a PDB/mmCIF file (file.pdb:A for one chain, by name or label)")
     sub.add_argument("--ligand", help="a SMILES, or a file of them")
     sub.add_argument("--infill", help="a protein or SMILES with gaps `_`")
     sub.add_argument("--structure", help="structure tokens, or a FASTA file of them (inverse_folding)")

@@ -18,6 +18,9 @@ SKIPPED_SUFFIX = ".skipped.tsv"
 LOST_RESIDUES = "residues without C-alpha"
 """The kind of residues missing from a chain that is kept."""
 
+ALIKE_RESIDUES = "residues of one number"
+"""The kind of residues that are passed over in a chain that is kept, since another one has their number."""
+
 UNREADABLE = "unreadable files"
 """The kind of files that are no structure, or damaged."""
 

@@ -21,7 +21,7 @@ from protlig_dd.data.foldseek.pairs import FoldseekDB
 from protlig_dd.data.foldseek.structure_files import read_chains, structure_files
 from protlig_dd.data.foldseek.table import is_database
 from protlig_dd.data.permutation import keyed_order
-from protlig_dd.data.skipped import LOST_RESIDUES, UNREADABLE
+from protlig_dd.data.skipped import ALIKE_RESIDUES, LOST_RESIDUES, UNREADABLE
 from protlig_dd.errors import ConfigError, FormatError, refuse_unless
 from protlig_dd.kanzi.batches import TraceBatch, pack_traces
 from protlig_dd.structures.foldseek_chains import MIN_RESIDUES
@@ -138,7 +138,7 @@ def _from_files(path: Path, data: TraceData) -> Traces:
         for left_out in file.skipped:
             if left_out.kind == UNREADABLE and is_structure_name(file.path):
                 _logger.warning("left out: %s: %s", left_out.what, left_out.reason)
-            if left_out.kind != LOST_RESIDUES:  # the chain itself is there
+            if left_out.kind not in (LOST_RESIDUES, ALIKE_RESIDUES):  # the chain itself is there
                 dropped[_words(left_out.kind, file.path, data)] += 1
         place = file.path.name if file.path == path else str(file.path.relative_to(path))
         for chain in file.chains:

@@ -9,12 +9,13 @@ from typing import Any
 
 from protlig_dd.checkpoints.finite import require_finite
 from protlig_dd.errors import ConfigError, require
-from protlig_dd.runs.families.tokenizers import StructureTokenizer, alphabet_of, has_tokenizer, open_structure_tokenizer
+from protlig_dd.runs.families.tokenizers import StructureTokenizer, has_tokenizer, open_structure_tokenizer
 from protlig_dd.runs.options import SampleOptions
 from protlig_dd.runs.run import Run
 from protlig_dd.sampling.requests import Request
 from protlig_dd.structures.structure_io import Chain, write_pdb
 from protlig_dd.tokens.protein import split_protein
+from protlig_dd.tokens.tracks import alphabet_of
 
 _TOKEN_NAME = re.compile(r"<\w+>|_")  # letters of DPLM's samplers such as <unk>, and gaps
 _NO_FILE_NAME = re.compile(r"[^\w.-]", re.ASCII)

@@ -24,11 +24,11 @@ from protlig_dd.evaluation.sections import Section, read_evaluation, write_evalu
 from protlig_dd.evaluation.token_accuracy import Nulls
 from protlig_dd.evaluation.trace_pairs import TracePair, write_traces
 from protlig_dd.runs.experiment import Parts
-from protlig_dd.runs.families.tokenizers import StructureTokenizer, alphabet_of, has_tokenizer, open_structure_tokenizer
+from protlig_dd.runs.families.tokenizers import StructureTokenizer, has_tokenizer, open_structure_tokenizer
 from protlig_dd.runs.families.tokens import family_of
 from protlig_dd.runs.held_out import HeldOut, chains_of, emitted
 from protlig_dd.runs.run import Run
-from protlig_dd.tokens.tracks import Track
+from protlig_dd.tokens.tracks import Track, alphabet_of
 
 Coords = Float[np.ndarray, "_ 3"]
 TRACK = "structure"

@@ -131,9 +131,9 @@ def parse_motif(text: str, *, total: str | None = None) -> MotifSpec:
     """Return the motif written as a text such as "5-20,A15-34,10-25,A51-70,5-20".
 
     Args:
-        text: comma-separated parts. `A15-34` is a segment by the authors' numbers (`A52A-60` with an insertion code, `A-3-10` with a
-            negative number, `A15` for a single residue); the name of a chain other than letters needs a colon, as in `1:15-34`.
-            `5-20` or `20` is a linker.
+        text: parts separated by commas. `A15-34` is a segment by the authors' numbers (`A52A-60` with an insertion code, `A-3-10` with a
+            negative number, `A15` for a single residue); the name of a chain other than letters needs a colon, as in `1:15-34`, and a
+            chain without a name is written `:15-34`. `5-20` or `20` is a linker. RFdiffusion's form `[5-20/A15-34/10]` is read too.
         total: the permitted lengths of the whole sequence, such as "60-90".
 
     Raises:
@@ -143,7 +143,9 @@ def parse_motif(text: str, *, total: str | None = None) -> MotifSpec:
     ['Linker', 'NumberedSegment', 'Linker']
     """
     items: list[Segment | Linker] = []
-    for part in (piece.strip() for piece in text.split(",")):
+    for part in (piece.strip() for piece in re.split("[,/]", text.strip().removeprefix("[").removesuffix("]"))):
+        if part.startswith("0 "):
+            raise ConfigError(f"motif '{text}': found the chain break '/{part}', expected a motif for one new chain; leave the break out")
         if _RANGE.fullmatch(part):
             items.append(parse_range(part, f"motif '{text}'"))
             continue
@@ -152,10 +154,10 @@ def parse_motif(text: str, *, total: str | None = None) -> MotifSpec:
         if ":" in part:
             chain, rest = part.rsplit(":", 1)
         match = _SEGMENT.fullmatch(rest)
-        if not chain or not match:
+        if not match or not (chain or ":" in part):
             raise ConfigError(
                 f"motif '{text}': found '{part}', expected a segment such as A15-34 (chain and residue numbers; 1:15-34 for a chain "
-                f"called 1) or a linker such as 5-20"
+                f"called 1, :15-34 for one without a name) or a linker such as 5-20"
             )
         first = match[1] + match[2]
         last = match[3] + match[4] if match[3] else first

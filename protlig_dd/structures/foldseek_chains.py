@@ -2,23 +2,25 @@
 
 It differs from `structure_io.py`, the general reader of proteins: all models and all chains are read; of the alternative locations of an
 atom the last one listed is used, not the one with the highest occupancy, and of residues with one number the first; only residues with a
-C-alpha are kept (an atom of that name: also a calcium ion, if the file does not mark polymers); letters are the twenty and X only.
+C-alpha are kept (an atom of that name: also a calcium ion, if the file does not mark polymers).
+
+createdb itself leaves out mmCIF files without group_PDB; and where the authors' numbers of an mmCIF file do not tell its residues apart, it
+puts residues together that `load_structure` tells apart by mmCIF's own numbers.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-from protlig_dd.errors import FormatError, require
-from protlig_dd.structures.structure_io import STRUCTURE_SUFFIXES
-from protlig_dd.structures.structure_parsing import load_structure
+from protlig_dd.errors import require
+from protlig_dd.structures.residue_letters import foldseek_letter
+from protlig_dd.structures.structure_parsing import info_of, load_structure, readable_text
 from protlig_dd.structures.threedi import encode_3di
 
 MIN_RESIDUES = 4
@@ -26,7 +28,6 @@ MIN_RESIDUES = 4
 
 _ATOMS = ("N", "CA", "C", "CB")
 _MISSING = [float("nan")] * 3
-_LETTERS = frozenset("ACDEFGHIKLMNPQRSTVWY")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -35,12 +36,13 @@ class FoldseekChain:
 
     Attributes:
         name: the authors' name of the chain.
-        model: number of the model, 1 for the first in the file.
+        model: the file's number of the model; 1 if there is only one without a number.
         entry_name: Foldseek's name: the file's name, the model if there are several, the chain if there are several.
-        sequence: one of the twenty letters for each residue with a C-alpha, or X; selenomethionine is M, selenocysteine C.
+        sequence: a letter for each residue with a C-alpha (`foldseek_letter`); selenomethionine is M, selenocysteine C, an unknown X.
         atoms_angstrom: N, C-alpha, C and C-beta as in the file, float64; NaN for missing atoms.
         b_factors: B-factor of each C-alpha.
         num_without_ca: residues left out because they have no C-alpha.
+        num_alike: C-alphas left out because their residue has the number of another one without being marked as an alternative to it.
     """
 
     name: str
@@ -50,6 +52,7 @@ class FoldseekChain:
     atoms_angstrom: Float[np.ndarray, "l 4 3"]
     b_factors: Float[np.ndarray, " l"]
     num_without_ca: int
+    num_alike: int = 0
 
     @property
     def ca(self) -> Float[np.ndarray, "l 3"]:
@@ -90,13 +93,16 @@ class FoldseekFile:
 
 
 def structure_stem(path: Path) -> str:
-    """Return a file's name without .gz and without the suffix of a structure file: "d1qd6.1" for "d1qd6.1.ent.gz"."""
+    """Return a file's name as createdb cuts it: without what follows the last dot, and without one more such ending if that was .gz.
+
+    >>> structure_stem(Path("d1qd6.1.ent.gz")), structure_stem(Path("1tim.pdb1")), structure_stem(Path("d1asha_"))
+    ('d1qd6.1', '1tim', 'd1asha_')
+
+    Source: structcreatedb.cpp and Util::remove_extension at Foldseek's commit d5b1d3d4.
+    """
     name = path.name
-    for suffixes in ((".gz",), STRUCTURE_SUFFIXES):
-        for suffix in suffixes:
-            if name.lower().endswith(suffix):
-                name = name[: -len(suffix)]
-                break
+    for _ in range(2 if name.endswith((".gz", ".zst", ".zstd")) else 1):
+        name = name[: name.rfind(".")] if name.rfind(".") > 0 else name
     return name
 
 
@@ -107,45 +113,36 @@ def read_foldseek_chains(path: Path) -> FoldseekFile:
         FormatError: if the file does not exist, is not a structure, or has no atoms.
         MissingDependencyError: without gemmi.
 
-    Source: Foldseek's createdb at commit d5b1d3d4. A modified residue has the letter of its parent, as gemmi tabulates it.
+    Source: Foldseek's createdb at commit d5b1d3d4.
     """
     path = Path(path)
     found = load_structure(path)
     stem = structure_stem(path)
     several = sum(len(model) for model in found) > 1
     chains = []
-    try:
-        for number, model in enumerate(found, 1):
+    with readable_text(path):
+        for model in found:
             for chain in model:
-                name = stem + (f"_MODEL_{number}" if len(found) > 1 else "") + (f"_{chain.name}" if several else "")
-                chains.append(_chain(chain, model=number, entry_name=name))
-    except UnicodeDecodeError as error:
-        raise FormatError(f"{path}: found a name that is no text ({error.reason}), expected PDB or mmCIF") from error
-    return FoldseekFile(title=_title(found), num_models=len(found), chains=tuple(chains))
-
-
-def _title(found: Any) -> str:
-    """The file's title on one line; empty if it is not valid text (it is only reported)."""
-    try:
-        title = dict(found.info.items()).get("_struct.title", "")
-    except UnicodeDecodeError:
-        return ""
-    return " ".join(title.split())
+                name = stem + (f"_MODEL_{model.num}" if len(found) > 1 else "") + (f"_{chain.name}" if several else "")
+                chains.append(_chain(chain, model=model.num, entry_name=name))
+    return FoldseekFile(title=info_of(found, "_struct.title"), num_models=len(found), chains=tuple(chains))
 
 
 def _chain(chain: Any, *, model: int, entry_name: str) -> FoldseekChain:
     gemmi = require("gemmi", "reading PDB and mmCIF files", extra="structure")
     wanted = (gemmi.EntityType.Polymer, gemmi.EntityType.Unknown)
     letters, coords, b_factors, without = list[str](), list[list[list[float]]](), list[float](), 0
-    for residue in chain.first_conformer():
-        if residue.entity_type not in wanted:
-            continue
+    polymer = [residue for residue in chain if residue.entity_type in wanted]
+    chosen = [residue for residue in chain.first_conformer() if residue.entity_type in wanted]
+    doubled = len(chosen) < len(polymer)
+    for residue in chosen:
         atoms = {atom.name: atom for atom in residue}  # the last alternative location listed
+        doubled |= len(atoms) < len(residue)
         places = [atoms[name].pos.tolist() if name in atoms else _MISSING for name in _ATOMS]
         if not all(map(math.isfinite, places[1])):
             without += 1
             continue
-        letters.append(_letter(residue.name))
+        letters.append(foldseek_letter(residue.name))
         coords.append(places)
         b_factors.append(atoms["CA"].b_iso)
     return FoldseekChain(
@@ -156,15 +153,13 @@ def _chain(chain: Any, *, model: int, entry_name: str) -> FoldseekChain:
         atoms_angstrom=np.array(coords, dtype=np.float64).reshape(-1, len(_ATOMS), 3),
         b_factors=np.array(b_factors, dtype=np.float64),
         num_without_ca=without,
+        num_alike=sum(map(_unmarked, polymer)) - sum(_unmarked(residue) > 0 for residue in chosen) if doubled else 0,
     )
 
 
-@cache
-def _letter(residue_name: str) -> str:
-    gemmi = require("gemmi", "reading PDB and mmCIF files", extra="structure")
-    letter = str(gemmi.find_tabulated_residue(residue_name).one_letter_code).upper()
-    letter = "C" if letter == "U" else letter
-    return letter if letter in _LETTERS else "X"
+def _unmarked(residue: Any) -> int:
+    """The number of C-alphas that are not marked as alternatives: one, or several if residues of one number and name follow each other."""
+    return sum(atom.altloc == "\0" for atom in residue["CA"]) if "CA" in residue else 0
 
 
 def threedi_of(chain: FoldseekChain) -> str:

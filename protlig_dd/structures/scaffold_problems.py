@@ -7,11 +7,15 @@ with other gaps, has other residues at these indices, so check the letters that 
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from pathlib import Path
 
-from protlig_dd.errors import ConfigError
+from protlig_dd.errors import ConfigError, FormatError
 from protlig_dd.structures.contigs import IndexedSegment, Linker, MotifSpec, Segment, parse_range
+from protlig_dd.structures.structure_io import Structure
 
+_ENTRY = re.compile("[0-9][A-Za-z0-9]{3}")
 # name, chain, segments, linkers (left, between, right), total length ("" is free)
 _TABLE = (
     ("1PRW", "A", "15-34 51-70", "5-20 10-25 5-20", ""),
@@ -54,6 +58,23 @@ class Problem:
     name: str
     pdb_id: str
     spec: MotifSpec
+
+    def check_entry(self, structure: Structure) -> None:
+        """Check that a structure is of the problem's PDB entry: its segments are other residues anywhere else.
+
+        The entry is the one that the file says, else the one in the file's name: cleaned files have only the name, as in "1prw_clean.pdb".
+
+        Raises:
+            FormatError: if it is another entry, or nothing says which.
+        """
+        entry = structure.entry.lower() if _ENTRY.fullmatch(structure.entry) else ""
+        if self.pdb_id == entry or (not entry and self.pdb_id in Path(structure.source).name.lower()):
+            return
+        found = f"the entry {entry.upper()}" if entry else "no name of a PDB entry, in the file or in its name"
+        raise FormatError(
+            f"{structure.source}: found {found}, expected {self.pdb_id.upper()}, since the motif '{self.name}' counts the residues of that "
+            f"entry; give {self.pdb_id}.pdb, or write the motif with residue numbers, such as 5-20,A15-34,5-20"
+        )
 
 
 def _problem(name: str, chain: str, segments: str, linkers: str, total: str) -> Problem:

@@ -19,7 +19,7 @@ from jaxtyping import Float
 
 from protlig_dd import rng
 from protlig_dd.errors import ConfigError, FormatError
-from protlig_dd.structures.contigs import Linker, MotifSpec, parse_motif
+from protlig_dd.structures.contigs import Linker, MotifSpec, NumberedSegment, parse_motif
 from protlig_dd.structures.scaffold_problems import find_problem
 from protlig_dd.structures.structure_io import Chain, Structure, read_structure
 from protlig_dd.tokens.protein import AMINO_ACIDS
@@ -35,16 +35,19 @@ def read_motif(text: str, structure: str | Path | Structure, *, total: str | Non
 
     Args:
         text: a motif as `parse_motif` reads it, or the name of a benchmark problem such as "1PRW".
-        structure: a PDB or mmCIF file, or a structure from `read_structure`.
+        structure: a PDB or mmCIF file, or a structure from `read_structure`; for a problem one of its PDB entry.
         total: the permitted lengths of the whole sequence, such as "60-90"; replaces that of a problem.
 
     Raises:
         ConfigError: if the text is invalid, or no linker lengths give a permitted total length.
-        FormatError: as `read_structure` and `resolve`.
+        FormatError: as `read_structure`, `Problem.check_entry` and `resolve`.
     """
     problem = find_problem(text)
     spec = parse_motif(text, total=total) if problem is None else problem.spec.within(total)
-    return resolve(spec, structure if isinstance(structure, Structure) else read_structure(structure))
+    structure = structure if isinstance(structure, Structure) else read_structure(structure)
+    if problem is not None:
+        problem.check_entry(structure)
+    return resolve(spec, structure)
 
 
 def resolve(spec: MotifSpec, structure: Structure) -> Motif:
@@ -61,7 +64,7 @@ def resolve(spec: MotifSpec, structure: Structure) -> Motif:
             pieces.append(item)
             continue
         where = f"{structure.source}: motif segment {item}"
-        chain = structure.chain(item.chain)
+        chain = structure.chain(item.chain, number=item.first if isinstance(item, NumberedSegment) else "")
         first, last = item.locate(chain, where)
         _check(chain, first, last, where)
         at = slice(first, last + 1)

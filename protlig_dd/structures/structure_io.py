@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +17,18 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from protlig_dd.errors import FormatError, require
-from protlig_dd.structures.structure_parsing import load_structure
+from protlig_dd.structures.residue_letters import THREE_LETTERS, parent_letter
+from protlig_dd.structures.structure_parsing import are_alternatives, best_conformer, info_of, load_structure, readable_text
 
 ATOMS = ("N", "CA", "C", "O", "CB")
 """The atoms kept for each residue, in the order of `Chain.coords_angstrom`."""
 
+BLANK = "blank"
+"""What a chain without a name is called in messages and on the command line."""
+
 STRUCTURE_SUFFIXES = (".pdb", ".ent", ".cif", ".mmcif")
 """Suffixes of structure files; each may be followed by .gz."""
 
-_THREE_LETTERS = {
-    "A": "ALA", "R": "ARG", "N": "ASN", "D": "ASP", "C": "CYS", "Q": "GLN", "E": "GLU", "G": "GLY", "H": "HIS", "I": "ILE",
-    "L": "LEU", "K": "LYS", "M": "MET", "F": "PHE", "P": "PRO", "S": "SER", "T": "THR", "W": "TRP", "Y": "TYR", "V": "VAL",
-    "U": "SEC", "O": "PYL", "X": "UNK",
-}  # fmt: skip
 # Angstrom from C to the next N: 1.33 along the bond, 3 or more across a missing residue.
 _LONGEST_BOND = 2.5
 # Angstrom from one C-alpha to the next: 3.8 (2.9 in cis), 5 or more across a missing residue.
@@ -53,8 +53,8 @@ class Chain:
     """One protein chain.
 
     Attributes:
-        name: the authors' name of the chain (auth_asym_id; column 22 of a PDB file).
-        label: mmCIF's name (label_asym_id); equal to `name` if the file has none.
+        name: the authors' name of the chain (auth_asym_id; column 22 of a PDB file), which several polymers may share; may be empty.
+        label: mmCIF's name (label_asym_id); if the file has none, `name`, and "A_2" for the second polymer called A.
         sequence: one letter for each residue; a modified residue has its parent's (MSE is M), an unknown one X.
         residue_names: the residues' names in the file, such as MSE.
         numbers: the authors' residue numbers with their insertion codes, such as "52" and "52A".
@@ -117,7 +117,7 @@ class Chain:
             name=name,
             label=name,
             sequence=sequence,
-            residue_names=tuple(_THREE_LETTERS.get(letter, "UNK") for letter in sequence),
+            residue_names=tuple(THREE_LETTERS.get(letter, "UNK") for letter in sequence),
             numbers=tuple(str(i + 1) for i in range(length)),
             coords_angstrom=coords,
             b_factors=np.zeros(length, np.float32) if b_factors is None else np.asarray(b_factors, dtype=np.float32),
@@ -132,22 +132,28 @@ class Structure:
         source: the file, or another name at the start of messages.
         chains: protein chains in the order of the file.
         others: the other chains with their content, such as "C (DNA)".
+        entry: the name of the entry that the file says, such as "1PRW"; "" if it says none.
     """
 
     source: str
     chains: tuple[Chain, ...]
     others: tuple[str, ...] = ()
+    entry: str = ""
 
-    def chain(self, name: str) -> Chain:
-        """Return a chain by its authors' name, or else by mmCIF's label.
+    def chain(self, name: str, *, number: str = "") -> Chain:
+        """Return a chain by its authors' name, or else by its label; the chain without a name is also called "blank".
+
+        Args:
+            name: the name.
+            number: a residue number: of several polymers with the name, the one that has it is returned, else the first.
 
         Raises:
             FormatError: if it does not exist; the message lists the chains that do.
         """
-        for attribute in ("name", "label"):
-            for chain in self.chains:
-                if getattr(chain, attribute) == name:
-                    return chain
+        for attribute, wanted in (("name", name), ("label", name), ("name", "" if name == BLANK else name)):
+            found = [chain for chain in self.chains if getattr(chain, attribute) == wanted]
+            if found:
+                return next((chain for chain in found if number in chain.index_of), found[0])
         raise FormatError(f"{self.source}: found no protein chain '{name}', expected one of {self.describe()}; name one of them")
 
     def describe(self) -> str:
@@ -155,7 +161,7 @@ class Structure:
         parts = []
         for chain in self.chains:
             label = f", label {chain.label}" if chain.label != chain.name else ""
-            parts.append(f"{chain.name or 'blank'} ({len(chain)} residues{label})")
+            parts.append(f"{chain.name or BLANK} ({len(chain)} residues{label})")
         text = ", ".join(parts) or "no protein chain"
         return text + (f"; no protein: {', '.join(self.others)}" if self.others else "")
 
@@ -174,28 +180,40 @@ def read_structure(path: str | Path) -> Structure:
         FormatError: if the file does not exist, is not a structure, or has no protein; the message lists its content.
         MissingDependencyError: without gemmi.
     """
-    gemmi = require("gemmi", "reading PDB and mmCIF files", extra="structure")
+    require("gemmi", "reading PDB and mmCIF files", extra="structure")
     path = Path(path)
-    found = load_structure(path)
+    found = load_structure(path, split_at_ter=True)
     found.setup_entities()
-    chains, others = [], []
-    for chain in found[0]:
-        polymer = chain.get_polymer()
-        kind = polymer.check_polymer_type() if len(polymer) else None
-        if kind in (gemmi.PolymerType.PeptideL, gemmi.PolymerType.PeptideD):
-            chains.append(_chain(gemmi, chain.name, polymer))
-        else:
-            others.append(f"{chain.name or 'blank'} ({'no polymer' if kind is None else kind.name.upper()})")
-    structure = Structure(source=str(path), chains=tuple(chains), others=tuple(others))
-    if not chains:
+    with readable_text(path):
+        structure = _structure(path, found[0], info_of(found, "_entry.id"))
+    if not structure.chains:
         raise FormatError(f"{path}: found {structure.describe()}; expected a protein with coordinates")
     return structure
 
 
-def _chain(gemmi: Any, name: str, polymer: Any) -> Chain:
-    groups: list[list[Any]] = []  # residues with one number: several if the sequence is heterogeneous
+def _structure(path: Path, model: Any, entry: str) -> Structure:
+    chains, others, labels = list[Chain](), list[str](), set[str]()
+    contents: dict[str, list[str]] = {}
+    for part in model:
+        content = contents.setdefault(part.name, [])
+        for polymer in part.subchains():
+            if polymer[0].entity_type.name != "Polymer":
+                continue
+            kind = polymer.check_polymer_type().name
+            content.append(kind)
+            if kind in ("PeptideL", "PeptideD"):
+                chains.append(_chain(part.name, polymer, labels, str(path)))
+                labels.add(chains[-1].label)
+    for name, content in contents.items():
+        kinds = [kind.upper() for kind in content if kind not in ("PeptideL", "PeptideD")]
+        others += [f"{name or BLANK} ({kind})" for kind in kinds or ["no polymer"] * (not content)]
+    return Structure(source=str(path), chains=tuple(chains), others=tuple(others), entry=entry)
+
+
+def _chain(name: str, polymer: Any, labels: set[str], where: str) -> Chain:
+    groups: list[list[Any]] = []  # alternatives at one place: several residues if the sequence is heterogeneous
     for residue in polymer:
-        if groups and groups[-1][0].seqid == residue.seqid:
+        if groups and are_alternatives(groups[-1][0], residue):
             groups[-1].append(residue)
         else:
             groups.append([residue])
@@ -203,17 +221,16 @@ def _chain(gemmi: Any, name: str, polymer: Any) -> Chain:
     coords = np.full((len(residues), len(ATOMS), 3), np.nan, dtype=np.float32)
     b_factors = np.full(len(residues), np.nan, dtype=np.float32)
     for i, residue in enumerate(residues):
-        chosen = _conformer(residue)
+        chosen = best_conformer(residue, ATOMS, f"{where}: chain {name or BLANK}")
         for j, atom in enumerate(ATOMS):
             if atom in chosen:
                 coords[i, j] = chosen[atom].pos.tolist()
         if "CA" in chosen:
             b_factors[i] = chosen["CA"].b_iso
-    label = polymer.subchain_id()
     return Chain(
         name=name,
-        label=name if label == f"{name}xp" or not label else label,  # made up by gemmi if the file has none
-        sequence="".join(_letter(gemmi, residue.name) for residue in residues),
+        label=_label(name, polymer.subchain_id(), labels),
+        sequence="".join(parent_letter(residue.name) for residue in residues),
         residue_names=tuple(residue.name for residue in residues),
         numbers=tuple(str(residue.seqid).strip() for residue in residues),
         coords_angstrom=coords,
@@ -222,24 +239,11 @@ def _chain(gemmi: Any, name: str, polymer: Any) -> Chain:
     )
 
 
-def _letter(gemmi: Any, residue_name: str) -> str:
-    """The letter of a residue or its parent: one of the twenty, U (selenocysteine), O (pyrrolysine), or X."""
-    letter = gemmi.find_tabulated_residue(residue_name).one_letter_code.upper()
-    return letter if letter in _THREE_LETTERS else "X"
-
-
-def _conformer(residue: Any) -> dict[str, Any]:
-    """The atoms of the residue's conformer with the highest occupancy, and those that all conformers share."""
-    occupancy: dict[str, float] = {}
-    for atom in residue:
-        if atom.altloc != "\0" and atom.name in ATOMS:
-            occupancy[atom.altloc] = occupancy.get(atom.altloc, 0.0) + atom.occ
-    best = max(occupancy, key=lambda altloc: occupancy[altloc]) if occupancy else "\0"
-    chosen: dict[str, Any] = {}
-    for atom in sorted(residue, key=lambda a: (a.altloc == best, a.altloc == "\0", a.occ)):
-        if atom.name in ATOMS and (atom.name != "CA" or atom.element.name != "Ca"):
-            chosen[atom.name] = atom
-    return chosen
+def _label(name: str, label: str, taken: set[str]) -> str:
+    """The name of a polymer by which it is told apart: mmCIF's, or one made of the chain's name if gemmi made it up."""
+    if label and label != f"{name}xp":
+        return label
+    return next(own for i in count(1) if (own := name if i == 1 else f"{name}_{i}") not in taken)
 
 
 def _gaps(residues: Sequence[Any], coords: Float[np.ndarray, "l 5 3"]) -> tuple[Gap, ...]:

@@ -90,6 +90,11 @@ class Track:
 TrackSet = Mapping[str, Track]
 
 
+def alphabet_of(structure: Track | None) -> str:
+    """Return the alphabet of a structure track, such as "3di"; "none" without a track."""
+    return "none" if structure is None else structure.vocabulary.name.removesuffix(" structure")
+
+
 @dataclass(frozen=True)
 class Layout:
     """The position of each example in a packed tensor. The lengths are on the host, so no code waits for the device.

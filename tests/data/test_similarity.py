@@ -60,6 +60,18 @@ def test_the_leakage_line_and_the_evaluation_give_the_numbers_their_denominators
     assert score.value.value == 0.5
 
 
+def test_begin_and_end_tokens_are_no_residues_in_the_leakage_line() -> None:
+    """Of neither part: those of the training protein would make a copied fragment of four residues one of six; the null has none either."""
+    train, validation = (
+        token_table([{"protein": [60, *(ord(c) - ord("A") for c in text), 61]}], ["protein"]) for text in ("TAYI", "MKTAYIAK")
+    )
+    for first, second in ((train, validation), (validation, train)):
+        found = measure_leakage(first, second, ends=1)
+        assert found.identity == (1.0, 1.0, 1.0, 1.0) and found.null_identity == 1.0
+    strangers = token_table([{"protein": [60, 2, 3, 4, 5, 61]}], ["protein"])
+    assert measure_leakage(strangers, train, ends=1).identity == (0.0, 0.0, 0.0, 0.0)
+
+
 @pytest.mark.parametrize(
     ("sample", "target", "expected"),
     [

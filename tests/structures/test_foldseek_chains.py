@@ -83,9 +83,15 @@ def test_names_say_the_model_and_the_chain_where_there_are_several(tmp_path: Pat
         ("d1qd6.1.ent", "d1qd6.1"),
         ("d1asha_", "d1asha_"),
         ("jump32.767.pdb", "jump32.767"),
-        ("X.CIF.GZ", "X"),
+        ("X.CIF.GZ", "X.CIF"),
         ("model.mmcif", "model"),
-        ("a.b", "a.b"),
+        ("a.b", "a"),
+        ("3bg1.pdb1", "3bg1"),
+        ("6nrz.pdb1.gz", "6nrz"),
+        ("d2hox.1", "d2hox"),
+        ("x.pdb.zst", "x"),
+        ("AF-P12345-F1-model_v4.cif.gz", "AF-P12345-F1-model_v4"),
+        ("x.gz", "x"),
     ],
 )
 def test_a_name_loses_the_suffix_of_a_structure_file(name: str, stem: str) -> None:

@@ -56,6 +56,35 @@ def test_a_motif_is_read_part_by_part() -> None:
     assert ",".join(map(str, spec.items)) == "5-20,A15-34,10,B-5--1,1:7,H52A-52C,0"
 
 
+@pytest.mark.parametrize("text", ["12-20/B4-6/1-5/B8-9/1-5", "[12-20/B4-6/1-5/B8-9/1-5]", "12-20,B4-6,1-5,B8-9,1-5"])
+def test_rfdiffusions_form_is_read_too(text: str) -> None:
+    assert ",".join(map(str, parse_motif(text).items)) == "12-20,B4-6,1-5,B8-9,1-5"
+
+
+@pytest.mark.parametrize("text", ["2-4,:3-5,2-4", "2-4,blank:3-5,2-4"])
+def test_a_chain_without_a_name_can_be_written(text: str) -> None:
+    motif = read_motif(text, Structure(source="x.pdb", chains=(chain("", "ACDEFG"), chain("B", "KKKKKK"))))
+    assert motif.template(0).text.strip("_") == "DEF"
+    assert str(parse_motif(":3-5").items[0]) == ":3-5"
+
+
+def test_of_two_polymers_of_one_chain_the_one_with_the_number_is_meant() -> None:
+    structure = Structure(source="x.cif", chains=(chain("A", "ACDEFG"), chain("A", "KLMN", ["301", "302", "303", "304"])))
+    assert read_motif("A2-3,1,A302-303", structure).template(0).text == "CD_LM"
+    with pytest.raises(FormatError, match="residue 99 is not in chain A"):
+        read_motif("A99", structure)
+
+
+def test_a_problem_of_the_benchmark_takes_only_its_own_entry() -> None:
+    """By what the file says; cleaned files say nothing and have the entry in their name."""
+    made = chain("A", "ACDEFGHIKLMNPQRSTVWY" * 5)
+    for source, entry in (("1PRW_clean.pdb", ""), ("mine.cif", "1PRW"), ("1prw.pdb", "1prw")):
+        assert read_motif("1PRW", Structure(source=source, chains=(made,), entry=entry)).num_residues == 40
+    for source, entry, found in (("1prw.pdb", "2ABC", "the entry 2ABC"), ("mine.pdb", "", "no name of a PDB entry")):
+        with pytest.raises(FormatError, match=rf"{source}: found {found}.*, expected 1PRW.*give 1prw.pdb, or write the motif"):
+            read_motif("1prw", Structure(source=source, chains=(made,), entry=entry))
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -64,6 +93,9 @@ def test_a_motif_is_read_part_by_part() -> None:
         ("A1-5,20-5", "found '20-5', expected the smaller length first; write 5-20"),
         ("A1-5,", "found '', expected a segment"),
         ("A1-5,-3", "found '-3', expected a segment"),
+        ("5,A1-B5", "found 'A1-B5', expected a segment such as A15-34 .*; 1:15-34 for a chain called 1, :15-34 for one without a name"),
+        (":", "found ':', expected a segment"),
+        ("A1-5/0 20-30", "found the chain break '/0 20-30', expected a motif for one new chain; leave the break out"),
         ("A1-B5", "found 'A1-B5', expected a segment"),
         ("7MRX", "several problems of that name, expected one of 7MRX_60, 7MRX_85, 7MRX_128"),
     ],
@@ -184,6 +216,14 @@ def test_every_problem_makes_templates_within_its_total_length(problem: object) 
     short = Structure(source="x", chains=(chain(segments[0].chain, letters[: max(s.last for s in segments)]),))
     with pytest.raises(FormatError, match="residues with coordinates, expected at least"):
         resolve(problem.spec, short)  # type: ignore[attr-defined]
+
+
+def test_a_file_says_its_entry(tmp_path: Path) -> None:
+    pytest.importorskip("gemmi")
+    path, text = tmp_path / "x.pdb", pdb_text([("ALA", "1"), ("GLY", "2")])
+    for line, entry in (("HEADER    CALCIUM BINDING PROTEIN                 09-JUN-02   1PRW              ", "1PRW"), ("REMARK", "")):
+        path.write_text(f"{line}\n{text}")
+        assert read_structure(path).entry == entry
 
 
 def test_a_motif_with_mse_comes_from_a_file(tmp_path: Path) -> None:

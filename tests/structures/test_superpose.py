@@ -77,6 +77,15 @@ def test_hand_made_values() -> None:
     np.testing.assert_allclose(found.per_residue, [0.75, 0.75, 0.5, np.nan])
 
 
+def test_distances_below_15_angstrom_count_and_no_others() -> None:
+    """The inclusion radius of the paper, of the reference's distances."""
+    for distance, value in ((13.9, 0.0), (14.1, 0.0), (14.9, 0.0), (15.0, math.nan), (15.1, math.nan)):
+        pair = np.array([[0.0, 0, 0], [distance, 0, 0]])
+        found = lddt(pair * 2, pair)
+        np.testing.assert_equal(found.value, value)
+        np.testing.assert_equal(lddt(pair, pair).value, 1.0 if value == 0 else math.nan)
+
+
 def test_all_atoms_count_but_not_within_a_residue() -> None:
     atoms = np.stack([helix(12), helix(12) + [0, 0, 1.2]], axis=1)
     model = atoms.copy()

@@ -176,6 +176,25 @@ def test_real_chains_score_as_tm_align_scores_them(shared: Path) -> None:
 
 
 @pytest.mark.data
+def test_unlike_chains_are_aligned_about_as_well_as_by_tm_align(shared: Path) -> None:
+    """Pairs of another fold, for which the starts matter: the scores of TM-align (tmtools 0.3.0), of which few are reached without fragments."""
+    folder = shared / "data" / "foldseek_example" / "structures"
+    recorded = (
+        ("d1cqxa1", 0, "1tim.pdb.gz", 1, 0.3797, 0.2590),
+        ("d3lb2a_", 0, "1tim.pdb.gz", 0, 0.3777, 0.2490),
+        ("8tim.pdb.gz", 1, "d2nrla_", 0, 0.2757, 0.4045),
+        ("6nrzA01.pdb", 0, "d2nrla_", 0, 0.2826, 0.2946),
+        ("d3g46a_", 0, "2hoxA01.pdb", 0, 0.2322, 0.3018),
+    )
+    for thorough, lowest in ((True, -0.02), (False, -0.03)):
+        above = []
+        for first, i, second, j, *scores in recorded:
+            found = align_chains(ca_of(folder, first, i), ca_of(folder, second, j), thorough=thorough)
+            above += [found.tm_first - scores[0], found.tm_second - scores[1]]
+        assert min(above) > lowest and np.mean(above) > 0, (thorough, above)
+
+
+@pytest.mark.data
 def test_real_chains_cut_and_permuted_behave_as_they_should(shared: Path) -> None:
     """A cut chain is found whole in its source; a circular permutation, in which order is kept by parts only, scores its longer part."""
     folder = shared / "data" / "foldseek_example" / "structures"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Iterator
 from contextlib import ExitStack
 from itertools import islice
@@ -20,6 +21,8 @@ from protlig_dd.data.skipped import SKIPPED_SUFFIX, ChainReport, Skipped, Skippe
 from protlig_dd.errors import ConfigError, FormatError
 from protlig_dd.files import written_whole
 
+_logger = logging.getLogger(__name__)
+
 TOKEN_SUFFIXES = (".fasta", ".jsonl")
 """The formats that tokens are written in."""
 
@@ -29,7 +32,7 @@ def build_database(
 ) -> ChainReport:
     """Write a Foldseek database (sequences, 3Di, C-alpha, headers) of a folder of structures; OUT.skipped.tsv lists what is left out.
 
-    Memory does not grow with the number of files, except for the names in one folder.
+    Memory grows with the number of files by 8 bytes for each name only, and the names in one folder.
 
     It differs from Foldseek's createdb (commit d5b1d3d4) in three points: chains with C-alpha atoms only are left out, since Foldseek
     rebuilds their backbone; a chain is masked by its own B-factors, where Foldseek uses those of the file's first chain; hidden files are
@@ -52,9 +55,12 @@ def build_database(
     with DatabaseWriter(out, coord_store=coord_store) as writer, SkippedList(out.with_name(out.name + SKIPPED_SUFFIX)) as skipped:
         skipped.num_files = total
         found = read_all(structure_files(source), reading, workers=choose_workers(workers, total))
+        names, repeated = set[bytes](), list[str]()
         for one in tqdm(found, total=total, unit="file", disable=None):
             skipped.add(*one.skipped)
             for entry in one.entries:
+                if _met_before(entry.name.split()[0], names):
+                    repeated.append(entry.name)
                 try:
                     writer.add(entry)
                 except FormatError as error:
@@ -62,8 +68,19 @@ def build_database(
         if not writer.num_entries:
             reasons = skipped.in_brief() or "the folder is empty"
             raise FormatError(f"{source}: found no chain for a database among {total} files ({reasons})")
+    if repeated:
+        words = "%s: %d chains have the name of another one, such as '%s'; all are written, as by createdb, and are found by key only"
+        _logger.warning(words, out, len(repeated), repeated[0])
     listed = skipped.path if skipped.counts else None
     return skipped.report(out, num_chains=writer.num_entries, num_residues=writer.num_residues, skipped_path=listed)
+
+
+def _met_before(name: str, names: set[bytes]) -> bool:
+    """Whether a name was met before; of each name 8 bytes are kept."""
+    brief = hashlib.blake2b(name.encode(errors="surrogateescape"), digest_size=8).digest()
+    met = brief in names
+    names.add(brief)
+    return met
 
 
 def token_paths(out: Path, track: str) -> tuple[Path, ...]:
@@ -100,17 +117,15 @@ def tokenize_files(
 
     total = sum(1 for _ in mine())
     found = read_all(mine(), Reading(tokenizer=tokenizer, with_ca=False), workers=choose_workers(workers, total))
-    names = set[bytes]()  # 8-byte digests, not the names themselves
+    names = set[bytes]()
     for one in tqdm(found, total=total, unit="file", disable=None):
         skipped.add(*one.skipped)
         for entry in one.entries:
             name = "_".join(entry.name.split())
-            brief = hashlib.blake2b(name.encode(errors="surrogateescape"), digest_size=8).digest()
-            if brief in names:
+            if _met_before(name, names):
                 reason = f"found the name '{name}' a second time, and names join sequences to tokens; rename the file"
                 skipped.add(Skipped(what=f"{entry.source} ({name})", kind="repeated names", reason=reason))
                 continue
-            names.add(brief)
             yield Entry(name=name, sequence=entry.sequence, structure=entry.structure)
     skipped.num_files += total
 

@@ -37,6 +37,11 @@ class Entries:
         self.database, self.role = database, role
         self.dbtype = read_dbtype(database, role)
         self.data = DataFiles(database)
+        if not self.dbtype.compressed and self.data.read(0, 1) == b">":
+            raise FormatError(
+                f"{database}: found a FASTA file, expected entries that each end with a newline and a NUL; make the database with "
+                "createdb --createdb-mode 0"
+            )
         self.index = open_index(sibling(database, ".index"), sidecar_from=sidecar_from)
         self._unpackers = _Unpackers(database) if self.dbtype.compressed else None
         self._starts, self._lengths = self.index.starts.data, self.index.lengths.data

@@ -1,7 +1,8 @@
 """Names of the entries of a Foldseek database: from a key to its header, and from a name to its keys through the lookup file.
 
-A name is the first word of a header. `X.lookup` has a line `key TAB name TAB file number` for each entry. Sub-databases keep the headers
-and the lookup of their parent, so both may contain keys that the database does not.
+A name is the first word of a header. `X.lookup` has a line `key TAB identifier TAB file number` for each entry; the identifier is the name,
+or the accession in it (`identifier_of`). Sub-databases keep the headers and the lookup of their parent, so both may contain keys that the
+database does not.
 """
 
 from __future__ import annotations
@@ -30,6 +31,29 @@ _FACTOR = 0x9E3779B97F4A7C15  # odd, so that it can be divided by
 _ALL = 2**64
 _TAB, _NEWLINE = ord("\t"), ord("\n")
 _LONGEST_QUOTE = 64
+
+
+# How a name with an accession begins, and the bars before the accession, that of the beginning included.
+_PREFIXES = {
+    "uc": 0, "cl|": 1, "sp|": 1, "tr|": 1, "gb|": 1, "ref|": 1, "pdb|": 1, "bbs|": 1, "lcl|": 1, "pir||": 2, "prf||": 2, "gnl|": 2,
+    "pat|": 2, "gi|": 3,
+}  # fmt: skip
+
+
+def identifier_of(name: str) -> str:
+    """Return what a lookup file has for a name: the accession of a name in UniProt's or the NCBI's form, else the name.
+
+    >>> identifier_of("tr|A7TBS3|A7TBS3_NEMVE"), identifier_of("gnl|db|x1"), identifier_of("1tim_A")
+    ('A7TBS3', 'x1', '1tim_A')
+
+    Source: MMseqs2's Util::getFastaHeaderPosition, which its createdb and Foldseek's use for the lookup.
+    """
+    name = name.removeprefix("consensus_")
+    for prefix, bars in _PREFIXES.items():
+        if name.startswith(prefix):
+            fields = (name if bars else name[len(prefix) :]).split("|")
+            return fields[bars] if bars < len(fields) else ""
+    return name
 
 
 class Names:
@@ -78,11 +102,18 @@ class Names:
         return next(iter(self.header(key).split(maxsplit=1)), "")
 
     def keys_of(self, name: str) -> list[int]:
-        """Return the keys of a name, increasing: names are file names and chains, and need not be unique.
+        """Return the keys of a name or an identifier, increasing: names are file names and chains, and need not be unique.
 
         Raises:
             FormatError: if there is no lookup file, or the line of that name is damaged.
         """
+        keys = self._keys_in_lookup(name)
+        if keys or identifier_of(name) == name:
+            return keys
+        keys = self._keys_in_lookup(identifier_of(name))
+        return keys if self.headers_at is None else [key for key in keys if self.name(key) == name]
+
+    def _keys_in_lookup(self, name: str) -> list[int]:
         text, wanted = self._text(), b"\t" + name.encode() + b"\t"
         keys = []
         for begin in self._lines_with(name.encode(), wanted, text):

@@ -122,10 +122,10 @@ class PairedFoldseekDB:
     def __len__(self) -> int:
         return self._join.count
 
-    def __iter__(self) -> Iterator[tuple[str, str]]:
-        """Yield (amino acids, 3Di) of all rows, in the order of the keys."""
+    def __iter__(self) -> Iterator[tuple[int, str, str]]:
+        """Yield (row, amino acids, 3Di) of all rows, in the order of the keys, as TokenFold's reader of this name does."""
         for row in range(len(self)):
-            yield self.get_pair(row)
+            yield row, *self.get_pair(row)
 
     @property
     def keys(self) -> Integer[np.ndarray, " N"]:

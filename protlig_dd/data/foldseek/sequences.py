@@ -82,10 +82,11 @@ class FoldseekDB:
     def __len__(self) -> int:
         return len(self.index)
 
-    def __iter__(self) -> Iterator[str]:
-        """Yield the letters of all rows, in the order of the keys."""
+    def __iter__(self) -> Iterator[tuple[int, str]]:
+        """Yield (key, letters) of all rows, in the order of the keys, as TokenFold's reader of this name does."""
+        keys = self.keys
         for row in range(len(self)):
-            yield self.get_sequence(row)
+            yield int(keys[row]), self.get_sequence(row)
 
     @property
     def keys(self) -> Integer[np.ndarray, " N"]:

@@ -18,9 +18,9 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from protlig_dd.data.foldseek.writer import Entry
-from protlig_dd.data.skipped import LOST_RESIDUES, UNREADABLE, Skipped
+from protlig_dd.data.skipped import ALIKE_RESIDUES, LOST_RESIDUES, UNREADABLE, Skipped
 from protlig_dd.errors import ConfigError, FormatError
-from protlig_dd.structures.foldseek_chains import FoldseekChain, read_foldseek_chains, threedi_of
+from protlig_dd.structures.foldseek_chains import FoldseekChain, read_foldseek_chains, structure_stem, threedi_of
 
 _CA_ONLY = "found C-alpha atoms only; 3Di letters need N and C as well (Foldseek would rebuild them): add them with another program"
 _FILES_WORTH_A_PROCESS = 64  # a process takes half a second to start, a file some 10 ms to read
@@ -132,6 +132,9 @@ def read_chains(path: Path, *, needs_backbone: bool = False) -> FileChains:
         if chain.num_without_ca:
             reason = f"the chain is there without {chain.num_without_ca} residues that have no C-alpha"
             skipped.append(Skipped(what=what, kind=LOST_RESIDUES, reason=reason, count=chain.num_without_ca))
+        if chain.num_alike:
+            reason = f"the chain is there without {chain.num_alike} C-alphas whose residue has the number of another, as in createdb; number them apart"
+            skipped.append(Skipped(what=what, kind=ALIKE_RESIDUES, reason=reason, count=chain.num_alike))
         chains.append(chain)
     return FileChains(path=path, title=found.title, num_models=found.num_models, chains=tuple(chains), skipped=tuple(skipped))
 
@@ -155,8 +158,9 @@ def _entry(chain: FoldseekChain, file: FileChains, reading: Reading) -> Entry:
         structure=structure,
         ca_angstrom=chain.ca if reading.with_ca else None,
         title=file.title,
-        source=" ".join((file.path.name.split(".")[0] or file.path.name).split()),
-        model=chain.model if file.num_models > 1 else 0,
+        source=" ".join(structure_stem(Path(structure_stem(file.path))).split()),
+        model=chain.model,
+        several_models=file.num_models > 1,
     )
 
 

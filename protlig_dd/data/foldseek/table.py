@@ -195,7 +195,7 @@ def read_database(path: Path) -> Iterator[Record]:
             yield from _pairs(path, pairs, np.arange(len(pairs)))
         return
     with FoldseekDB(path) as letters:
-        for row, text in enumerate(letters):
+        for row, (_, text) in enumerate(letters):
             yield _record(path, letters, row, {"protein": text})
 
 

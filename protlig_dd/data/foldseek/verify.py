@@ -13,7 +13,7 @@ from protlig_dd.data.foldseek.entries import Entries
 from protlig_dd.data.foldseek.files import Role, find_file, sibling
 from protlig_dd.data.foldseek.index import Index, open_index
 from protlig_dd.data.foldseek.letters import AMINO_ACIDS, THREE_DI, Letters
-from protlig_dd.data.foldseek.names import Names
+from protlig_dd.data.foldseek.names import Names, identifier_of
 from protlig_dd.data.foldseek.rows import row_faults
 from protlig_dd.errors import FormatError
 
@@ -154,7 +154,7 @@ def _lookup_fault(line: bytes, where: str, index: Index, names: Names) -> Iterat
         name = names.name(key)
     except FormatError:
         return  # reported with the header
-    if name.encode() != fields[1]:
+    if fields[1] not in (name.encode(), identifier_of(name).encode()):
         yield f"{where}: found the name {fields[1][:48]!r}, the header of key {key} says '{name}'; write the database anew"
 
 

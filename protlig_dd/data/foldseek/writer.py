@@ -19,6 +19,7 @@ from typing import IO, Literal
 import numpy as np
 from jaxtyping import Float
 
+from protlig_dd.data.foldseek.names import identifier_of
 from protlig_dd.errors import ConfigError, FormatError
 
 CoordStore = Literal["differences", "float"]
@@ -37,13 +38,14 @@ class Entry:
     """One chain of a database.
 
     Attributes:
-        name: name of the chain without line breaks or tabs; its first word goes into `.lookup`.
+        name: name of the chain without line breaks or tabs; the identifier in its first word goes into `.lookup`.
         sequence: amino-acid letters; lower case means masked.
         structure: 3Di letters, one for each amino acid.
         ca_angstrom: C-alpha coordinates, without NaN; None for a database without them.
         title: more words for the header.
         source: the file of the chain, as in `.source`; "" lists the entry as a file of its own, under its name.
-        model: number of the model in that file, 0 if the file has only one.
+        model: the file's number of the model.
+        several_models: whether that file has several.
         key: its key; None is the previous key plus one, from 0.
     """
 
@@ -53,7 +55,8 @@ class Entry:
     ca_angstrom: Float[np.ndarray, "l 3"] | None = None
     title: str = ""
     source: str = ""
-    model: int = 0
+    model: int = 1
+    several_models: bool = False
     key: int | None = None
 
 
@@ -141,9 +144,9 @@ class DatabaseWriter:
         source = (entry.source or entry.name.split()[0], entry.model)
         if source != self._last_file or not entry.source:
             self._file, self._last_file = self._file + 1, source
-            self._several_models |= entry.model > 0
+            self._several_models |= entry.several_models
             self._sources.write(f"{source[0]}\t{source[1]}\n".encode(errors=_NAMES))
-        self._lookup.write(f"{key}\t{entry.name.split()[0]}\t{self._file}\n".encode(errors=_NAMES))
+        self._lookup.write(f"{key}\t{identifier_of(entry.name.split()[0])}\t{self._file}\n".encode(errors=_NAMES))
         self._key = key
         self.num_entries += 1
         self.num_residues += len(entry.sequence)
@@ -197,7 +200,7 @@ class DatabaseWriter:
         with (self._folder / ".files").open("rb") as files, (self._folder / ".source").open("wb") as source:
             for number, line in enumerate(files):
                 name, model = line.decode(errors=_NAMES).removesuffix("\n").split("\t")
-                words = f"_MODEL_{max(int(model), 1)}" if self._several_models else ""
+                words = f"_MODEL_{model}" if self._several_models else ""
                 source.write(f"{number}\t{name}{words}\n".encode(errors=_NAMES))
 
 

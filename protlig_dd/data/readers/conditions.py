@@ -13,7 +13,7 @@ from protlig_dd.data.readers.molecules import read_molecules
 from protlig_dd.data.readers.records import Record
 from protlig_dd.data.readers.sequences import read_fasta, read_sequences
 from protlig_dd.errors import FormatError, one_line
-from protlig_dd.structures.structure_io import is_structure_name, read_structure
+from protlig_dd.structures.structure_io import BLANK, is_structure_name, read_structure
 from protlig_dd.tokens.ligand import check_atom
 from protlig_dd.tokens.protein import REPLACED, looks_like_nucleotides
 from protlig_dd.tokens.tracks import Track
@@ -25,17 +25,15 @@ def read_proteins(text: str) -> list[tuple[str, str]]:
     """Return (name, sequence) of each protein that `text` refers to.
 
     Args:
-        text: a FASTA file or table, a Foldseek database, a PDB or mmCIF file (`file.pdb:A` for one chain), or a sequence; gaps `_` are
-            kept. A text with a slash or a dot is a file name, never a sequence.
+        text: a FASTA file or table, a Foldseek database, a PDB or mmCIF file (`file.pdb:A` for one chain, `file.pdb:` for the one without
+            a name), or a sequence; gaps `_` are kept. A text with a slash or a dot is a file name, never a sequence.
 
     Raises:
         FormatError: if the file does not exist, has no protein, lacks the chain, or has a record without a protein.
     """
     path, chain = _split_chain(text)
     if is_structure_name(path):
-        structure = read_structure(path)
-        chains = (structure.chain(chain),) if chain else structure.chains
-        return [(one_line(f"{Path(path).stem}_{one.name}"), one.sequence) for one in chains]
+        return _chains(Path(path), chain)
     if _names_file(text, "a sequence"):
         return _named(text, read_sequences(Path(text)), "protein")
     return [("protein", text)]
@@ -125,9 +123,25 @@ def _names_file(text: str, otherwise: str) -> bool:
     return True
 
 
-def _split_chain(text: str) -> tuple[str, str]:
+def _split_chain(text: str) -> tuple[str, str | None]:
     """A structure file and the chain after its colon, if any; the colon of a Windows drive is part of the path."""
     if is_structure_name(text):
-        return text, ""
+        return text, None
     path, _, chain = text.rpartition(":")
-    return (path, chain) if is_structure_name(path) else (text, "")
+    return (path, chain) if is_structure_name(path) else (text, None)
+
+
+def _chains(path: Path, wanted: str | None) -> list[tuple[str, str]]:
+    structure = read_structure(path)
+    chains = structure.chains if wanted is None else (structure.chain(wanted),)
+    named, names = list[tuple[str, str]](), {chain.name for chain in structure.chains}
+    for chain in chains:
+        unknown = Counter(name for name, letter in zip(chain.residue_names, chain.sequence, strict=True) if letter == "X")
+        if unknown:
+            shown = ", ".join(f"{name} {count}" for name, count in unknown.most_common(5)) + ", ..." * (len(unknown) > 5)
+            where = f"{path}: chain {chain.name or BLANK}"
+            log.warning("%s: %d of %d residues are no known amino acids (%s): X", where, unknown.total(), len(chain), shown)
+        label = chain.label if chain.label not in names else f"{chain.name}_{chain.label}"
+        own = chain.name if chain is structure.chain(chain.name) else label
+        named.append((one_line(f"{path.stem}_{own}"), chain.sequence))
+    return named

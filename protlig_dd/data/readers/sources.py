@@ -17,7 +17,7 @@ from protlig_dd.data.readers.sequences import join_structures, read_sequences
 from protlig_dd.data.readers.tables import TABLE_SUFFIXES, open_table
 from protlig_dd.data.settings import TRACKS_OF, FileSettings, MoleculeData, PairData, SequenceData
 from protlig_dd.errors import ConfigError, FormatError
-from protlig_dd.tokens.tracks import TrackSet
+from protlig_dd.tokens.tracks import TrackSet, alphabet_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,15 +130,22 @@ def _check_structures(data: FileSettings, one: FolderPart, part: str, tracks: Tr
             f"data.{setting}: found '{path}' for a folder of several parts; give files for data.path and data.validation_path, "
             "each with its structures"
         )
+    file = one.files[0]
+    if path and not Path(path).exists() and not is_database(Path(path)):
+        advice = _how_to_tokenize(alphabet_of(tracks["structure"]), file, setting)
+        raise FormatError(f"data.{setting}: found nothing at '{path}', expected structure tokens; {advice}")
     if path or "structure" not in tracks or isinstance(data, MoleculeData):
         return
-    file = one.files[0]
     if is_database(file):
-        if has_structures(file):
-            return
-        raise ConfigError(
-            f"{file}: is a database without 3Di letters ({file.name}_ss), the tracks are {sorted(tracks)}; give data.{setting}"
-        )
+        alphabet = alphabet_of(tracks["structure"])
+        if not has_structures(file):
+            raise ConfigError(
+                f"{file}: is a database without 3Di letters ({file.name}_ss), the tracks are {sorted(tracks)}; give data.{setting}"
+            )
+        if alphabet != "3di":
+            advice = _how_to_tokenize(alphabet, file, setting)
+            raise ConfigError(f"{file}: found a database with 3Di letters, expected {alphabet} tokens; {advice}")
+        return
     column = "name its column with data.columns.structure"
     if data_suffix(file) in TABLE_SUFFIXES:
         if "structure" in find_columns(file, open_table(file).header, data.columns, needed=()).roles:
@@ -147,3 +154,14 @@ def _check_structures(data: FileSettings, one: FolderPart, part: str, tracks: Tr
     else:
         advice = f"give data.{setting}, a FASTA file of structure tokens with the same names"
     raise ConfigError(f"{file}: found no structures, the tracks are {sorted(tracks)}; {advice}")
+
+
+def _how_to_tokenize(alphabet: str, file: Path, setting: str) -> str:
+    """What to do where the structure tokens of a file of proteins are missing."""
+    if is_database(file) and alphabet == "3di":
+        return "leave the setting empty, since the database has its own"
+    if is_database(file) and alphabet == "kanzi":
+        return f"tokenize it first: protlig tokenize {file} --track kanzi --tokenizer RUN --out cache, and set data.kind=shards data.path=cache"
+    if alphabet in ("3di", "kanzi"):
+        return f"make them with: protlig tokenize STRUCTURES --track {alphabet} --out X.fasta"
+    return f"give data.{setting}, a FASTA file of {alphabet} tokens with the names of the proteins"

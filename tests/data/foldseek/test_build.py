@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from pathlib import Path
@@ -96,6 +97,29 @@ def test_what_is_left_out_is_counted_and_listed_with_its_reason(tmp_path: Path) 
     text = "\n".join(report.lines())
     assert f"{tmp_path / 'db'}: 4 chains, 48 residues, of 11 files" in text
     assert "4 unreadable files, such as" in text and "db.skipped.tsv lists all" in text
+
+
+def test_names_of_several_chains_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """createdb writes them all; entries of one name are found by their keys."""
+    for name in ("a/m.pdb", "b/m.pdb", "my model.pdb", "my other.pdb"):
+        helix_file(tmp_path / "in" / name)
+    with caplog.at_level(logging.WARNING):
+        report = build_database(tmp_path / "in", tmp_path / "db")
+    assert report.num_chains == 4 and not report.skipped
+    words = (
+        f"{tmp_path / 'db'}: 2 chains have the name of another one, such as 'm'; all are written, as by createdb, and are found by key only"
+    )
+    assert [record.getMessage() for record in caplog.records] == [words]
+
+
+def test_models_have_the_files_numbers_in_all_names(tmp_path: Path) -> None:
+    """Also a file of one model, where another one has several: `.source` says the number."""
+    lines = chain_lines("AKGSL")
+    write_lines(tmp_path / "in" / "a.1.pdb", ["MODEL        3"], lines, ["ENDMDL"])
+    write_lines(tmp_path / "in" / "b.pdb", ["MODEL        0"], lines, ["ENDMDL", "MODEL       21"], lines, ["ENDMDL"])
+    build_database(tmp_path / "in", tmp_path / "db")
+    assert list(entries_of(tmp_path / "db")) == ["a.1", "b_MODEL_0_A", "b_MODEL_21_A"]
+    assert (tmp_path / "db.source").read_text() == "0\ta_MODEL_3\n1\tb_MODEL_0\n2\tb_MODEL_21\n"
 
 
 def test_residues_left_out_of_a_chain_that_is_there_are_counted(tmp_path: Path) -> None:

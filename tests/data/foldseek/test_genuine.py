@@ -49,7 +49,7 @@ def test_letters_equal_the_dumps(form: str, example: Path, truth: Path) -> None:
         names = [db.name(row) for row in range(len(db))]
         assert len(db) == count and len(set(names)) == count and (count == 5 or set(names) == set(aa))
         expected = [(aa[name], ss[name]) for name in names]
-        assert list(db) == expected == db.pairs(range(count))
+        assert list(db) == [(row, *pair) for row, pair in enumerate(expected)] and db.pairs(range(count)) == expected
         assert [db.get_by_name(name) for name in names] == expected
         assert [db.get_by_key(key) for key in db.keys.tolist()] == expected
         assert db.lengths.tolist() == [len(a) for a, _ in expected]
@@ -99,7 +99,7 @@ def test_masked_letters_are_upper_case_unless_asked(example: Path, truth: Path) 
             text = expected[kept.name(row)]
             assert kept.get_sequence(row) == text and upper.get_sequence(row) == text.upper()
             assert upper.mask(row).tolist() == [c.islower() for c in text] == kept.mask(row).tolist()
-        assert upper.batch(range(len(upper))).masked.tolist() == [c.islower() for text in kept for c in text]
+        assert upper.batch(range(len(upper))).masked.tolist() == [c.islower() for _, text in kept for c in text]
 
 
 @pytest.mark.parametrize("form", FORMS)

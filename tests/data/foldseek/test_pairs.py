@@ -42,7 +42,7 @@ def check_equal(path: Path, entries: list[Entry], **options: object) -> None:
     rows = np.arange(len(entries))
     with PairedFoldseekDB(path, keep_case=True, **options) as db:  # type: ignore[arg-type]
         assert db.keys.tolist() == [e.key for e in entries]
-        assert list(db) == [(e.aa, e.ss) for e in entries] == db.pairs(rows)
+        assert db.pairs(rows) == [(e.aa, e.ss) for e in entries]
         assert [db.get_by_key(e.key) for e in entries] == [(e.aa, e.ss) for e in entries]
         coords, offsets = db.calpha_batch(rows[::-1])
         assert offsets.tolist() == np.cumsum([0, *(len(e.aa) for e in entries[::-1])]).tolist()
@@ -81,13 +81,24 @@ def test_any_mixture_of_forms_reads_what_was_written(
     check_equal(write_database(tmp_path_factory.mktemp("mix"), entries, Form(**form), seed=seed), entries)  # type: ignore[arg-type]
 
 
+def test_databases_are_gone_through_with_row_and_key(tmp_path: Path) -> None:
+    """Users of TokenFold's classes of these names unpack three and two values; `db[row]` and `get_pair` have the letters alone."""
+    entries = sorted(random_entries(12, 9), key=lambda entry: entry.key)
+    path = write_database(tmp_path, entries)
+    with PairedFoldseekDB(path, keep_case=True) as db:
+        assert [(row, aa, ss) for row, aa, ss in db] == [(row, e.aa, e.ss) for row, e in enumerate(entries)]
+        assert db[2] == db.get_pair(2) == (entries[2].aa, entries[2].ss)
+    with FoldseekDB(path, keep_case=True) as letters:
+        assert [(key, text) for key, text in letters] == [(e.key, e.aa) for e in entries]
+
+
 def test_letters_have_no_newline_and_lengths_count_residues(tmp_path: Path) -> None:
     """Readers that cut at the NUL only leave a newline in every sequence, and count a residue too many."""
     entries = random_entries(4, 20)
     with FoldseekDB(write_database(tmp_path, entries)) as db:
         by_key = {e.key: e for e in entries}
-        for row, text in enumerate(db):
-            assert text.isalpha() and len(text) == db.lengths[row] == len(by_key[int(db.keys[row])].aa)
+        for row, (key, text) in enumerate(db):
+            assert text.isalpha() and len(text) == db.lengths[row] == len(by_key[key].aa)
         batch = db.batch(range(len(db)))
         assert 10 not in batch.letters and 0 not in batch.letters and batch.offsets[-1] == db.lengths.sum()
 
@@ -111,7 +122,7 @@ def test_sub_databases_are_joined_by_key_and_never_by_row(tmp_path: Path, caplog
     path = write_database(tmp_path, entries, Form(missing=missing))
     both = [e for e in entries if e.key not in missing[""] | missing["_ss"]]
     with caplog.at_level(logging.WARNING), PairedFoldseekDB(path, keep_case=True) as db:
-        assert list(db) == [(e.aa, e.ss) for e in both] and (len(db.aa) - len(db), len(db.ss) - len(db)) == (1, 2)
+        assert [pair for _, *pair in db] == [[e.aa, e.ss] for e in both] and (len(db.aa) - len(db), len(db.ss) - len(db)) == (1, 2)
         assert "1 of 28 keys are not in" in caplog.text
         for row, entry in enumerate(both):
             assert db.row_of_key(entry.key) == row == db.row_of_name(entry.name) and db.name(row) == entry.name
@@ -384,7 +395,7 @@ def test_links_are_followed_and_a_dangling_one_is_reported(tmp_path: Path) -> No
         else:
             target.symlink_to(f"../parent/{file.name}")
     with PairedFoldseekDB(tmp_path / "sub" / "db", keep_case=True) as db:
-        assert list(db) == [(e.aa, e.ss) for e in entries if e.key in (1, 3, 5)]
+        assert [tuple(pair) for _, *pair in db] == [(e.aa, e.ss) for e in entries if e.key in (1, 3, 5)]
         assert db.get_by_name(entries[5].name)[0] == entries[5].aa
         with pytest.raises(UnknownKeyError, match="found no key 2"):
             db.get_by_name(entries[2].name)

@@ -14,7 +14,7 @@ from protlig_dd.data.inspect import inspect
 from protlig_dd.data.prepare import prepare_shards
 from protlig_dd.data.settings import RandomSplit, SequenceData
 from protlig_dd.data.shards import open_shards
-from protlig_dd.errors import ConfigError
+from protlig_dd.errors import ConfigError, FormatError
 from protlig_dd.tokens.settings import ProteinTrack, StructureTrack
 
 LETTERS = "ACDEFGHIKLMNPQRSTVWY"
@@ -57,6 +57,26 @@ def test_training_data_shards_and_inspection_take_a_database(database: Path, ent
         assert TRACKS["protein"].decode(example["protein"].tolist()) == entry.sequence
         assert TRACKS["structure"].decode(example["structure"].tolist()) == entry.structure
     assert any("6 records read" in line for line in inspect(database).lines())
+
+
+@pytest.mark.parametrize(
+    ("alphabet", "structures", "message"),
+    [
+        ("kanzi", "", "found a database with 3Di letters, expected kanzi tokens; tokenize it first: protlig tokenize .*db --track kanzi"),
+        ("kanzi", "x.fasta", "data.structure_path: found nothing at 'x.fasta', .*; tokenize it first: .* data.kind=shards data.path=cache"),
+        ("dplm2", "", "expected dplm2 tokens; give data.structure_path, a FASTA file of dplm2 tokens with the names of the proteins"),
+        ("3di", "x.fasta", "data.structure_path: found nothing at 'x.fasta', .*; leave the setting empty, since the database has its own"),
+    ],
+)
+def test_structure_tokens_that_the_database_does_not_have_are_to_be_made_first(
+    database: Path, alphabet: str, structures: str, message: str
+) -> None:
+    tracks = {
+        "protein": ProteinTrack(max_length=64, beside=alphabet).build("protein"),  # type: ignore[arg-type]
+        "structure": StructureTrack(alphabet=alphabet, max_length=64).build("structure"),  # type: ignore[arg-type]
+    }
+    with pytest.raises((ConfigError, FormatError), match=message):
+        load(SequenceData(path=str(database), structure_path=structures), tracks)
 
 
 def test_a_database_without_3di_is_said_so(database: Path) -> None:

@@ -123,7 +123,11 @@ def test_the_files_of_a_database(tmp_path: Path) -> None:
 
 
 def test_sources_say_the_model_as_soon_as_one_file_has_several(tmp_path: Path) -> None:
-    entries = [entry("a", source="a"), entry("n_MODEL_1_A", source="n", model=1), entry("n_MODEL_2_A", source="n", model=2)]
+    entries = [
+        entry("a", source="a"),
+        entry("n_MODEL_1_A", source="n", several_models=True),
+        entry("n_MODEL_2_A", source="n", model=2, several_models=True),
+    ]
     write_database(tmp_path / "db", entries)
     assert (tmp_path / "db.source").read_text() == "0\ta_MODEL_1\n1\tn_MODEL_1\n2\tn_MODEL_2\n"
     assert (tmp_path / "db.lookup").read_text() == "0\ta\t0\n1\tn_MODEL_1_A\t1\n2\tn_MODEL_2_A\t2\n"

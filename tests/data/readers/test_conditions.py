@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,8 @@ import pytest
 from protlig_dd.data.readers.conditions import read_ligands, read_proteins, read_structures, tell_proteins
 from protlig_dd.errors import FormatError
 from protlig_dd.tokens.settings import ProteinTrack
+from tests.support.backbones import chain_lines, write_lines
+from tests.support.chains import pdb_text
 from tests.support.foldseek_cases import Form, random_entries, write_database
 
 
@@ -101,3 +104,32 @@ def test_replaced_letters_and_nucleic_acids_are_told(caplog: pytest.LogCaptureFi
     caplog.clear()
     tell_proteins([("a", "MKTAYIAK")], track)
     assert not caplog.messages
+
+
+def test_chains_of_one_name_get_names_of_their_own(tmp_path: Path) -> None:
+    pytest.importorskip("gemmi")
+    path = write_lines(tmp_path / "x.pdb", chain_lines("AKGSAA"), ["TER"], chain_lines("GGSS"), ["TER"], chain_lines("LLKK", chain="B"))
+    assert read_proteins(str(path)) == [("x_A", "AKGSAA"), ("x_A_2", "GGSS"), ("x_B", "LLKK")]
+    assert read_proteins(f"{path}:A_2") == [("x_A_2", "GGSS")]
+
+
+def test_the_chain_without_a_name_can_be_named(tmp_path: Path) -> None:
+    pytest.importorskip("gemmi")
+    path = write_lines(tmp_path / "x.pdb", chain_lines("AKGSAA", chain=" "), ["TER"], chain_lines("GGSS", chain="B"))
+    assert read_proteins(f"{path}:") == read_proteins(f"{path}:blank") == [("x_", "AKGSAA")]
+    assert [name for name, _ in read_proteins(str(path))] == ["x_", "x_B"]
+    with pytest.raises(FormatError, match=r"no protein chain 'A', expected one of blank \(6 residues\), B"):
+        read_proteins(f"{path}:A")
+
+
+def test_residues_whose_names_are_not_known_are_counted_and_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Those of force fields are known."""
+    pytest.importorskip("gemmi")
+    names = ["MET", "LYS", "HSD", "HIE", "HIP", "HIS", "CYX", "CYM", "ASH", "GLH", "LYN", "TYR"]
+    path = tmp_path / "md.pdb"
+    path.write_text(pdb_text([(name, str(i)) for i, name in enumerate(names, 1)], chain=" "))
+    assert read_proteins(str(path)) == [("md_", "MKHHHHCCDEKY")] and not caplog.records
+    path.write_text(pdb_text([(name, str(i)) for i, name in enumerate(["ALA", "QQQ", "GLY", "QQQ", "UNK"], 1)]))
+    with caplog.at_level(logging.WARNING):
+        assert read_proteins(str(path)) == [("md_A", "AXGXX")]
+    assert [r.getMessage() for r in caplog.records] == [f"{path}: chain A: 3 of 5 residues are no known amino acids (QQQ 2, UNK 1): X"]

@@ -203,6 +203,11 @@ def test_a_paired_fasta_trains_both_tracks(tmp_path):
             r"data\.structure_path: found 's', the tracks are \['protein'\]; add a track 'structure'",
         ),
         ({"structure_path": "s", "validation_path": "v"}, TRACKS, r"v: found no structures, .*; give data\.validation_structure_path"),
+        (
+            {"structure_path": "none"},
+            TRACKS,
+            r"data\.structure_path: found nothing at '.*none', expected structure tokens; make them with: protlig tokenize STRUCTURES --track",
+        ),
     ],
 )
 def test_missing_or_idle_structures_are_reported_before_reading(tmp_path, more, tracks, message):
@@ -211,7 +216,8 @@ def test_missing_or_idle_structures_are_reported_before_reading(tmp_path, more, 
         for name, value in more.items()
     }
     fasta(tmp_path / "v", PROTEINS)
-    with pytest.raises(ConfigError, match=message):
+    fasta(tmp_path / "s", PROTEINS)
+    with pytest.raises((ConfigError, FormatError), match=message):
         load(data(tmp_path, **paths), tracks)
 
 
