@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from protlig_dd.cli.entry import build_parser
-from protlig_dd.config import find_config, list_configs, read_config
+from protlig_dd.config_files import find_config, list_configs, read_config
 from protlig_dd.runs.experiment import load_experiment
 from protlig_dd.runs.families.table import family_of
 from protlig_dd.runs.spellings import FLAGS, native_overrides

@@ -9,7 +9,8 @@ from typing import Any, Literal
 import yaml
 
 from protlig_dd.checkpoints import checkpoint as checkpoints
-from protlig_dd.errors import CheckpointError, ConfigError
+from protlig_dd.documents import read_yaml
+from protlig_dd.errors import CheckpointError, ConfigError, FormatError
 from protlig_dd.files import write_text
 
 Which = Literal["last", "best"]
@@ -22,12 +23,9 @@ def read_config_file(path: Path) -> dict[str, Any]:
         ConfigError: if it is missing or not YAML.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path}: not readable ({error}); expected a run folder, as 'protlig train' makes it") from error
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path}: found {type(values).__name__}, expected the settings of a run")
-    return values
+        return read_yaml(path)
+    except FormatError as error:
+        raise ConfigError(f"{error}; expected a run folder, as 'protlig train' makes it") from error
 
 
 def kind_of(values: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from protlig_dd.cli.common import OVERRIDES, Commands, add_command, add_device
-from protlig_dd.config import read_config
+from protlig_dd.config_files import read_config
 from protlig_dd.runs.spellings import native_overrides
 
 _TRAIN = """The run folder gets the config, checkpoints, metrics, samples, scores and a report. The same command started again continues from
@@ -39,7 +39,7 @@ class ConfigOptions:
         """Return the config with its overrides as plain values.
 
         Raises:
-            ConfigError: as in `config.read_config`.
+            ConfigError: as in `config_files.read_config`.
         """
         name, overrides = self.config, list(self.overrides)
         if "=" in name:  # `protlig train train.steps=5`: the demo, changed

@@ -14,7 +14,8 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from protlig_dd.config import build, read_config, settings
+from protlig_dd.config import build, settings
+from protlig_dd.config_files import read_config
 from protlig_dd.data.settings import DataSettings
 from protlig_dd.device import DeviceChoice
 from protlig_dd.diffusion.denoiser import Diffusion

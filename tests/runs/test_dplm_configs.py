@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from protlig_dd.checkpoints.checkpoint import count_parameters
-from protlig_dd.config import list_configs, read_config, to_mapping
+from protlig_dd.config import to_mapping
+from protlig_dd.config_files import list_configs, read_config
 from protlig_dd.errors import CheckpointError, ConfigError
 from protlig_dd.models.transfer import initialise_from
 from protlig_dd.runs import spellings

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from protlig_dd.checkpoints.run_folder import Which, kind_of, read_config_file
-from protlig_dd.config import read_config
+from protlig_dd.config_files import read_config
 from protlig_dd.device import choose_device
 from protlig_dd.errors import ConfigError
 from protlig_dd.kanzi.evaluate import assess_autoencoder
