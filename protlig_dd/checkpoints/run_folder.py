@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +15,7 @@ from protlig_dd.errors import CheckpointError, ConfigError, FormatError
 from protlig_dd.files import write_text
 
 Which = Literal["last", "best"]
+log = logging.getLogger(__name__)
 
 
 def read_config_file(path: Path) -> dict[str, Any]:
@@ -35,9 +37,18 @@ def kind_of(values: Mapping[str, Any]) -> str:
 
 
 def read_checkpoint(folder: Path, which: Which) -> tuple[Path, checkpoints.Checkpoint]:
-    """Return the path and the content of the checkpoint that `which` points at, or else of the newest one."""
+    """Return the path and the content of the checkpoint that `which` points at; of the newest one in a run without a best one.
+
+    Raises:
+        CheckpointError: if there is none, or it is damaged, or gone.
+    """
     root = folder / "checkpoints"
-    path = checkpoints.pointed_at(root, which) or next(iter(reversed(checkpoints.list_checkpoints(root))), None)
+    path = checkpoints.pointed_at(root, which)
+    if path is None and which == "best":
+        if (root / "best.json").is_file():
+            raise CheckpointError(f"{root / 'best.json'}: the checkpoint that it names is gone; use the last one (--which last)")
+        log.warning("%s: has no best checkpoint, since nothing was validated; the last one is used", folder)
+    path = path or next(iter(reversed(checkpoints.list_checkpoints(root))), None)
     if path is None:
         raise CheckpointError(f"{root}: found no checkpoint, expected step_*; train first with: protlig train")
     return path, checkpoints.load(path, parts=("weights", "ema"))

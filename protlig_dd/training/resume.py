@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from protlig_dd.checkpoints import checkpoint as checkpoints
 from protlig_dd.checkpoints.checkpoint import Checkpoint
 from protlig_dd.checkpoints.matching import require_fingerprints
+from protlig_dd.checkpoints.pointers import mend_pointers
 from protlig_dd.errors import ConfigError, ProtligError
 from protlig_dd.training.optim import EMA
 from protlig_dd.training.strategies import Single
@@ -109,7 +110,9 @@ def _resumable(state: RunState, resume: str) -> Path | None:
             )
         return None
     checkpoints.clean(state.root)
-    return checkpoints.find_resumable(state.root, resume)
+    found = checkpoints.find_resumable(state.root, resume)
+    mend_pointers(state.root)
+    return found
 
 
 def store(state: RunState, strategy: Single, *, metrics: Mapping[str, float | int], keep: int, best: bool) -> Path:
