@@ -53,14 +53,14 @@ class Session:
         self.strategy.barrier()
         return work()
 
-    def describe(self, folder: Path, config: Mapping[str, Any], lines: Sequence[str]) -> None:
-        """Write config.yaml and data.txt into the run folder, on rank 0.
+    def describe(self, folder: Path, config: Mapping[str, Any], lines: Sequence[str], **known: Any) -> None:
+        """Write config.yaml and data.txt into the run folder, on rank 0, as `checkpoints.run_folder.write_description` does.
 
         Raises:
-            ConfigError: if the folder holds checkpoints of another experiment.
+            ConfigError, CheckpointError: if the folder holds checkpoints of another experiment, other data or other vocabularies.
         """
         if self.is_first:
-            write_description(folder, config, lines)
+            write_description(folder, config, lines, **known)
 
     def fit(
         self, model: nn.Module, objective: Objective, loader: Loader, *, folder: Path, config: Mapping[str, Any], **more: Any

@@ -79,6 +79,7 @@ def fit(
     seed: int = 0,
     config: Mapping[str, Any] | None = None,
     fingerprints: Mapping[str, str] | None = None,
+    data: Mapping[str, Any] | None = None,
     validate: Validate | None = None,
     hooks: Sequence[Every] = (),
     flops_per_token: FlopsPerToken | None = None,
@@ -95,6 +96,7 @@ def fit(
         seed: seed of dropout.
         config: the whole configuration, stored in each checkpoint.
         fingerprints: fingerprints of the vocabularies by track; a checkpoint with other ones is refused.
+        data: the number and the fingerprint of the examples of each part, stored in each checkpoint; rank 0's are used.
         validate: returns unbiased metrics of the model with averaged weights; called on all processes, rank 0's result is used.
         hooks: functions called at intervals, made by `every`.
         flops_per_token: training FLOPs per token of a batch, for speed and MFU.
@@ -114,6 +116,7 @@ def fit(
         ema=EMA(strategy.shards(), settings.optim.ema_decay),
         config=dict(config or {}),
         fingerprints=dict(fingerprints or {}),
+        data=dict(data or {}),
     )
     first = restore(state, strategy, settings.resume)
     run = _Run(objective, loader, settings, strategy, state, seed, validate, hooks, flops_per_token)
