@@ -35,14 +35,8 @@ if TYPE_CHECKING:
     from protlig_dd.sampling.requests import Request as Request
 
 __version__ = "0.1.0"
-_HOMES = {
-    "Experiment": "runs.experiment",
-    "Generator": "runs.generate",
-    "Request": "sampling.requests",
-    "load_model": "runs.open",
-    "open_run": "runs.open",
-    "train": "runs.families.table",
-}
+_HOMES = {"Experiment": "runs.experiment", "Generator": "runs.generate", "Request": "sampling.requests"}
+_HOMES |= {"load_model": "runs.open", "open_run": "runs.open", "train": "runs.families.table"}
 __all__ = ["Experiment", "Generator", "Request", "__version__", "load_model", "open_run", "train"]
 
 

@@ -1,7 +1,8 @@
-"""Configuration: plain values to frozen objects, and back. The files and overrides that the values come from are read in `config_files.py`.
+"""Configuration: plain values to frozen objects, and back. `config_files.py` reads the files and overrides that the values come from.
 
 A settings class is a frozen, keyword-only dataclass made with `@settings`; if an annotation is a union, the `kind` field selects the
-member, so the union is the registry. Pydantic validates, and every message has the dotted path, the value found, and the nearest valid name. Nothing here imports torch.
+member, so the union is the registry. Pydantic validates, and every message has the dotted path, the value found, and the nearest valid name.
+Nothing here imports torch.
 
 Kinds are resolved here and not by pydantic's discriminated unions, which know neither a kind that follows from a field's default, nor plain
 members next to classes (`float | Task`), nor null for an entry to be removed; they would also require `Annotated` unions in every module.
@@ -67,10 +68,7 @@ def _members(annotation: Any) -> list[type]:
 
 def kind_of(cls: type) -> str | None:
     """Return the `kind` of a settings class in YAML, or None if it has none."""
-    for field in dataclasses.fields(cls):
-        if field.name == "kind":
-            return str(field.default)
-    return None
+    return next((str(field.default) for field in dataclasses.fields(cls) if field.name == "kind"), None)
 
 
 def _resolve_kinds(annotation: Any, values: Any, where: str, default: Any = None) -> Any:

@@ -95,13 +95,8 @@ def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     """Merge mappings. One with another `kind` replaces the whole, since its fields differ."""
     if "kind" in over and over["kind"] != base.get("kind", over["kind"]):
         return dict(over)
-    merged = dict(base)
-    for key, value in over.items():
-        if isinstance(value, Mapping) and isinstance(merged.get(key), Mapping):
-            merged[key] = _merge(merged[key], value)
-        else:
-            merged[key] = value
-    return merged
+    inner = {k for k, v in over.items() if isinstance(v, Mapping) and isinstance(base.get(k), Mapping)}
+    return {**base, **{k: _merge(base[k], v) if k in inner else v for k, v in over.items()}}
 
 
 def _read_chain(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:

@@ -36,13 +36,10 @@ class PrecisionChoice:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DeviceChoice:
+class DeviceChoice(PrecisionChoice):
     """A device with its precision, and the reason for both. Weights are always float32; `dtype` is autocast's."""
 
     device: torch.device
-    dtype: torch.dtype
-    needs_scaler: bool
-    reason: str
 
     @property
     def autocast(self) -> bool:
@@ -52,10 +49,9 @@ class DeviceChoice:
 
 def count_devices(kind: str) -> int:
     """Return the number of devices of a kind that are visible to this process (mps: 0 or 1; cpu: 1)."""
-    if kind == "cuda":
-        return torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if kind == "xpu":
-        return torch.xpu.device_count() if torch.xpu.is_available() else 0
+    if kind in ("cuda", "xpu"):
+        library = getattr(torch, kind)
+        return int(library.device_count()) if library.is_available() else 0
     if kind == "mps":
         return int(torch.backends.mps.is_available())
     return 1
@@ -68,10 +64,8 @@ def cuda_capability(device: torch.device) -> tuple[int, int]:
 
 def device_name(device: torch.device) -> str:
     """Return the name of a device, as reported by its driver."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    if device.type == "xpu":
-        return torch.xpu.get_device_name(device)
+    if device.type in ("cuda", "xpu"):
+        return str(getattr(torch, device.type).get_device_name(device))
     if device.type == "mps":
         return f"Apple {platform.machine()}"
     return f"{platform.processor() or platform.machine()} ({torch.get_num_threads()} threads)"
@@ -114,30 +108,26 @@ def choose_device(requested: str = "auto", *, precision: str = "auto", local_ran
         reason = "the only one here" if kind == "cpu" else f"first of {', '.join(KINDS)} that is here"
     device = _numbered(kind, local_rank, processes)
     chosen = choose_precision(precision, device)
-    return DeviceChoice(
-        device=device,
-        dtype=chosen.dtype,
-        needs_scaler=chosen.needs_scaler,
-        reason=f"{device}: {device_name(device)}, {reason}; {chosen.reason}",
-    )
+    reason = f"{device}: {device_name(device)}, {reason}; {chosen.reason}"
+    return DeviceChoice(device=device, dtype=chosen.dtype, needs_scaler=chosen.needs_scaler, reason=reason)
 
 
 def _numbered(kind: str, local_rank: int, processes: int) -> torch.device:
     count = count_devices(kind)
     if count == 0:
-        raise DeviceError(f"device '{kind}': not found here ({_advice(kind)}); use --auto to take what is there, or --cpu")
+        raise DeviceError(f"device '{kind}': not found here ({_advice(kind)}); use --device auto to take what is there, or --device cpu")
     if kind == "cpu":
         return torch.device("cpu")
     if kind == "mps":
         if processes > 1:
-            raise DeviceError(f"device 'mps': one device cannot serve {processes} processes; start one process, or use --cpu")
+            raise DeviceError(f"device 'mps': one device cannot serve {processes} processes; start one process, or use --device cpu")
         return torch.device("mps")
     if count == 1:
         return torch.device(kind, 0)  # a launcher may make one device visible to each process, as number 0
     if local_rank >= count:
         raise DeviceError(
             f"device '{kind}': process {local_rank} of this machine has no device of its own, {count} are visible; "
-            f"start at most {count} processes a machine (--nproc {count})"
+            f"start at most {count} processes a machine (train.devices={count})"
         )
     return torch.device(kind, local_rank)
 

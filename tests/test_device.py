@@ -51,7 +51,7 @@ def test_auto_takes_the_fastest_device_and_its_native_precision(  # type: ignore
 @pytest.mark.parametrize("kind", ["cuda", "xpu", "mps"])
 def test_a_named_device_that_is_absent_is_an_error_with_advice(pretend, kind: str) -> None:  # type: ignore[no-untyped-def]
     pretend({})
-    with pytest.raises(DeviceError, match=f"device '{kind}': not found here .* use --auto"):
+    with pytest.raises(DeviceError, match=f"device '{kind}': not found here .* use --device auto"):
         choose_device(kind)
 
 

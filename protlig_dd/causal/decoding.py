@@ -17,8 +17,9 @@ from torch import Tensor
 from protlig_dd.causal.cache import KeyValueCache
 from protlig_dd.causal.sequences import CausalVocabulary
 from protlig_dd.config import settings
+from protlig_dd.errors import refuse_unless
 from protlig_dd.rng import Draws
-from protlig_dd.sampling.letters import keep_top_p
+from protlig_dd.sampling.guidance import keep_top_p
 from protlig_dd.tokens.tracks import Layout
 
 Model = Callable[..., Tensor]
@@ -45,10 +46,8 @@ class CausalDecoding:
     length: Literal["given", "learned"] = "given"
 
     def __post_init__(self) -> None:
-        if not self.temperature >= 0:
-            raise ValueError(f"temperature: found {self.temperature}, expected 0 (the likeliest token) or more")
-        if not 0 < self.top_p <= 1:
-            raise ValueError(f"top_p: found {self.top_p}, expected 0 < top_p <= 1")
+        refuse_unless(self.temperature >= 0, "temperature", self.temperature, "0 (the likeliest token) or more")
+        refuse_unless(0 < self.top_p <= 1, "top_p", self.top_p, "0 < top_p <= 1")
 
     def draw(self, logits: Float[Tensor, "b k"], draws: Draws) -> Int[Tensor, " b"]:
         """Return a column index for each row; -inf is never drawn."""

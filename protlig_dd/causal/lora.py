@@ -38,15 +38,8 @@ class CausalLora(LowRank):
             MissingDependencyError: without peft.
         """
         peft = require("peft", "model.lora", extra="hf")
-        return peft.LoraConfig(
-            r=self.rank,
-            lora_alpha=self.alpha,
-            lora_dropout=self.dropout,
-            target_modules=list(PROJECTIONS),
-            bias="none",
-            task_type="CAUSAL_LM",
-            **more,
-        )
+        own = {"r": self.rank, "lora_alpha": self.alpha, "lora_dropout": self.dropout}
+        return peft.LoraConfig(**own, target_modules=list(PROJECTIONS), bias="none", task_type="CAUSAL_LM", **more)
 
     def add_to(self, model: nn.Module, llama: nn.Module) -> int:
         """Add adapters to a model's Llama, in place, without changing its output, and freeze the rest; return their number of parameters.

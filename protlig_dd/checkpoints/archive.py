@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import lzma
+import math
 import pickle
 import pickletools
 import struct
@@ -39,22 +40,9 @@ _DTYPES = {
 _LARGEST_PICKLE = 256 * 2**20
 """Largest size of a pickle in bytes; that of the 15B model with optimizer states has about one."""
 
-_DAMAGE = (
-    pickle.UnpicklingError,
-    zipfile.BadZipFile,
-    zlib.error,
-    lzma.LZMAError,
-    struct.error,
-    EOFError,
-    OSError,
-    LookupError,
-    TypeError,
-    ValueError,
-    AttributeError,
-    ArithmeticError,
-    MemoryError,
-    RuntimeError,
-)
+_OF_LIBRARIES = (pickle.UnpicklingError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error)
+_BUILT_IN = (EOFError, OSError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError, MemoryError, RuntimeError)
+_DAMAGE = (*_OF_LIBRARIES, *_BUILT_IN)
 """Exceptions that zipfile, pickle and torch raise for invalid bytes."""
 
 
@@ -248,9 +236,7 @@ def _made(placed: Mapping[str, _Placed], archive: zipfile.ZipFile, prefix: str) 
 def _view(storage: Tensor, offset: Any, size: Any, stride: Any) -> Tensor:
     if not isinstance(size, tuple) or not isinstance(stride, tuple) or not _are_counts([offset, *size, *stride]):
         raise ValueError("a tensor whose shape is not made of whole numbers from 0 on")
-    number = 1
-    for n in size:
-        number *= n
+    number = math.prod(size)
     last = offset + sum((n - 1) * s for n, s in zip(size, stride, strict=True)) if number else 0
     if number > len(storage) or (number and last >= len(storage)):
         raise ValueError(f"a tensor of size {size} lies beyond its storage of {len(storage)}")

@@ -217,18 +217,14 @@ def find_resumable(root: Path, mode: str = "auto") -> Path | None:
             damaged.append(folder)
             continue
         for bad in damaged:
-            _set_aside(bad)
+            aside = bad.with_name(f"damaged_{bad.name}")
+            shutil.rmtree(aside, ignore_errors=True)
+            os.rename(bad, aside)
+            log.warning("%s: set aside as %s", bad, aside.name)
         return folder
     if damaged:
         raise CheckpointError(f"{root}: all {len(damaged)} checkpoints are damaged; start anew in another folder")
     return None
-
-
-def _set_aside(folder: Path) -> None:
-    aside = folder.with_name(f"damaged_{folder.name}")
-    shutil.rmtree(aside, ignore_errors=True)
-    os.rename(folder, aside)
-    log.warning("%s: set aside as %s", folder, aside.name)
 
 
 def hash_tensors(tensors: Mapping[str, Tensor]) -> str:

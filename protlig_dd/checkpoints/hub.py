@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from protlig_dd.errors import CheckpointError, require
+from protlig_dd.errors import CheckpointError, DownloadError, require, said_by
 
 _SECONDS = 10.0
 """Timeout of the first request to the Hub."""
@@ -28,6 +28,14 @@ def is_answered(name: str) -> bool:
     except (OSError, HTTPError, HFValidationError):
         return False
     return True
+
+
+def absent_weights(source: str, error: Exception, what: str, without: str, published: str) -> DownloadError:
+    """Return the error about weights that are not at hand: the reason, what happens without them, and how to fetch the published ones."""
+    return DownloadError(
+        f"{source}: {what} are not at hand ({said_by(error)}); {without}. Give a folder that holds them, or fetch them where there is a "
+        f"network: hf download {published}"
+    )
 
 
 def fetch_repository(name: str, patterns: Sequence[str]) -> Path:

@@ -68,11 +68,25 @@ def add_device(sub: argparse.ArgumentParser) -> None:
 
 def add_shard(sub: argparse.ArgumentParser, things: str) -> None:
     """Add --shard, which divides `things` among n jobs."""
-    sub.add_argument(
-        "--shard",
-        metavar="i/n",
-        help=f"only every n-th of the {things}, starting at the i-th; i counts from 0: the jobs 0/2 and 1/2 do all (%(default)s)",
-    )
+    text = f"only every n-th of the {things}, starting at the i-th; i counts from 0: the jobs 0/2 and 1/2 do all (%(default)s)"
+    sub.add_argument("--shard", metavar="i/n", help=text)
+
+
+def add_sampler_options(sub: argparse.ArgumentParser) -> None:
+    """Add the arguments of `runs.options.DrawOptions`, but --device: the options of `protlig sample` and `protlig optimize`."""
+    text = "ancestral, euler, first_hitting, confidence, remasking or dplm; with steps: ancestral:100 (default: the run's)"
+    sub.add_argument("--sampler", metavar="KIND[:STEPS]", help=text)
+    sub.add_argument("--strategy", help="dplm: argmax, gumbel_argmax, vanilla[@T] or annealing@2.0:0.1")
+    sub.add_argument("--unmasking", help="dplm: deterministic, or stochastic1.0")
+    sub.add_argument("--steps", type=int, help="steps of the sampler (default: the run's)")
+    sub.add_argument("--temperature", type=float, help="divides the logits (default: the run's)")
+    sub.add_argument("--top-p", type=float, help="keep only the most likely letters, up to this total probability")
+    text = "causal models: the model ends a structure, instead of writing one token per residue"
+    sub.add_argument("--learned-length", action="store_true", help=text)
+    sub.add_argument("--forbid", action="append", metavar="TRACK:SYMBOL", help="a symbol never to draw, such as ligand:Br")
+    sub.add_argument("--guidance", type=float, help="weight of classifier-free guidance; 1 is none (default: the run's)")
+    sub.add_argument("--seed", type=int, help="sample i depends on the seed and i only (%(default)s)")
+    sub.add_argument("--batch-size", type=int, help="samples per network call; changes no sample (default: the run's)")
 
 
 def check_workers(workers: int) -> None:

@@ -30,6 +30,8 @@ _EXAMPLES = """examples:
   protlig evaluate runs/dual_track_demo && protlig report runs/dual_track_demo
   protlig inspect pairs.csv      # what is read from a data file, and what training would drop
 """
+_ADD = (add_training, add_sample, add_optimize, add_evaluation, add_scoring, add_data, add_foldseek, add_tokenize, add_scaling, add_doctor)
+"""The functions that add the commands, in the order of `protlig --help`."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -42,16 +44,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"protlig_dd {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    add_training(commands)
-    add_sample(commands)
-    add_optimize(commands)
-    add_evaluation(commands)
-    add_scoring(commands)
-    add_data(commands)
-    add_foldseek(commands)
-    add_tokenize(commands)
-    add_scaling(commands)
-    add_doctor(commands)
+    for add in _ADD:
+        add(commands)
     return parser
 
 
@@ -77,7 +71,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for line in action(options_from(options, values)):
             if isinstance(line, int):
                 return line
-            print(_as_text(line), flush=True)
+            # a file name may contain bytes that are not UTF-8, which no terminal can show
+            print(line.encode(errors="surrogateescape").decode(errors="replace"), flush=True)
     except ProtligError as error:
         print(f"protlig {name}: {error}", file=sys.stderr)
         return 1
@@ -89,18 +84,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         return 0
     except OSError as error:
-        print(f"protlig {name}: {_about_file(error)}", file=sys.stderr)
+        about = f"{error.strerror or error}"
+        if error.filename is not None:
+            about = f"{error.filename}: {about}; check the path, its permissions and the space on the disk"
+        print(f"protlig {name}: {about}", file=sys.stderr)
         return 1
     return 0
-
-
-def _as_text(line: str) -> str:
-    """Return a line that any terminal can show: a file name may contain bytes that are not UTF-8."""
-    return line.encode(errors="surrogateescape").decode(errors="replace")
-
-
-def _about_file(error: OSError) -> str:
-    """Return the system's message about a file, and what to check."""
-    if error.filename is None:
-        return f"{error.strerror or error}"
-    return f"{error.filename}: {error.strerror or error}; check the path, its permissions and the space on the disk"

@@ -6,13 +6,10 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from protlig_dd.cli.common import Commands, add_command, add_device
 from protlig_dd.errors import ConfigError
-
-if TYPE_CHECKING:
-    pass
 
 _SHOWN = ("train/loss", "validation/nll", "speed/tokens_per_second")
 _EVALUATE = """The printed scores are also written to RUN/evaluation.json, from which `protlig report RUN` draws its page. Use --split validation for
@@ -68,29 +65,19 @@ def add_evaluation(commands: Commands) -> None:
     sub.add_argument("--num", type=int, help="at most this number of samples and of examples (default: the config's)")
     sub.add_argument("--which", choices=["last", "best"], help="the checkpoint (%(default)s)")
     sub.add_argument("--fold", help="fold generated proteins with this ESMFold: a folder, or facebook/esmfold_v1")
-    sub.add_argument(
-        "--coordinates",
-        metavar="DB",
-        help="compare decoded structures with the C-alphas of this Foldseek database (default: evaluation.coordinates of the run)",
-    )
-    sub.add_argument(
-        "--tokenizer",
-        metavar="RUN_OR_FILE",
-        help="for --coordinates: the autoencoder of Kanzi's tokens (default: evaluation.tokenizer of the run)",
-    )
-    sub.add_argument(
-        "--prostt5", metavar="SOURCE", help="for a 3Di run: also score the predictions of ProstT5, from a folder or Rostlab/ProstT5"
-    )
+    text = "compare decoded structures with the C-alphas of this Foldseek database (default: evaluation.coordinates of the run)"
+    sub.add_argument("--coordinates", metavar="DB", help=text)
+    text = "for --coordinates: the autoencoder of Kanzi's tokens (default: evaluation.tokenizer of the run)"
+    sub.add_argument("--tokenizer", metavar="RUN_OR_FILE", help=text)
+    text = "for a 3Di run: also score the predictions of ProstT5, from a folder or Rostlab/ProstT5"
+    sub.add_argument("--prostt5", metavar="SOURCE", help=text)
     add_device(sub)
     text = "write one self-contained HTML page about a run"
     sub = add_command(commands, "report", report, ReportOptions, text, _REPORT)
     sub.add_argument("run", help="the run folder")
     sub.add_argument("--out", help="the page (default: RUN/report.html)")
-    sub.add_argument(
-        "--viewer",
-        metavar="3Dmol-min.js",
-        help="a local 3Dmol.js ('protlig download 3dmol') to include in the page, so that structures can be rotated",
-    )
+    text = "a local 3Dmol.js ('protlig download 3dmol') to include in the page, so that structures can be rotated"
+    sub.add_argument("--viewer", metavar="3Dmol-min.js", help=text)
     text = "list runs with their last metrics"
     sub = add_command(commands, "runs", runs, RunsOptions, text, _RUNS)
     sub.add_argument("folders", nargs="*", help="run folders (default: those under runs/)")

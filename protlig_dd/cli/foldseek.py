@@ -124,7 +124,15 @@ def add_foldseek(commands: Commands) -> None:
     sub.add_argument("--limit", type=int, help="at most this number of entries, the first ones; 0: all (%(default)s)")
     sub.add_argument("--keep-case", action="store_true", help="keep masked residues in lower case")
     _add_selection(sub)
-    _add_build(actions)
+    text = "make a Foldseek database, with 3Di letters, from a folder of PDB and mmCIF files (also .gz)"
+    sub = add_command(actions, "build", build, BuildOptions, text, _BUILD)
+    sub.add_argument("folder", help="structure files, also in subfolders; every file that is not hidden is read")
+    sub.add_argument("--out", required=True, metavar="DB", help="the database, such as data/mine")
+    text = "residues with a lower B-factor (pLDDT) get lower-case letters; 0 masks none (%(default)s)"
+    sub.add_argument("--mask-bfactor-threshold", type=float, metavar="B", help=text)
+    text = "C-alphas as float32 (1), or as 16-bit differences in 0.001 Angstrom, half the size (2) (%(default)s)"
+    sub.add_argument("--coord-store-mode", type=int, choices=[1, 2], help=text)
+    sub.add_argument("--workers", type=int, help="processes that read structures; 0: one for each core (%(default)s)")
 
 
 def _database(sub: argparse.ArgumentParser) -> argparse.ArgumentParser:
@@ -135,26 +143,6 @@ def _database(sub: argparse.ArgumentParser) -> argparse.ArgumentParser:
 def _add_selection(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--key", type=int, nargs="+", metavar="KEY", help="only the entries with these keys")
     sub.add_argument("--name", nargs="+", metavar="NAME", help="only the entries with these names, such as 1tim_A")
-
-
-def _add_build(actions: Commands) -> None:
-    text = "make a Foldseek database, with 3Di letters, from a folder of PDB and mmCIF files (also .gz)"
-    sub = add_command(actions, "build", build, BuildOptions, text, _BUILD)
-    sub.add_argument("folder", help="structure files, also in subfolders; every file that is not hidden is read")
-    sub.add_argument("--out", required=True, metavar="DB", help="the database, such as data/mine")
-    sub.add_argument(
-        "--mask-bfactor-threshold",
-        type=float,
-        metavar="B",
-        help="residues with a lower B-factor (pLDDT) get lower-case letters; 0 masks none (%(default)s)",
-    )
-    sub.add_argument(
-        "--coord-store-mode",
-        type=int,
-        choices=[1, 2],
-        help="C-alphas as float32 (1), or as 16-bit differences in 0.001 Angstrom, half the size (2) (%(default)s)",
-    )
-    sub.add_argument("--workers", type=int, help="processes that read structures; 0: one for each core (%(default)s)")
 
 
 def info(options: DatabaseOptions) -> Iterator[str]:

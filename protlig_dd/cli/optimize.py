@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from protlig_dd.cli.common import Commands, add_command, add_device
-from protlig_dd.cli.sampler_options import add_sampler_options
+from protlig_dd.cli.common import Commands, add_command, add_device, add_sampler_options
 from protlig_dd.errors import ConfigError, nearest, require
 from protlig_dd.files import written_whole
 from protlig_dd.runs.options import DrawOptions

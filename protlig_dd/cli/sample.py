@@ -8,8 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from protlig_dd.cli.common import Commands, add_command, add_device, add_shard
-from protlig_dd.cli.sampler_options import add_sampler_options
+from protlig_dd.cli.common import Commands, add_command, add_device, add_sampler_options, add_shard
 from protlig_dd.runs.options import TASKS, SampleOptions
 
 if TYPE_CHECKING:
@@ -37,16 +36,11 @@ def add_sample(commands: Commands) -> None:
     sub.add_argument("--unconditional", action="store_true", help="generate all tracks, or those of --generate, without any input")
     sub.add_argument("--generate", help="the tracks to generate, separated by commas (default: those not given)")
     sub.add_argument("--num", type=int, help="samples for each input (10; 1 if a causal model takes the most likely tokens)")
-    sub.add_argument(
-        "--length",
-        type=int,
-        nargs="+",
-        help="tokens of each generated track; several for --num samples of each (default: drawn from the training lengths)",
-    )
+    text = "tokens of each generated track; several for --num samples of each (default: drawn from the training lengths)"
+    sub.add_argument("--length", type=int, nargs="+", help=text)
     sub.add_argument("--condition", action="append", metavar="NAME=CLASS", help="a class label, such as affinity_bin=2")
-    sub.add_argument(
-        "--emits", choices=["", "amino_acids", "dplm", "dplm2"], metavar="amino_acids|dplm|dplm2", help="letters that may be generated"
-    )
+    letters = ["", "amino_acids", "dplm", "dplm2"]
+    sub.add_argument("--emits", choices=letters, metavar="|".join(letters[1:]), help="letters that may be generated")
     sub.add_argument("--out", help="the file to write (default: print)")
     add_sampler_options(sub)
     _add_property_options(sub)
@@ -63,17 +57,15 @@ def _add_inputs(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--fix", nargs="+", metavar="1-4=ALVE", help="given residues (inpainting)")
     sub.add_argument("--motif", help="10-40,A15-34,10-40: linkers, and residues of --protein (scaffold)")
     sub.add_argument("--total-length", metavar="60-90", help="permitted lengths of the scaffold")
-    sub.add_argument(
-        "--tokenizer", metavar="RUN_OR_FILE", help="decodes structure tokens, for --out x.pdb: a run, or a published file (.pt)"
-    )
+    text = "decodes structure tokens, for --out x.pdb: a run, or a published file (.pt)"
+    sub.add_argument("--tokenizer", metavar="RUN_OR_FILE", help=text)
 
 
 def _add_property_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--property", help="draw towards a property: charge, hydropathy, qed, ..., or module:function")
     sub.add_argument("--property-weight", type=float, help="samples from p(x) exp(weight * property(x)) (1)")
-    sub.add_argument(
-        "--property-method", choices=["classifier", "smc", "best_of"], help="how (smc: the law itself, in the limit of many particles)"
-    )
+    text = "how (smc: the law itself, in the limit of many particles)"
+    sub.add_argument("--property-method", choices=["classifier", "smc", "best_of"], help=text)
     sub.add_argument("--particles", type=int, help="particles of smc, or the n of best_of; multiplies the cost (16)")
     sub.add_argument("--property-is-probability", action="store_true", help="module:function returns a class probability")
 

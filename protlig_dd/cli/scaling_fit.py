@@ -67,7 +67,8 @@ def fit(options: FitOptions) -> Iterator[str]:
     from protlig_dd.scaling.runs import join, orient, read_csv
 
     sources = [Path(source) for source in options.sources]
-    out = Path(options.out) if options.out else _default_folder(sources)
+    first = sources[0]
+    out = Path(options.out or (first if first.is_dir() else first.with_name(first.stem + "_scaling")))
     facts, tables = [], []
     for source in sources:
         if source.suffix.lower() == ".csv":
@@ -84,17 +85,13 @@ def fit(options: FitOptions) -> Iterator[str]:
         tables.append(to_runs(facts, metric=metric, counted=options.params, data=options.data))
     runs = orient(join(tables), options.direction, options.ceiling)
     analysis = analyse(runs, budgets=numbers(options.budgets, "--budgets"), seed=options.seed, num_resamples=options.resamples)
-    notes = [_counted(options), *_truth(facts, runs)]
+    n = "all parameters" if options.params == "total" else "parameters outside embedding tables"
+    d = "training tokens seen" if options.data == "seen" else "distinct training tokens"
+    notes = [f"in run folders N is {n}, D is {d}", *_truth(facts, runs)]
     yield from notes
     yield from analysis.lines()
     rows = table_rows(facts, metric) if facts and len(tables) == 1 else _rows(runs)
     yield from _write(out, analysis, rows, notes)
-
-
-def _default_folder(sources: Sequence[Path]) -> Path:
-    """Return the first source if it is a folder, else a folder next to that file."""
-    first = sources[0]
-    return first if first.is_dir() else first.with_name(first.stem + "_scaling")
 
 
 def _columns(given: Sequence[str]) -> dict[str, str]:
@@ -107,12 +104,6 @@ def _columns(given: Sequence[str]) -> dict[str, str]:
             raise ConfigError(f"--columns '{one}': expected ROLE=COLUMN with a role among {', '.join(ALIASES)}")
         found[role] = name
     return found
-
-
-def _counted(options: FitOptions) -> str:
-    n = "all parameters" if options.params == "total" else "parameters outside embedding tables"
-    d = "training tokens seen" if options.data == "seen" else "distinct training tokens"
-    return f"in run folders N is {n}, D is {d}"
 
 
 def _truth(facts: list[RunFacts], runs: Runs) -> list[str]:

@@ -86,9 +86,8 @@ def add_scoring(commands: Commands) -> None:
     sub.add_argument("--pool", help="residues, mean or begin (%(default)s)")
     sub.add_argument("--tokens", type=int, help="tokens per network call (%(default)s)")
     add_shard(sub, "proteins")
-    sub.add_argument(
-        "--too-long", choices=["refuse", "skip"], help="what happens to proteins longer than the model takes; skip names them (%(default)s)"
-    )
+    text = "what happens to proteins longer than the model takes; skip names them (%(default)s)"
+    sub.add_argument("--too-long", choices=["refuse", "skip"], help=text)
     add_device(sub)
     text = "write an encoder or a causal model as a folder that stock transformers loads"
     sub = add_command(commands, "export", export, ExportOptions, text, _EXPORT)
@@ -183,8 +182,7 @@ def _nats(run: Run, batch: TrackBatch, method: str, options: ScoreOptions) -> tu
     import numpy as np
 
     from protlig_dd.diffusion.times import Task
-    from protlig_dd.evaluation.any_order import pseudo_log_likelihood, stratified_bound
-    from protlig_dd.evaluation.chain_rule import chain_rule_nll
+    from protlig_dd.evaluation.any_order import chain_rule_nll, pseudo_log_likelihood, stratified_bound
 
     alone = Task(noised=(("protein",),))
     if method == "bound":

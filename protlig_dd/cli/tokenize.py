@@ -80,7 +80,7 @@ def tokenize(options: TokenizeOptions) -> Iterator[str]:
 
 def _files(options: TokenizeOptions, source: Path, shard: tuple[int, int]) -> Iterator[str]:
     """Write or print the tokens of structure files."""
-    from protlig_dd.data.foldseek.token_files import tokenize_files, write_tokens
+    from protlig_dd.data.foldseek.build import tokenize_files, write_tokens
     from protlig_dd.data.skipped import SkippedList
 
     tokenizer = _tokenizer(options)

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from protlig_dd.data.encode import Encoder, EncodeReport, encode_records
-from protlig_dd.data.fitting import fitting_rows
+from protlig_dd.data.encode import Encoder, EncodeReport, encode_records, fitting_rows
 from protlig_dd.data.foldseek import table as foldseek_table
 from protlig_dd.data.leakage import Leakage, measure_leakage
 from protlig_dd.data.permutation import keyed_order
@@ -108,8 +107,9 @@ def load(data: DataSettings, tracks: TrackSet, seed: int = 0) -> DataBundle:
         return _load_markov(data, tracks)
     if isinstance(data, ShardData):
         tables, reports, about = {}, dict[str, EncodeReport](), ""
-        for part, path in _paths(data).items():
-            tables[part], reports[path] = _fitting_shards(Path(path), data, tracks)
+        for part, path in zip(PARTS, (data.path, data.validation_path, data.test_path), strict=True):
+            if path:
+                tables[part], reports[path] = _fitting_shards(Path(path), data, tracks)
     else:
         tables, reports = {}, {}
         sources = find_sources(data, tracks)
@@ -137,11 +137,6 @@ def _fitting_shards(path: Path, data: ShardData, tracks: TrackSet) -> tuple[Toke
     rows, report = fitting_rows(lengths, tracks, where=lambda row: f"{path}: example {row + 1}", drop_long=data.too_long == "drop")
     rows = rows[: data.limit] if data.limit else rows
     return table if len(rows) == len(table) else table.select(rows), report
-
-
-def _paths(data: ShardData) -> dict[str, str]:
-    named = {"train": data.path, "validation": data.validation_path, "test": data.test_path}
-    return {part: path for part, path in named.items() if path}
 
 
 def make_encoder(data: FileSettings, tracks: TrackSet, *, seed: int = 0) -> Encoder:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
+from jaxtyping import Int, Integer
 
 from protlig_dd.data.readers.molecules import MoleculePolicy
 from protlig_dd.data.readers.records import Record
@@ -186,15 +187,12 @@ class Encoder:
                 raise FormatError(f"{message}; set data.too_long=drop or crop, or raise tracks.{name}.max_length")
             if self.too_long == "drop" or (self._letters[name] is None and track.aligned_to is None):
                 raise _LeftOut(f"{name} longer than {track.max_length} tokens", message)
-        roots = {name: self._root(name, ids) for name in ids}
+        aligned = {name: self.tracks[name].aligned_to for name in ids}
+        roots = {name: root if root is not None and root in ids else name for name, root in aligned.items()}
         for root in {roots[name] for name in long}:
             self._crop(ids, [name for name in ids if roots[name] == root], record)
         self._cropped += 1
         return ids
-
-    def _root(self, name: str, ids: Mapping[str, np.ndarray]) -> str:
-        root = self.tracks[name].aligned_to
-        return root if root is not None and root in ids else name
 
     def _num_ends(self, name: str) -> int:
         return 2 * self.tracks[name].add_ends
@@ -272,3 +270,41 @@ def encoded(records: Iterable[Record], encoder: Encoder, *, limit: int = 0) -> I
             kept += 1
             if kept == limit:
                 return
+
+
+def fitting_rows(
+    lengths: Mapping[str, Int[np.ndarray, " N"]], tracks: TrackSet, *, where: Callable[[int], str], drop_long: bool, needed: str = ""
+) -> tuple[Integer[np.ndarray, " _"], EncodeReport]:
+    """Return the rows whose tracks are within their maximum lengths, and the counts of the others as `Encoder` counts them.
+
+    Args:
+        lengths: tokens of each example by track, including begin and end.
+        tracks: the tracks with their maximum lengths.
+        where: returns the place of a row for messages.
+        drop_long: leave out long examples; otherwise they are an error.
+        needed: a track that every example must have; "" for none.
+
+    Raises:
+        FormatError: for long examples without `drop_long`.
+    """
+    unfit = []
+    if needed:
+        absent = lengths[needed] <= 2 * tracks[needed].add_ends
+        unfit.append((f"no {needed}", absent, f"found no {needed}, expected one", lengths[needed]))
+    for name, own in lengths.items():
+        most = tracks[name].max_length
+        message = f"the {name} has {{}} tokens, the track takes {most}"
+        unfit.append((f"{name} longer than {most} tokens", own > most, message, own))
+    count = len(next(iter(lengths.values())))
+    left, dropped, first = np.ones(count, bool), dict[str, int](), dict[str, tuple[str, ...]]()
+    for reason, is_out, message, numbers in unfit:
+        out = np.flatnonzero(left & is_out)
+        if len(out):
+            dropped[reason] = len(out)
+            first[reason] = tuple(f"{where(i)}: {message.format(numbers[i])}" for i in out[:_SHOWN].tolist())
+        left &= ~is_out
+    long = [messages[0] for reason, messages in first.items() if reason != f"no {needed}"]
+    if long and not drop_long:
+        raise FormatError(f"{long[0]}; set data.too_long=drop, or raise the max_length of the tracks")
+    rows = np.flatnonzero(left).astype(np.uint32 if count < 2**32 else np.int64)
+    return rows, EncodeReport(seen=count, kept=len(rows), dropped=dropped, first=first)

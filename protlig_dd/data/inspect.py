@@ -18,9 +18,8 @@ from protlig_dd.data.readers.complexes import ALIASES, Columns, find_columns, op
 from protlig_dd.data.readers.files import data_suffix, read_lines
 from protlig_dd.data.readers.folders import open_folder
 from protlig_dd.data.readers.molecules import MoleculePolicy, read_smiles
-from protlig_dd.data.readers.paired import join_structures
 from protlig_dd.data.readers.records import Record
-from protlig_dd.data.readers.sequences import read_fasta
+from protlig_dd.data.readers.sequences import join_structures, read_fasta
 from protlig_dd.data.readers.tables import TABLE_SUFFIXES, open_table
 from protlig_dd.data.settings import TRACKS_OF
 from protlig_dd.data.splits import GivenSplit, RandomSplit, same_sequence_groups, split_rows
@@ -267,10 +266,6 @@ def _affinities(table: TokenTable) -> tuple[float, float, float, int] | None:
     return (float(values.min()), float(np.median(values)), float(values.max()), len(values)) if len(values) else None
 
 
-def _ends(tracks: TrackSet) -> int:
-    return int("protein" in tracks and tracks["protein"].add_ends)
-
-
 def _leakage(table: TokenTable, tracks: TrackSet) -> Leakage | None:
     """Measure the file's own split; without one, a random tenth, which shows how similar the records are to each other."""
     if len(table) < 20:
@@ -279,4 +274,5 @@ def _leakage(table: TokenTable, tracks: TrackSet) -> Leakage | None:
     own = (codes == 0).any() and (codes > 0).any()
     split = split_rows(table, tracks, GivenSplit() if own else RandomSplit(validation_fraction=0.1), seed=0)
     part = split.validation if len(split.validation) else split.test
-    return measure_leakage(table.select(split.train), table.select(part), ends=_ends(tracks), among=5_000, compared=50)
+    ends = int("protein" in tracks and tracks["protein"].add_ends)
+    return measure_leakage(table.select(split.train), table.select(part), ends=ends, among=5_000, compared=50)

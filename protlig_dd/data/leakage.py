@@ -7,7 +7,7 @@ samples divides by the sample ("query").
 from __future__ import annotations
 
 from collections.abc import Container, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -84,8 +84,9 @@ def measure_leakage(
     known = [np.frombuffer(text, np.int32) for text in texts.get("protein", ())]
     distinct = dict.fromkeys(_texts(validation.tracks["protein"])) if known else ()
     asked = [np.frombuffer(text, np.int32) for text in distinct]
+    copies = Leakage(exact_proteins=exact.get("protein"), exact_ligands=exact.get("ligand"), sampled=sampled)
     if not known or not asked:
-        return Leakage(exact_proteins=exact.get("protein"), exact_ligands=exact.get("ligand"), sampled=sampled)
+        return copies
 
     def sampled_residues(proteins: list[np.ndarray], part: str, limit: int) -> list[np.ndarray]:
         order = keyed_order(seed, "leakage", part, size=len(proteins))[:limit]
@@ -97,14 +98,8 @@ def measure_leakage(
     chance = keyed_order(seed, "leakage", "null", size=len(known))
     null = identity(picked, [known[chance[i % len(chance)]] for i in range(len(picked))], over="shorter")
     low, middle, high, top = (float(q) for q in np.quantile(best, [0.1, 0.5, 0.9, 1.0]))
-    return Leakage(
-        identity=(low, middle, high, top),
-        null_identity=float(np.median(null)),
-        proteins=(len(picked), len(asked)),
-        exact_proteins=exact.get("protein"),
-        exact_ligands=exact.get("ligand"),
-        sampled=sampled,
-    )
+    proteins, null_identity = (len(picked), len(asked)), float(np.median(null))
+    return replace(copies, identity=(low, middle, high, top), null_identity=null_identity, proteins=proteins)
 
 
 def _some(table: TokenTable, most: int, seed: int) -> TokenTable:

@@ -145,8 +145,7 @@ class Loader:
         """Return the examples at the given places of an epoch's order."""
         if len(self.table) > _LISTED:
             return permuted(places, size=len(self.table), seed=self.seed, names=("epoch", epoch))
-        order: Ids = self._plan(epoch)[0]
-        return np.asarray(order[places])
+        return np.asarray(self._plan(epoch)[0][places])
 
     def _plan(self, epoch: int) -> tuple[Ids, Ids]:
         """Return the order of an epoch and the boundaries of its batches (the plans of two epochs are cached)."""

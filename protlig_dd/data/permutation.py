@@ -20,8 +20,7 @@ _SMALL = 1 << 12  # below this there are few bits to mix, and the array is small
 def keyed_order(seed: int, *names: str | int, size: int) -> Int64[np.ndarray, " {size}"]:
     """Return a permutation of 0 .. size - 1 that depends on the seed and the names only, on every platform and version."""
     bits = Draws.root(seed, *names).fold_in(torch.arange(size)).bits()
-    order: np.ndarray = torch.argsort(bits, stable=True).numpy()
-    return order
+    return np.asarray(torch.argsort(bits, stable=True))
 
 
 def permuted(places: Int64[np.ndarray, " b"], *, size: int, seed: int, names: tuple[str | int, ...]) -> Int64[np.ndarray, " b"]:

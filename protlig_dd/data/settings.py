@@ -12,13 +12,18 @@ from protlig_dd.data.synthetic.markov import MarkovChain
 from protlig_dd.data.synthetic.textbook import DemoWorld
 
 
-def _check_train_limit(limit: int) -> None:
-    if limit < 0:
-        raise ValueError(f"train_limit: found {limit}, expected 0 (all) or more")
+class _Limited:
+    """The check of `train_limit`, which every source of files has."""
+
+    train_limit: int
+
+    def __post_init__(self) -> None:
+        if self.train_limit < 0:
+            raise ValueError(f"train_limit: found {self.train_limit}, expected 0 (all) or more")
 
 
 @settings
-class PairData:
+class PairData(_Limited):
     """A table of protein-ligand pairs.
 
     Args:
@@ -53,13 +58,13 @@ class PairData:
     leakage: bool = True
 
     def __post_init__(self) -> None:
-        _check_train_limit(self.train_limit)
+        super().__post_init__()
         if list(self.affinity_bins) != sorted(set(self.affinity_bins)):
             raise ValueError(f"affinity_bins: found {self.affinity_bins}, expected ascending edges")
 
 
 @settings
-class SequenceData:
+class SequenceData(_Limited):
     """Protein sequences: a FASTA file, a table with a sequence column, or a folder of them. Other fields as in `PairData`.
 
     Args:
@@ -87,12 +92,9 @@ class SequenceData:
     train_limit: int = 0
     leakage: bool = True
 
-    def __post_init__(self) -> None:
-        _check_train_limit(self.train_limit)
-
 
 @settings
-class MoleculeData:
+class MoleculeData(_Limited):
     """Molecules: a SMILES file or a table with a SMILES column. Fields as in `PairData`."""
 
     kind: Literal["molecules"] = "molecules"
@@ -108,12 +110,9 @@ class MoleculeData:
     train_limit: int = 0
     leakage: bool = True
 
-    def __post_init__(self) -> None:
-        _check_train_limit(self.train_limit)
-
 
 @settings
-class ShardData:
+class ShardData(_Limited):
     """Memory-mapped shards made by `protlig prepare shards` or `protlig tokenize`, already encoded. Fields as in `PairData`."""
 
     kind: Literal["shards"] = "shards"
@@ -126,9 +125,6 @@ class ShardData:
     limit: int = 0
     train_limit: int = 0
     leakage: bool = False
-
-    def __post_init__(self) -> None:
-        _check_train_limit(self.train_limit)
 
 
 FileSettings = PairData | SequenceData | MoleculeData

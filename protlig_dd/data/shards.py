@@ -6,6 +6,7 @@ writer keeps one shard in memory, so memory does not grow with the data; opening
 
 from __future__ import annotations
 
+import itertools
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -179,14 +180,6 @@ class ShardWriter:
             self.close()
 
 
-def write_shards(table: TokenTable, folder: Path, tracks: TrackSet, *, tokens_per_shard: int = 8_000_000) -> None:
-    """Write a table as shards."""
-    with ShardWriter(folder, tracks, tokens_per_shard=tokens_per_shard) as writer:
-        for i in range(len(table)):
-            labels = {label: values[i].item() for label, values in table.labels.items()}
-            writer.add(table.example(i), labels=labels, name="" if table.names is None else str(table.names[i]))
-
-
 def read_manifest(folder: Path) -> dict[str, Any]:
     """Return the manifest of a folder of shards.
 
@@ -214,7 +207,7 @@ def open_shards(folder: Path, tracks: TrackSet | None = None) -> TokenTable:
     """Return the table of a folder of shards; tokens and names stay on disk, memory-mapped.
 
     Args:
-        folder: written by `write_shards` or `ShardWriter`, or with the folders `part_name` of parallel jobs.
+        folder: written by `ShardWriter`, or with the folders `part_name` of parallel jobs.
         tracks: the tracks to read, all of them if None; their vocabularies must be those of the shards.
 
     Raises:
@@ -303,12 +296,6 @@ def _map_batch(path: Path, examples: int) -> Any:
 
 
 def _column(lists: Sequence[Any]) -> TokenColumn:
-    pools, starts, lengths, base = [], [], [], 0
-    for one in lists:
-        pool = one.values.to_numpy()
-        offsets = one.offsets.to_numpy()
-        pools.append(pool)
-        starts.append(offsets[:-1] + base)
-        lengths.append(np.diff(offsets))
-        base += len(pool)
-    return TokenColumn(pools=tuple(pools), starts=np.concatenate(starts), lengths=np.concatenate(lengths))
+    pools, offsets = tuple(one.values.to_numpy() for one in lists), [one.offsets.to_numpy() for one in lists]
+    starts = [own[:-1] + base for own, base in zip(offsets, itertools.accumulate(map(len, pools[:-1]), initial=0), strict=True)]
+    return TokenColumn(pools=pools, starts=np.concatenate(starts), lengths=np.concatenate([np.diff(own) for own in offsets]))

@@ -58,22 +58,39 @@ class SkippedList:
     def __enter__(self) -> SkippedList:
         return self
 
-    def add(self, skipped: Skipped) -> None:
-        """Count and list one."""
-        self.counts[skipped.kind] += skipped.count
-        self._examples.setdefault(skipped.kind, skipped)
-        if self.path is None:
-            return
-        if self._file is None:
-            growing = self._open.enter_context(written_whole(self.path))
-            self._file = self._open.enter_context(growing.open("w", encoding="utf-8", errors="surrogateescape"))
-        words = (skipped.what, skipped.kind, skipped.reason)
-        self._file.write("\t".join(" ".join(word.split()) for word in words) + "\n")
+    def add(self, *several: Skipped) -> None:
+        """Count and list some."""
+        for skipped in several:
+            self.counts[skipped.kind] += skipped.count
+            self._examples.setdefault(skipped.kind, skipped)
+            if self.path is None:
+                continue
+            if self._file is None:
+                growing = self._open.enter_context(written_whole(self.path))
+                self._file = self._open.enter_context(growing.open("w", encoding="utf-8", errors="surrogateescape"))
+            words = (skipped.what, skipped.kind, skipped.reason)
+            self._file.write("\t".join(" ".join(word.split()) for word in words) + "\n")
 
     def lines(self) -> list[str]:
         """Return a line for each kind: the count and the first case."""
         firsts = ((n, kind, self._examples[kind]) for kind, n in self.counts.most_common())
         return [f"  {n} {kind}, such as {first.what}: {first.reason}" for n, kind, first in firsts]
+
+    def in_brief(self) -> str:
+        """Return the same on one line."""
+        return "; ".join(line.strip() for line in self.lines())
+
+    def report(self, *paths: Path, num_chains: int, num_residues: int, skipped_path: Path | None = None) -> ChainReport:
+        """Return the report of the chains written to `paths`, and of what was left out."""
+        return ChainReport(
+            paths=paths,
+            num_files=self.num_files,
+            num_chains=num_chains,
+            num_residues=num_residues,
+            skipped=dict(self.counts),
+            skipped_path=skipped_path,
+            details=tuple(self.lines()),
+        )
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._open.__exit__(kind, error, trace)

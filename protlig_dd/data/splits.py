@@ -19,9 +19,18 @@ from protlig_dd.tokens.tracks import Track, TrackSet
 Rows = Int64[np.ndarray, " _"]
 
 
-def _check_fractions(validation: float, test: float) -> None:
-    if not (0 <= validation < 1 and 0 <= test < 1 and validation + test < 1):
-        raise ValueError(f"found validation_fraction={validation} and test_fraction={test}; expected 0 or more each, together below 1")
+@settings
+class _Fractions:
+    """The fractions of the examples for validation and test."""
+
+    kind: str = ""
+    validation_fraction: float = 0.05
+    test_fraction: float = 0.0
+
+    def __post_init__(self) -> None:
+        validation, test = self.validation_fraction, self.test_fraction
+        if not (0 <= validation < 1 and 0 <= test < 1 and validation + test < 1):
+            raise ValueError(f"found validation_fraction={validation} and test_fraction={test}; expected 0 or more each, together below 1")
 
 
 @settings
@@ -32,59 +41,42 @@ class GivenSplit:
     validation_fraction: float = 0.05
 
     def __post_init__(self) -> None:
-        _check_fractions(self.validation_fraction, 0.0)
+        _Fractions(validation_fraction=self.validation_fraction)
 
 
 @settings
-class RandomSplit:
+class RandomSplit(_Fractions):
     """Random examples: the easiest split, since near copies are on both sides."""
 
     kind: Literal["random"] = "random"
-    validation_fraction: float = 0.05
-    test_fraction: float = 0.0
-
-    def __post_init__(self) -> None:
-        _check_fractions(self.validation_fraction, self.test_fraction)
 
 
 @settings
-class ProteinSplit:
+class ProteinSplit(_Fractions):
     """No protein on both sides (cold proteins)."""
 
     kind: Literal["protein"] = "protein"
-    validation_fraction: float = 0.05
-    test_fraction: float = 0.0
-
-    def __post_init__(self) -> None:
-        _check_fractions(self.validation_fraction, self.test_fraction)
 
 
 @settings
-class ScaffoldSplit:
+class ScaffoldSplit(_Fractions):
     """No Bemis-Murcko scaffold on both sides. Molecules without rings share the empty scaffold.
 
     Source: Bemis and Murcko 1996, J. Med. Chem. 39, 2887; as RDKit computes it.
     """
 
     kind: Literal["scaffold"] = "scaffold"
-    validation_fraction: float = 0.05
-    test_fraction: float = 0.0
-
-    def __post_init__(self) -> None:
-        _check_fractions(self.validation_fraction, self.test_fraction)
 
 
 @settings
-class ClusterSplit:
+class ClusterSplit(_Fractions):
     """No cluster of similar proteins on both sides (greedy k-mer clusters, see `similarity.cluster_proteins`)."""
 
     kind: Literal["cluster"] = "cluster"
-    validation_fraction: float = 0.05
-    test_fraction: float = 0.0
     identity: float = 0.5
 
     def __post_init__(self) -> None:
-        _check_fractions(self.validation_fraction, self.test_fraction)
+        super().__post_init__()
         if not 0.2 <= self.identity <= 1:
             raise ValueError(f"found identity={self.identity}; expected 0.2 to 1")
 

@@ -6,7 +6,7 @@ Foldseek database, and `loader.py` draws batches from it. A track that an exampl
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
@@ -86,19 +86,6 @@ class TokenColumn:
         """Tokens of all examples."""
         return int(self.lengths.sum())
 
-    @cached_property
-    def offsets(self) -> Int64[np.ndarray, " N1"]:
-        """The offset of each example in `values`, and the end: N + 1 numbers."""
-        return np.concatenate([np.zeros(1, np.int64), np.cumsum(self.lengths, dtype=np.int64)])
-
-    @cached_property
-    def values(self) -> Int32[np.ndarray, " n"]:
-        """All tokens concatenated; no copy if the column is one whole pool, otherwise gathered once."""
-        is_whole = len(self.pools) == 1 and len(self.pools[0]) == self.num_tokens
-        if is_whole and np.array_equal(self.starts, self.offsets[:-1]):
-            return self.pools[0]
-        return self.gather(np.arange(len(self)))
-
     def gather(self, rows: Rows) -> Int32[np.ndarray, " n"]:
         """Return the concatenated tokens of the given rows, in their order."""
         starts, stops = self.starts[rows], self.starts[rows] + self.lengths[rows]
@@ -142,39 +129,6 @@ class TokenTable:
 
     def __len__(self) -> int:
         return len(next(iter(self.tracks.values())))
-
-    @staticmethod
-    def from_examples(
-        examples: Sequence[Mapping[str, Sequence[int] | np.ndarray]],
-        tracks: Sequence[str],
-        *,
-        labels: Mapping[str, Sequence[float] | np.ndarray] | None = None,
-        names: Sequence[str] | None = None,
-    ) -> TokenTable:
-        """Return the table of examples given as lists of token ids by track.
-
-        Args:
-            examples: token ids by track; a track may be absent.
-            tracks: the names of all columns.
-            labels: numbers for each example, by name.
-            names: the names of the examples.
-        """
-        columns = dict[str, Column]()
-        for track in tracks:
-            rows = [np.asarray(example.get(track, ()), dtype=np.int32) for example in examples]
-            offsets = np.cumsum([0, *map(len, rows)], dtype=np.int64)
-            columns[track] = TokenColumn.of(np.concatenate([np.zeros(0, np.int32), *rows]), offsets)
-        return TokenTable(
-            tracks=columns,
-            labels={name: np.asarray(values) for name, values in (labels or {}).items()},
-            names=None if names is None else np.asarray(names, dtype=object),
-        )
-
-    @cached_property
-    def lengths(self) -> Int64[np.ndarray, " N"]:
-        """Tokens of all tracks of each example."""
-        stacked = np.stack([column.lengths for column in self.tracks.values()])
-        return np.asarray(stacked.sum(axis=0))
 
     @property
     def num_tokens(self) -> int:

@@ -110,15 +110,10 @@ class DiffusionObjective:
         condition_dropout: float = 0.1,
         variant: Variant | None = None,
     ) -> None:
-        self.variant = variant or Variant()
-        self.diffusion = diffusion
-        self.tasks = tasks
-        self.times = times or StratifiedTimes()
-        self.curriculum = curriculum
-        self.seed = seed
-        self.purpose = purpose
+        self.diffusion, self.tasks, self.variant = diffusion, tasks, variant or Variant()
+        self.times, self.curriculum = times or StratifiedTimes(), curriculum
+        self.seed, self.purpose, self.condition_dropout = seed, purpose, condition_dropout
         self.device = torch.device(device)
-        self.condition_dropout = condition_dropout
 
     def prepare(self, batch: TrackBatch, step: int) -> Prepared:
         """Draw tasks, times and noise for a batch on the host, and move the result to the device.
@@ -208,7 +203,8 @@ class DiffusionObjective:
         examples = torch.arange(len(tasks))
         times = {}
         for name in batch.tracks:
-            group_of = {task: _group_of(name, self.tasks.tasks[task].noised) for task in self.tasks.names}
+            # the group that each task noises the track with, -1 where it is not noised
+            group_of = {n: next((i for i, own in enumerate(task.noised) if name in own), -1) for n, task in self.tasks.tasks.items()}
             group = torch.tensor([group_of[task] for task in tasks], dtype=torch.int64)
             t, weight = all_t[group, examples], all_weights[group, examples]
             times[name] = Times(torch.where(group >= 0, t, 0.0), torch.where(group >= 0, weight, 1.0))
@@ -258,11 +254,6 @@ class DiffusionObjective:
         if isinstance(param, Subs):
             shown["cross_entropy"] = _reweighed(param, logits, track, "constant")
         return shown
-
-
-def _group_of(track: str, noised: tuple[tuple[str, ...], ...]) -> int:
-    """The index of the group that a track is noised with, or -1 where it is not noised."""
-    return next((i for i, group in enumerate(noised) if track in group), -1)
 
 
 def _levels(schedule: NoiseSchedule, times: Times) -> tuple[Tensor, Tensor]:

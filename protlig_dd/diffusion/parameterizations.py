@@ -13,43 +13,15 @@ Sources: Lou, Meng and Ermon 2024 (SEDD), equations 5 and 10; Sahoo et al. 2024 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from protlig_dd.diffusion.processes import Absorbing, Ids, PerToken, Rows, Uniform
 
 Weighting = Literal["elbo", "constant", "linear"]
-
-
-@runtime_checkable
-class Parameterization(Protocol):
-    """The interface of a parameterization for objectives and samplers."""
-
-    @property
-    def process(self) -> Absorbing | Uniform:
-        """The forward process."""
-
-    @property
-    def weighting(self) -> Weighting:
-        """The weighting of the loss."""
-
-    def log_score(self, logits: Tensor, xt: Tensor, alpha: Tensor) -> Tensor:
-        """Return log p_t(y) / p_t(x_t); SEDD's code calls this `score`."""
-
-    def x0_log_probs(self, logits: Tensor, xt: Tensor, alpha: Tensor) -> Tensor:
-        """Return log p(x0 | x_t), normalised over emittable ids, -inf elsewhere."""
-
-    def reverse_probs(self, logits: Tensor, xt: Tensor, alpha_s: Tensor, alpha_t: Tensor) -> Tensor:
-        """Return p(x_s | x_t), the exact step for the given logits; rows may be unnormalised."""
-
-    def loss(self, logits: Tensor, x0: Tensor, xt: Tensor, alpha: Tensor, alpha_prime: Tensor) -> Tensor:
-        """Return the weighted loss per token."""
-
-    def informative(self, xt: Tensor) -> Tensor:
-        """Return which tokens may have a non-zero loss: only these need logits."""
 
 
 def _weight(weighting: Weighting, alpha: Tensor, alpha_prime: Tensor, num_times: int = 0) -> Tensor:
@@ -59,10 +31,10 @@ def _weight(weighting: Weighting, alpha: Tensor, alpha_prime: Tensor, num_times:
     return torch.ones_like(alpha) if weighting == "constant" else alpha + (1 / num_times if num_times else 0.0)
 
 
-def _restrict(logits: Tensor, process: Absorbing | Uniform) -> Tensor:
-    """Logits in at least float32, with -inf at ids that may not be emitted."""
+def restrict(logits: Float[Tensor, "*s k"], emittable: Bool[Tensor, " k"]) -> Float[Tensor, "*s k"]:
+    """Return logits in float32 or float64, with -inf at ids that may not be emitted."""
     wide = logits if logits.dtype == torch.float64 else logits.float()
-    return wide.masked_fill(process.emittable(wide) == 0, -torch.inf)
+    return wide.masked_fill(~emittable.to(wide.device), -torch.inf)
 
 
 def _pick(values: Tensor, index: Tensor) -> Tensor:
@@ -88,7 +60,7 @@ class Subs:
 
     def x0_log_probs(self, logits: Rows, xt: Ids, alpha: PerToken) -> Rows:
         """Return log p(x0 | x_t), normalised over emittable ids."""
-        return _restrict(logits, self.process).log_softmax(-1)
+        return restrict(logits, self.process.emittable(logits) > 0).log_softmax(-1)
 
     def log_score(self, logits: Rows, xt: Ids, alpha: PerToken) -> Rows:
         """Return log p(x0 | x_t) + log(alpha / (1 - alpha)), and 0 at x_t itself."""
@@ -134,7 +106,7 @@ class Score:
 
     def _log_ratio(self, logits: Tensor, alpha: Tensor) -> Tensor:
         """lp = log_score - log(alpha / (1 - alpha)) for absorbing noise; scale_by_sigma cancels the second term exactly."""
-        scores = _restrict(logits, self.process)
+        scores = restrict(logits, self.process.emittable(logits) > 0)
         if self.scale_by_sigma:
             return scores - torch.log(torch.tensor(float(self.process.num_states), dtype=scores.dtype, device=scores.device))
         return scores - torch.log(alpha / (1 - alpha))[..., None]
@@ -144,13 +116,13 @@ class Score:
         if isinstance(self.process, Absorbing):
             scores = self._log_ratio(logits, alpha) + torch.log(alpha / (1 - alpha))[..., None]
         else:
-            scores = _restrict(logits, self.process)
+            scores = restrict(logits, self.process.emittable(logits) > 0)
         return scores.scatter(-1, xt[..., None], 0.0)
 
     def x0_log_probs(self, logits: Rows, xt: Ids, alpha: PerToken) -> Rows:
         """Return log p(x0 | x_t): normalised scores at masks; for uniform noise by Bayes, from the marginal with its noise taken out."""
         if isinstance(self.process, Absorbing):
-            return _restrict(logits, self.process).log_softmax(-1)
+            return restrict(logits, self.process.emittable(logits) > 0).log_softmax(-1)
         marginal = self.log_score(logits, xt, alpha).softmax(-1)  # p_t(y), since the scores share the denominator p_t(x_t)
         noise = (1 - alpha[..., None]) / self.process.num_states * self.process.emittable(marginal)
         tiny = torch.finfo(marginal.dtype).tiny
@@ -194,3 +166,7 @@ class Score:
         same = (n - 1) * base * (base.log() - 1)
         different = -(n - 2.0) + to_x0 * (to_x0.log() - 1)
         return (positive - crossed + torch.where(unchanged, same, different)) / n
+
+
+Parameterization = Subs | Score
+"""Objectives and samplers use what both classes have. SEDD's code calls `log_score` its `score`."""

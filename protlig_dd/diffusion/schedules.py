@@ -85,13 +85,21 @@ class _FromSigma:
         return self._time_of_sigma(-torch.log(alpha)).clamp(0, 1)
 
 
-def _check_sigmas(sigma_min: float, sigma_max: float) -> None:
-    if not 0 < sigma_min < sigma_max:
-        raise ValueError(f"sigma_min: found {sigma_min} with sigma_max {sigma_max}, expected 0 < sigma_min < sigma_max")
+@settings
+class _Between(_FromSigma):
+    """A schedule whose sigma rises from sigma_min to sigma_max."""
+
+    kind: str = ""
+    sigma_min: float = 1e-4
+    sigma_max: float = 8.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.sigma_min < self.sigma_max:
+            raise ValueError(f"sigma_min: found {self.sigma_min} with sigma_max {self.sigma_max}, expected 0 < sigma_min < sigma_max")
 
 
 @settings
-class Linear(_FromSigma):
+class Linear(_Between):
     """sigma rises linearly.
 
     Args:
@@ -100,11 +108,6 @@ class Linear(_FromSigma):
     """
 
     kind: Literal["linear"] = "linear"
-    sigma_min: float = 1e-4
-    sigma_max: float = 8.0
-
-    def __post_init__(self) -> None:
-        _check_sigmas(self.sigma_min, self.sigma_max)
 
     def sigma(self, t: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
         """Return the total noise at t."""
@@ -119,7 +122,7 @@ class Linear(_FromSigma):
 
 
 @settings
-class Geometric(_FromSigma):
+class Geometric(_Between):
     """sigma rises by equal factors in equal times.
 
     Args:
@@ -128,11 +131,7 @@ class Geometric(_FromSigma):
     """
 
     kind: Literal["geometric"] = "geometric"
-    sigma_min: float = 1e-4
     sigma_max: float = 20.0
-
-    def __post_init__(self) -> None:
-        _check_sigmas(self.sigma_min, self.sigma_max)
 
     def sigma(self, t: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
         """Return the total noise at t."""
@@ -147,7 +146,7 @@ class Geometric(_FromSigma):
 
 
 @settings
-class Cosine(_FromSigma):
+class Cosine(_Between):
     """sigma rises slowly at both ends. With sigma_max below 4.6 data survives at t = 1 and samplers refuse the schedule.
 
     Args:
@@ -156,11 +155,6 @@ class Cosine(_FromSigma):
     """
 
     kind: Literal["cosine"] = "cosine"
-    sigma_min: float = 1e-4
-    sigma_max: float = 8.0
-
-    def __post_init__(self) -> None:
-        _check_sigmas(self.sigma_min, self.sigma_max)
 
     def sigma(self, t: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
         """Return the total noise at t."""

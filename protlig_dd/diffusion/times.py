@@ -27,13 +27,20 @@ class Times(NamedTuple):
     weight: Float[Tensor, " b"]
 
 
-def _check_bounds(t_min: float) -> None:
-    if not 0 <= t_min < 0.5:
-        raise ValueError(f"t_min: found {t_min}, expected 0 <= t_min < 0.5")
+@settings
+class _Bounded:
+    """The smallest time that a sampler of times draws."""
+
+    kind: str = ""
+    t_min: float = 1e-3
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.t_min < 0.5:
+            raise ValueError(f"t_min: found {self.t_min}, expected 0 <= t_min < 0.5")
 
 
 @settings
-class UniformTimes:
+class UniformTimes(_Bounded):
     """t uniform on (t_min, 1), independent for each example.
 
     Args:
@@ -41,10 +48,6 @@ class UniformTimes:
     """
 
     kind: Literal["uniform"] = "uniform"
-    t_min: float = 1e-3
-
-    def __post_init__(self) -> None:
-        _check_bounds(self.t_min)
 
     def draw(self, draws: Draws, shared: Draws, slots: Int[Tensor, " b"], global_size: int, step: int) -> Times:
         """Return a time for each example."""
@@ -52,7 +55,7 @@ class UniformTimes:
 
 
 @settings
-class StratifiedTimes:
+class StratifiedTimes(_Bounded):
     """t uniform on (t_min, 1), one in each of global_size equal strata: the same mean loss with less variance.
 
     Example j of the global batch gets frac(u + j / global_size) with one u per step, for any number of ranks.
@@ -62,10 +65,6 @@ class StratifiedTimes:
     """
 
     kind: Literal["stratified"] = "stratified"
-    t_min: float = 1e-3
-
-    def __post_init__(self) -> None:
-        _check_bounds(self.t_min)
 
     def draw(self, draws: Draws, shared: Draws, slots: Int[Tensor, " b"], global_size: int, step: int) -> Times:
         """Return a time for each example."""
@@ -74,7 +73,7 @@ class StratifiedTimes:
 
 
 @settings
-class BiasedTimes:
+class BiasedTimes(_Bounded):
     """A curriculum on sampling: early steps prefer small t, t = t_min + (1 - 2 t_min) U^power, power = 1 + bias * strength.
 
     The bias falls from 1 to 0 over `steps`: exponential e^(-strength p), cosine (1 + cos pi p) / 2, linear 1 - p; then times are uniform.
@@ -90,14 +89,13 @@ class BiasedTimes:
     """
 
     kind: Literal["biased"] = "biased"
-    t_min: float = 1e-3
     ramp: Literal["exponential", "cosine", "linear"] = "exponential"
     steps: int = 5000
     strength: float = 2.0
     corrected: bool = False
 
     def __post_init__(self) -> None:
-        _check_bounds(self.t_min)
+        super().__post_init__()
         if self.steps < 1 or not 0 <= self.strength < math.inf:
             raise ValueError(f"steps: found {self.steps} with strength {self.strength}, expected steps >= 1 and strength >= 0")
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 
-from protlig_dd.errors import CheckpointError, DownloadError, ProtligError, require
+from protlig_dd.checkpoints.hub import absent_weights
+from protlig_dd.errors import CheckpointError, ProtligError, require
 from protlig_dd.structures.structure_io import Chain, Structure
 
 Fold = Callable[[str], Structure]
@@ -17,6 +19,7 @@ Fold = Callable[[str], Structure]
 ESMFOLD = "facebook/esmfold_v1"
 """ESMFold's published weights on the Hugging Face Hub (8.4 GB)."""
 
+_ABSENT = ("the folding weights", "nothing was folded", ESMFOLD)
 _CHUNK_ABOVE = 400  # residues; above it attention over pairs is computed in chunks, to bound memory
 
 
@@ -38,17 +41,17 @@ def esmfold(source: str = ESMFOLD, *, device: torch.device | str = "cpu", local_
     """
     transformers = require("transformers", "folding with ESMFold", extra="hf")
     try:
-        config = transformers.AutoConfig.from_pretrained(source, local_files_only=local_only)
+        config = transformers.AutoConfig.from_pretrained(source, local_files_only=local_only, trust_remote_code=False)
     except (OSError, ValueError) as error:
-        raise DownloadError(_absent(source, error)) from error
+        raise absent_weights(source, error, *_ABSENT) from error
     if not getattr(config, "is_folding_model", False):
         raise CheckpointError(
             f"{source}: found a '{getattr(config, 'model_type', 'model')}' without folding head, expected ESMFold such as {ESMFOLD}"
         )
     try:
         model = transformers.EsmForProteinFolding.from_pretrained(source, local_files_only=local_only)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise DownloadError(_absent(source, error)) from error
+    except (OSError, ValueError, RuntimeError, pickle.UnpicklingError) as error:
+        raise absent_weights(source, error, *_ABSENT) from error
     model = model.eval().to(device)
     if torch.device(device).type != "cpu":
         model.esm = model.esm.half()
@@ -67,14 +70,6 @@ def find_fold(source: str = ESMFOLD, *, device: torch.device | str = "cpu", loca
         return esmfold(source, device=device, local_only=local_only), ""
     except ProtligError as error:
         return None, str(error)
-
-
-def _absent(source: str, error: Exception) -> str:
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return (
-        f"{source}: the folding weights are not at hand ({reason[:160]}); nothing was folded. Give a folder that holds them, or fetch "
-        f"them where there is a network: hf download {ESMFOLD}"
-    )
 
 
 def _structure(sequence: str, output: Any, source: str) -> Structure:

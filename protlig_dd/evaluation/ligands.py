@@ -81,16 +81,12 @@ def parse_molecule(smiles: str) -> tuple[Any | None, str]:
 def read_molecules(strings: Sequence[str]) -> Molecules:
     """Return the valid molecules of some SMILES strings, and how many were left out for which reason."""
     chem = _chem()
-    smiles, mols, reasons = [], [], Counter[str]()
     with silent_rdkit():
-        for text in strings:
-            mol, reason = parse_molecule(text)
-            if mol is None:
-                reasons[reason] += 1
-            else:
-                mols.append(mol)
-                smiles.append(chem.MolToSmiles(mol))
-    return Molecules(smiles=tuple(smiles), mols=tuple(mols), num_samples=len(strings), invalid=tuple(reasons.most_common()))
+        parsed = [parse_molecule(text) for text in strings]
+        mols = tuple(mol for mol, _ in parsed if mol is not None)
+        smiles = tuple(map(chem.MolToSmiles, mols))
+    reasons = Counter(reason for mol, reason in parsed if mol is None)
+    return Molecules(smiles=smiles, mols=mols, num_samples=len(strings), invalid=tuple(reasons.most_common()))
 
 
 def canonical_smiles(strings: Sequence[str]) -> list[str | None]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,13 +19,15 @@ from torch import Tensor
 from protlig_dd import rng
 from protlig_dd.config import settings
 from protlig_dd.data.loader import Loader
-from protlig_dd.data.table import TokenTable
+from protlig_dd.data.table import Column, TokenTable
 from protlig_dd.diffusion.denoiser import Denoiser, Denoising
 from protlig_dd.diffusion.objective import DiffusionObjective, Prepared
 from protlig_dd.diffusion.times import Task, TaskMixture, Times, UniformTimes
+from protlig_dd.errors import refuse_unless
 from protlig_dd.evaluation.intervals import Estimate, Score, normal_interval
-from protlig_dd.evaluation.unigrams import Unigrams
-from protlig_dd.tokens.tracks import TrackBatch, TrackSet
+from protlig_dd.tokens.tracks import Track, TrackBatch, TrackSet
+
+_ROWS_AT_ONCE = 65_536
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -75,14 +78,11 @@ class ExampleBounds:
         """
         if not parts:
             raise ValueError("batches: found no examples, expected at least one")
-        tracks = parts[0].nats
-        return ExampleBounds(
-            task=parts[0].task,
-            example_ids=np.concatenate([p.example_ids for p in parts]),
-            nats={t: np.concatenate([p.nats[t] for p in parts]) for t in tracks},
-            tokens={t: np.concatenate([p.tokens[t] for p in parts]) for t in tracks},
-            num_tokens={t: np.concatenate([p.num_tokens[t] for p in parts]) for t in tracks},
-        )
+        columns: dict[str, Any] = {
+            name: {track: np.concatenate([getattr(p, name)[track] for p in parts]) for track in parts[0].nats}
+            for name in ("nats", "tokens", "num_tokens")
+        }
+        return ExampleBounds(task=parts[0].task, example_ids=np.concatenate([p.example_ids for p in parts]), **columns)
 
 
 @settings
@@ -132,8 +132,7 @@ def bound(
 
     Source: Lou, Meng and Ermon 2024, equation 11; Sahoo et al. 2024, equation 10.
     """
-    if num_times < 1:
-        raise ValueError(f"num_times: found {num_times}, expected at least 1")
+    refuse_unless(num_times >= 1, "num_times", num_times, "at least 1")
     parts = []
     for batch, mixture in of_task(denoising.denoiser, batches, task):
         objective = DiffusionObjective(
@@ -193,6 +192,39 @@ def of_task(denoiser: Denoiser, batches: TrackBatch | Iterable[TrackBatch], task
                     f"example {lacking}: found no '{name}', which the task '{mixture.names[0]}' needs; leave such examples out"
                 )
         yield batch, mixture
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Unigrams:
+    """The null of every likelihood: tokens drawn independently from the composition of the training data, track by track.
+
+    Attributes:
+        log_probs: for each track the log frequency of each id [k], with one added to every emittable id's count; -inf for ids that are not emittable.
+    """
+
+    log_probs: Mapping[str, Float[np.ndarray, " _"]]
+
+    @staticmethod
+    def of(table: TokenTable, tracks: TrackSet) -> Unigrams:
+        """Return the composition of a table."""
+        return Unigrams(log_probs={name: _log_frequencies(table.tracks[name], track) for name, track in tracks.items()})
+
+    def nats(self, track: str, tokens: Int[np.ndarray, " n"], num_tokens: Int[np.ndarray, " b"]) -> Float[np.ndarray, " b"]:
+        """Return the -log probability of each example's tokens; `tokens` are those of all examples, concatenated."""
+        example = np.repeat(np.arange(len(num_tokens)), num_tokens)
+        nats = -self.log_probs[track][tokens]
+        return np.bincount(example, weights=nats, minlength=len(num_tokens)).astype(np.float64)
+
+
+def _log_frequencies(column: Column, track: Track) -> Float[np.ndarray, " k"]:
+    emittable = list(track.vocabulary.emittable_ids)
+    counts = np.zeros(track.vocabulary.num_rows)
+    for start in range(0, len(column), _ROWS_AT_ONCE):
+        rows = np.arange(start, min(start + _ROWS_AT_ONCE, len(column)))
+        counts += np.bincount(column.gather(rows), minlength=len(counts))
+    log_probs = np.full(len(counts), -np.inf)
+    log_probs[emittable] = np.log((counts[emittable] + 1) / (counts[emittable] + 1).sum())
+    return log_probs
 
 
 @dataclass(frozen=True, kw_only=True)

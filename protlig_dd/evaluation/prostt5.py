@@ -5,14 +5,15 @@ Its output is lower case, and converted here to upper case, as in Foldseek; comp
 
 from __future__ import annotations
 
+import pickle
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 
-from protlig_dd.checkpoints.hub import is_answered
-from protlig_dd.errors import CheckpointError, DownloadError, ProtligError, require
+from protlig_dd.checkpoints.hub import absent_weights, is_answered
+from protlig_dd.errors import CheckpointError, ProtligError, require
 
 Translate = Callable[[Sequence[str]], list[list[str]]]
 """Returns the 3Di letters of each sequence, one for each residue if the model stops in time."""
@@ -49,10 +50,12 @@ def prostt5(
     transformers = require("transformers", "ProstT5", extra="hf")
     local_only = local_only or Path(source).is_dir() or not is_answered(source)
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(source, local_files_only=local_only, do_lower_case=False)
-        model = transformers.AutoModelForSeq2SeqLM.from_pretrained(source, local_files_only=local_only)
-    except (OSError, ValueError, ImportError, RuntimeError) as error:
-        raise DownloadError(_absent(source, error)) from error
+        tokenizer = transformers.AutoTokenizer.from_pretrained(
+            source, local_files_only=local_only, trust_remote_code=False, do_lower_case=False
+        )
+        model = transformers.AutoModelForSeq2SeqLM.from_pretrained(source, local_files_only=local_only, trust_remote_code=False)
+    except (OSError, ValueError, ImportError, RuntimeError, pickle.UnpicklingError) as error:
+        raise absent_weights(source, error, "ProstT5's weights", "its baseline is left out", PROSTT5) from error
     if tokenizer.convert_tokens_to_ids(_PREFIX) in (None, tokenizer.unk_token_id):
         raise CheckpointError(f"{source}: its tokenizer does not know '{_PREFIX}', expected ProstT5 such as {PROSTT5}")
     model = model.eval().to(device)
@@ -85,11 +88,3 @@ def find_prostt5(source: str = PROSTT5, *, device: torch.device | str = "cpu", l
         return prostt5(source, device=device, local_only=local_only), ""
     except ProtligError as error:
         return None, str(error)
-
-
-def _absent(source: str, error: Exception) -> str:
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return (
-        f"{source}: ProstT5's weights are not at hand ({reason[:160]}); its baseline is left out. Give a folder that holds them, or fetch "
-        f"them where there is a network: hf download {PROSTT5}"
-    )

@@ -25,7 +25,6 @@ from protlig_dd.tokens.protein import AMINO_ACIDS
 _MAX_TRAINING = 20_000  # training sequences in the neighbour search
 _MAX_SAMPLES = 300  # samples (and nulls) whose neighbours are searched
 _SET = frozenset(AMINO_ACIDS)
-_COLUMN = {letter: i for i, letter in enumerate(AMINO_ACIDS)}
 
 _HYDROPATHIES = "4.5 4.2 3.8 2.8 2.5 1.9 1.8 -0.4 -0.7 -0.8 -0.9 -1.3 -1.6 -3.2 -3.5 -3.5 -3.5 -3.5 -3.9 -4.5"
 HYDROPATHY = dict(zip("IVLFCMAGTSWYPHEQDNKR", map(float, _HYDROPATHIES.split()), strict=True))
@@ -45,25 +44,16 @@ class Proteins(Validity):
 
 def read_proteins(strings: Sequence[str]) -> Proteins:
     """Return the sequences made of the twenty amino acids only, and how many were left out for which reason (their first invalid letter)."""
-    reasons = Counter[str]()
-    kept = []
-    for text in strings:
-        wrong = next((letter for letter in text if letter not in _SET), None)
-        if text and wrong is None:
-            kept.append(text)
-        else:
-            reasons["empty" if wrong is None else f"letter '{wrong}'"] += 1
-    return Proteins(sequences=tuple(kept), num_samples=len(strings), invalid=tuple(reasons.most_common()))
+    wrong = [next((f"letter '{x}'" for x in text if x not in _SET), "" if text else "empty") for text in strings]
+    kept = tuple(text for text, reason in zip(strings, wrong, strict=True) if not reason)
+    invalid = Counter(reason for reason in wrong if reason).most_common()
+    return Proteins(sequences=kept, num_samples=len(strings), invalid=tuple(invalid))
 
 
 def letter_counts(sequences: Sequence[str]) -> Float[np.ndarray, "n 20"]:
     """Return how often each amino acid occurs in each sequence, columns in the order of `AMINO_ACIDS`; other letters are not counted."""
-    counts = np.zeros((len(sequences), len(AMINO_ACIDS)))
-    for row, sequence in zip(counts, sequences, strict=True):
-        for letter, n in Counter(sequence).items():
-            if letter in _COLUMN:
-                row[_COLUMN[letter]] = n
-    return counts
+    counts = [[sequence.count(letter) for letter in AMINO_ACIDS] for sequence in sequences]
+    return np.array(counts, dtype=np.float64).reshape(-1, len(AMINO_ACIDS))
 
 
 def composition(sequences: Sequence[str]) -> Float[np.ndarray, " 20"]:

@@ -17,6 +17,7 @@ from torch import Tensor
 from protlig_dd.diffusion.denoiser import Denoising, total_noise
 from protlig_dd.diffusion.processes import Absorbing
 from protlig_dd.errors import ConfigError
+from protlig_dd.nn.packed import spans
 from protlig_dd.tokens.tracks import TrackBatch
 
 
@@ -101,7 +102,7 @@ def ask(
     ceiling = float(diffusion.schedule.alpha(torch.zeros(1)))
     wanted = hidden if wanted is None else wanted
     sizes = [sum(track.layout.lengths[row] for track in batch.tracks.values()) for row in questions]
-    for start, end in _spans(sizes, tokens_per_call):
+    for start, end in spans(sizes, tokens_per_call):
         rows = list(questions[start:end])
         part = batch.select(rows)
         at = {name: place[batch.tracks[name].layout.rows_of(rows)] for name, place in where.items()}
@@ -127,14 +128,3 @@ def ask(
                 token=part.tracks[name].tokens[index],
                 log_probs=diffusion.parameterizations[name].x0_log_probs(logits[name], xt, level).cpu(),
             )
-
-
-def _spans(sizes: Sequence[int], limit: int) -> Iterator[tuple[int, int]]:
-    start, total = 0, 0
-    for i, size in enumerate(sizes):
-        if i > start and total + size > limit:
-            yield start, i
-            start, total = i, 0
-        total += size
-    if sizes:
-        yield start, len(sizes)

@@ -25,7 +25,7 @@ from protlig_dd.data.foldseek.structure_files import read_chains, structure_file
 from protlig_dd.data.foldseek.table import is_database
 from protlig_dd.data.permutation import keyed_order
 from protlig_dd.data.skipped import LOST_RESIDUES, UNREADABLE
-from protlig_dd.errors import ConfigError, FormatError
+from protlig_dd.errors import ConfigError, FormatError, refuse_unless
 from protlig_dd.kanzi.batches import TraceBatch, pack_traces
 from protlig_dd.structures.foldseek_chains import MIN_RESIDUES
 from protlig_dd.structures.structure_io import is_structure_name
@@ -61,11 +61,9 @@ class TraceData:
     rotate: bool = True
 
     def __post_init__(self) -> None:
-        if not 0 <= self.validation_fraction < 1:
-            raise ValueError(f"validation_fraction: found {self.validation_fraction}, expected 0 to below 1")
+        refuse_unless(0 <= self.validation_fraction < 1, "validation_fraction", self.validation_fraction, "0 to below 1")
         for name, least in (("min_length", 1), ("max_length", 0), ("num_chains", 0), ("num_validation", 1), ("copies", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name}: found {getattr(self, name)}, expected {least} or more")
+            refuse_unless(getattr(self, name) >= least, name, getattr(self, name), f"{least} or more")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

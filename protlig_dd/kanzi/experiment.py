@@ -20,7 +20,7 @@ from protlig_dd.checkpoints.matching import require_same_shapes, require_trained
 from protlig_dd.checkpoints.run_folder import Which, kind_of, read_checkpoint, read_config_file
 from protlig_dd.config import build, settings, to_mapping
 from protlig_dd.device import DeviceChoice, choose_device
-from protlig_dd.errors import ConfigError
+from protlig_dd.errors import ConfigError, refuse_unless
 from protlig_dd.kanzi.batches import TraceBatch
 from protlig_dd.kanzi.data import TraceData, TraceLoader, Traces, load_traces, trace_fingerprint
 from protlig_dd.kanzi.flow import FlowSampler
@@ -65,24 +65,21 @@ class AutoencoderExperiment:
     attention: str = "auto"
 
     def __post_init__(self) -> None:
-        if not 0 <= self.condition_dropout < 1:
-            raise ValueError(f"condition_dropout: found {self.condition_dropout}, expected 0 to below 1")
+        refuse_unless(0 <= self.condition_dropout < 1, "condition_dropout", self.condition_dropout, "0 to below 1")
         for part in ("sampling", "validation"):
-            if getattr(self, part).guidance != 1 and not self.condition_dropout:
-                raise ValueError(
-                    f"{part}.guidance: found {getattr(self, part).guidance} without condition_dropout, expected 1; or train with 0.1"
-                )
-        if self.train.distributed in ("fsdp", "zero3"):
-            raise ValueError(
-                f"train.distributed: found '{self.train.distributed}', expected auto, none or ddp: an autoencoder is small, and is used in parts"
-            )
+            guidance = getattr(self, part).guidance
+            has_weight = guidance == 1 or self.condition_dropout > 0
+            refuse_unless(has_weight, f"{part}.guidance", f"{guidance} without condition_dropout", "1; or train with 0.1")
+        expected = "auto, none or ddp: an autoencoder is small, and is used in parts"
+        is_whole = self.train.distributed not in ("fsdp", "zero3")
+        refuse_unless(is_whole, "train.distributed", f"'{self.train.distributed}'", expected)
         for name in ("init_from", "freeze", "tokens_per_batch"):
             if getattr(self.train, name):
                 raise ValueError(
                     f"train.{name}: found '{getattr(self.train, name)}', which an autoencoder's training does not know; remove it"
                 )
-        if self.train.batch_size is None or self.train.batch_size % self.data.copies:
-            raise ValueError(f"train.batch_size: found {self.train.batch_size}, expected a multiple of data.copies ({self.data.copies})")
+        size, copies = self.train.batch_size, self.data.copies
+        refuse_unless(size is not None and size % copies == 0, "train.batch_size", size, f"a multiple of data.copies ({copies})")
 
 
 def autoencoder_from(values: Mapping[str, Any]) -> AutoencoderExperiment:

@@ -18,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from protlig_dd.config import settings
+from protlig_dd.errors import refuse_unless
 from protlig_dd.rng import Draws
 from protlig_dd.tokens.tracks import Layout
 
@@ -96,15 +97,11 @@ class FlowSampler:
     clean_from: float = 0.99
 
     def __post_init__(self) -> None:
-        if self.num_steps < 1:
-            raise ValueError(f"num_steps: found {self.num_steps}, expected 1 or more")
-        if self.method == "euler" and self.num_steps < 2:
-            raise ValueError(f"num_steps: found {self.num_steps} with method euler, expected 2 or more")
+        refuse_unless(self.num_steps >= 1, "num_steps", self.num_steps, "1 or more")
+        refuse_unless(self.method != "euler" or self.num_steps >= 2, "num_steps", f"{self.num_steps} with method euler", "2 or more")
         for name in ("noise_weight", "score_weight"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}: found {getattr(self, name)}, expected 0 or more")
-        if self.noise_weight and not self.score_weight:
-            raise ValueError(f"noise_weight: found {self.noise_weight} with score_weight 0, expected 0")
+            refuse_unless(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
+        refuse_unless(self.score_weight > 0 or not self.noise_weight, "noise_weight", f"{self.noise_weight} with score_weight 0", "0")
 
     def integrate(
         self, velocity: Callable[[Tensor, float], Tensor], start: Float[Tensor, "n 3"], noise: Callable[[int], Tensor]

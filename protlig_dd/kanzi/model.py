@@ -20,13 +20,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from protlig_dd.config import settings
+from protlig_dd.errors import refuse_unless
 from protlig_dd.kanzi.blocks import FlowBlock, LocalBlock, ModulatedNorm, PairTable
 from protlig_dd.kanzi.fsq import FSQ, LEVELS
 from protlig_dd.kanzi.windowed import tiles_of
 from protlig_dd.nn.attention import Backend
-from protlig_dd.nn.embeddings import NUM_FEATURES, sigma_features
 from protlig_dd.nn.flops import attention_flops, linear_flops
-from protlig_dd.nn.layers import check_heads, zero_init
+from protlig_dd.nn.layers import NUM_FEATURES, check_heads, sigma_features, zero_init
 from protlig_dd.nn.packed import common_length, joined
 from protlig_dd.nn.rotary import rotation
 from protlig_dd.tokens.tracks import Layout
@@ -76,12 +76,9 @@ class KanziSettings:
     def __post_init__(self) -> None:
         check_heads(self.encoder_size, self.encoder_heads)
         check_heads(self.decoder_size, self.decoder_heads)
-        if self.window < 1:
-            raise ValueError(f"window: found {self.window}, expected 1 or more residues to either side, such as 16")
-        if not self.levels or min(self.levels) < 2:
-            raise ValueError(f"levels: found {self.levels}, expected numbers from 2 on, such as [8, 5, 5, 5]")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout: found {self.dropout}, expected 0 to below 1")
+        refuse_unless(self.window >= 1, "window", self.window, "1 or more residues to either side, such as 16")
+        refuse_unless(min(self.levels, default=0) >= 2, "levels", self.levels, "numbers from 2 on, such as [8, 5, 5, 5]")
+        refuse_unless(0 <= self.dropout < 1, "dropout", self.dropout, "0 to below 1")
 
     @property
     def num_codes(self) -> int:
@@ -158,7 +155,8 @@ class FlowDecoder(nn.Module):
         order, whole = joined((layout, layout))
         positions = layout.position
         if self.continued:
-            positions = torch.cat([positions, positions + _lengths(layout)[segment]])
+            lengths = torch.tensor(layout.lengths, dtype=torch.int64).to(layout.device)
+            positions = torch.cat([positions, positions + lengths[segment]])
         else:
             positions = positions.repeat(_SEGMENTS)
         x = both.index_select(0, order)
@@ -169,10 +167,6 @@ class FlowDecoder(nn.Module):
         x = x.index_select(0, rows[: layout.num_tokens])
         velocity: Tensor = self.final(self.final_norm(x, condition, segment, length))
         return velocity.float()
-
-
-def _lengths(layout: Layout) -> Int[Tensor, " b"]:
-    return torch.tensor(layout.lengths, dtype=torch.int64).to(layout.device)
 
 
 class Kanzi(nn.Module):

@@ -80,14 +80,8 @@ class KanziObjective:
         given = draws.fold("given").uniform() >= self.condition_dropout if self.condition_dropout else None
         tensors = (data, at * data + (1 - at) * noise, data - noise, time)
         data, points, velocity, time = (t.to(self.device, non_blocking=True) for t in tensors)
-        return PreparedTraces(
-            data=data,
-            points=points,
-            velocity=velocity,
-            time=time,
-            given=None if given is None else given.to(self.device),
-            layout=layout.to(self.device),
-        )
+        given = None if given is None else given.to(self.device)
+        return PreparedTraces(data=data, points=points, velocity=velocity, time=time, given=given, layout=layout.to(self.device))
 
     def loss(self, model: nn.Module, prepared: PreparedTraces) -> LossTerms:
         """Return the loss of a prepared batch, with one call of the model."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -15,10 +14,9 @@ from protlig_dd.errors import FormatError
 from protlig_dd.kanzi.batches import ANGSTROM_PER_NM, pack_traces
 from protlig_dd.kanzi.flow import FlowSampler, centred, centred_noise
 from protlig_dd.kanzi.model import FlowDecoder, Kanzi
+from protlig_dd.nn.packed import spans
 from protlig_dd.rng import Draws, key
 from protlig_dd.tokens.tracks import Layout
-
-_SYMBOL = re.compile(r"<K(\d+)>")
 
 
 class KanziTokenizer:
@@ -56,7 +54,7 @@ class KanziTokenizer:
             FormatError: for an empty chain, or a residue without coordinates.
         """
         tokens: list[list[int]] = []
-        for start, stop in self._batches([len(chain) for chain in chains]):
+        for start, stop in spans([len(chain) for chain in chains], self.residues_a_call):
             batch = pack_traces(chains[start:stop]).to(self.device)
             flat = self.model.quantise(batch.points, batch.layout)[1].tolist()
             tokens += [flat[a:b] for a, b in _spans(batch.layout)]
@@ -76,9 +74,14 @@ class KanziTokenizer:
         Raises:
             FormatError: for an empty chain, or a number that is not a token.
         """
-        self._check(tokens)
+        for number, row in enumerate(tokens, 1):
+            if not len(row):
+                raise FormatError(f"tokens: chain {number} has none, expected one for each residue")
+            wrong = [i for i in row if not 0 <= i < self.num_codes]
+            if wrong:
+                raise FormatError(f"tokens: found '{wrong[0]}' in chain {number}, expected 0 to {self.num_codes - 1}")
         coords: list[np.ndarray] = []
-        for start, stop in self._batches([len(row) for row in tokens]):
+        for start, stop in spans([len(row) for row in tokens], self.residues_a_call):
             coords += self._decode(tokens[start:stop], seed, sampler or self.sampler)
         return coords
 
@@ -101,45 +104,9 @@ class KanziTokenizer:
         """Return tokens as text, such as "<K599> <K358>"."""
         return " ".join(f"<K{int(i)}>" for i in tokens)
 
-    def from_text(self, text: str, *, where: str = "tokens") -> list[int]:
-        """Return the tokens of a text, with or without spaces between them.
-
-        Raises:
-            FormatError: for any other text, or a number that is not a token.
-        """
-        rest = _SYMBOL.sub("", text).strip()
-        if rest or not text.strip():
-            raise FormatError(f"{where}: found '{rest[:40]}', expected <K0> to <K{self.num_codes - 1}>, such as <K599> <K358>")
-        found = [int(number) for number in _SYMBOL.findall(text)]
-        self._check([found], where=where)
-        return found
-
     def tokenize(self, coords_angstrom: Float[np.ndarray, "l 3"]) -> str:
         """Return the token text of one chain of C-alphas."""
         return self.to_text(self.encode([coords_angstrom])[0])
-
-    def detokenize(self, text: str, *, seed: int = 0) -> Float[np.ndarray, "l 3"]:
-        """Return C-alphas in Angstrom for the token text of one chain."""
-        return self.decode([self.from_text(text)], seed=seed)[0]
-
-    def _check(self, tokens: Sequence[Sequence[int]], where: str = "tokens") -> None:
-        for number, row in enumerate(tokens, 1):
-            if not len(row):
-                raise FormatError(f"{where}: chain {number} has none, expected one for each residue")
-            wrong = [i for i in row if not 0 <= i < self.num_codes]
-            if wrong:
-                raise FormatError(f"{where}: found '{wrong[0]}' in chain {number}, expected 0 to {self.num_codes - 1}")
-
-    def _batches(self, lengths: Sequence[int]) -> Iterator[tuple[int, int]]:
-        """Split chains into runs of at most `residues_a_call` residues."""
-        start, total = 0, 0
-        for i, length in enumerate(lengths):
-            if i > start and total + length > self.residues_a_call:
-                yield start, i
-                start, total = i, 0
-            total += length
-        if start < len(lengths):
-            yield start, len(lengths)
 
 
 def guided_velocity(

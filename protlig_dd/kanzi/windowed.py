@@ -67,14 +67,8 @@ def tiles_of(layout: Layout, reach: int) -> Tiles:
     key_real = _around(real, False)
     visible = key_real[:, None] & (key_example == example[:, None])[:, None] & (gap.abs() <= reach)
     visible |= gap == 0
-    device = layout.device
-    return Tiles(
-        source=source.flatten().to(device),
-        place=place.to(device),
-        visible=visible.to(device),
-        offset=gap.clamp(-reach, reach).to(device),
-        reach=reach,
-    )
+    source, place, visible, offset = (x.to(layout.device) for x in (source.flatten(), place, visible, gap.clamp(-reach, reach)))
+    return Tiles(source=source, place=place, visible=visible, offset=offset, reach=reach)
 
 
 def _around(tiled: Tensor, edge: int | bool) -> Tensor:

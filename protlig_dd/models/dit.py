@@ -16,9 +16,8 @@ from protlig_dd.config import settings
 from protlig_dd.errors import ConfigError
 from protlig_dd.nn.attention import Backend
 from protlig_dd.nn.blocks import BlockSettings, DiTBlock, Head
-from protlig_dd.nn.embeddings import ConditionEmbedding, NoiseLevelEmbedding
 from protlig_dd.nn.flops import attention_flops, linear_flops
-from protlig_dd.nn.layers import LocalConvolution, run_block
+from protlig_dd.nn.layers import ConditionEmbedding, LocalConvolution, NoiseLevelEmbedding, run_block
 from protlig_dd.nn.packed import wanted_tokens
 from protlig_dd.nn.rotary import rotation
 from protlig_dd.tokens.tracks import TrackBatch, TrackSet

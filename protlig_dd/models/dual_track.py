@@ -19,9 +19,8 @@ from protlig_dd.config import settings
 from protlig_dd.errors import ConfigError
 from protlig_dd.nn.attention import Backend
 from protlig_dd.nn.blocks import BlockSettings, DiTBlock, Head
-from protlig_dd.nn.embeddings import ConditionEmbedding, NoiseLevelEmbedding
 from protlig_dd.nn.flops import attention_flops, linear_flops
-from protlig_dd.nn.layers import CrossAttention, LocalConvolution, run_block
+from protlig_dd.nn.layers import ConditionEmbedding, CrossAttention, LocalConvolution, NoiseLevelEmbedding, run_block
 from protlig_dd.nn.packed import Context, joined, turned, wanted_tokens
 from protlig_dd.nn.rotary import Rotation, rotation
 from protlig_dd.tokens.tracks import Layout, TrackBatch, TrackSet
@@ -122,13 +121,10 @@ class DualTrack(nn.Module):
         """The context of a track: the other track, or all others concatenated example by example."""
         others = [n for n in hidden if n != name]
         together = torch.cat([hidden[n] for n in others]) if len(others) > 1 else hidden[others[0]]
-        by = None
-        if any(self.numbering[n] == self.numbering[name] for n in others):  # all others are at position 0
+        by, aligned = None, {n: self.numbering[n] == self.numbering[name] for n in others}
+        if any(aligned.values()):  # all others are at position 0
             turns = [
-                rotations[n]
-                if self.numbering[n] == self.numbering[name]
-                else rotation(torch.zeros_like(layouts[n].position), self.head_size)
-                for n in others
+                rotations[n] if same else rotation(torch.zeros_like(layouts[n].position), self.head_size) for n, same in aligned.items()
             ]
             by = Rotation(torch.cat([t.cos for t in turns]), torch.cat([t.sin for t in turns]))
         if len(others) == 1:

@@ -6,6 +6,7 @@ models costs as much as the matrix products. It is not twice differentiable.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -17,6 +18,18 @@ from torch.autograd.function import once_differentiable
 
 from protlig_dd.nn.rotary import Rotation
 from protlig_dd.tokens.tracks import Layout
+
+
+def spans(lengths: Sequence[int], limit: int) -> Iterator[tuple[int, int]]:
+    """Yield (start, stop) of runs of neighbours that have at most `limit` tokens together; a longer one is a run of its own."""
+    start, total = 0, 0
+    for i, length in enumerate(lengths):
+        if i > start and total + length > limit:
+            yield start, i
+            start, total = i, 0
+        total += length
+    if lengths:
+        yield start, len(lengths)
 
 
 def common_length(layout: Layout) -> int:

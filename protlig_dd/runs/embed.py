@@ -20,6 +20,7 @@ from protlig_dd.config import parse_shard
 from protlig_dd.errors import ConfigError, FormatError, require
 from protlig_dd.files import write_text, written_whole
 from protlig_dd.models.encoder import Encoder
+from protlig_dd.nn.packed import spans
 from protlig_dd.runs.run import Run
 from protlig_dd.tokens.tracks import pack
 
@@ -56,14 +57,15 @@ def embed_proteins(
         raise FormatError(f"two proteins are called '{repeated[0]}'; give each a name of its own")
     partial = out.with_name(out.name + ".partial")
     partial.mkdir(parents=True, exist_ok=True)
-    done = _resume(partial, _settings(run, pool, shard))
+    settings = {"model": str(run.folder), "step": run.step, "pool": pool, "shard": shard}
+    done = _resume(partial, settings)
     left = [item for item in mine if item[0] not in done]
     with tqdm(total=len(mine), initial=len(done), unit="protein", disable=None) as bar:
         for vectors in _vectors(run, run.model, left, pool, tokens_per_call):
             with written_whole(partial / f"part_{len(list(partial.glob('part_*'))):06d}.safetensors") as growing:
                 save_file(vectors, growing)
             bar.update(len(vectors))
-    _join(partial, out, [name for name, _ in mine], _settings(run, pool, shard))
+    _join(partial, out, [name for name, _ in mine], settings)
     return len(mine)
 
 
@@ -87,10 +89,6 @@ def fitting(run: Run, proteins: Sequence[tuple[str, str]]) -> tuple[list[tuple[s
     return kept, [name for (name, _), size in zip(proteins, sizes, strict=True) if size > track.max_length]
 
 
-def _settings(run: Run, pool: str, shard: str) -> dict[str, Any]:
-    return {"model": str(run.folder), "step": run.step, "pool": pool, "shard": shard}
-
-
 def _resume(partial: Path, settings: dict[str, Any]) -> set[str]:
     """Return the names in the parts that a stopped command has written; parts with other settings are refused."""
     path = partial / "settings.json"
@@ -111,23 +109,13 @@ def _vectors(run: Run, model: Encoder, proteins: Sequence[tuple[str, str]], pool
                 f"{name}: {len(ids)} tokens, the model takes {track.max_length}; embed parts of it, or leave it out with --too-long skip"
             )
     choice = run.choice
-    for batch in _batches(encoded, tokens_per_call):
+    for start, stop in spans([len(ids) for _, ids in encoded], tokens_per_call):
+        batch = encoded[start:stop]
         packed = run.parts.complete(pack([{"protein": ids} for _, ids in batch], {"protein": track})).to(choice.device)
         with torch.autocast(choice.device.type, choice.dtype, enabled=choice.autocast):
             hidden = model.embed(packed)["protein"].float().cpu()
         rows = hidden.split([len(ids) for _, ids in batch])
         yield {name: _pooled(own, pool, track.add_ends) for (name, _), own in zip(batch, rows, strict=True)}
-
-
-def _batches(encoded: list[tuple[str, list[int]]], tokens: int) -> Iterator[list[tuple[str, list[int]]]]:
-    batch: list[tuple[str, list[int]]] = []
-    for item in encoded:
-        if batch and sum(len(ids) for _, ids in batch) + len(item[1]) > tokens:
-            yield batch
-            batch = []
-        batch.append(item)
-    if batch:
-        yield batch
 
 
 def _pooled(rows: Tensor, pool: str, has_ends: bool) -> Tensor:

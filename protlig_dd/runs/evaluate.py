@@ -18,7 +18,7 @@ from protlig_dd.errors import ConfigError
 from protlig_dd.evaluation import ligands, proteins, token_accuracy
 from protlig_dd.evaluation.esmfold import find_fold
 from protlig_dd.evaluation.intervals import Score, format_scores
-from protlig_dd.evaluation.motif_match import MatchTable, column_of, matching
+from protlig_dd.evaluation.motif_match import column_of, matching
 from protlig_dd.evaluation.sections import Section, read_evaluation, write_evaluation
 from protlig_dd.evaluation.structures import structure_section
 from protlig_dd.report.tracked import track_evaluation
@@ -131,9 +131,12 @@ def _samples(held: HeldOut) -> Iterator[Told]:
         world = run.config.data if isinstance(run.config.data, DemoWorld) and len(run.tracks) > 1 else None
         rows = _rows(samples, is_demo=world is not None)
         settings = way.generator.settings() | {"split": held.split}
-        _keep(run, rows, settings, f"{held.split}_{way.short}", is_shown=way.is_shown)
+        (run.folder / "samples").mkdir(exist_ok=True)
+        # the report shows samples.csv
+        for name in (f"samples/{held.split}_{way.short}.csv", *(["samples.csv"] if way.is_shown else ())):
+            write_rows(run.folder / name, rank(rows), settings)
         if world is not None and track == "ligand":
-            match = _match(world, texts, drawn)
+            match = matching(list(zip(texts, drawn, strict=True)), world=world, training=generate(world)["train"])
             section = match.section(f"Motif and group, {way.name}, {held.split} split")
             yield replace(section, lines=tuple(match.lines())), match.lines()
 
@@ -164,25 +167,12 @@ def _folded(run: Run, source: str) -> Told:
     return section, [f"{section.title}:", *section.lines, format_scores(section.scores)]
 
 
-def _match(world: DemoWorld, given: Sequence[str], drawn: Sequence[str]) -> MatchTable:
-    return matching(list(zip(given, drawn, strict=True)), world=world, training=generate(world)["train"])
-
-
 def _rows(samples: Sequence[Sample], *, is_demo: bool) -> list[dict[str, Any]]:
     rows = [s.row() for s in samples]
     if is_demo:
         with ligands.silent_rdkit():
             rows = [{**row, "matched": int(_matches(row.get("protein", ""), row.get("ligand", "")))} for row in rows]
     return rows
-
-
-def _keep(run: Run, rows: list[dict[str, Any]], settings: dict[str, Any], name: str, *, is_shown: bool) -> None:
-    """Write the samples into samples/, and those that the report shows also as samples.csv."""
-    folder = run.folder / "samples"
-    folder.mkdir(exist_ok=True)
-    write_rows(folder / f"{name}.csv", rank(rows), settings)
-    if is_shown:
-        write_rows(run.folder / "samples.csv", rank(rows), settings)
 
 
 def _matches(protein: str, smiles: str) -> bool:

@@ -25,7 +25,7 @@ from protlig_dd.diffusion.processes import Absorbing, Uniform
 from protlig_dd.diffusion.schedules import LogLinear, NoiseSchedule, SigmaCurriculum
 from protlig_dd.diffusion.times import StratifiedTimes, Task, TaskMixture, TimeSampler
 from protlig_dd.diffusion.variants import Variant
-from protlig_dd.errors import ConfigError
+from protlig_dd.errors import ConfigError, refuse_unless
 from protlig_dd.evaluation.settings import EvaluationSettings
 from protlig_dd.nn.attention import BackendChoice, choose_backend
 from protlig_dd.objective import Objective
@@ -76,8 +76,7 @@ class DiffusionSettings:
             raise ValueError("parameterization: found 'subs' with uniform noise; subs needs process: absorbing, uniform needs score")
         if self.process == "uniform" and self.weighting != "elbo":
             raise ValueError(f"weighting: found '{self.weighting}' with uniform noise, expected elbo")
-        if not 0 <= self.condition_dropout < 1:
-            raise ValueError(f"condition_dropout: found {self.condition_dropout}, expected 0 to below 1")
+        refuse_unless(0 <= self.condition_dropout < 1, "condition_dropout", self.condition_dropout, "0 to below 1")
 
     def parameterize(self, track: Track) -> Parameterization:
         """Return the parameterization of a track."""

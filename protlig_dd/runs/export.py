@@ -54,7 +54,7 @@ def export_encoder(run: Run, folder: Path, *, licence: str, source: str) -> dict
     passport = {
         "made_by": f"protlig_dd {__version__}",
         "source": source,
-        "source_hash": read_pretrained(source).source_hash if _is_published(run) else f"step {run.step}",
+        "source_hash": f"step {run.step}" if (run.folder / "config.yaml").is_file() else read_pretrained(source).source_hash,
         "licence": licence or "not stated",
         "vocabularies": run.parts.fingerprints,
         "schedule": to_mapping(diffusion.schedule),
@@ -72,10 +72,6 @@ def export_encoder(run: Run, folder: Path, *, licence: str, source: str) -> dict
             raise CheckpointError(f"{reason}; nothing is exported, use the run folder itself") from error
     save_pretrained(folder, run.config.model, run.model.state_dict(), passport=passport, **arguments)
     return passport
-
-
-def _is_published(run: Run) -> bool:
-    return not (run.folder / "config.yaml").is_file()
 
 
 @torch.no_grad()

@@ -25,7 +25,7 @@ from protlig_dd.evaluation.token_accuracy import Nulls
 from protlig_dd.evaluation.trace_pairs import TracePair, write_traces
 from protlig_dd.runs.experiment import Parts
 from protlig_dd.runs.families.tokenizers import StructureTokenizer, alphabet_of, has_tokenizer, open_structure_tokenizer
-from protlig_dd.runs.families.tokens import generator_for
+from protlig_dd.runs.families.tokens import family_of
 from protlig_dd.runs.held_out import HeldOut, chains_of, emitted
 from protlig_dd.runs.run import Run
 from protlig_dd.tokens.tracks import Track
@@ -177,13 +177,12 @@ def assess_folding(held: HeldOut, chains: TrueChains) -> Iterator[str]:
     The samples are those of the run's own sampler, drawn here if `held` does not have them yet.
     """
     run = held.run
-    generator = generator_for(run, seed=run.config.seed, with_likelihood=False)
+    generator = family_of(run).generator(run, seed=run.config.seed, with_likelihood=False)
     predicted = chains.decode([sample.texts.get(TRACK, "") for sample in held.samples(TRACK, generator)])
     scores = chains.scores(predicted)
-    title = f"Coordinates, {held.split} split"
-    _add_section(run, Section(title=title, scores=tuple(scores)))
+    lines = _add_section(run, f"Coordinates, {held.split} split", scores)
     write_traces(run.folder / "traces.json", chains.traces(predicted))
-    yield from (f"{title}:", *format_scores(scores).splitlines())
+    yield from lines
 
 
 def assess_prostt5(held: HeldOut, source: str) -> Iterator[str]:
@@ -208,13 +207,12 @@ def assess_prostt5(held: HeldOut, source: str) -> Iterator[str]:
     nulls = Nulls(chains_of(run, run.data.train, track))
     predicted = translate([one.sequence for one in chains])
     scores = token_accuracy.summary(predicted, chains, nulls, known=emitted(track), seed=run.config.seed)
-    title = f"ProstT5, {held.split} split"
-    _add_section(run, Section(title=title, scores=tuple(scores)))
-    yield from (f"{title}:", *format_scores(scores).splitlines())
+    yield from _add_section(run, f"ProstT5, {held.split} split", scores)
 
 
-def _add_section(run: Run, section: Section) -> None:
-    """Add a section to evaluation.json, replacing an earlier one with the same title."""
+def _add_section(run: Run, title: str, scores: Sequence[Score]) -> list[str]:
+    """Add a section to evaluation.json, replacing an earlier one with the same title, and return its lines."""
     path = run.folder / "evaluation.json"
-    others = [s for s in read_evaluation(path) if s.title != section.title] if path.is_file() else []
-    write_evaluation(path, [*others, section])
+    others = [s for s in read_evaluation(path) if s.title != title] if path.is_file() else []
+    write_evaluation(path, [*others, Section(title=title, scores=tuple(scores))])
+    return [f"{title}:", *format_scores(scores).splitlines()]

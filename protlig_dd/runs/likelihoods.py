@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from protlig_dd.data.table import TokenTable
@@ -26,24 +28,13 @@ def bounds(run: Run, table: TokenTable, split: str) -> Told:
         if not len(complete) or parts.tasks.weights[name] == 0:
             continue
         used = {t: parts.tracks[t] for t in parts.tracks if t in task.tracks}
-        batches = _with_absent(run, table_batches(complete, used, batch_size=64))
+        # with all tracks of the model; those that the task does not use are empty
+        batches = map(parts.complete, table_batches(complete, used, batch_size=64))
         result = bound(run.denoising, batches, task, num_times=settings.num_times)
         for summary in summarise(result, unigrams):
-            scores += [_renamed(s, summary.task, name) for s in summary.scores()]
+            scores += [replace(s, name=s.name.replace(f"in {summary.task}", f"in {name}")) for s in summary.scores()]
     title = f"Likelihood bound, {split} split"
     return Section(title=title, scores=tuple(scores)), [f"{title}:", format_scores(scores)]
-
-
-def _renamed(score: Score, old: str, new: str) -> Score:
-    return Score(
-        name=score.name.replace(f"in {old}", f"in {new}"), value=score.value, null=score.null, null_name=score.null_name, note=score.note
-    )
-
-
-def _with_absent(run: Run, batches):  # type: ignore[no-untyped-def]
-    """Yield the batches with all tracks of the model; tracks that the task does not use are empty."""
-    for batch in batches:
-        yield run.parts.complete(batch)
 
 
 def dependence(run: Run, table: TokenTable, split: str, task: str) -> Told:

@@ -83,13 +83,8 @@ def open_published(source: Path | str, *, device: str = "auto", emits: str = "")
 def _open_sedd(path: Path, device: str) -> Run:
     """Return a SEDD checkpoint on proteins as a run without training data."""
     model_settings, track, weights = read_sedd(path)
-    config = Experiment(
-        name=path.stem,
-        tracks={"protein": track},
-        data=SequenceData(path=""),
-        model=model_settings,
-        diffusion=DiffusionSettings(tasks={"protein_only": 1.0}),
-    )
+    diffusion = DiffusionSettings(tasks={"protein_only": 1.0})
+    config = Experiment(name=path.stem, tracks={"protein": track}, data=SequenceData(path=""), model=model_settings, diffusion=diffusion)
     return _opened(config, weights, folder=path, device=device)
 
 

@@ -12,10 +12,7 @@ from protlig_dd.errors import ConfigError
 
 TaskName = Literal["", "sequence", "inpainting", "scaffold", "co_generation", "folding", "inverse_folding"]
 TASKS: tuple[TaskName, ...] = ("", "sequence", "inpainting", "scaffold", "co_generation", "folding", "inverse_folding")
-_INPUTS = (
-    *("protein", "structure", "fix", "motif", "total_length", "ligand", "infill", "length", "generate"),
-    *("unconditional", "condition"),
-)
+_INPUTS = ["protein", "structure", "fix", "motif", "total_length", "ligand", "infill", "length", "generate", "unconditional", "condition"]
 _TAKES = {
     "": set(_INPUTS) - {"structure", "fix", "motif", "total_length"},
     "sequence": {"length"},

@@ -28,7 +28,7 @@ from protlig_dd.runs.run import Run
 from protlig_dd.tokens.tracks import Track
 from protlig_dd.training.distributed import launched
 from protlig_dd.training.tracking import Tracking
-from protlig_dd.training.trainer import Every, Hook, every
+from protlig_dd.training.trainer import Every, Hook
 
 _COUNTED = 20_000  # training examples in which tokens are counted for the null
 
@@ -53,7 +53,7 @@ def preview_hooks(folder: Path, parts: Parts, choice: DeviceChoice, bundle: Data
         )
     else:
         hook = _sample_hook(folder, parts, choice, table)
-    return [every(settings.preview_every, hook)] if settings.preview_every else []
+    return [Every(steps=settings.preview_every, hook=hook)] if settings.preview_every else []
 
 
 def _sample_hook(folder: Path, parts: Parts, choice: DeviceChoice, table: TokenTable) -> Hook:

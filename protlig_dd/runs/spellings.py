@@ -33,11 +33,8 @@ _RENAMED = {
     "init_from": "train.init_from",
     "distributed": "train.distributed",
 }
-_PRECISIONS = {
-    **dict.fromkeys(("16", "16-mixed", "fp16"), "fp16"),
-    **dict.fromkeys(("bf16", "bf16-mixed"), "bf16"),
-    **dict.fromkeys(("32", "32-true", "fp32"), "fp32"),
-}
+_PRECISIONS = dict.fromkeys(("16", "16-mixed", "fp16"), "fp16") | {"bf16": "bf16", "bf16-mixed": "bf16"}
+_PRECISIONS |= dict.fromkeys(("32", "32-true", "fp32"), "fp32")
 _SHORT = ("init_from", "distributed")
 """Our own short names, which are not logged."""
 
@@ -66,7 +63,9 @@ def native_overrides(overrides: Sequence[str]) -> tuple[str | None, list[str]]:
     for override in overrides:
         key, _, value = override.partition("=")
         if key == "experiment":
-            config = _experiment(value)
+            # dplm/dplm_150m is dplm/150m here, dplm2/dplm2_650m is dplm2/650m
+            family, _, size = value.rpartition("/")
+            config = f"{family}/{size.removeprefix(f'{family}_')}" if family else value
             _tell(override, f"CONFIG {config}")
             continue
         for new in _translated(key, value):
@@ -87,12 +86,6 @@ def _translated(key: str, value: str) -> list[str]:
     if key == "trainer.fast_dev_run":
         return ["train.steps=1", "train.log_every=1"] if value.lower() == "true" else []
     return [f"{key}={value}"]
-
-
-def _experiment(name: str) -> str:
-    """Return our name of an experiment: dplm/dplm_150m is dplm/150m here, dplm2/dplm2_650m is dplm2/650m."""
-    family, _, size = name.rpartition("/")
-    return f"{family}/{size.removeprefix(f'{family}_')}" if family else name
 
 
 def native_flags(arguments: Sequence[str]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 from protlig_dd.data.readers.conditions import read_proteins, read_structures
@@ -30,12 +31,8 @@ def task_requests(options: SampleOptions, run: Run, num: int) -> list[Request]:
     return make(options, num)
 
 
-def _sequence(options: SampleOptions, num: int) -> list[Request]:
-    return [Request(name=f"length_{n or 'drawn'}", generate={"protein": n}) for n in options.length or [None]]
-
-
-def _co_generation(options: SampleOptions, num: int) -> list[Request]:
-    return [Request(name=f"length_{n or 'drawn'}", generate={"protein": n, "structure": n}) for n in options.length or [None]]
+def _unconditional(options: SampleOptions, num: int, *, tracks: tuple[str, ...]) -> list[Request]:
+    return [Request(name=f"length_{n or 'drawn'}", generate=dict.fromkeys(tracks, n)) for n in options.length or [None]]
 
 
 def _inpainting(options: SampleOptions, num: int) -> list[Request]:
@@ -65,22 +62,20 @@ def _places(segments: Iterable[Sequence[int]]) -> str:
 def _folding(options: SampleOptions, num: int) -> list[Request]:
     if not options.protein:
         raise ConfigError("--task folding: give the sequences, --protein SEQUENCE or FASTA")
-    proteins = read_proteins(options.protein)
-    return [Request(name=name, given={"protein": text}, generate={"structure": None}) for name, text in proteins]
+    return [Request(name=name, given={"protein": text}, generate={"structure": None}) for name, text in read_proteins(options.protein)]
 
 
 def _inverse_folding(options: SampleOptions, num: int) -> list[Request]:
     if not options.structure:
         raise ConfigError("--task inverse_folding: give structure tokens, --structure CODES or a FASTA of them")
-    structures = read_structures(options.structure)
-    return [Request(name=name, given={"structure": text}, generate={"protein": None}) for name, text in structures]
+    return [Request(name=name, given={"structure": text}, generate={"protein": None}) for name, text in read_structures(options.structure)]
 
 
 _TASKS: dict[str, tuple[Callable[[SampleOptions, int], list[Request]], tuple[str, ...]]] = {
-    "sequence": (_sequence, ("protein",)),
+    "sequence": (partial(_unconditional, tracks=("protein",)), ("protein",)),
     "inpainting": (_inpainting, ("protein",)),
     "scaffold": (_scaffold, ("protein",)),
-    "co_generation": (_co_generation, ("protein", "structure")),
+    "co_generation": (partial(_unconditional, tracks=("protein", "structure")), ("protein", "structure")),
     "folding": (_folding, ("protein", "structure")),
     "inverse_folding": (_inverse_folding, ("protein", "structure")),
 }

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from torch import nn
 
 from protlig_dd.checkpoints.checkpoint import count_parameters
@@ -128,7 +127,8 @@ def _starting_model(parts: Parts, settings: TrainSettings, choice: DeviceChoice,
     def build(where: Literal["device", "host"]) -> None:
         made.append(parts.build_model(choice, where=where))
         for source in filter(None, settings.init_from.split(",")):
-            for line in initialise_from(made[0], parts.tracks, *_source_of(source)):
+            run = open_run(source, device="cpu")
+            for line in initialise_from(made[0], parts.tracks, run.model.state_dict(), run.parts.tracks, str(run.folder)):
                 log.info("%s", line)
 
     if not strategy.takes_empty or settings.tokens_per_batch == "auto":  # "auto" tries batches on the whole model
@@ -227,9 +227,3 @@ def validation_objective(parts: Parts, choice: DeviceChoice, purpose: str) -> Ob
         device=choice.device,
         condition_dropout=0.0,
     )
-
-
-def _source_of(folder: str) -> tuple[Mapping[str, torch.Tensor], Mapping[str, Any], str]:
-    """Return the weights, the tracks and the folder of a run to initialise from."""
-    run = open_run(folder, device="cpu")
-    return run.model.state_dict(), run.parts.tracks, str(run.folder)

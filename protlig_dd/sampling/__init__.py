@@ -2,32 +2,17 @@
 
 from __future__ import annotations
 
-from protlig_dd.sampling.ancestral import Ancestral
+from protlig_dd.sampling.ancestral import Ancestral, Euler, Remasking
 from protlig_dd.sampling.dplm import DPLMUnmasking
-from protlig_dd.sampling.euler import Euler
-from protlig_dd.sampling.first_hitting import FirstHitting
 from protlig_dd.sampling.guidance import Guidance
 from protlig_dd.sampling.loop import Sampled, sample
-from protlig_dd.sampling.remasking import Remasking
 from protlig_dd.sampling.tilting import Property, Tilting
 from protlig_dd.sampling.towards import TiltedSamples, sample_tilted
-from protlig_dd.sampling.unmasking import ConfidenceUnmasking
+from protlig_dd.sampling.unmasking import ConfidenceUnmasking, FirstHitting
 
 SamplerSettings = Ancestral | Euler | FirstHitting | ConfidenceUnmasking | Remasking | DPLMUnmasking
 
 __all__ = [
-    "Ancestral",
-    "ConfidenceUnmasking",
-    "DPLMUnmasking",
-    "Euler",
-    "FirstHitting",
-    "Guidance",
-    "Property",
-    "Remasking",
-    "Sampled",
-    "SamplerSettings",
-    "Tilting",
-    "TiltedSamples",
-    "sample",
-    "sample_tilted",
-]
+    "Ancestral", "ConfidenceUnmasking", "DPLMUnmasking", "Euler", "FirstHitting", "Guidance", "Property", "Remasking", "Sampled",
+    "SamplerSettings", "Tilting", "TiltedSamples", "sample", "sample_tilted",
+]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Ancestral sampling: the reverse step of the process itself, token by token.
+"""Ancestral sampling: the reverse step of the process itself, token by token; with remasking of finished tokens; and Euler's method.
 
 For absorbing noise SEDD's analytic (Tweedie) step and MDLM's posterior are the same step, this one. The only error is that the tokens of
 one step are drawn independently; it halves when the number of steps doubles.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from protlig_dd.config import settings
@@ -16,14 +17,20 @@ from protlig_dd.errors import ConfigError
 from protlig_dd.sampling.loop import Problem, State, grid, write
 
 
-def check_steps(num_steps: int) -> None:
-    """Refuse a number of steps below one.
+@settings
+class FixedSteps:
+    """The settings of samplers that take a fixed number of steps, with one network call each."""
 
-    Raises:
-        ValueError: with the number found.
-    """
-    if num_steps < 1:
-        raise ValueError(f"num_steps: found {num_steps}, expected 1 or more")
+    kind: str = ""
+    num_steps: int = 250
+
+    def __post_init__(self) -> None:
+        if self.num_steps < 1:
+            raise ValueError(f"num_steps: found {self.num_steps}, expected 1 or more")
+
+    def num_calls(self, problem: Problem, state: State) -> int:
+        """Return the number of steps."""
+        return self.num_steps
 
 
 def reverse_step(problem: Problem, state: State, alpha_s: Tensor, name: str) -> State:
@@ -39,7 +46,7 @@ def reverse_step(problem: Problem, state: State, alpha_s: Tensor, name: str) -> 
 
 
 @settings
-class Ancestral:
+class Ancestral(FixedSteps):
     """The exact reverse step, `num_steps` times.
 
     Args:
@@ -49,12 +56,11 @@ class Ancestral:
     """
 
     kind: Literal["ancestral"] = "ancestral"
-    num_steps: int = 250
     corrector_steps: int = 0
     exact = True
 
     def __post_init__(self) -> None:
-        check_steps(self.num_steps)
+        super().__post_init__()
         if self.corrector_steps < 0:
             raise ValueError(f"corrector_steps: found {self.corrector_steps}, expected 0 or more")
 
@@ -91,3 +97,85 @@ def require_absorbing(problem: Problem, sampler: str) -> None:
     for track in problem.open:
         if not isinstance(problem.diffusion.parameterizations[track].process, Absorbing):
             raise ConfigError(f"sampling.sampler: '{sampler}' opens masks, and track '{track}' has uniform noise; use ancestral or euler")
+
+
+@settings
+class Euler(FixedSteps):
+    """Euler's method: p(x_s = y) = d sigma * rate(x_t -> y) for y != x_t, the remaining probability for x_t, `num_steps` times.
+
+    Rates of the reverse jump process are constant during a step. A baseline: ancestral steps solve each token exactly. The last step is the
+    analytic one, which leaves no mask (SEDD's denoiser step). Source: Lou, Meng and Ermon 2024, equation 13.
+
+    Args:
+        num_steps: steps, one network call each.
+    """
+
+    kind: Literal["euler"] = "euler"
+    exact = True
+
+    def step(self, problem: Problem, state: State, index: int) -> State:
+        """Return the state after one more step."""
+        alpha_t, alpha_s = grid(problem, state, index, self.num_steps)
+        if index + 1 == self.num_steps:
+            return reverse_step(problem, state, alpha_s, f"step {index}")
+        schedule = problem.diffusion.schedule
+        t = torch.full_like(alpha_t, problem.t_start * (1 - index / self.num_steps))
+        step_sigma = -schedule.alpha_prime(t) / alpha_t * problem.t_start / self.num_steps  # d sigma / dt * dt
+        step_sigma = step_sigma.clamp(min=0)  # the cosine's slope at t = 1 rounds to a negative number
+        at, logits = problem.active_logits(state)
+        result = state
+        for track, position in at.items():
+            param, xt = problem.diffusion.parameterizations[track], state.batch.tracks[track].tokens[position]
+            score = param.log_score(logits[track], xt, problem.of_token(alpha_t, track, position)).exp()
+            moves = param.process.rate_from_score(score, xt) * problem.of_token(step_sigma, track, position)[:, None]
+            stays = (1 - moves.sum(-1)).clamp(min=0)
+            probs = moves.scatter_add(-1, xt[:, None], stays[:, None])
+            drawn = problem.draws[track][position].fold(f"step {index}").categorical(probs.log())
+            result = write(result, track, position, drawn)
+        return State(batch=result.batch, alpha=alpha_s)
+
+
+@settings
+class Remasking(FixedSteps):
+    """Ancestral sampling in which finished tokens may be masked again (ReMDM, Wang et al. 2025, rescaled schedule); absorbing noise only.
+
+    Args:
+        num_steps: steps, one network call each.
+        eta: fraction of the largest admissible remasking probability, 0 to 1; 0 is ancestral sampling.
+    """
+
+    kind: Literal["remasking"] = "remasking"
+    num_steps: int = 100
+    eta: float = 0.1
+    exact = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.eta <= 1:
+            raise ValueError(f"eta: found {self.eta}, expected 0 to 1")
+
+    def step(self, problem: Problem, state: State, index: int) -> State:
+        """Return the state after one more step.
+
+        With r = eta min(1, (1 - alpha_s) / alpha_t): a letter is masked with probability r, a mask opens with probability
+        (alpha_s - (1 - r) alpha_t) / (1 - alpha_t), which preserves the marginal at every noise level.
+        """
+        require_absorbing(problem, "remasking")
+        alpha_t, alpha_s = grid(problem, state, index, self.num_steps)
+        remask = self.eta * ((1 - alpha_s) / alpha_t).clamp(max=1)
+        opens = (alpha_s - (1 - remask) * alpha_t) / (1 - alpha_t)
+        at, logits = problem.active_logits(state)
+        result = state
+        for track, is_open in problem.open.items():
+            param, before = problem.diffusion.parameterizations[track], state.batch.tracks[track].tokens
+            draws = problem.draws[track].fold(f"step {index}")
+            level = problem.of_token(state.alpha, track, at[track])
+            log_probs = param.x0_log_probs(logits[track], before[at[track]], level)
+            letters = draws[at[track]].fold("letter").categorical(log_probs)
+            chance, segment = draws.uniform(), problem.layouts[track].segment
+            masked = before == param.process.mask_id
+            filled = before.index_copy(0, at[track], letters)
+            after = torch.where(masked & (chance < opens[segment]), filled, before)
+            after = torch.where(~masked & (chance < remask[segment]), param.process.mask_id, after)
+            result = write(result, track, is_open.nonzero().squeeze(1), after[is_open])
+        return State(batch=result.batch, alpha=alpha_s)

@@ -28,15 +28,15 @@ from torch import Tensor
 
 from protlig_dd.config import settings
 from protlig_dd.rng import Draws
-from protlig_dd.sampling.ancestral import check_steps, require_absorbing
-from protlig_dd.sampling.letters import keep_top_p
+from protlig_dd.sampling.ancestral import FixedSteps, require_absorbing
+from protlig_dd.sampling.guidance import keep_top_p
 from protlig_dd.sampling.loop import Problem, State, grid, rank_within, write
 
 Candidates = tuple[Int[Tensor, " a"], Float[Tensor, " a"]]
 
 
 @settings
-class DPLMUnmasking:
+class DPLMUnmasking(FixedSteps):
     """The published samplers of DPLM and DPLM-2.
 
     Args:
@@ -67,7 +67,7 @@ class DPLMUnmasking:
     exact = False
 
     def __post_init__(self) -> None:
-        check_steps(self.num_steps)
+        super().__post_init__()
         if self.temperature < 0 or min(self.annealing) <= 0:
             raise ValueError(f"temperature: found {self.temperature}, annealing {self.annealing}, expected positive numbers")
         if not all(0 < p <= 1 for p in (self.top_p or {}).values()) or not 0 <= self.resample_ratio <= 1:

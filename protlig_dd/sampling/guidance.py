@@ -15,9 +15,9 @@ from torch import Tensor
 
 from protlig_dd.config import settings
 from protlig_dd.diffusion.denoiser import Denoiser, Denoising
+from protlig_dd.diffusion.parameterizations import restrict
 from protlig_dd.diffusion.processes import Absorbing
 from protlig_dd.errors import ConfigError, nearest
-from protlig_dd.sampling.letters import keep_top_p, restrict
 from protlig_dd.tokens.tracks import TrackBatch, TrackSet
 
 
@@ -130,3 +130,26 @@ class ClassifierFree:
         log_given, log_free = given.log_softmax(-1), free.log_softmax(-1)
         guided = torch.where(given == -torch.inf, given, log_free + self.weight * (log_given - log_free))
         return guided.log_softmax(-1) + mass
+
+
+def keep_top_p(logits: Float[Tensor, "a k"], top_p: float) -> Float[Tensor, "a k"]:
+    """Return logits with -inf outside the nucleus: the smallest set of likeliest letters whose probability is at least top_p.
+
+    The letter that reaches top_p is kept, the letters after it are not; of equally likely letters the one with the lower id comes first.
+
+    Args:
+        logits: unnormalised log probabilities; -inf is allowed. Kept entries are returned unchanged.
+        top_p: above 0 and at most 1; 1 keeps every letter.
+
+    Source: Holtzman et al. 2020.
+
+    >>> keep_top_p(torch.tensor([[0.1, 0.5, 0.3, 0.1]]).log(), 0.6).isfinite().tolist()
+    [[False, True, True, False]]
+    """
+    if top_p == 1:
+        return logits
+    ordered, index = logits.sort(dim=-1, descending=True, stable=True)
+    probs = ordered.softmax(-1)
+    before = probs.cumsum(-1) - probs  # the probability of all likelier letters
+    dropped = torch.zeros_like(logits, dtype=torch.bool).scatter(-1, index, before >= top_p)
+    return logits.masked_fill(dropped, -torch.inf)

@@ -173,15 +173,10 @@ class _Variations:
     def draw(self, parents: Sequence[Candidate], *, t: float, seed: int, first_id: int) -> list[tuple[int, ...]]:
         """Return the ids of one variation on each parent, noised to time t."""
         ids = torch.tensor([i for parent in parents for i in parent.ids], dtype=torch.int64, device=self.batch.device)
-        repeated = _repeat(self.batch, len(parents), first_id=first_id).with_tokens(**{self.track.name: ids})
-        drawn = self.sample(batch=repeated, seed=seed, t_start=t)
+        num, slots = len(parents), torch.arange(len(parents))
+        repeated = replace(self.batch.select([0] * num), example_ids=first_id + slots, slots=slots, global_size=num)
+        drawn = self.sample(batch=repeated.with_tokens(**{self.track.name: ids}), seed=seed, t_start=t)
         return [tuple(row) for row in drawn.batch.tracks[self.track.name].split()]
-
-
-def _repeat(batch: TrackBatch, num: int, *, first_id: int) -> TrackBatch:
-    """Return the one example of a batch `num` times, under the ids from `first_id` on."""
-    ids = torch.arange(first_id, first_id + num)
-    return replace(batch.select([0] * num), example_ids=ids, slots=torch.arange(num), global_size=num)
 
 
 def _search(

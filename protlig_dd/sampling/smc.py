@@ -25,8 +25,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from protlig_dd.diffusion.parameterizations import restrict
 from protlig_dd.rng import Draws
-from protlig_dd.sampling.letters import restrict
 from protlig_dd.sampling.loop import Problem, State, Stepper
 from protlig_dd.sampling.tilting import Property, Tilting, exponents, letter_effects, texts_of
 from protlig_dd.tokens.tracks import Layout, Track, TrackBatch
@@ -154,7 +154,7 @@ class Weighing:
             rows={n: _rows(now.batch.tracks[n].layout, i)[gather[n]] for n, i in at.items()},
             logits_known=logits,
             track=self.track,
-            effects=self._effects(now.batch) if self._is_twisted else None,
+            effects=self._effects(now.batch) if self.prop.letters is not None and self.inner.exact else None,
         )
         moved = self.inner.step(step, known, index)
         return replace(
@@ -163,10 +163,6 @@ class Weighing:
             alpha=moved.alpha,
             log_weights=now.log_weights + step.log_ratio(moved.batch).reshape(now.log_weights.shape),
         )
-
-    @property
-    def _is_twisted(self) -> bool:
-        return self.prop.letters is not None and self.inner.exact
 
     def _effects(self, batch: TrackBatch) -> Tensor:
         return self.tilting.weight * letter_effects(self.prop, self.track, batch)

@@ -27,10 +27,10 @@ from torch import Tensor
 
 from protlig_dd.config import settings
 from protlig_dd.diffusion.denoiser import Denoiser, Denoising, Diffusion
+from protlig_dd.diffusion.parameterizations import restrict
 from protlig_dd.diffusion.processes import Absorbing
 from protlig_dd.errors import ConfigError
 from protlig_dd.rng import Draws
-from protlig_dd.sampling.letters import restrict
 from protlig_dd.tokens.tracks import Track, TrackBatch
 
 
@@ -153,8 +153,7 @@ def letter_effects(prop: Property, track: Track, batch: TrackBatch) -> Float[Ten
 
 def texts_of(track: Track, batch: TrackBatch, tokens: Int[Tensor, " n"]) -> list[str]:
     """Return the text of each example, with these tokens in its track."""
-    flat, at = tokens.tolist(), batch.tracks[track.name].layout.offsets
-    rows = [tuple(flat[a:b]) for a, b in zip(at[:-1], at[1:], strict=True)]
+    rows = [tuple(ids) for ids in replace(batch.tracks[track.name], tokens=tokens).split()]
     text = {row: track.decode(row) for row in set(rows)}
     return [text[row] for row in rows]
 

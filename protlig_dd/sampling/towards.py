@@ -1,8 +1,9 @@
 """Samples towards a property by any method: classifier guidance, sequential Monte Carlo, or the best of n.
 
 The laws, where p(x) is the law of the same sampler without the property: smc tends to p(x) exp(weight * property(x)) / Z as the number of
-particles grows, classifier guidance approximates it (`tilting` says when it is exact), the best of n has the law that `best_of_law`
-returns. Sample i depends on (seed, i), not on the batch.
+particles grows, classifier guidance approximates it (`tilting` says when it is exact), the best of n has the law
+P(x) = p(x) (F(v)^n - F(v-)^n) / P(value = v), with F the distribution function of the value and v the value of x; texts of equal value keep
+their proportions. Sample i depends on (seed, i), not on the batch.
 """
 
 from __future__ import annotations
@@ -125,26 +126,6 @@ def _weighed(
         log_z=log_z.numpy(),
         num_resamplings=resamplings,
     )
-
-
-def best_of_law(log_probs: Float[Tensor, " x"], values: Float[Tensor, " x"], num: int, *, weight: float = 1.0) -> Float[Tensor, " x"]:
-    """Return the law of the best of `num` independent draws from p(x), the largest value (for a negative weight the smallest).
-
-    With F the distribution function of the value: P(x) = p(x) (F(v)^n - F(v-)^n) / P(value = v), v the value of x; texts of equal value keep
-    their proportions.
-
-    Args:
-        log_probs: log p(x) of every text.
-        values: the property of every text.
-        num: n, the number of draws.
-        weight: only its sign counts.
-    """
-    order = (values * math.copysign(1.0, weight)).double()
-    levels, level = torch.unique(order, return_inverse=True)
-    probs = log_probs.double().softmax(0)
-    at = torch.zeros_like(levels).index_add(0, level, probs)
-    upto = at.cumsum(0)
-    return probs / at[level] * (upto**num - (upto - at).clamp(min=0) ** num)[level]
 
 
 @dataclass

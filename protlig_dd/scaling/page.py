@@ -98,7 +98,8 @@ def _others(analysis: Analysis) -> list[Section]:
     curves = [*analysis.over_params, *analysis.over_tokens]
     if curves:
         names = tuple(f"{'N' if c.over == 'params' else 'D'} at {'D' if c.over == 'params' else 'N'} = {c.level:.3g}" for c in curves)
-        cells_ = tuple((*_triple(c.parameters), c.verdict) for c in curves)
+        triples: list[list[Cell]] = [[_between((p.value, p.low, p.high)) for p in c.parameters] or [None] * 3 for c in curves]
+        cells_ = tuple((*triple, c.verdict) for triple, c in zip(triples, curves, strict=True))
         table = Table(rows=names, columns=("a", "b", "c", "verdict"), cells=cells_)
         sections.append(Section(title="One variable: a * x^-b + c", tables=(table,)))
     if analysis.iso_flops:
@@ -120,13 +121,6 @@ def _others(analysis: Analysis) -> list[Section]:
 
 def _between(triple: tuple[float, float, float]) -> str:
     return "{:.3g} [{:.3g}, {:.3g}]".format(*triple)
-
-
-def _triple(parameters: Sequence[Parameter]) -> tuple[Cell, Cell, Cell]:
-    if not parameters:
-        return None, None, None
-    a, b, c = (f"{p.value:.3g} [{p.low:.3g}, {p.high:.3g}]" for p in parameters)
-    return a, b, c
 
 
 def _runs(rows: Sequence[Mapping[str, Any]]) -> Section:

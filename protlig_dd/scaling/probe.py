@@ -45,12 +45,9 @@ def seconds_per_step(config: Experiment, bundle: DataBundle, choice: DeviceChoic
     parts = Parts(config)
     loader = training_loader(config, parts, bundle)
     strategy, objective = Single(choice), parts.objective(choice)
-    strategy.wrap(
-        parts.build_model(choice),
-        partial(make_optimizer, settings=config.train.optim),
-        clip_norm=config.train.optim.clip_norm,
-        accumulation=config.train.accumulation,
-    )
+    optim = config.train.optim
+    adamw = partial(make_optimizer, settings=optim)
+    strategy.wrap(parts.build_model(choice), adamw, clip_norm=optim.clip_norm, accumulation=config.train.accumulation)
     started = 0.0
     for step in range(steps + 1):
         if step == 1:
@@ -63,6 +60,6 @@ def seconds_per_step(config: Experiment, bundle: DataBundle, choice: DeviceChoic
                 loss = objective.loss(strategy.model, one).total / max(tokens, 1)
             strategy.backward(loss)
         strategy.clip()
-        strategy.step(lr_at(step + 1, config.train.optim, 1000))
+        strategy.step(lr_at(step + 1, optim, 1000))
     synchronize(choice.device)
     return (time.perf_counter() - started) / steps

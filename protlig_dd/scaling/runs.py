@@ -61,14 +61,11 @@ class Runs:
         if not self.names:
             raise ConfigError("no finished run: found 0, expected run folders with a validation, or a CSV with rows")
         for what, column in (("parameters", self.params), ("tokens", self.tokens), (self.metric, self.losses)):
+            is_distance = what == self.metric and self.ceiling is not None
+            hint = "raise --ceiling above every value" if is_distance else "correct or remove the run"
+            fitted = " (ceiling - value)" if is_distance else ""
             for name, number in zip(self.names, column, strict=True):
                 if not (math.isfinite(number) and number > 0):
-                    hint = (
-                        "raise --ceiling above every value"
-                        if what == self.metric and self.ceiling is not None
-                        else "correct or remove the run"
-                    )
-                    fitted = " (ceiling - value)" if what == self.metric and self.ceiling is not None else ""
                     raise ConfigError(f"run '{name}': found {what}{fitted} {number:g}, expected a positive number; {hint}")
 
     def __len__(self) -> int:
@@ -105,7 +102,9 @@ def orient(runs: Runs, direction: Direction = "auto", ceiling: float | None = No
     Raises:
         ConfigError: if a rising metric has no known ceiling.
     """
-    rises = direction == "rising" or (direction == "auto" and (ceiling is not None or _rises(runs)))
+    # with a rank correlation of one half or less there is no clear trend
+    seems_to_rise = ceiling is not None or (len(runs) > 2 and spearman(runs.compute, runs.values) > 0.5)
+    rises = direction == "rising" or (direction == "auto" and seems_to_rise)
     if not rises:
         return runs
     if ceiling is None and not bool(((runs.values >= 0) & (runs.values < 1)).all()):
@@ -114,11 +113,6 @@ def orient(runs: Runs, direction: Direction = "auto", ceiling: float | None = No
             f"give what it cannot exceed with --ceiling, or say --direction falling"
         )
     return replace(runs, ceiling=1.0 if ceiling is None else ceiling)
-
-
-def _rises(runs: Runs) -> bool:
-    """Whether the rank correlation of the metric with N D is above one half; below, there is no clear trend."""
-    return len(runs) > 2 and spearman(runs.compute, runs.values) > 0.5
 
 
 def levels(column: Float[np.ndarray, " r"], tolerance: float = SAME_LEVEL) -> list[Int[np.ndarray, " _"]]:
@@ -150,19 +144,13 @@ def read_csv(path: Path, columns: Mapping[str, str] | None = None, metric: str =
     present = [name for name in rows[0] if isinstance(name, str)]
     chosen = {**(columns or {}), **({"value": metric} if metric else {})}
     found = {role: _column(path, present, role, chosen.get(role, "")) for role in ALIASES}
-    numbers = {
-        role: np.array([_number(path, i, row, found[role]) for i, row in enumerate(rows, 2)])
-        for role in ("params", "tokens", "value", "flops")
+    roles = {"params": "params", "tokens": "tokens", "values": "value", "flops": "flops"}
+    numbers: dict[str, Any] = {
+        column: np.array([_number(path, i, row, found[role]) for i, row in enumerate(rows, 2)]) for column, role in roles.items()
     }
     name = found["name"]
-    return Runs(
-        names=tuple(str(row[name]) if name else f"row {i}" for i, row in enumerate(rows, 2)),
-        params=numbers["params"],
-        tokens=numbers["tokens"],
-        values=numbers["value"],
-        flops=numbers["flops"],
-        metric=found["value"],
-    )
+    names = tuple(str(row[name]) if name else f"row {i}" for i, row in enumerate(rows, 2))
+    return Runs(names=names, metric=found["value"], **numbers)
 
 
 def _column(path: Path, present: Sequence[str], role: str, wanted: str) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -137,11 +139,7 @@ def _widest_below(params: Any, target: float) -> int:
     high = 2
     while params(high) <= target:
         high *= 2
-    low = 1
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if params(middle) <= target else (low, middle)
-    return low
+    return max(1, bisect_right(range(1, high), target, key=params))
 
 
 def _shape(hidden_size: int, num_heads: int, num_blocks: int) -> Values:
@@ -154,7 +152,6 @@ def require_different(sizes: Sequence[Size]) -> None:
     Raises:
         ConfigError: naming it.
     """
-    names = [size.name for size in sizes]
-    for name in names:
-        if names.count(name) > 1:
+    for name, number in Counter(size.name for size in sizes).items():
+        if number > 1:
             raise ConfigError(f"sizes: two of them have {name} parameters; give sizes that differ more")

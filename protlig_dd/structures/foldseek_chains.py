@@ -79,15 +79,11 @@ class FoldseekFile:
     """The chains of a file.
 
     Attributes:
-        path: the file.
-        stem: its name without suffix.
         title: its title on one line; often empty.
         num_models: number of models.
         chains: chains of all models, in the order of the file, including those that createdb leaves out (`FoldseekChain.problem`).
     """
 
-    path: Path
-    stem: str
     title: str
     num_models: int
     chains: tuple[FoldseekChain, ...]
@@ -125,7 +121,7 @@ def read_foldseek_chains(path: Path) -> FoldseekFile:
                 chains.append(_chain(chain, model=number, entry_name=name))
     except UnicodeDecodeError as error:
         raise FormatError(f"{path}: found a name that is no text ({error.reason}), expected PDB or mmCIF") from error
-    return FoldseekFile(path=path, stem=stem, title=_title(found), num_models=len(found), chains=tuple(chains))
+    return FoldseekFile(title=_title(found), num_models=len(found), chains=tuple(chains))
 
 
 def _title(found: Any) -> str:

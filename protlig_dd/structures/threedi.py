@@ -14,9 +14,6 @@ from jaxtyping import Float, Int64
 
 from protlig_dd.errors import require
 
-THREEDI_LETTERS = "ACDEFGHIKLMNPQRSTVWY"
-"""The states 0 to 19, in order; D is also the letter of a residue without a state."""
-
 _NO_STATE = "D"
 # mini3di allocates several l x l matrices of float64; above this length partners are searched in blocks, with the same result.
 _LONG, _BLOCK = 4096, 512

@@ -145,7 +145,7 @@ def dynamic_alignment(scores: Float[np.ndarray, "l m"], opening: float) -> Int[n
 
 
 def _trace(best: np.ndarray, scores: np.ndarray, opening: float) -> np.ndarray:
-    i, j = _top(best)
+    i, j = divmod(int(best.argmax()), best.shape[1])
     pairs = [(i, j)]
     while i and j:
         before = best[i, j] - scores[i, j]
@@ -161,11 +161,6 @@ def _trace(best: np.ndarray, scores: np.ndarray, opening: float) -> np.ndarray:
             break  # the alignment starts here
         pairs.append((i, j))
     return np.array(pairs[::-1], dtype=np.int64)
-
-
-def _top(table: np.ndarray) -> tuple[int, int]:
-    row, column = divmod(int(table.argmax()), table.shape[1])
-    return row, column
 
 
 def _starts(x: np.ndarray, y: np.ndarray, d0: float, thorough: bool) -> list[np.ndarray]:

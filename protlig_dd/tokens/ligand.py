@@ -80,14 +80,6 @@ def ligand_vocabulary(tokens: Iterable[str] = _BUILT_IN, *, name: str = "built-i
     )
 
 
-def count_tokens(smiles: Iterable[str]) -> Counter[str]:
-    """Return the number of occurrences of each token in some SMILES."""
-    counts: Counter[str] = Counter()
-    for one in smiles:
-        counts.update(tokenize_smiles(one))
-    return counts
-
-
 def save_vocabulary(path: Path, counts: Counter[str], *, min_count: int = 1) -> Vocabulary:
     """Write the tokens that occur at least `min_count` times, most frequent first, as JSON, and return their vocabulary."""
     kept = [t for t, n in sorted(counts.items(), key=lambda item: (-item[1], item[0])) if n >= min_count]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -42,11 +43,7 @@ class ProteinTrack:
 
     def build(self, name: str) -> Track:
         """Return the track."""
-        unknown = self.unknown
-
-        def split(text: str, *, where: str) -> list[str]:
-            return split_protein(text, where=where, unknown=unknown)
-
+        split = partial(split_protein, unknown=self.unknown)
         rows = num_joint_rows(self.beside) if self.beside else self.num_rows
         vocabulary = protein_vocabulary(num_rows=rows, mask_id=self.mask_id, emits=self.emits)
         return Track(name=name, vocabulary=vocabulary, max_length=self.max_length, split=split, add_ends=self.add_ends)
@@ -90,19 +87,14 @@ class StructureTrack:
 
     def build(self, name: str) -> Track:
         """Return the track."""
-        alphabet = self.alphabet
-
-        def split(text: str, *, where: str) -> list[str]:
-            return split_codes(text, alphabet, where=where)
-
         return Track(
             name=name,
-            vocabulary=structure_vocabulary(alphabet),
+            vocabulary=structure_vocabulary(self.alphabet),
             max_length=self.max_length,
-            split=split,
+            split=partial(split_codes, alphabet=self.alphabet),
             aligned_to=self.aligned_to,
             add_ends=self.add_ends,
-            separator=separator(alphabet),
+            separator=separator(self.alphabet),
         )
 
 

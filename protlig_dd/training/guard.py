@@ -182,20 +182,18 @@ class Watchdog:
         step, phase, since = self._at
         stalled = time.monotonic() - since
         try:
-            self._publish(step, phase)
+            self._folder.mkdir(parents=True, exist_ok=True)
+            beat = {"step": step, "phase": phase, "time": time.time()}
+            write_json(self._folder / f"rank_{self._rank:05d}.json", beat, indent=None)
             if stalled > self._seconds and since != self._reported:
                 self._reported = since
                 log.error("%s", self.explain())
                 if self._behind() == [self._rank]:
-                    log.error("rank %d stands here:\n%s", self._rank, self._stack())
+                    stack = traceback.format_stack(sys._current_frames().get(self._main))
+                    log.error("rank %d stands here:\n%s", self._rank, "".join(stack[-8:]).rstrip())
         except OSError as error:
             log.warning("heartbeats cannot be written (%s); a hung process will not be named", error)
             self._stop.set()
-
-    def _publish(self, step: int, phase: str) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        beat = {"step": step, "phase": phase, "time": time.time()}
-        write_json(self._folder / f"rank_{self._rank:05d}.json", beat, indent=None)
 
     def _places(self) -> dict[int, tuple[int, int, float]]:
         """Return for each rank its step, the index of its phase, and the time of its heartbeat; (-1, 0, 0) if it has none."""
@@ -221,7 +219,3 @@ class Watchdog:
         others = "" if len(behind) == self._world else f"; the other {self._world - len(behind)} wait for it"
         place = f"at step {step}, {PHASES[phase]}" if step >= 0 else "before its first step"
         return f"no progress for {self._seconds:g} s: {who} hangs {place}{others}{dead}"
-
-    def _stack(self) -> str:
-        frame = sys._current_frames().get(self._main)
-        return "".join(traceback.format_stack(frame)[-8:]).rstrip()

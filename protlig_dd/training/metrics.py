@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -40,24 +41,18 @@ class Meter:
         self._sums[name].append(total)
         self._counts[name] += count
 
-    def add_terms(self, sums: Mapping[str, Tensor], counts: Mapping[str, float | int]) -> None:
-        """Add the named sums of a loss, with their counts."""
-        for name, total in sums.items():
-            self.add(name, total, counts[name])
-
     def add_step(self, batch: Any, num_tokens: float) -> None:
         """Count a step: one of its batches, and the number of tokens in all of its batches on all processes."""
         self._tokens += num_tokens
         self._steps += 1
         self._batch = batch
 
-    def pause(self) -> float:
-        """Stop the clock for work that is not training; return the time to pass to `resume`."""
-        return time.perf_counter()
-
-    def resume(self, paused: float) -> None:
-        """Start the clock again."""
-        self._start += time.perf_counter() - paused
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Stop the clock in the block, for work that is not training."""
+        started = time.perf_counter()
+        yield
+        self._start += time.perf_counter() - started
 
     def read(self) -> dict[str, float]:
         """Return the metrics since the last call, over all processes, and reset. All processes must call it."""

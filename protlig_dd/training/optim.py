@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from protlig_dd.config import settings
+from protlig_dd.errors import refuse_unless
 
 
 @settings
@@ -43,18 +44,13 @@ class OptimSettings:
 
     def __post_init__(self) -> None:
         for name in ("lr", "eps"):
-            _refuse_unless(getattr(self, name) > 0, name, getattr(self, name), "a positive number")
+            refuse_unless(getattr(self, name) > 0, name, getattr(self, name), "a positive number")
         for name in ("weight_decay", "warmup_steps", "clip_norm"):
-            _refuse_unless(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
+            refuse_unless(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
         for name in ("warmup_start_ratio", "min_lr_ratio"):
-            _refuse_unless(0 <= getattr(self, name) <= 1, name, getattr(self, name), "a part of lr, from 0 to 1")
-        _refuse_unless(all(0 <= b < 1 for b in self.betas), "betas", self.betas, "two numbers from 0 to below 1")
-        _refuse_unless(0 <= self.ema_decay < 1, "ema_decay", self.ema_decay, "0 (none) to below 1")
-
-
-def _refuse_unless(fine: bool, name: str, found: object, expected: str) -> None:
-    if not fine:
-        raise ValueError(f"{name}: found {found}, expected {expected}")
+            refuse_unless(0 <= getattr(self, name) <= 1, name, getattr(self, name), "a part of lr, from 0 to 1")
+        refuse_unless(all(0 <= b < 1 for b in self.betas), "betas", self.betas, "two numbers from 0 to below 1")
+        refuse_unless(0 <= self.ema_decay < 1, "ema_decay", self.ema_decay, "0 (none) to below 1")
 
 
 def lr_at(step: int, settings: OptimSettings, total_steps: int) -> float:

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from protlig_dd.config import settings
 from protlig_dd.device import PrecisionName
+from protlig_dd.errors import refuse_unless
 from protlig_dd.training.distributed import DistributedName
 from protlig_dd.training.optim import OptimSettings
 from protlig_dd.training.tracking import TrackingSettings
@@ -69,10 +70,7 @@ class TrainSettings:
         if (self.steps > 0) == (self.tokens > 0):
             raise ValueError(f"steps: found steps={self.steps} and tokens={self.tokens}, expected exactly one above 0")
         for name in ("checkpoint_every", "validate_every", "log_every", "keep", "watchdog_seconds"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}: found {getattr(self, name)}, expected 0 or more")
+            refuse_unless(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
         for name in ("accumulation", "prefetch"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: found {getattr(self, name)}, expected 1 or more")
-        if self.devices < 0:
-            raise ValueError(f"devices: found {self.devices}, expected 0 (one process, or what torchrun started) or more")
+            refuse_unless(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
+        refuse_unless(self.devices >= 0, "devices", self.devices, "0 (one process, or what torchrun started) or more")

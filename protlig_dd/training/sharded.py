@@ -134,7 +134,7 @@ def require_same_outline(strategy: Ddp, module: nn.Module) -> None:
         ConfigError: on all processes, with the first difference.
     """
     values = (*module.named_parameters(), *module.named_buffers())
-    own = [f"{name} {tuple(value.shape)} {value.dtype} {_is_trained(value)}" for name, value in values]
+    own = [f"{name} {tuple(value.shape)} {value.dtype} {'trained' if value.requires_grad else 'frozen'}" for name, value in values]
     first: list[str] = strategy.broadcast(own)
     differing: tuple[Any, Any] | None = None
     if own != first:
@@ -147,7 +147,3 @@ def require_same_outline(strategy: Ddp, module: nn.Module) -> None:
                 f"train.distributed={strategy.name}: process {rank} has '{found[0]}' in its model where process 0 has '{found[1]}'; "
                 f"expected the same model; start all nodes with the same config, package and base"
             )
-
-
-def _is_trained(value: Tensor) -> str:
-    return "trained" if value.requires_grad else "frozen"

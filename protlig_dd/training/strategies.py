@@ -7,7 +7,7 @@ number.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -138,12 +138,11 @@ class Single:
 
     def full_state_dict(self) -> dict[str, Tensor]:
         """Return copies of all weights and buffers on the host, on rank 0; an empty mapping elsewhere. All ranks must call it."""
-        whole = {}
-        for name, value in self.module.state_dict().items():
-            gathered = self._gather(value)
-            if self.rank == 0:
-                whole[name] = gathered.detach().to("cpu", copy=True).contiguous()
-        return whole
+        return self._on_host((name, self._gather(value)) for name, value in self.module.state_dict().items())
+
+    def _on_host(self, gathered: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
+        """Copies of whole tensors on rank 0's host; all ranks iterate over them, since gathering one needs all."""
+        return {name: value.detach().to("cpu", copy=True).contiguous() for name, value in gathered if self.rank == 0}
 
     def load_full_state_dict(self, state: State) -> None:
         """Load all weights and buffers from rank 0's mapping; all other ranks pass None.
@@ -160,13 +159,8 @@ class Single:
 
     def optimizer_state(self) -> dict[str, Tensor]:
         """Return the whole state of the optimiser as `<parameter>/<field>`, on rank 0; an empty mapping elsewhere."""
-        whole = {}
-        for name, p in self.named:
-            for field, value in self.optimizer.state.get(p, {}).items():
-                gathered = self._gather(value)
-                if self.rank == 0:
-                    whole[f"{name}/{field}"] = gathered.to("cpu", copy=True).contiguous()
-        return whole
+        states = ((name, self.optimizer.state.get(p, {})) for name, p in self.named)
+        return self._on_host((f"{name}/{field}", self._gather(value)) for name, own in states for field, value in own.items())
 
     def load_optimizer_state(self, state: State) -> None:
         """Load the optimiser's state from rank 0's mapping; all other ranks pass None.
@@ -180,9 +174,7 @@ class Single:
         entries: dict[int, dict[str, Tensor]] = {}
         for name, p in self.named:
             like = {"step": torch.zeros((), device=self.device), "exp_avg": p.detach(), "exp_avg_sq": p.detach()}
-            entries[place[id(p)]] = {
-                field: self._scatter(None if state is None else state[f"{name}/{field}"], like[field]) for field in FIELDS
-            }
+            entries[place[id(p)]] = {field: self._scatter((state or {}).get(f"{name}/{field}"), like[field]) for field in FIELDS}
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": entries})
 
     def _gather(self, value: Tensor) -> Tensor:

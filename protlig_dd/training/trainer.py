@@ -46,11 +46,6 @@ class Every:
     hook: Hook
 
 
-def every(steps: int, hook: Hook) -> Every:
-    """Return a hook for `fit`."""
-    return Every(steps=steps, hook=hook)
-
-
 @dataclass(frozen=True, kw_only=True)
 class FitResult:
     """The end of a run: steps done, the signal that stopped it (0: none), the last validation, the best value, the last checkpoint."""
@@ -98,7 +93,7 @@ def fit(
         fingerprints: fingerprints of the vocabularies by track; a checkpoint with other ones is refused.
         data: the number and the fingerprint of the examples of each part, stored in each checkpoint; rank 0's are used.
         validate: returns unbiased metrics of the model with averaged weights; called on all processes, rank 0's result is used.
-        hooks: functions called at intervals, made by `every`.
+        hooks: functions called at intervals.
         flops_per_token: training FLOPs per token of a batch, for speed and MFU.
 
     Raises:
@@ -134,27 +129,26 @@ def fit(
     return run.result(stop)
 
 
+@dataclass(eq=False)
 class _Run:
     """The parts of a run, and the work of each step."""
 
-    def __init__(
-        self,
-        objective: Objective,
-        loader: Loader,
-        settings: TrainSettings,
-        strategy: Single,
-        state: RunState,
-        seed: int,
-        validate: Validate | None,
-        hooks: Sequence[Every],
-        flops_per_token: FlopsPerToken | None,
-    ) -> None:
-        self.objective, self.loader, self.settings, self.strategy = objective, loader, settings, strategy
-        self.state, self.seed, self.validate, self.hooks = state, seed, validate, hooks
-        self.total_steps = settings.steps or steps_for(loader, settings.tokens, strategy)
+    objective: Objective
+    loader: Loader
+    settings: TrainSettings
+    strategy: Single
+    state: RunState
+    seed: int
+    validate: Validate | None
+    hooks: Sequence[Every]
+    flops_per_token: FlopsPerToken | None
+
+    def __post_init__(self) -> None:
+        settings, strategy, state = self.settings, self.strategy, self.state
+        self.total_steps = settings.steps or steps_for(self.loader, settings.tokens, strategy)
         rank, world = strategy.rank, strategy.world
-        self.meter = Meter(strategy, flops_per_token)
-        self.guard = FiniteGuard(strategy, lambda step: describe_batch(objective, loader, step))
+        self.meter = Meter(strategy, self.flops_per_token)
+        self.guard = FiniteGuard(strategy, partial(describe_batch, self.objective, self.loader))
         self.watchdog = Watchdog(state.folder / "heartbeats", rank=rank, world=world, seconds=settings.watchdog_seconds)
         self.progress = Progress(state.step, self.total_steps, rank=rank)
         self.tracking = start_tracking(state.folder, settings.tracking, rank=rank, resumed_step=state.step, config=state.config)
@@ -196,7 +190,8 @@ class _Run:
                     terms = self.objective.loss(self.strategy.model, one)
                 self.strategy.backward(terms.total * scale)
             totals.append(terms.total.detach())
-            self.meter.add_terms(terms.sums, terms.counts)
+            for name, total in terms.sums.items():
+                self.meter.add(name, total, terms.counts[name])
         return totals[0] if len(totals) == 1 else torch.stack(totals).sum()
 
     def _due(self, every_steps: int) -> bool:
@@ -256,36 +251,28 @@ class _Run:
 
     def _evaluate(self, phase: str, work: Callable[[nn.Module], None]) -> None:
         """Run `work` on the model in evaluation mode with averaged weights, with the clock stopped."""
-        paused = self.meter.pause()
         self.watchdog.beat(self.state.step, phase)
         model = self.strategy.evaluated
         model.eval()
-        with torch.no_grad(), self.strategy.averaged(self.state.ema), self.strategy.autocast():
+        with self.meter.paused(), torch.no_grad(), self.strategy.averaged(self.state.ema), self.strategy.autocast():
             work(model)
         model.train()
-        self.meter.resume(paused)
 
     def save_if_due(self, now: bool, *, best: bool) -> None:
         """Write a checkpoint, if one is due or `now`."""
         if not now and not self._due(self.settings.checkpoint_every):
             return
         self.guard.settle()
-        paused = self.meter.pause()
-        self.watchdog.beat(self.state.step, "checkpoint")
-        store(self.state, self.strategy, metrics=self.validation, keep=self.settings.keep, best=best)
-        self.meter.resume(paused)
+        with self.meter.paused():
+            self.watchdog.beat(self.state.step, "checkpoint")
+            store(self.state, self.strategy, metrics=self.validation, keep=self.settings.keep, best=best)
 
     def result(self, stop: StopRequest) -> FitResult:
         """Return the result of the run, and log how to resume if it was stopped."""
         number = (stop.signal or int(SIGTERM)) if self.stopped else 0
         if number and self.strategy.rank == 0:
-            log.warning(
-                "stopped by %s after step %d of %d, saved as %s; start the same command again to go on",
-                Signals(number).name,
-                self.state.step,
-                self.total_steps,
-                self.state.saved,
-            )
+            text = "stopped by %s after step %d of %d, saved as %s; start the same command again to go on"
+            log.warning(text, Signals(number).name, self.state.step, self.total_steps, self.state.saved)
         return FitResult(
             steps=self.state.step,
             total_steps=self.total_steps,

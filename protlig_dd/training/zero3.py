@@ -140,13 +140,9 @@ class Zero3(Ddp):
 
     def full_state_dict(self) -> dict[str, Tensor]:
         """See `Single.full_state_dict`."""
-        whole = {}
-        for name, value in self.module.state_dict(keep_vars=True).items():
-            part = getattr(value, "ds_tensor", None)
-            gathered = value if part is None else self._whole(value, part)
-            if self.rank == 0:
-                whole[name] = gathered.detach().to("cpu", copy=True).contiguous()
-        return whole
+        own = self.module.state_dict(keep_vars=True).items()
+        parts = ((name, value, getattr(value, "ds_tensor", None)) for name, value in own)
+        return self._on_host((name, value if part is None else self._whole(value, part)) for name, value, part in parts)
 
     def load_full_state_dict(self, state: State) -> None:
         """See `Single.load_full_state_dict`."""

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from protlig_dd.cli.entry import main
-from protlig_dd.data.readers.paired import join_structures
-from protlig_dd.data.readers.sequences import read_fasta
+from protlig_dd.data.readers.sequences import join_structures, read_fasta
 from tests.support.backbones import chain_lines, entries_of, write_lines
 from tests.support.structure_folders import helix_file, odd_folder
 

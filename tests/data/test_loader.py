@@ -14,6 +14,7 @@ from protlig_dd.data.table import TokenTable
 from protlig_dd.errors import ConfigError
 from protlig_dd.tokens.settings import LigandTrack, ProteinTrack
 from protlig_dd.tokens.tracks import pack
+from tests.support.tables import token_table
 
 TRACKS = {"protein": ProteinTrack().build("protein"), "ligand": LigandTrack().build("ligand")}
 COUNT = 103
@@ -23,7 +24,7 @@ COUNT = 103
 def table() -> TokenTable:
     rng = np.random.default_rng(1)
     rows = [{"protein": rng.integers(3, 26, rng.integers(1, 30)), "ligand": rng.integers(5, 30, rng.integers(0, 9))} for _ in range(COUNT)]
-    return TokenTable.from_examples(rows, list(TRACKS), labels={"affinity_bin": np.arange(COUNT) % 4 - 1, "affinity": np.zeros(COUNT)})
+    return token_table(rows, list(TRACKS), labels={"affinity_bin": np.arange(COUNT) % 4 - 1, "affinity": np.zeros(COUNT)})
 
 
 PLANS = [{"batch_size": 16}, {"tokens_per_batch": 400}]
@@ -94,7 +95,7 @@ def test_ranks_share_a_token_budget_epoch_and_resume_in_the_middle_of_it(world, 
     """Long-tailed lengths: each example once an epoch over all ranks, no token invented, and a later start goes on exactly."""
     lengths = np.exp(np.random.default_rng(3).normal(4, 0.7, 500)).astype(int).clip(10, 300)
     track = {"protein": ProteinTrack(max_length=400).build("protein")}
-    table = TokenTable.from_examples([{"protein": np.full(n, 5)} for n in lengths], list(track))
+    table = token_table([{"protein": np.full(n, 5)} for n in lengths], list(track))
 
     def loaders():
         return [Loader(table, track, tokens_per_batch=6000, seed=1, rank=r, world=world, accumulation=accumulation) for r in range(world)]
@@ -134,7 +135,7 @@ def test_token_batches_stay_under_the_ceiling_and_group_lengths(table):
         (batch,) = loader.micro_batches(step)
         assert 0 < batch.num_tokens <= 400
         spread.append(np.std([a + b for a, b in zip(*(t.layout.lengths for t in batch.tracks.values()), strict=True)]))
-    assert np.mean(spread) < 0.5 * np.std(table.lengths)
+    assert np.mean(spread) < 0.5 * np.std(sum(column.lengths for column in table.tracks.values()))
 
 
 def test_micro_batches_cost_nearly_the_same(table):
@@ -200,7 +201,7 @@ def test_leaving_prefetch_stops_its_thread_and_failures_come_through(table, monk
 
 def test_an_epoch_without_a_list_of_its_order_meets_every_example_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("protlig_dd.data.loader._LISTED", 4100)
-    table = TokenTable.from_examples([{"protein": [5 + i % 20]} for i in range(4200)], ["protein"])
+    table = token_table([{"protein": [5 + i % 20]} for i in range(4200)], ["protein"])
     loader = Loader(table, {"protein": TRACKS["protein"]}, batch_size=600, seed=3)
     epochs = [np.concatenate([loader.global_batch(s) for s in range(7 * e, 7 * e + 7)]) for e in (0, 1)]
     assert loader._plans == {}, "a list was made"

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from protlig_dd.data import similarity
 from protlig_dd.data.leakage import measure_leakage
 from protlig_dd.data.similarity import SCORINGS, KmerIndex, beyond_chance, count_identical, identity, kmers, nearest_identities
-from protlig_dd.data.table import TokenTable
 from protlig_dd.errors import FormatError
 from protlig_dd.evaluation import proteins
 from protlig_dd.tokens.protein import AMINO_ACIDS
+from tests.support.tables import token_table
 
 words = st.text(alphabet="ACD", min_size=1, max_size=9)
 
@@ -54,7 +54,7 @@ def test_the_leakage_line_and_the_evaluation_give_the_numbers_their_denominators
     sample, fragment = "MKTAYIAK", "TAYI"
     assert identity([sample], [fragment], over="shorter").tolist() == [1.0]
     assert identity([sample], [fragment], over="query").tolist() == [0.5]
-    train, validation = (TokenTable.from_examples([{"protein": [ord(c) - ord("A") for c in s]}], ["protein"]) for s in (fragment, sample))
+    train, validation = (token_table([{"protein": [ord(c) - ord("A") for c in s]}], ["protein"]) for s in (fragment, sample))
     assert measure_leakage(train, validation).identity == (1.0, 1.0, 1.0, 1.0)
     (score,) = (s for s in proteins.summary([sample], [fragment]) if s.name == "nearest training identity")
     assert score.value.value == 0.5

@@ -12,8 +12,7 @@ import torch
 
 from protlig_dd.diffusion.denoiser import Denoising, Diffusion
 from protlig_dd.errors import ConfigError
-from protlig_dd.evaluation.any_order import pseudo_log_likelihood, stratified_bound
-from protlig_dd.evaluation.chain_rule import chain_rule_nll
+from protlig_dd.evaluation.any_order import chain_rule_nll, pseudo_log_likelihood, stratified_bound
 from protlig_dd.evaluation.likelihood import bound
 from protlig_dd.evaluation.questions import ask, places
 from protlig_dd.tokens.tracks import TrackBatch

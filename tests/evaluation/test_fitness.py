@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from protlig_dd.data.readers.mutants import Mutants, Mutation, mutants_of
+from protlig_dd.data.readers.mutants import Mutants, Mutation, parse_mutant
 from protlig_dd.diffusion.denoiser import Denoising, Diffusion
 from protlig_dd.diffusion.parameterizations import Subs
 from protlig_dd.diffusion.processes import Absorbing
@@ -132,7 +132,8 @@ def test_wt_marginal_is_one_call_on_the_shown_wild_type_and_counts_behind_the_be
     denoiser = ByPlace()
     diffusion = Diffusion(parameterizations={"protein": Subs(process=Absorbing.of(track.vocabulary))}, schedule=LogLinear())
     subject = Scorer(denoising=Denoising(denoiser, diffusion, {"protein": track}))
-    mutants = mutants_of("MXTAYIAK", ["A4C", "K8R:T3G", "A4C:A7C"])
+    names = ("A4C", "K8R:T3G", "A4C:A7C")
+    mutants = Mutants(wild_type="MXTAYIAK", names=names, mutations=tuple(parse_mutant(name, "MXTAYIAK") for name in names))
     found = subject.effects(mutants, "wt-marginal")
     ids = track.encode("MXTAYIAK")
     assert denoiser.seen == [ids]

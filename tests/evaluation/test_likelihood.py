@@ -16,10 +16,11 @@ from protlig_dd.diffusion.denoiser import Denoising, Diffusion
 from protlig_dd.diffusion.schedules import LogLinear
 from protlig_dd.diffusion.times import Task
 from protlig_dd.errors import ConfigError
-from protlig_dd.evaluation.chain_rule import chain_rule_nll
+from protlig_dd.evaluation.any_order import chain_rule_nll
 from protlig_dd.evaluation.likelihood import ExampleBounds, Unigrams, bound, summarise, table_batches
 from protlig_dd.tokens.tracks import TrackBatch
 from tests.support.enumerable import ExactDenoiser, World
+from tests.support.tables import token_table
 
 WORLD = World.load()
 SCHEDULE = LogLinear(eps=1e-6)
@@ -134,9 +135,7 @@ def test_the_chain_rule_refuses_uniform_noise() -> None:
 
 
 def toy_table() -> TokenTable:
-    return TokenTable.from_examples(
-        [{"a": [1, 1, 2], "b": [0, 1]}, {"a": [1, 3, 3], "b": [4, 4]}, {"a": [2, 2, 2], "b": [0, 0]}], ["a", "b"]
-    )
+    return token_table([{"a": [1, 1, 2], "b": [0, 1]}, {"a": [1, 3, 3], "b": [4, 4]}, {"a": [2, 2, 2], "b": [0, 0]}], ["a", "b"])
 
 
 def test_the_null_is_the_cross_entropy_under_smoothed_training_counts() -> None:
@@ -162,7 +161,7 @@ def test_special_tokens_are_neither_noised_nor_counted() -> None:
     def flat(batch: TrackBatch, sigma: Mapping[str, Tensor], *, at: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {n: torch.zeros(len(at[n]), t.vocabulary.num_rows) for n, t in WORLD.tracks.items()}
 
-    table = TokenTable.from_examples([{"a": [0, 1, 2, 3, 0], "b": [2, 3]}], ["a", "b"])
+    table = token_table([{"a": [0, 1, 2, 3, 0], "b": [2, 3]}], ["a", "b"])
     found = bound(replace(denoising, denoiser=flat), table_batches(table, WORLD.tracks, batch_size=8), "joint", num_times=40)
     assert (found.num_tokens["a"].tolist(), found.num_tokens["b"].tolist()) == ([3], [1])
     assert found.nats["a"][0] == pytest.approx(3 * math.log(3), rel=0.25)

@@ -14,8 +14,7 @@ from protlig_dd.evaluation.trace_pairs import TracePair, best_median_worst, read
 from protlig_dd.report.page import render
 from protlig_dd.report.trace_pictures import trace_svg
 from protlig_dd.structures.structure_io import read_structure
-from tests.support.chains import helix
-from tests.support.traces import traces
+from tests.support.chains import helix, traces
 
 
 def test_best_median_and_worst_are_by_rmsd() -> None:

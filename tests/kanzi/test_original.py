@@ -21,10 +21,11 @@ from protlig_dd.kanzi.batches import pack_traces
 from protlig_dd.kanzi.experiment import open_autoencoder
 from protlig_dd.kanzi.flow import FlowSampler
 from protlig_dd.kanzi.model import Kanzi
-from protlig_dd.kanzi.published import PUBLISHED_SAMPLER, published_values, read_kanzi
+from protlig_dd.kanzi.published import PUBLISHED_SAMPLER, read_kanzi
 from protlig_dd.kanzi.tokenizer import KanziTokenizer, guided_velocity
 from protlig_dd.kanzi.windowed import tiles_of
 from protlig_dd.tokens.tracks import Layout
+from tests.support.folding_world import published_values
 
 GOLDEN = load_file(Path(__file__).parents[1] / "golden" / "kanzi.safetensors")
 WEIGHTS = {name.removeprefix("weights/"): value for name, value in GOLDEN.items() if name.startswith("weights/")}

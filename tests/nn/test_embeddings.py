@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from protlig_dd.nn.embeddings import ConditionEmbedding, NoiseLevelEmbedding, sigma_features
+from protlig_dd.nn.layers import ConditionEmbedding, NoiseLevelEmbedding, sigma_features
 
 
 def test_features_are_cosines_and_sines_of_sigma() -> None:

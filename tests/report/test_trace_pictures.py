@@ -16,8 +16,7 @@ from protlig_dd.evaluation.trace_pairs import TracePair, read_traces, write_trac
 from protlig_dd.report import trace_pictures
 from protlig_dd.report.page import write_report
 from protlig_dd.report.trace_pictures import traces_png
-from tests.support.chains import helix
-from tests.support.traces import traces
+from tests.support.chains import helix, traces
 
 
 def pixels(png: bytes) -> np.ndarray:

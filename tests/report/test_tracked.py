@@ -13,7 +13,7 @@ from protlig_dd.evaluation.sections import Section, write_evaluation
 from protlig_dd.evaluation.trace_pairs import write_traces
 from protlig_dd.report.tracked import evaluation_metrics, track_evaluation
 from protlig_dd.training.tracking import TrackingSettings, start_tracking
-from tests.support.traces import traces
+from tests.support.chains import traces
 
 METRIC = b"evaluation/coordinates_test_split/rmsd_a/null/another_s"
 SETTINGS = TrackingSettings(tensorboard=False)

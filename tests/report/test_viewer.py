@@ -19,8 +19,7 @@ from protlig_dd.errors import FormatError
 from protlig_dd.evaluation.trace_pairs import TracePair, write_traces
 from protlig_dd.report.page import write_report
 from protlig_dd.report.viewer import Viewer, structures_html
-from tests.support.chains import helix
-from tests.support.traces import traces
+from tests.support.chains import helix, traces
 
 # A substitute for 3Dmol: it reports its calls, and contains what would end or swallow a script element.
 FAKE = """/*! a stand-in */

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from protlig_dd.data.bundle import load
-from protlig_dd.data.shards import open_shards, write_shards
+from protlig_dd.data.shards import open_shards
 from protlig_dd.errors import ConfigError, FormatError, ProtligError
 from protlig_dd.evaluation.trace_pairs import TracePair
 from protlig_dd.runs.experiment import Parts, load_experiment
@@ -23,6 +23,7 @@ from protlig_dd.tokens.structure import split_codes
 from tests.support.folding_world import MODEL, files_of, train_kanzi, write_truth, write_world
 from tests.support.preview_child import train_with_previews
 from tests.support.processes import free_port
+from tests.support.tables import write_shards
 from tests.support.toy import start_processes
 
 pytestmark = pytest.mark.xdist_group("folding")

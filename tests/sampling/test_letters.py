@@ -14,7 +14,7 @@ from protlig_dd.causal.decoding import CausalDecoding
 from protlig_dd.diffusion.denoiser import Denoising
 from protlig_dd.rng import Draws
 from protlig_dd.sampling import Guidance
-from protlig_dd.sampling.letters import keep_top_p
+from protlig_dd.sampling.guidance import keep_top_p
 from tests.support.enumerable import ExactDenoiser, World
 from tests.support.networks import diffusion_of
 

@@ -19,13 +19,33 @@ from protlig_dd.sampling import Ancestral, ConfidenceUnmasking, DPLMUnmasking, E
 from protlig_dd.sampling.loop import Stepper
 from protlig_dd.sampling.smc import effective_size, systematic
 from protlig_dd.sampling.tilting import Property, Tilted, Tilting, guided
-from protlig_dd.sampling.towards import TiltedSamples, best_of_law, sample_tilted
+from protlig_dd.sampling.towards import TiltedSamples, sample_tilted
 from tests.support.enumerable import AXES, ExactDenoiser, World
 from tests.support.laws import EVERYWHERE, SCENES, Propagation, Scene, exact_law, misfit, total_variation
 from tests.support.networks import Counting, choose, diffusion_of, odd_batch, small_network
 
 JOINT = SCENES["joint"]
 VALUES = {"p": -0.5, "q": 1.0, "r": 0.0}
+
+
+def best_of_law(log_probs: Tensor, values: Tensor, num: int, *, weight: float = 1.0) -> Tensor:
+    """Return the law of the best of `num` independent draws from p(x), the largest value (for a negative weight the smallest).
+
+    With F the distribution function of the value: P(x) = p(x) (F(v)^n - F(v-)^n) / P(value = v), v the value of x; texts of equal value keep
+    their proportions.
+
+    Args:
+        log_probs: log p(x) of every text.
+        values: the property of every text.
+        num: n, the number of draws.
+        weight: only its sign counts.
+    """
+    order = (values * math.copysign(1.0, weight)).double()
+    levels, level = torch.unique(order, return_inverse=True)
+    probs = log_probs.double().softmax(0)
+    at = torch.zeros_like(levels).index_add(0, level, probs)
+    upto = at.cumsum(0)
+    return probs / at[level] * (upto**num - (upto - at).clamp(min=0) ** num)[level]
 
 
 def additive(texts: list[str]) -> np.ndarray:

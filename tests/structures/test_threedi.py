@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from protlig_dd.data.foldseek.letters import THREE_DI
 from protlig_dd.structures.foldseek_chains import read_foldseek_chains, threedi_of
-from protlig_dd.structures.threedi import THREEDI_LETTERS, encode_3di, partners_in_blocks
+from protlig_dd.structures.threedi import encode_3di, partners_in_blocks
 from tests.support.backbones import backbone, entries_of
 from tests.support.chains import rotation, walk
 
@@ -70,7 +71,7 @@ def test_ends_and_neighbours_of_missing_atoms_get_d() -> None:
     """A residue's letter takes three residues of backbone: one missing atom empties three letters, and those of its partners."""
     chain = folded(60, seed=1)
     whole = letters(chain)
-    assert len(whole) == 60 and set(whole) <= set(THREEDI_LETTERS)
+    assert len(whole) == 60 and set(whole) <= set(THREE_DI[:-1])
     assert whole[0] == whole[-1] == "D" and set(whole) != {"D"}
     for atom in (0, 1, 2):
         holed = chain.copy()
@@ -123,7 +124,7 @@ def test_atoms_on_one_spot_and_numbers_that_are_none_raise_no_warning() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         found = letters(chain)
-    assert len(found) == 20 and set(found) <= set(THREEDI_LETTERS)
+    assert len(found) == 20 and set(found) <= set(THREE_DI[:-1])
     np.testing.assert_array_equal(chain, before)
 
 

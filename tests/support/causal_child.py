@@ -20,7 +20,7 @@ from protlig_dd.runs.train import train_experiment
 from protlig_dd.sampling.requests import Request
 from protlig_dd.training.distributed import largest_over_ranks, launched
 from protlig_dd.training.tracking import Tracking
-from protlig_dd.training.trainer import Every, every
+from protlig_dd.training.trainer import Every
 
 WORK = {0: ("ACDEFGHIK",), 1: ("MKT", "GWYLM", "W"), 2: ()}
 """Proteins of each process; 2 is a process without any."""
@@ -47,7 +47,7 @@ def hooks(folder: Path, parts: Parts, choice: DeviceChoice, bundle: DataBundle) 
         mine = (rank + step // 2) % 3  # each process has other work the next time, and sometimes none
         (folder / f"drawn_{step}_{mine}.json").write_text(json.dumps(drawn(run, mine, together=True)))
 
-    return [every(2, draw)]
+    return [Every(steps=2, hook=draw)]
 
 
 def train_child(folder: Path, overrides: list[str]) -> None:

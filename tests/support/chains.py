@@ -6,6 +6,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from protlig_dd.evaluation.trace_pairs import TracePair
+
 
 def helix(length: int) -> np.ndarray:
     """Return the C-alpha atoms of an ideal alpha helix [l, 3]: 2.3 A radius, 100 degrees and 1.5 A a residue."""
@@ -79,3 +81,10 @@ def pdb_text(residues: Iterable[tuple[str, str]], *, chain: str = "A", record: s
             lines.append(atom_line(name, residue, int(digits), place, chain=chain, insertion=insertion, record=record))
         x, last = x + 3.8, int(digits)
     return "\n".join([*lines, "TER", ""])
+
+
+def traces() -> list[TracePair]:
+    draws = np.random.default_rng(0)
+    true = helix(20)
+    noisy = [true + scale * draws.normal(size=true.shape) for scale in (3.0, 0.1, 1.0)]
+    return [TracePair(name=f"c<{i}>", predicted=points, true=true) for i, points in enumerate(noisy)]

@@ -1,13 +1,17 @@
-"""A small world in which structures can be folded: helices as PDB files and as a Foldseek database, an autoencoder of them, their tokens."""
+"""A small world in which structures can be folded: helices as PDB files and as a Foldseek database, an autoencoder of them, their tokens, and the
+configuration in a published file of an autoencoder.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from protlig_dd.cli.entry import main
 from protlig_dd.data.foldseek.writer import Entry, write_database
+from protlig_dd.kanzi.model import KanziSettings
 from protlig_dd.structures.structure_io import Chain, read_structure, write_pdb
 
 LETTERS = "ACDEFGHIKLMNPQRSTVWY"
@@ -65,3 +69,20 @@ def files_of(root: Path) -> list[str]:
         f"data.validation_structure_path={root / 't_kanzi.fasta'}",
         *("data.leakage=false", "train.batch_size=4"),
     ]
+
+
+def published_values(settings: KanziSettings) -> dict[str, Any]:
+    """Return the `model_cfg` of a published file with this shape, without the entries that it leaves at their defaults."""
+    assert settings.encoder_heads == settings.decoder_heads, settings
+    return {
+        "n_channels_encoder": settings.encoder_size,
+        "n_channels_decoder": settings.decoder_size,
+        "n_layers_encoder": settings.encoder_blocks,
+        "n_layers_decoder": settings.decoder_blocks,
+        "n_channels_pair": settings.pair_size,
+        "n_heads": settings.encoder_heads,
+        "mlp_factor": round(settings.mlp_ratio),
+        "use_qknorm": settings.normed_queries,
+        "window_size": settings.window,
+        "levels": settings.levels,
+    }

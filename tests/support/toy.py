@@ -24,7 +24,7 @@ from protlig_dd.training.distributed import start
 from protlig_dd.training.optim import OptimSettings
 from protlig_dd.training.settings import TrainSettings
 from protlig_dd.training.tracking import TrackingSettings
-from protlig_dd.training.trainer import FitResult, every, fit
+from protlig_dd.training.trainer import Every, FitResult, fit
 
 NUM_SYMBOLS = 11
 CPU = DeviceChoice(device=torch.device("cpu"), dtype=torch.float32, needs_scaler=False, reason="cpu, for a test")
@@ -261,7 +261,7 @@ def _die_at_rename(count: int) -> None:
 
 def stopping_child(folder: Path, changes: dict[str, Any], stop_after: int) -> None:
     """Train until a SIGTERM after a step."""
-    hooks = [every(stop_after, lambda step, model, tracking: os.kill(os.getpid(), signal.SIGTERM))]
+    hooks = [Every(steps=stop_after, hook=lambda step, model, tracking: os.kill(os.getpid(), signal.SIGTERM))]
     result = run_toy(folder, quick_settings(**changes), hooks=hooks, validate=validate_toy)
     raise SystemExit(result.exit_code)
 

@@ -24,7 +24,7 @@ from protlig_dd.training.guard import FiniteGuard, NonFiniteLossError
 from protlig_dd.training.optim import OptimSettings, lr_at, make_optimizer
 from protlig_dd.training.settings import TrainSettings
 from protlig_dd.training.strategies import Single
-from protlig_dd.training.trainer import every, fit
+from protlig_dd.training.trainer import Every, fit
 from tests.support.toy import (
     CPU,
     Poisoned,
@@ -215,7 +215,7 @@ def test_validation_and_hooks_see_averaged_weights_in_evaluation_mode(tmp_path: 
         seen[step] = model.state_dict()["head.weight"].clone()
         tracking.log_text(step, "note", "a text")
 
-    run_toy(tmp_path, quick_settings(ema_decay=0.9), dropout=0.1, hooks=[every(10, look)])
+    run_toy(tmp_path, quick_settings(ema_decay=0.9), dropout=0.1, hooks=[Every(steps=10, hook=look)])
     found = checkpoints.load(tmp_path / "checkpoints/step_00000020")
     assert torch.equal(seen[20], found.ema["head.weight"])
     assert not torch.equal(seen[20], found.weights["head.weight"])

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import gzip
 import re
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -170,22 +171,13 @@ def _head(url: str, path: Path, limit: int, *, starts: bytes = b"") -> Path:
 
 
 def _gzip_lines(url: str) -> Iterator[bytes]:
-    unpacker, rest = zlib.decompressobj(wbits=31), b""
     try:
-        with open_url(url) as response:
-            while chunk := response.read(1 << 16):
-                *lines, rest = (rest + unpacker.decompress(chunk)).split(b"\n")
-                yield from (line + b"\n" for line in lines)
-                while unpacker.eof and unpacker.unused_data:  # several gzip members end to end
-                    packed, unpacker = unpacker.unused_data, zlib.decompressobj(wbits=31)
-                    *lines, rest = (rest + unpacker.decompress(packed)).split(b"\n")
-                    yield from (line + b"\n" for line in lines)
+        with open_url(url) as response, gzip.GzipFile(fileobj=response) as lines:
+            yield from (line if line.endswith(b"\n") else line + b"\n" for line in lines)
+    except EOFError as error:
+        raise DownloadError(f"{url}: ended in the middle of its content; run the command again") from error
     except (OSError, zlib.error) as error:
         raise DownloadError(f"{url}: broken off or damaged ({error}); run the command again") from error
-    if not unpacker.eof:
-        raise DownloadError(f"{url}: ended in the middle of its content; run the command again")
-    if rest:
-        yield rest + b"\n"
 
 
 _DATAVERSE = "https://dataverse.harvard.edu/api/access/datafile"

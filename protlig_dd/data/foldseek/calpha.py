@@ -123,7 +123,9 @@ class Calphas:
             raise self._no_end(own, raw)
         coords = decode_floats(raw, length)
         if not np.isfinite(coords).all():
-            raise self._not_finite(own, coords)
+            residue = int(np.flatnonzero(~np.isfinite(coords).all(1))[0])
+            reason = f"found the coordinates {coords[residue].tolist()} at residue {residue + 1}, expected numbers; the data is damaged"
+            raise self.entries.fault(own, reason)
         return coords
 
     def _refuse_size(self, own: int, size: int, length: int) -> None:
@@ -136,12 +138,6 @@ class Calphas:
             f"or {float_size(length)} (floats); the sub-databases belong to different versions, or one is damaged",
         )
 
-    def _not_finite(self, own: int, coords: Coords) -> FormatError:
-        residue = int(np.flatnonzero(~np.isfinite(coords).all(1))[0])
-        return self.entries.fault(
-            own, f"found the coordinates {coords[residue].tolist()} at residue {residue + 1}, expected numbers; the data is damaged"
-        )
-
     def _no_end(self, own: int, raw: bytes) -> FormatError:
         return self.entries.fault(own, f"found {raw[-2:]!r} after the coordinates, expected NULs; the data is damaged or its offset wrong")
 
@@ -152,8 +148,7 @@ class Calphas:
             FormatError: as for `read`.
         """
         lengths = self.letters.lengths[rows].astype(np.int64)
-        offsets = np.zeros(len(rows) + 1, np.int64)
-        np.cumsum(lengths, out=offsets[1:])
+        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
         coords = np.empty((int(offsets[-1]), 3), np.float32)
         own = np.asarray(rows, dtype=np.int64) if self.aligned else self.entries.index.find_all(self.letters.keys[rows])
         if len(own) and int(own.min()) < 0:

@@ -41,7 +41,7 @@ class Entries:
         self._unpackers = _Unpackers(database) if self.dbtype.compressed else None
         self._starts, self._lengths = self.index.starts.data, self.index.lengths.data
         # Nearly all databases: uncompressed bytes in one file, which can be sliced directly.
-        self._plain = None if self.dbtype.compressed or self.dbtype.padded else self.data.whole
+        self.plain = None if self.dbtype.compressed or self.dbtype.padded else self.data.whole
         if check:
             self._check_ends()
 
@@ -60,8 +60,8 @@ class Entries:
         """
         start: int = self._starts[row]
         size: int = self._lengths[row] + 2
-        if self._plain is not None:
-            found = self._plain[start : start + size]
+        if self.plain is not None:
+            found = self.plain[start : start + size]
             if len(found) == size:
                 return found
         if self._unpackers is not None:
@@ -79,11 +79,11 @@ class Entries:
         Raises:
             FormatError: if the data does not hold all of them.
         """
-        if self._plain is not None and len(rows):
+        if self.plain is not None and len(rows):
             starts = self.index.starts[rows]
             ends = starts + self.index.lengths[rows] + 2
             if int(ends.max()) <= self.data.size:
-                plain = self._plain
+                plain = self.plain
                 return b"".join([plain[a:b] for a, b in zip(starts.tolist(), ends.tolist(), strict=True)])
         return b"".join([self.raw(row) for row in rows.tolist()])
 

@@ -13,6 +13,7 @@ import mmap
 import os
 from bisect import bisect_right
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Literal
 
@@ -90,12 +91,6 @@ class DbType:
     compressed: bool
     padded: bool
     given: bool = True
-
-    def describe(self) -> str:
-        """Return the type in words."""
-        known = (("zstd", self.compressed), ("padded", self.padded), ("no .dbtype", not self.given))
-        forms = [words for words, holds in known if holds]
-        return _BASE_TYPES.get(self.base, f"type {self.base}") + (f" ({', '.join(forms)})" if forms else "")
 
 
 def read_dbtype(database: Path, role: Role) -> DbType:
@@ -184,10 +179,8 @@ class DataFiles:
 
     def __init__(self, database: Path) -> None:
         self.parts = data_parts(database)
-        self._maps = [_mapped(part) for part in self.parts]
-        self._bases = [0]
-        for one in self._maps:
-            self._bases.append(self._bases[-1] + len(one))
+        self._maps = [mapped(part) for part in self.parts]
+        self._bases = [0, *accumulate(map(len, self._maps))]
         self.size = self._bases[-1]
         self.whole = self._maps[0] if len(self._maps) == 1 else None
 
@@ -202,7 +195,8 @@ class DataFiles:
         return self._maps[part][begin : begin + size]
 
 
-def _mapped(path: Path) -> mmap.mmap | bytes:
+def mapped(path: Path) -> mmap.mmap | bytes:
+    """Return a file mapped read-only; empty bytes for an empty file."""
     with path.open("rb") as file:
         if os.fstat(file.fileno()).st_size == 0:
             return b""

@@ -15,25 +15,15 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int32, Int64, Integer
 
+from protlig_dd.data.foldseek import sidecar
 from protlig_dd.data.foldseek.files import find_file
 from protlig_dd.data.foldseek.rows import count_rows, read_rows
-from protlig_dd.data.foldseek.sidecar import (
-    ARRAYS_AT,
-    DENSE,
-    HEADER,
-    MAGIC,
-    UNSORTED,
-    SidecarBuilder,
-    checked_header,
-    open_sidecar,
-    sidecar_size,
-    stamp_of,
-)
 from protlig_dd.errors import FormatError
 from protlig_dd.files import written_whole
 
 SIDECAR_FROM = 1 << 20
 """Size of the index text in bytes from which a sidecar is kept; smaller ones are parsed in a few milliseconds."""
+_SUMMARY = ("furthest_end", "furthest_start", "least", "greatest", "keys_digest", "lengths_digest", "starts_digest")
 
 
 class UnknownKeyError(FormatError, KeyError):
@@ -131,18 +121,20 @@ def open_index(path: Path, *, sidecar_from: int = SIDECAR_FROM) -> Index:
     found = find_file(path)
     if found is None:
         raise FormatError(f"{path}: found no such file, expected an index beside the data; copy the whole database")
-    stamp = stamp_of(found)
+    stamp = sidecar.stamp_of(found)
     if found.stat().st_size < sidecar_from:
         return _in_memory(path, found, stamp)
-    index = open_sidecar(found, lambda buffer: _view(path, buffer, stamp), lambda place: _write(found, stamp, place), least=ARRAYS_AT)
+    index = sidecar.open_sidecar(
+        found, lambda buffer: _view(path, buffer, stamp), lambda place: _write(found, stamp, place), least=sidecar.ARRAYS_AT
+    )
     return _in_memory(path, found, stamp) if index is None else index
 
 
 def _in_memory(path: Path, source: Path, stamp: bytes) -> Index:
     count = count_rows(source)
     for key_bytes in (4, 8):
-        sink = mmap.mmap(-1, sidecar_size(count, key_bytes))
-        if SidecarBuilder(source, stamp, sink, count, key_bytes).build():
+        sink = mmap.mmap(-1, sidecar.sidecar_size(count, key_bytes))
+        if sidecar.SidecarBuilder(source, stamp, sink, count, key_bytes).build():
             break
     index = _view(path, sink, stamp)
     assert index is not None, path
@@ -153,30 +145,24 @@ def _write(source: Path, stamp: bytes, place: Path) -> None:
     count = count_rows(source)
     with written_whole(place) as growing, growing.open("w+b") as file:
         for key_bytes in (4, 8):
-            file.truncate(sidecar_size(count, key_bytes))
-            if SidecarBuilder(source, stamp, file, count, key_bytes).build():
+            file.truncate(sidecar.sidecar_size(count, key_bytes))
+            if sidecar.SidecarBuilder(source, stamp, file, count, key_bytes).build():
                 break
 
 
 def _view(path: Path, buffer: mmap.mmap, stamp: bytes) -> Index | None:
     """Return the arrays of a sidecar, or None if it does not belong to this text."""
-    fields = checked_header(buffer, HEADER, MAGIC, stamp)
-    if fields is None or len(buffer) != sidecar_size(fields[0], fields[2]):
+    fields = sidecar.checked_header(buffer, sidecar.HEADER, sidecar.MAGIC, stamp)
+    if fields is None or len(buffer) != sidecar.sidecar_size(fields[0], fields[2]):
         return None
-    count, flags, key_bytes, end, start, least, greatest, keys_digest, lengths_digest, starts_digest = fields
-    keys_at, lengths_at = ARRAYS_AT + 8 * count, ARRAYS_AT + (8 + key_bytes) * count
+    count, flags, key_bytes, *rest = fields
+    keys_at, lengths_at = sidecar.ARRAYS_AT + 8 * count, sidecar.ARRAYS_AT + (8 + key_bytes) * count
     return Index(
         path=path,
-        starts=np.frombuffer(buffer, np.dtype("<i8"), count, ARRAYS_AT),
+        starts=np.frombuffer(buffer, np.dtype("<i8"), count, sidecar.ARRAYS_AT),
         keys=np.frombuffer(buffer, np.dtype(f"<u{key_bytes}"), count, keys_at),
         lengths=np.frombuffer(buffer, np.dtype("<i4"), count, lengths_at),
-        in_order=not flags & UNSORTED,
-        dense=bool(flags & DENSE),
-        furthest_end=end,
-        furthest_start=start,
-        least=least,
-        greatest=greatest,
-        keys_digest=keys_digest,
-        lengths_digest=lengths_digest,
-        starts_digest=starts_digest,
+        in_order=not flags & sidecar.UNSORTED,
+        dense=bool(flags & sidecar.DENSE),
+        **dict(zip(_SUMMARY, rest, strict=True)),
     )

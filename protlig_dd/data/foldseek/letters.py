@@ -64,9 +64,6 @@ def _table(alphabet: str, *, padded: bool, keep_case: bool) -> bytes:
         lower = letter.lower() if keep_case else letter
         table[code if padded else ord(letter)] = ord(letter)
         table[code + _MASKED_FROM if padded else ord(letter.lower())] = ord(lower)
-    if padded:
-        return bytes(table)
-    table[ord("*")] = ord("*") if "*" in alphabet else _ILLEGAL
     return bytes(table)
 
 
@@ -83,8 +80,7 @@ class Letters:
         self.entries, self.alphabet = entries, alphabet
         self.table = _table(alphabet, padded=entries.dbtype.padded, keep_case=keep_case)
         self._masked_from = _MASKED_FROM if entries.dbtype.padded else ord("a")
-        # Nearly all databases: uncompressed bytes in one file, which can be sliced directly.
-        self.plain = None if entries.dbtype.compressed or entries.dbtype.padded else entries.data.whole
+        self.plain = entries.plain
         self._starts, self._lengths = entries.index.starts.data, entries.index.lengths.data
         self._count = len(entries)
 
@@ -137,8 +133,7 @@ class Letters:
         """
         rows = checked_rows(rows, self._count, self.entries.database)
         lengths = self.entries.index.lengths[rows].astype(np.int64)
-        offsets = np.zeros(len(rows) + 1, np.int64)
-        np.cumsum(lengths, out=offsets[1:])
+        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
         raw = self._joined(rows, lengths)
         letters = raw.translate(self.table)
         bad = letters.find(b"\n")

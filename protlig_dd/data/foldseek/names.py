@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Int64, UInt64
 
 from protlig_dd.data.foldseek.entries import Entries
-from protlig_dd.data.foldseek.files import base_of, find_file, sibling
+from protlig_dd.data.foldseek.files import base_of, find_file, mapped, sibling
 from protlig_dd.data.foldseek.index import SIDECAR_FROM, UnknownKeyError
 from protlig_dd.data.foldseek.rows import text_chunks
 from protlig_dd.data.foldseek.sidecar import checked_header, digest, open_sidecar, stamp_of
@@ -117,10 +117,7 @@ class Names:
                 f"{sibling(base_of(self.database), '.lookup')}: found no such file, expected the names of the entries; use keys, or copy the whole database"
             )
         if self._lookup is None:
-            found = find_file(self.lookup_at)
-            assert found is not None
-            with found.open("rb") as file:
-                self._lookup = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if found.stat().st_size else b""
+            self._lookup = mapped(find_file(self.lookup_at) or self.lookup_at)
         return self._lookup
 
     def _name_in_lookup(self, key: int) -> str:

@@ -127,19 +127,6 @@ class PairedFoldseekDB:
         for row in range(len(self)):
             yield self.get_pair(row)
 
-    def __getitem__(self, row: int) -> tuple[str, str]:
-        return self.get_pair(row)
-
-    @property
-    def only_aa(self) -> int:
-        """Entries with amino acids but without 3Di, which are left out."""
-        return len(self.aa) - len(self)
-
-    @property
-    def only_ss(self) -> int:
-        """Entries with 3Di but without amino acids, which are left out."""
-        return len(self.ss) - len(self)
-
     @property
     def keys(self) -> Integer[np.ndarray, " N"]:
         """The key of each row, increasing."""
@@ -164,6 +151,8 @@ class PairedFoldseekDB:
         if len(a) != len(s):
             raise self._unequal(row, len(a), len(s))
         return a, s
+
+    __getitem__ = get_pair
 
     def _open_reader(self) -> Callable[[int], tuple[str, str]]:
         """Return the function that reads a row; it is kept, since it is called for every row."""

@@ -108,10 +108,8 @@ class FoldseekDB:
 
         Row i is `letters[starts[i]:starts[i] + lengths[i]]`, unchecked, with masked residues in lower case.
         """
-        entries = self.entries
-        if entries.dbtype.compressed or entries.dbtype.padded or entries.data.whole is None:
-            return None
-        return np.frombuffer(entries.data.whole, np.uint8)
+        whole = self.entries.plain
+        return None if whole is None else np.frombuffer(whole, np.uint8)
 
     def get_sequence(self, row: int) -> str:
         """Return the letters of a row (from 0), without newline or NUL.
@@ -120,13 +118,9 @@ class FoldseekDB:
             FormatError: if the entry is damaged.
             IndexError: if the row does not exist.
         """
-        text = self._text
-        if text is None:
-            text = self.opened()
-        return text.text(row)
+        return (self._text or self.opened()).text(row)
 
-    def __getitem__(self, row: int) -> str:
-        return self.get_sequence(row)
+    __getitem__ = get_sequence
 
     def sequences(self, rows: Rows) -> list[str]:
         """Return the letters of many rows."""

@@ -187,14 +187,11 @@ class SidecarBuilder:
         again: Bool[np.ndarray, " _"] = keys[order[1:]] == keys[order[:-1]]
         if again.any():
             place = int(np.flatnonzero(again)[0])
-            self._refuse_twice(int(keys[order[place]]), int(order[place + 1]) + 1)
+            raise FormatError(
+                f"{self.source}:{order[place + 1] + 1}: found the key {keys[order[place]]} a second time, expected each key once; "
+                "the index is damaged or two were joined, write the database anew"
+            )
         self.digests = [hashlib.blake2b(digest_size=DIGEST) for _ in range(3)]
         if (keys[order] == np.arange(self.count)).all():
             self.flags |= DENSE
         self._put(0, starts[order], keys[order].astype(np.int64), lengths[order])
-
-    def _refuse_twice(self, key: int, line: int) -> None:
-        raise FormatError(
-            f"{self.source}:{line}: found the key {key} a second time, expected each key once; "
-            "the index is damaged or two were joined, write the database anew"
-        )

@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int, Int32, Int64, Integer
 
-from protlig_dd.data.encode import EncodeReport, letter_ids
-from protlig_dd.data.fitting import fitting_rows
+from protlig_dd.data.encode import EncodeReport, fitting_rows, letter_ids
 from protlig_dd.data.foldseek.files import find_file, sibling
 from protlig_dd.data.foldseek.letters import THREE_DI
 from protlig_dd.data.foldseek.pairs import FoldseekDB, PairedFoldseekDB

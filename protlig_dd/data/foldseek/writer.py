@@ -99,14 +99,11 @@ class DatabaseWriter:
 
     def __init__(self, path: str | Path, *, coord_store: CoordStore = "differences") -> None:
         self.path = Path(path)
-        self.num_entries = 0
-        self.num_residues = 0
+        self.num_entries = self.num_residues = 0
         self._coord_store = coord_store
-        self._has_ca = False
-        self._key = -1
-        self._file = -1
+        self._has_ca = self._several_models = False
+        self._key = self._file = -1
         self._last_file: tuple[str, int] | None = None
-        self._several_models = False
 
     def __enter__(self) -> DatabaseWriter:
         if not self.path.name:

@@ -9,7 +9,7 @@ import itertools
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -153,12 +153,9 @@ def _settle_label(found: Understood, table: Table, head: Sequence[tuple[str, Seq
     if all(cell in _POSITIVE | _NEGATIVE for cell in cells):
         return found
     roles = {role: name for role, name in found.roles.items() if role != "label"}
-    unused = found.unused
     if "affinity" in roles:
-        unused = (*unused, column)
-    else:
-        roles["affinity"] = column
-    return Understood(path=found.path, roles=roles, unused=unused)
+        return replace(found, roles=roles, unused=(*found.unused, column))
+    return replace(found, roles={**roles, "affinity": column})
 
 
 def _record(where: str, cells: Sequence[Any], places: Mapping[str, int], table: Table) -> Record:

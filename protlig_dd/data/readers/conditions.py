@@ -25,7 +25,9 @@ def read_proteins(text: str) -> list[tuple[str, str]]:
     """
     path, chain = _split_chain(text)
     if is_structure_name(path):
-        return _chains(Path(path), chain)
+        structure = read_structure(path)
+        chains = (structure.chain(chain),) if chain else structure.chains
+        return [(f"{Path(path).stem}_{one.name}", one.sequence) for one in chains]
     if _names_file(text, "a sequence"):
         return _named(text, read_sequences(Path(text)), "protein")
     return [("protein", text)]
@@ -77,9 +79,3 @@ def _split_chain(text: str) -> tuple[str, str]:
         return text, ""
     path, _, chain = text.rpartition(":")
     return (path, chain) if is_structure_name(path) else (text, "")
-
-
-def _chains(path: Path, wanted: str) -> list[tuple[str, str]]:
-    structure = read_structure(path)
-    chains = (structure.chain(wanted),) if wanted else structure.chains
-    return [(f"{path.stem}_{chain.name}", chain.sequence) for chain in chains]

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -203,13 +202,3 @@ def _score(cell: Any, where: str, column: str, drop_missing: bool) -> float | No
     raise FormatError(
         f"{where}: found '{text}' in {column}, expected a finite number; remove the row, or leave such mutants out and count them"
     )
-
-
-def mutants_of(wild_type: str, names: Sequence[str], *, offset: int = 0) -> Mutants:
-    """Return mutants from their names, such as ("A24C", "A24C:D30E"), without scores.
-
-    Raises:
-        FormatError: as `read_mutants`.
-    """
-    parsed = (parse_mutant(name, wild_type, offset=offset, where=f"mutant {i}") for i, name in enumerate(names, 1))
-    return Mutants(wild_type=wild_type, names=tuple(names), mutations=tuple(parsed))

@@ -12,9 +12,8 @@ from protlig_dd.data.readers.complexes import find_columns, read_pairs
 from protlig_dd.data.readers.files import data_suffix
 from protlig_dd.data.readers.folders import Folder, FolderPart, open_folder
 from protlig_dd.data.readers.molecules import read_molecules
-from protlig_dd.data.readers.paired import join_structures
 from protlig_dd.data.readers.records import Record
-from protlig_dd.data.readers.sequences import read_sequences
+from protlig_dd.data.readers.sequences import join_structures, read_sequences
 from protlig_dd.data.readers.tables import TABLE_SUFFIXES, open_table
 from protlig_dd.data.settings import FileSettings, MoleculeData, PairData, SequenceData
 from protlig_dd.errors import ConfigError, FormatError

@@ -10,14 +10,15 @@ import itertools
 import json
 import pickle
 import struct
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from protlig_dd.data.readers.columnar import COLUMNAR_SUFFIXES, columnar_header, columnar_rows, one_line
+from protlig_dd.data.readers.columnar import COLUMNAR_SUFFIXES, columnar_header, columnar_rows
 from protlig_dd.data.readers.files import data_suffix, read_lines
-from protlig_dd.errors import FormatError
+from protlig_dd.errors import FormatError, said_by
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".tab", ".jsonl", ".ndjson", *COLUMNAR_SUFFIXES, ".pt")
 
@@ -65,15 +66,10 @@ def _open_csv(path: Path, *, tabs: bool) -> Table:
         raise FormatError(f"{path}: found blank lines only, expected a header line; check how the file was made")
     delimiter = "\t" if tabs else max(",;\t", key=first[1].count)
     offset = first[0] - 1
-
-    def plain() -> Iterator[str]:
-        yield first[1] + "\n"
-        for _, line in lines:
-            yield line + "\n"
-
+    plain = (line + "\n" for _, line in itertools.chain([first], lines))
     # Tab tables of public databases have single quotes inside fields, so a quote has no meaning there.
     quotes: Mapping[str, Any] = {"quoting": csv.QUOTE_NONE} if delimiter == "\t" else {}
-    reader = csv.reader(plain(), delimiter=delimiter, **quotes)
+    reader = csv.reader(plain, delimiter=delimiter, **quotes)
     header = tuple(_unquoted(cell, delimiter) for cell in _next_row(reader, path, offset) or ())
 
     def rows() -> Iterator[tuple[str, Sequence[str | None]]]:
@@ -146,9 +142,10 @@ def _open_torch(path: Path) -> Table:
 
     advice = "expected a list of records with plain values; re-export it as CSV or JSON lines"
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # torch's remarks on unusual pickles
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except _TORCH_ERRORS as error:
-        raise FormatError(f"{path}: not readable as a torch file without running code ({one_line(error)}); {advice}") from error
+        raise FormatError(f"{path}: not readable as a torch file ({said_by(error)}); {advice}") from error
     if isinstance(content, Mapping) and content and all(isinstance(v, list | tuple) for v in content.values()):
         lengths = {str(k): len(v) for k, v in content.items()}
         if len(set(lengths.values())) > 1:

@@ -179,18 +179,9 @@ SCAFFOLDS: dict[str, str] = {
 LINKERS: dict[str, str] = {"bond": "", "methylene": "C", "ethylene": "CC", "oxyethylene": "OCC"}
 
 SUBSTITUENTS: dict[str, str] = {
-    "hydrogen": "[H]",
-    "methyl": "C",
-    "fluoro": "F",
-    "chloro": "Cl",
-    "bromo": "Br",
-    "hydroxy": "O",
-    "methoxy": "OC",
-    "ethyl": "CC",
-    "methylthio": "SC",
-    "ethoxy": "OCC",
-    "propyl": "CCC",
-}
+    "hydrogen": "[H]", "methyl": "C", "fluoro": "F", "chloro": "Cl", "bromo": "Br", "hydroxy": "O", "methoxy": "OC", "ethyl": "CC",
+    "methylthio": "SC", "ethoxy": "OCC", "propyl": "CCC",
+}  # fmt: skip
 
 SMALL_SUBSTITUENTS = ("hydrogen", "methyl", "fluoro", "chloro", "hydroxy", "methoxy", "ethyl")
 """The possible second substituents."""

@@ -36,13 +36,10 @@ _INSIDE = {
     "mlp.2": "output.dense",
     "norm2": "LayerNorm",
 }
+_NEW_NAMES = {"gamma": "weight", "beta": "bias"}
 _OLD_NAMES = re.compile(r"(?<=LayerNorm\.)(gamma|beta)$")
 """TensorFlow's names of a norm's weight and bias; `save_pretrained` of transformers 5 writes them again."""
 _THREE = ("query", "key", "value")
-
-
-def _new_name(old: re.Match[str]) -> str:
-    return "weight" if old[1] == "gamma" else "bias"
 
 
 def published_names(name: str) -> list[str]:
@@ -92,7 +89,7 @@ def from_published(published: Mapping[str, Tensor], expected: Mapping[str, Tenso
         CheckpointError: for a missing or unexpected tensor, or one of another shape.
     """
     weights, used = {}, set()
-    published = {_OLD_NAMES.sub(_new_name, name): value for name, value in published.items()}
+    published = {_OLD_NAMES.sub(lambda old: _NEW_NAMES[old[1]], name): value for name, value in published.items()}
     for name, target in expected.items():
         names = published_names(name)
         missing = [one for one in names if one not in published]

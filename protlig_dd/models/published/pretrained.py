@@ -141,7 +141,7 @@ def describe(
             mlp_ratio=config["intermediate_size"] / config["hidden_size"],
             dropout=float(config.get("hidden_dropout_prob") or 0.0),
             token_dropout=bool(config.get("token_dropout", False)),
-            tied_head=decoder is None or _is_same(decoder, table),
+            tied_head=decoder is None or (decoder.dtype == table.dtype and torch.equal(decoder, table)),
             code_bits=bits,
         )
     except (TypeError, ValueError) as error:
@@ -170,10 +170,6 @@ def _table(published: Mapping[str, Tensor], where: str, name: str = "esm.embeddi
             f"{where}: no matrix '{name}', found '{next(iter(published))}' and others; expected a checkpoint of ESM-2, DPLM or DPLM-2"
         )
     return found
-
-
-def _is_same(a: Tensor, b: Tensor) -> bool:
-    return a.shape == b.shape and a.dtype == b.dtype and torch.equal(a, b)
 
 
 def _read_config(path: Path) -> dict[str, Any]:

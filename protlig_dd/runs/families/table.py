@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -61,10 +62,6 @@ class Family:
     evaluate: Callable[..., Iterator[str]]
 
 
-def _train_tokens(config: Experiment, folder: Path, **how: Any) -> FitResult:
-    return train_experiment(config, folder, make_hooks=preview_hooks, **how)
-
-
 def _finish_tokens(config: Experiment, folder: Path, result: FitResult, *, device: str) -> Iterator[str]:
     """Evaluate the run and write its report, if the config says so."""
     if not config.evaluation.after_training:
@@ -110,7 +107,12 @@ def _evaluate_autoencoder(folder: Path, *, device: str, which: Which, num: int, 
 
 
 TOKENS = Family(
-    read=experiment_from, train=_train_tokens, finish=_finish_tokens, check=check_experiment, open=open_run, evaluate=_evaluate_tokens
+    read=experiment_from,
+    train=partial(train_experiment, make_hooks=preview_hooks),
+    finish=_finish_tokens,
+    check=check_experiment,
+    open=open_run,
+    evaluate=_evaluate_tokens,
 )
 AUTOENCODER = Family(
     read=autoencoder_from,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from protlig_dd.causal import sequences
 from protlig_dd.kanzi.experiment import open_tokenizer
 from protlig_dd.kanzi.tokenizer import KanziTokenizer
 from protlig_dd.tokens.tracks import Track
@@ -16,7 +17,7 @@ _OPEN: Mapping[str, Callable[..., StructureTokenizer]] = {"kanzi": open_tokenize
 
 def alphabet_of(track: Track | None) -> str:
     """Return the alphabet of a structure track, such as "3di"; "none" without a track."""
-    return "none" if track is None else track.vocabulary.name.split(" ")[0]
+    return "none" if track is None else sequences.alphabet_of(track)
 
 
 def has_tokenizer(alphabet: str) -> bool:

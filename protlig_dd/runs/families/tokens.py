@@ -165,11 +165,6 @@ def family_of(run: Run) -> TokenFamily:
     return CAUSAL if isinstance(run.config.model, CausalSettings) else DENOISERS
 
 
-def generator_for(run: Run, **settings: Any) -> AnyGenerator:
-    """Return the generator of a run, with the settings of its family."""
-    return family_of(run).generator(run, **settings)
-
-
 def export_run(run: Run, folder: Path, *, licence: str, source: str) -> dict[str, Any]:
     """Write a run's model as a folder that stock transformers loads, read it back, and return its passport.
 

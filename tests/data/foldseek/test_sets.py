@@ -10,8 +10,7 @@ import pytest
 from torch.utils.data import DataLoader
 
 from protlig_dd.data.foldseek.pairs import PairedFoldseekDB
-from protlig_dd.data.foldseek.selection import Choice
-from protlig_dd.data.foldseek.sets import FoldseekDataset, FoldseekStream
+from protlig_dd.data.foldseek.sets import Choice, FoldseekDataset, FoldseekStream
 from protlig_dd.data.permutation import permuted
 from protlig_dd.errors import ConfigError
 from tests.support.foldseek_cases import Entry, Form, random_entries, write_database

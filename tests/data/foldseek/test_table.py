@@ -14,11 +14,11 @@ from protlig_dd.data.foldseek import table as foldseek_table
 from protlig_dd.data.foldseek.table import fits, lay_over, read_database
 from protlig_dd.data.loader import Loader
 from protlig_dd.data.settings import RandomSplit, SequenceData, ShardData
-from protlig_dd.data.shards import write_shards
 from protlig_dd.errors import FormatError
 from protlig_dd.tokens.settings import LigandTrack, ProteinTrack, StructureTrack
 from protlig_dd.tokens.tracks import TrackSet
 from tests.support.foldseek_cases import Entry, Form, random_entries, write_database
+from tests.support.tables import write_shards
 
 FORMS = {
     "plain": Form(),
@@ -75,7 +75,7 @@ def test_proteins_alone_and_tracks_that_the_database_lacks(tmp_path: Path) -> No
     table, _ = lay_over(path, tracks, drop_long=True, limit=4)
     whole, _ = encode_records(read_database(path), Encoder(tracks, needed=["protein"]), limit=4)
     assert len(table) == 4 and not table.tracks["ligand"].num_tokens
-    assert np.array_equal(table.tracks["protein"].gather(np.arange(4)), whole.tracks["protein"].values)  # type: ignore[attr-defined]
+    assert np.array_equal(table.tracks["protein"].gather(np.arange(4)), whole.tracks["protein"].gather(np.arange(4)))
 
 
 def test_training_data_are_laid_over_and_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from protlig_dd.data.readers.mutants import Mutation, compare_sequences, mutants_of, read_mutants
+from protlig_dd.data.readers.mutants import Mutation, compare_sequences, parse_mutant, read_mutants
 from protlig_dd.errors import FormatError
 
 WILD = "MKTAYIAK"
@@ -36,7 +36,7 @@ def test_either_column_is_enough_and_the_offset_is_taken_off(tmp_path: Path) -> 
     assert by_name.mutations == by_sequence.mutations
     assert by_name.names == by_sequence.names == ("K25R", "M24L:K31M")
     assert by_sequence.scores is None
-    assert mutants_of(WILD, ["K2R"]).mutations == (by_name.mutations[0],)
+    assert parse_mutant("K2R", WILD) == by_name.mutations[0]
 
 
 @pytest.mark.parametrize(

@@ -15,10 +15,9 @@ from protlig_dd.data.bundle import load
 from protlig_dd.data.encode import Encoder, encode_records
 from protlig_dd.data.inspect import inspect
 from protlig_dd.data.prepare import prepare_shards
-from protlig_dd.data.readers import paired
+from protlig_dd.data.readers import sequences
 from protlig_dd.data.readers.complexes import read_pairs
-from protlig_dd.data.readers.paired import join_structures
-from protlig_dd.data.readers.sequences import read_fasta, read_sequences
+from protlig_dd.data.readers.sequences import join_structures, read_fasta, read_sequences
 from protlig_dd.data.settings import MoleculeData, PairData, RandomSplit, SequenceData
 from protlig_dd.data.shards import open_shards
 from protlig_dd.errors import ConfigError, FormatError, ProtligError
@@ -79,7 +78,7 @@ def test_each_protein_gets_the_structure_of_its_name_in_any_order(tmp_path, orde
 
 
 def test_files_of_one_order_are_read_side_by_side_with_nothing_held(tmp_path, monkeypatch):
-    monkeypatch.setattr(paired, "_held", None)
+    monkeypatch.setattr(sequences, "_held", None)
     some = {name: text for name, text in STRUCTURES.items() if name not in ("p0", "p7")}
     records = joined(tmp_path, structures={"first": "DD", **some, "last": "DD"})
     assert fitting(records) == {name: WHOLE[name] for name in some} and len(records) == NUM + 2
