@@ -191,14 +191,14 @@ def require_trained(folder: Path, values: Mapping[str, Any], state: Mapping[str,
 
 def _without_places(part: str, values: Any) -> Any:
     """A part of an experiment without the names of its files, which may move: their content has fingerprints."""
-    if part == "tracks" and isinstance(values, Mapping):
-        return {name: _without_places("track", track) for name, track in values.items()}
     if not isinstance(values, Mapping):
         return values
-    return {k: v for k, v in values.items() if k not in _PLACES.get(part, ()) and not (part == "data" and k.endswith("_path"))}
-
-
-_PLACES = {"data": ("path",), "track": ("vocabulary",), "model": ("base",)}
+    if part == "tracks":
+        return {name: {k: v for k, v in track.items() if k != "vocabulary"} for name, track in values.items()}
+    if part == "data":
+        return {k: v for k, v in values.items() if k != "path" and not k.endswith("_path")}
+    base = values.get("base")
+    return {**values, "base": Path(base).name} if part == "model" and isinstance(base, str) else values
 
 
 def _first_difference(old: Any, new: Any) -> tuple[list[str], Any, Any]:
