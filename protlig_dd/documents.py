@@ -37,6 +37,14 @@ def read_json(path: Path, advice: str) -> Any:
         raise FormatError(f"{path}: not readable as JSON ({said}); {advice}") from error
 
 
+def json_or_none(text: str) -> Any:
+    """Return the value of a line of JSON; None for anything else, such as the last line of a log that was cut off."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
 def read_json_object(path: Path, advice: str) -> dict[str, Any]:
     """Return the object in a JSON file; arguments and errors as in `read_json`, which also refuses any other value."""
     value = read_json(path, advice)

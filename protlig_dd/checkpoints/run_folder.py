@@ -30,9 +30,12 @@ def read_config_file(path: Path) -> dict[str, Any]:
         ConfigError: if it is missing or not YAML.
     """
     try:
-        return read_yaml(path)
+        values = read_yaml(path)
     except FormatError as error:
         raise ConfigError(f"{error}; expected a run folder, as 'protlig train' makes it") from error
+    if not values:
+        raise ConfigError(f"{path}: found nothing, expected the settings of a run")
+    return values
 
 
 def kind_of(values: Mapping[str, Any]) -> str:

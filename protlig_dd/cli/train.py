@@ -87,7 +87,7 @@ def _with_config(sub: argparse.ArgumentParser) -> argparse.ArgumentParser:
 def train(options: TrainOptions) -> Iterator[str | int]:
     """Train, then evaluate and report if the config says so; the exit code is 128 + signal if a signal stopped it."""
     from protlig_dd.report.reproduction import write_reproduction
-    from protlig_dd.runs.families.table import family_of
+    from protlig_dd.runs.families.table import family_of, run_folder
     from protlig_dd.training.distributed import launched
 
     values = options.values()
@@ -96,7 +96,7 @@ def train(options: TrainOptions) -> Iterator[str | int]:
     if config.train.devices > 1 and "RANK" not in os.environ:
         yield _start_processes(config.train.devices)
         return
-    folder = Path(options.out or f"runs/{config.name}")
+    folder = Path(options.out) if options.out else run_folder(config.name)
     result = family.train(config, folder, device=options.device, resume=options.resume)
     if launched().rank != 0:
         return

@@ -95,7 +95,7 @@ def load_vocabulary(path: Path, *, num_rows: int = 0) -> Vocabulary:
     """
     try:
         content = json.loads(path.read_text())
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise FormatError(
             f"{path}: not readable as a vocabulary ({error}); make one with: protlig prepare vocab DATA --out {path}"
         ) from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import signal
@@ -20,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from protlig_dd.documents import json_or_none
 from protlig_dd.errors import ProtligError
 from protlig_dd.files import write_json
 from protlig_dd.objective import Loader, Objective
@@ -200,7 +200,7 @@ class Watchdog:
         places = {}
         for rank in range(self._world):
             path = self._folder / f"rank_{rank:05d}.json"
-            beat = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+            beat = json_or_none(path.read_text(encoding="utf-8")) if path.is_file() else None
             places[rank] = (beat["step"], PHASES.index(beat["phase"]), beat["time"]) if beat else (-1, 0, 0.0)
         return places
 
