@@ -14,7 +14,8 @@ from typing import Any, Literal
 
 from protlig_dd.cli.common import OVERRIDES, Commands, add_command, add_device
 from protlig_dd.config_files import read_config
-from protlig_dd.runs.spellings import native_overrides
+from protlig_dd.errors import ConfigError
+from protlig_dd.runs.spellings import native_overrides, resumed_run
 
 _TRAIN = """The run folder gets the config, checkpoints, metrics, samples, scores and a report. The same command started again continues from
 the last checkpoint; Ctrl-C and SIGTERM save a checkpoint first.
@@ -41,11 +42,13 @@ class ConfigOptions:
         Raises:
             ConfigError: as in `config_files.read_config`.
         """
-        name, overrides = self.config, list(self.overrides)
-        if "=" in name:  # `protlig train train.steps=5`: the demo, changed
-            name, overrides = "dual_track/demo", [name, *overrides]
-        named, native = native_overrides(overrides)
-        return read_config(named or name, native)
+        named, native = native_overrides(resumed_run(self.changes)[1])
+        return read_config(named or ("dual_track/demo" if "=" in self.config else self.config), native)
+
+    @property
+    def changes(self) -> list[str]:
+        """The overrides; `protlig train train.steps=5` changes the demo."""
+        return [self.config, *self.overrides] if "=" in self.config else list(self.overrides)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +57,22 @@ class TrainOptions(ConfigOptions):
 
     out: str = ""
     resume: Literal["", "auto", "never", "last-good"] = ""
+
+    def folder(self, default: Path) -> Path:
+        """Return the run folder: that of --out, or the one that `ckpt_path=` goes on in, or the default.
+
+        Raises:
+            ConfigError: if both name one, and they differ.
+        """
+        resumed = resumed_run(self.changes)[0]
+        if resumed is None:
+            return Path(self.out) if self.out else default
+        if self.out and Path(self.out).resolve() != resumed.resolve():
+            raise ConfigError(
+                f"ckpt_path={resumed} with --out {self.out}: a training goes on in its own folder; leave --out away, or start from the weights "
+                f"with train.init_from={resumed}"
+            )
+        return resumed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +115,7 @@ def train(options: TrainOptions) -> Iterator[str | int]:
     if config.train.devices > 1 and "RANK" not in os.environ:
         yield _start_processes(config.train.devices)
         return
-    folder = Path(options.out) if options.out else run_folder(config.name)
+    folder = options.folder(run_folder(config.name))
     result = family.train(config, folder, device=options.device, resume=options.resume)
     if launched().rank != 0:
         return

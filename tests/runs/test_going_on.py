@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import shutil
 from pathlib import Path
 from random import Random
@@ -12,6 +13,7 @@ import pytest
 import yaml
 
 from protlig_dd import Generator, Request, open_run
+from protlig_dd.checkpoints.pointers import list_checkpoints, step_of
 from protlig_dd.cli.entry import main
 from protlig_dd.errors import CheckpointError, ConfigError, FormatError
 from tests.support.smoke import forget
@@ -70,6 +72,37 @@ def test_the_same_data_may_lie_elsewhere_and_older_runs_go_on_without_being_aske
     write_fasta(here / "y.fasta", proteins()[::-1])
     assert train("train.steps=4", path="y.fasta") == 0
     assert json.loads((here / "runs/run/checkpoints/step_00000004/state.json").read_text())["data"]["train"]["examples"] > 0
+
+
+def steps(folder: Path) -> list[int]:
+    return [step_of(path) for path in list_checkpoints(folder / "checkpoints")]
+
+
+@pytest.mark.parametrize("named", ["runs/run", "runs/run/", "runs/run/checkpoints/step_00000002", "runs/run/checkpoints/last.json"])
+def test_ckpt_path_goes_on_with_the_training_that_it_names(here: Path, named: str) -> None:
+    assert train() == 0
+    assert train("train.steps=4", f"ckpt_path={named}", "name=other") == 0
+    assert steps(here / "runs/run")[-1] == 4 and not (here / "runs/other").exists()
+    metrics = [json.loads(line)["step"] for line in (here / "runs/run/metrics.jsonl").read_text().splitlines()]
+    assert sorted(set(metrics)) == [1, 2, 3, 4], "it did not start at step 0 again"
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (["ckpt_path=x.ckpt"], "ckpt_path=x.ckpt: means to go on with a training .* expected a run folder .* write train.init_from=x.ckpt"),
+        (["ckpt_path=runs/run/checkpoints/step_00000002"], "expected its last one, step_00000004; .* write train.init_from=runs/run"),
+        (["ckpt_path=runs/run", "--out", "runs/other"], "--out runs/other: a training goes on in its own folder"),
+        (["ckpt_path=runs/run", "model.dropout=0.3"], r"runs/run: holds another experiment \(model: found dropout"),
+    ],
+)
+def test_a_checkpoint_that_is_not_gone_on_from_is_one_line(here: Path, capsys: Capture, given: list[str], words: str) -> None:
+    assert train("train.steps=4") == 0
+    capsys.readouterr()
+    assert train("train.steps=6", *given) == 1
+    (told,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("protlig train")]
+    assert re.search(words, told)
+    assert steps(here / "runs/run") == [2, 4]
 
 
 def test_evaluation_says_that_the_data_are_others(here: Path, caplog: pytest.LogCaptureFixture) -> None:
