@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -108,14 +107,15 @@ def train(options: TrainOptions) -> Iterator[str | int]:
     from protlig_dd.report.reproduction import write_reproduction
     from protlig_dd.runs.families.table import family_of, run_folder
     from protlig_dd.training.distributed import launched
+    from protlig_dd.training.launch import launch
 
     values = options.values()
     family = family_of(values)
     config = family.read(values)
-    if config.train.devices > 1 and "RANK" not in os.environ:
-        yield _start_processes(config.train.devices)
-        return
     folder = options.folder(run_folder(config.name))
+    if config.train.devices > 1 and "RANK" not in os.environ:
+        yield launch(config.train.devices, sys.argv[1:], folder / "checkpoints")
+        return
     result = family.train(config, folder, device=options.device, resume=options.resume)
     if launched().rank != 0:
         return
@@ -126,12 +126,6 @@ def train(options: TrainOptions) -> Iterator[str | int]:
         return
     yield f"trained {result.steps} steps: {folder}"
     yield from family.finish(config, folder, result, device=options.device)
-
-
-def _start_processes(number: int) -> int:
-    """Run this command again in `number` processes on this machine, and return their exit code."""
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(number)]
-    return subprocess.run([*launcher, "-m", "protlig_dd.cli", *sys.argv[1:]], check=False).returncode
 
 
 def check(options: CheckOptions) -> Iterator[str]:

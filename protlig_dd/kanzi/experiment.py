@@ -31,7 +31,7 @@ from protlig_dd.kanzi.reconstruction import assess_reconstruction
 from protlig_dd.kanzi.tokenizer import KanziTokenizer
 from protlig_dd.nn.attention import choose_backend
 from protlig_dd.nn.flops import training_flops
-from protlig_dd.training.session import begin, initialised
+from protlig_dd.training.session import Session, begin, initialised
 from protlig_dd.training.settings import Resume, TrainSettings
 from protlig_dd.training.trainer import FitResult
 
@@ -106,6 +106,11 @@ def train_autoencoder(config: AutoencoderExperiment, folder: Path, *, device: st
         CheckpointError, DeviceError: as in `training.trainer.fit`.
     """
     session = begin(config.train, device=device, resume=resume)
+    with session.mourned(folder):
+        return _train(session, config, folder)
+
+
+def _train(session: Session, config: AutoencoderExperiment, folder: Path) -> FitResult:
     traces = load_traces(config.data)
     training, held_out = traces.split(config.data.validation_fraction, config.seed)
     model = build_autoencoder(config, session.choice)

@@ -34,7 +34,7 @@ from protlig_dd.runs.vocabularies import keep_vocabularies, with_vocabularies
 from protlig_dd.tokens.tracks import TrackBatch
 from protlig_dd.training.out_of_memory import smallest_accumulation
 from protlig_dd.training.resume import on_rank0
-from protlig_dd.training.session import begin
+from protlig_dd.training.session import Session, begin
 from protlig_dd.training.settings import Resume, TrainSettings
 from protlig_dd.training.strategies import Single
 from protlig_dd.training.trainer import Every, FitResult
@@ -59,7 +59,13 @@ def train_experiment(
         ConfigError: if the folder holds another experiment, or the settings do not fit together.
         CheckpointError, DeviceError: as in `training.trainer.fit`.
     """
-    session, parts = begin(config.train, device=device, resume=resume), Parts(with_vocabularies(config, folder))
+    session = begin(config.train, device=device, resume=resume)
+    with session.mourned(folder):
+        return _train(session, config, folder, make_hooks)
+
+
+def _train(session: Session, config: Experiment, folder: Path, make_hooks: MakeHooks | None) -> FitResult:
+    parts = Parts(with_vocabularies(config, folder))
     choice, strategy = session.choice, session.strategy
     bundle = session.first_on_rank0(partial(load, config.data, parts.tracks, config.seed))
     data = data_fingerprint(bundle) if session.is_first else {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -43,6 +44,10 @@ class Session:
     def is_first(self) -> bool:
         """Whether this is rank 0, the process that writes and logs."""
         return self.strategy.rank == 0
+
+    def mourned(self, folder: Path) -> AbstractContextManager[None]:
+        """Return the context of everything that the processes do together: the death of one is one message, as in `peers.Peers.mourned`."""
+        return self.strategy.peers.mourned(folder / "checkpoints")
 
     def first_on_rank0(self, work: Callable[[], Result]) -> Result:
         """Do something on rank 0 first, then on the other processes, which find the files that it made."""

@@ -117,7 +117,7 @@ def fit(
     run = _Run(objective, loader, settings, strategy, state, seed, validate, hooks, flops_per_token)
     if strategy.rank == 0:
         log.info("device: %s; %d of %d steps done", strategy.choice.reason, first, run.total_steps)
-    with catch_signals() as stop, closing(run.tracking), run.watchdog, run.progress:
+    with catch_signals() as stop, closing(run.tracking), run.watchdog, run.progress, strategy.peers.mourned(state.root):
         for step, batches in enumerate(loader.prefetch(first, run.total_steps), start=first):
             stopping = run.train_step(step, batches, stop)
             run.report()
@@ -149,7 +149,13 @@ class _Run:
         rank, world = strategy.rank, strategy.world
         self.meter = Meter(strategy, self.flops_per_token)
         self.guard = FiniteGuard(strategy, partial(describe_batch, self.objective, self.loader))
-        self.watchdog = Watchdog(state.folder / "heartbeats", rank=rank, world=world, seconds=settings.watchdog_seconds)
+        self.watchdog = Watchdog(
+            state.folder / "heartbeats",
+            rank=rank,
+            world=world,
+            seconds=settings.watchdog_seconds,
+            died=partial(strategy.peers.report, state.root),
+        )
         self.progress = Progress(state.step, self.total_steps, rank=rank)
         self.tracking = start_tracking(state.folder, settings.tracking, rank=rank, resumed_step=state.step, config=state.config)
         self.validation: dict[str, float] = {}
