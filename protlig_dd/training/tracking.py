@@ -69,7 +69,7 @@ class WandbTracker:
             "entity": os.environ.get("WANDB_ENTITY") or settings.entity or None,
             "name": settings.name or folder.name,
             "id": run_id,
-            "resume": "allow" if mode == "online" else None,
+            "resume": "allow",  # offline it is written down, so that `wandb sync` continues the history of an earlier part
             "dir": str(folder),
             "config": dict(config),
         }
@@ -79,12 +79,17 @@ class WandbTracker:
         except (self._wandb.Error, OSError) as error:
             reason = " ".join(str(error).split())
             log.warning("wandb: %s; this run is logged offline, send it later with: wandb sync", reason)
-            wanted["resume"] = None
             # The running service would refuse the id of the failed run: start a new one.
             self._wandb.teardown()
             os.environ.pop("WANDB_SERVICE", None)
             self._run = self._wandb.init(mode="offline", settings=self._wandb.Settings(**limits), **wanted)
         self._run.define_metric("*", step_metric="step")
+        parts = sorted(folder.glob(f"wandb/offline-run-*-{run_id}"))
+        if len(parts) > 1 and self._run.offline:
+            log.info(
+                "wandb: this is part %d of the offline run %s; upload all parts together for one history: wandb sync %s/wandb/offline-run-*-%s "
+                "(with a wandb that has this option: wandb sync --append)", len(parts), run_id, folder, run_id,
+            )  # fmt: skip
 
     def log(self, step: int, metrics: Mapping[str, float | int]) -> None:
         self._run.log({"step": step, **metrics})
