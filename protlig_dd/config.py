@@ -165,6 +165,7 @@ def _field_names(cls: Any, loc: list[str]) -> list[str]:
 
 
 def join(where: str, key: Any) -> str:
+    """Return the dotted path of a key below a path, which may be empty."""
     return ".".join(p for p in (where, str(key)) if p)
 
 

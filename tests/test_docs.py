@@ -28,7 +28,7 @@ PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
 RUN_FOLDERS = {"samples/", "tensorboard/", "runs/"}
 FENCE = re.compile(r"(<!-- tested -->\n)?```(\w+)\n(.*?)```", re.DOTALL)
 # Options of other programs: torchrun, accelerate, sbatch, pip.
-FOREIGN = {"--standalone", "--nproc_per_node", "--config_file", "--nodes", "--array", "--extra"}
+FOREIGN = {"--append", "--standalone", "--nproc_per_node", "--config_file", "--nodes", "--array", "--extra"}
 FOREIGN |= {"--nnodes", "--rdzv_backend", "--rdzv_endpoint", "--ntasks-per-node", "--gpus-per-node", "--mem"}
 
 

@@ -59,7 +59,7 @@ def test_no_file_of_a_run_folder_ends_using_it_in_a_traceback(
         require_one_line(["score", "--model", str(folder), "--protein", "MKTAYIAKQR", "--device", "cpu"], capsys)
 
 
-@pytest.mark.parametrize("name", ["/tmp/elsewhere", "../elsewhere", "a/../../b", ""])
+@pytest.mark.parametrize("name", ["/elsewhere", "../elsewhere", "a/../../b", ""])
 def test_a_config_names_no_folder_outside_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
