@@ -67,7 +67,8 @@ def require_fingerprints(state: Mapping[str, Any], expected: Mapping[str, str], 
     Raises:
         CheckpointError: with the track that differs.
     """
-    found = state.get("fingerprints", {})
+    found = state.get("fingerprints")
+    found = found if isinstance(found, Mapping) else {}
     for track, fingerprint in expected.items():
         if found.get(track) != fingerprint:
             raise CheckpointError(
@@ -194,7 +195,9 @@ def _without_places(part: str, values: Any) -> Any:
     if not isinstance(values, Mapping):
         return values
     if part == "tracks":
-        return {name: {k: v for k, v in track.items() if k != "vocabulary"} for name, track in values.items()}
+        return {name: _without_places("track", track) for name, track in values.items()}
+    if part == "track":
+        return {k: v for k, v in values.items() if k != "vocabulary"}
     if part == "data":
         return {k: v for k, v in values.items() if k != "path" and not k.endswith("_path")}
     base = values.get("base")

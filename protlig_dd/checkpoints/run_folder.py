@@ -108,7 +108,8 @@ def write_description(
     found = checkpoints.list_checkpoints(folder / "checkpoints")
     if found:
         state = newest_state(folder)
-        before = state.get("config") or (read_config_file(path) if path.is_file() else {})
+        kept = state.get("config")
+        before = kept if kept and isinstance(kept, Mapping) else read_config_file(path) if path.is_file() else {}
         if before:
             require_same_experiment(completed(before, complete), config, folder, knows_data="data" in state)
         if state:

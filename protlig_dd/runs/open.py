@@ -130,7 +130,8 @@ def open_run(folder: Path | str, *, device: str = "auto", which: Which = "last",
     require_trained(folder, to_mapping(config), loaded.state, completed_experiment)
     config = own_vocabularies(config, folder)
     for name, fingerprint in Parts(config).fingerprints.items():
-        found = loaded.state.get("fingerprints", {}).get(name)
+        kept = loaded.state.get("fingerprints")
+        found = kept.get(name) if isinstance(kept, Mapping) else None
         if found != fingerprint:
             raise CheckpointError(
                 f"{path}: the vocabulary of track '{name}' was {found} in training and is {fingerprint} now; "
