@@ -80,8 +80,7 @@ if [ "$nproc" -gt 1 ] && [ "$command" = train ]; then
         threads=$(($(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1) / nproc))
         export OMP_NUM_THREADS=$((threads > 0 ? threads : 1))
     fi
-    # torchrun by its module name: the torchrun script breaks when a .venv is moved.
-    exec python -m torch.distributed.run --standalone --nproc_per_node "$nproc" -m protlig_dd.cli "${arguments[@]}"
+    arguments+=("train.devices=$nproc")
 fi
 if command -v protlig >/dev/null 2>&1; then exec protlig "${arguments[@]}"; fi
 exec python -m protlig_dd.cli "${arguments[@]}"

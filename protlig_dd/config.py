@@ -1,8 +1,8 @@
-"""Configuration: YAML and overrides to frozen objects, and back.
+"""Configuration: plain values to frozen objects, and back. `config_files.py` reads the files and overrides that the values come from.
 
 A settings class is a frozen, keyword-only dataclass made with `@settings`; if an annotation is a union, the `kind` field selects the
-member, so the union is the registry. OmegaConf reads and merges, pydantic validates, and every message has the dotted path, the value found,
-and the nearest valid name. Nothing here imports torch.
+member, so the union is the registry. Pydantic validates, and every message has the dotted path, the value found, and the nearest valid name.
+Nothing here imports torch.
 
 Kinds are resolved here and not by pydantic's discriminated unions, which know neither a kind that follows from a field's default, nor plain
 members next to classes (`float | Task`), nor null for an entry to be removed; they would also require `Annotated` unions in every module.
@@ -10,14 +10,12 @@ members next to classes (`float | Task`), nor null for an entry to be removed; t
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import re
 import types
 import typing
-from collections.abc import Mapping, Sequence
-from importlib import resources
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar, dataclass_transform
 
@@ -31,106 +29,6 @@ def settings(cls: type[T]) -> type[T]:
     """Make a frozen, keyword-only dataclass that refuses unknown keys and numbers that are not finite when it is built from a mapping."""
     cls.__pydantic_config__ = {"extra": "forbid", "allow_inf_nan": False}  # type: ignore[attr-defined]
     return dataclasses.dataclass(frozen=True, kw_only=True)(cls)
-
-
-def config_folder() -> Path:
-    """Return the folder of the packaged configs (`configs/` of a checkout, or the installed copy)."""
-    checkout = Path(__file__).resolve().parent.parent / "configs"
-    if checkout.is_dir():
-        return checkout
-    return Path(str(resources.files("protlig_dd"))) / "configs"
-
-
-def list_configs() -> list[str]:
-    """Return the names of all packaged configs, such as "dual_track/demo"."""
-    folder = config_folder()
-    files = (p for p in folder.rglob("*.yaml") if p.parent != folder)
-    return sorted(p.relative_to(folder).with_suffix("").as_posix() for p in files)
-
-
-def find_config(name: str | Path) -> Path:
-    """Return the YAML file of a config, given as a path or a packaged name.
-
-    Raises:
-        ConfigError: if there is none; the message has the nearest packaged name.
-    """
-    for candidate in (Path(name), config_folder() / f"{name}.yaml", config_folder() / str(name)):
-        with contextlib.suppress(OSError):  # a name may be too long for a file
-            if candidate.is_file():
-                return candidate
-    known = list_configs()
-    raise ConfigError(
-        f"config '{name}': found neither a file nor a packaged config of that name{nearest(str(name), known)}; "
-        f"packaged ones are: {', '.join(known)}"
-    )
-
-
-def read_config(name: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """Read a YAML config, the one it `extends`, and `key.sub=value` overrides into one plain mapping.
-
-    Args:
-        name: a path, or a packaged name such as "dual_track/demo".
-        overrides: strings `key.sub=value`; the value is read as YAML. A mapping is merged into an existing one, any other value replaces it.
-
-    Raises:
-        ConfigError: for a missing file, invalid YAML, a circular `extends`, or an override that is not `key=value`.
-
-    >>> values = read_config("demo/smoke", ["model.hidden_size=32", "name=wide"])
-    >>> values["name"], values["model"]["hidden_size"], values["model"]["kind"]
-    ('wide', 32, 'dual_track')
-    """
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-    from yaml import YAMLError
-
-    merged = _read_chain(find_config(name), seen=())
-    for override in overrides:
-        key, sep, value = override.partition("=")
-        if not sep or not all(part.strip() for part in key.split(".")):
-            raise ConfigError(f"override '{override}': expected key.sub=value, for instance train.optim.lr=1e-4")
-        try:
-            change = OmegaConf.to_container(OmegaConf.from_dotlist([f"{key}={value}"]), resolve=False)
-        except (YAMLError, OmegaConfBaseException) as error:
-            raise ConfigError(f"override '{override}': the value is not YAML ({' '.join(str(error).split())})") from error
-        merged = _merge(merged, typing.cast("dict[str, Any]", change))
-    try:
-        plain = OmegaConf.to_container(OmegaConf.create(merged), resolve=True)
-    except OmegaConfBaseException as error:
-        raise ConfigError(f"config '{name}': a reference does not resolve: {str(error).splitlines()[0]}") from error
-    assert isinstance(plain, dict)
-    return typing.cast("dict[str, Any]", plain)
-
-
-def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Merge mappings. One with another `kind` replaces the whole, since its fields differ."""
-    if "kind" in over and over["kind"] != base.get("kind", over["kind"]):
-        return dict(over)
-    inner = {k for k, v in over.items() if isinstance(v, Mapping) and isinstance(base.get(k), Mapping)}
-    return {**base, **{k: _merge(base[k], v) if k in inner else v for k, v in over.items()}}
-
-
-def _read_chain(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
-    from omegaconf import OmegaConf
-    from yaml import YAMLError
-
-    path = path.resolve()
-    if path in seen:
-        raise ConfigError(f"{path}: 'extends' goes in a circle: {' -> '.join(p.stem for p in (*seen, path))}")
-    try:
-        loaded = OmegaConf.load(path)
-    except (YAMLError, UnicodeDecodeError, OSError) as error:
-        raise ConfigError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from error
-    plain = OmegaConf.to_container(loaded, resolve=False)
-    if not isinstance(plain, dict):
-        raise ConfigError(f"{path}: expected a mapping of settings, found {type(plain).__name__}")
-    parent = plain.pop("extends", None)
-    if parent is None:
-        return typing.cast("dict[str, Any]", plain)
-    if not isinstance(parent, str):
-        raise ConfigError(f"{path}: extends: found {parent!r}, expected the name of one config; write extends: dual_track/demo")
-    sibling = path.parent / f"{parent}.yaml"
-    base = _read_chain(sibling if sibling.is_file() else find_config(parent), (*seen, path))
-    return _merge(base, typing.cast("dict[str, Any]", plain))
 
 
 def build(cls: type[T] | Any, values: Any, where: str = "") -> T:
@@ -187,9 +85,9 @@ def _resolve_kinds(annotation: Any, values: Any, where: str, default: Any = None
             return _resolve_kinds(arguments[arguments[0] is type(None)], values, where)
         if origin is dict and isinstance(values, Mapping):
             # null removes an entry of the extended config, such as diffusion.tasks.joint=null
-            return {k: _resolve_kinds(arguments[1], v, _join(where, k)) for k, v in values.items() if v is not None}
+            return {k: _resolve_kinds(arguments[1], v, join(where, k)) for k, v in values.items() if v is not None}
         if origin in (tuple, list) and isinstance(values, list):
-            return [_resolve_kinds(arguments[0], v, _join(where, i)) for i, v in enumerate(values)]
+            return [_resolve_kinds(arguments[0], v, join(where, i)) for i, v in enumerate(values)]
         if origin is typing.Literal and isinstance(values, bool) and values not in arguments:
             return _WORDS[values] if _WORDS[values] in arguments else values
         return values
@@ -206,12 +104,12 @@ def _resolve_kinds(annotation: Any, values: Any, where: str, default: Any = None
         if not isinstance(kind, str) or kind not in kinds:
             found = f"found '{kind}'" if kind is not None else "found none"
             raise ConfigError(
-                f"{_join(where, 'kind')}: {found}, expected one of {', '.join(map(str, kinds))}{nearest(str(kind), map(str, kinds))}"
+                f"{join(where, 'kind')}: {found}, expected one of {', '.join(map(str, kinds))}{nearest(str(kind), map(str, kinds))}"
             )
         cls = kinds[kind]
     hints = typing.get_type_hints(cls, include_extras=True)
     defaults = {field.name: field.default for field in dataclasses.fields(cls)}
-    resolved = {k: _resolve_kinds(hints[k], v, _join(where, k), defaults.get(k)) if k in hints else v for k, v in values.items()}
+    resolved = {k: _resolve_kinds(hints[k], v, join(where, k), defaults.get(k)) if k in hints else v for k, v in values.items()}
     return _validate(cls, resolved, where) if len(members) > 1 or others - {type(None)} else resolved
 
 
@@ -241,7 +139,7 @@ def _validate(cls: Any, values: Any, where: str) -> Any:
 
 
 def _explain(cls: Any, item: Any, where: str) -> str:
-    path = _join(where, ".".join(str(p) for p in item["loc"] if not str(p).startswith("function-")))
+    path = join(where, ".".join(str(p) for p in item["loc"] if not str(p).startswith("function-")))
     if item["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
         options = _field_names(cls, [str(p) for p in item["loc"][:-1]])
         return f"{path}: unknown setting{nearest(str(item['loc'][-1]), options)}; valid ones are: {', '.join(options)}"
@@ -266,7 +164,8 @@ def _field_names(cls: Any, loc: list[str]) -> list[str]:
     return sorted({f.name for m in members for f in dataclasses.fields(m)})
 
 
-def _join(where: str, key: Any) -> str:
+def join(where: str, key: Any) -> str:
+    """Return the dotted path of a key below a path, which may be empty."""
     return ".".join(p for p in (where, str(key)) if p)
 
 

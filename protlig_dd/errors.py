@@ -75,6 +75,19 @@ def refuse_unless(fine: bool, name: str, found: object, expected: str) -> None:
         raise ValueError(f"{name}: found {found}, expected {expected}")
 
 
+def said_by(error: BaseException) -> str:
+    """Return another library's message on one line of at most 160 characters; its advice to run the code of a file is not passed on.
+
+    >>> said_by(ValueError("Re-running with `weights_only` set to `False` will likely succeed. Unsupported GLOBAL os.system"))
+    'what it holds is made by running code that it names (os.system), and no code of a file is run here'
+    """
+    text = " ".join(str(error).split())
+    if "weights_only" in text or "trust_remote_code" in text:
+        named = re.search(r"GLOBAL ([\w.]+)", text)
+        return f"what it holds is made by running code that it names{f' ({named[1]})' if named else ''}, and no code of a file is run here"
+    return (text if len(text) < 160 else text[:157] + "...") or type(error).__name__
+
+
 def require(package: str, purpose: str, *, extra: str) -> ModuleType:
     """Return an optional package, imported.
 

@@ -66,6 +66,26 @@ def flush(path: Path) -> None:
         os.close(handle)
 
 
+_PIECE, _PIECES = 2**20, 64
+
+
+def fingerprint_of(path: Path) -> str:
+    """Return 16 hexadecimal digits that differ for files of different content: a hash of the size and the bytes.
+
+    Of a file above 64 MiB the bytes are 64 pieces of 1 MiB, evenly spread from the first to the last, so that a terabyte takes no hour: a
+    change that moves what comes after it is seen, a replaced byte between two pieces is not.
+    """
+    size = path.stat().st_size
+    digest = hashlib.sha256(f"{size} ".encode())
+    last = max(size - _PIECE, 0)
+    starts = range(0, size, _PIECE) if size <= _PIECE * _PIECES else [i * last // (_PIECES - 1) for i in range(_PIECES)]
+    with path.open("rb") as handle:
+        for start in starts:
+            handle.seek(start)
+            digest.update(handle.read(_PIECE))
+    return digest.hexdigest()[:16]
+
+
 def sha256_of(path: Path) -> str:
     """Return the SHA-256 of a file in hexadecimal."""
     with path.open("rb") as handle:

@@ -12,8 +12,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protlig_dd import config
-from protlig_dd.config import build, find_config, kind_of, list_configs, read_config, settings, to_mapping
+from protlig_dd.checkpoints.run_folder import read_config_file
+from protlig_dd.config import build, kind_of, settings, to_mapping
+from protlig_dd.config_files import config_folder, find_config, list_configs, read_config
 from protlig_dd.errors import ConfigError
 
 
@@ -229,6 +230,8 @@ def test_later_overrides_win_and_the_rest_stays(tmp_path: Path) -> None:
         ("a..b=3", "override 'a..b=3': expected key.sub=value"),
         ("a.=3", "override 'a.=3': expected key.sub=value"),
         ("steps=[1", "override 'steps=[1': the value is not YAML"),
+        (f"steps={'[' * 3000}", "the value is not YAML"),
+        (f"steps={'9' * 5000}", "the value is not YAML"),
         ("steps=${nothing}", "a reference does not resolve: Interpolation key 'nothing' not found"),
     ],
 )
@@ -258,7 +261,7 @@ def test_a_config_extends_another_beside_it(tmp_path: Path) -> None:
         ("5\n", "wrong.yaml: not readable as YAML"),
         ("extends: wrong\n", "wrong.yaml: 'extends' goes in a circle: wrong -> wrong"),
         ("extends: other\n", "'extends' goes in a circle: wrong -> other -> wrong"),
-        ("extends: nothing\n", "config 'nothing': found neither a file nor a packaged config of that name"),
+        ("extends: nothing\n", "wrong.yaml: extends: found 'nothing', which is neither a file in its folder nor a packaged config"),
         ("extends: [other]\n", "wrong.yaml: extends: found ['other'], expected the name of one config"),
         ("a: ${b}\n", "a reference does not resolve: Interpolation key 'b' not found"),
     ],
@@ -269,6 +272,72 @@ def test_a_broken_file_is_named(tmp_path: Path, text: str | bytes, words: str) -
         read_config(write(tmp_path, "wrong", text))
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["../secret", "{outside}", "link", "../secret.yaml"])
+def test_a_config_extends_no_file_outside_its_folder_and_quotes_none(tmp_path: Path, name: str) -> None:
+    inside = tmp_path / "shared"
+    inside.mkdir()
+    outside = write(tmp_path, "secret", "root:x:0:0:root:/root:/bin/bash\ndaemon:x:1:1\n")
+    (inside / "link").symlink_to(outside)
+    with pytest.raises(ConfigError, match="wrong.yaml: extends: found .*, expected a packaged config, or a file in the folder") as caught:
+        read_config(write(inside, "wrong", f"extends: {name.format(outside=outside)}\n"))
+    assert "root" not in str(caught.value).replace(str(tmp_path), "") and "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_no_config_is_not_quoted(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read_config(write(tmp_path, "passwd", "root:x:0:0:root:/root:/bin/bash\ndaemon:x:1:1\n"))
+    assert str(caught.value).endswith(
+        "passwd.yaml: not readable as YAML: found a single text or number, expected a mapping of settings (line 1)"
+    )
+
+
+def test_a_config_extends_a_file_below_it(tmp_path: Path) -> None:
+    (tmp_path / "bases").mkdir()
+    write(tmp_path / "bases", "small", BASE)
+    assert read_config(write(tmp_path, "top", "extends: bases/small\n"))["steps"] == 3
+    assert read_config(write(tmp_path, "other", "extends: bases/small.yaml\n"))["steps"] == 3
+
+
+@pytest.mark.parametrize(
+    "value", ["${oc.env:SECRET}", "x_${oc.env:SECRET,none}", "${oc.${kind}:SECRET}", "${oc.decode:'${oc.env:SECRET}'}"]
+)
+def test_the_environment_is_read_for_the_command_line_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("SECRET", "hunter2")
+    base = write(tmp_path, "base", f'kind: env\nnested: {{name: "{value}"}}\n')
+    for path in (base, write(tmp_path, "top", "extends: base\n")):
+        with pytest.raises(ConfigError) as caught:
+            read_config(path, ["other=${oc.env:SECRET}"])
+        assert "base.yaml: nested.name: found '" in str(caught.value) and "hunter2" not in str(caught.value)
+        assert f"on the command line: 'nested.name={value}'" in str(caught.value)
+    assert read_config(write(tmp_path, "own", "steps: 1\nurl: s3://x/${steps}\n"), ["name=${oc.env:SECRET}"]) == {
+        "steps": 1, "url": "s3://x/1", "name": "hunter2",
+    }  # fmt: skip
+
+
+BOMB = "a0: &a0 [x, x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a: " + "[" * 3000 + "]" * 3000, "nested deeper than 100 levels (line 1)"),
+        ("".join(" " * i + "a:\n" for i in range(3000)), "nested deeper than 100 levels (line 100)"),
+        (BOMB, "more than 100,000 values with its aliases written out (line "),
+        ("a: " + "9" * 5000, "not readable as YAML: "),
+        ("a: 1\nb: [1\nc: 2", "while parsing a flow sequence, expected ',' or ']', but got ':' (line 3)"),
+        ("a: !!python/object/apply:os.system [true]", "could not determine a constructor for the tag"),
+        ("? [1]\n: 2", "not readable as YAML: "),
+    ],
+    ids=["brackets", "indents", "aliases", "digits", "broken", "tag", "key"],
+)
+def test_a_hostile_document_is_refused_in_one_line_in_configs_and_run_folders(tmp_path: Path, text: str, words: str) -> None:
+    path = write(tmp_path, "config", text)
+    for read in (read_config, read_config_file):
+        with pytest.raises(ConfigError) as caught:
+            read(path)
+        assert words in str(caught.value) and "\n" not in str(caught.value) and len(str(caught.value)) < 400
 
 
 def test_windows_line_ends_and_empty_files_are_read(tmp_path: Path) -> None:
@@ -283,7 +352,7 @@ def test_references_are_resolved_after_overrides(tmp_path: Path) -> None:
 def test_packaged_configs_are_found_by_name_and_suggested() -> None:
     names = list_configs()
     assert "dual_track/demo" in names
-    assert find_config("dual_track/demo") == config.config_folder() / "dual_track" / "demo.yaml"
+    assert find_config("dual_track/demo") == config_folder() / "dual_track" / "demo.yaml"
     with pytest.raises(ConfigError, match=r"config 'dual_track/dmo': found neither .*did you mean 'dual_track/demo'"):
         find_config("dual_track/dmo")
     with pytest.raises(ConfigError, match="found neither a file"):

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from protlig_dd.cli.entry import build_parser
-from protlig_dd.config import find_config, list_configs, read_config
+from protlig_dd.config_files import find_config, list_configs, read_config
 from protlig_dd.runs.experiment import load_experiment
 from protlig_dd.runs.families.table import family_of
 from protlig_dd.runs.spellings import FLAGS, WITHOUT, native_overrides
@@ -28,7 +28,7 @@ PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
 RUN_FOLDERS = {"samples/", "tensorboard/", "runs/"}
 FENCE = re.compile(r"(<!-- tested -->\n)?```(\w+)\n(.*?)```", re.DOTALL)
 # Options of other programs: torchrun, accelerate, sbatch, pip.
-FOREIGN = {"--standalone", "--nproc_per_node", "--config_file", "--nodes", "--array", "--extra"}
+FOREIGN = {"--append", "--standalone", "--nproc_per_node", "--config_file", "--nodes", "--array", "--extra"}
 FOREIGN |= {"--nnodes", "--rdzv_backend", "--rdzv_endpoint", "--ntasks-per-node", "--gpus-per-node", "--mem"}
 
 

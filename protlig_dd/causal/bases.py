@@ -6,7 +6,7 @@ The tokenizer is called once, for all symbols, and must return one id for each; 
 
 from __future__ import annotations
 
-import json
+import pickle
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -24,7 +24,8 @@ from protlig_dd.causal.sequences import (
     vocabulary_of,
 )
 from protlig_dd.checkpoints.hub import fetch_repository
-from protlig_dd.errors import CheckpointError, ConfigError, require
+from protlig_dd.documents import read_json_object
+from protlig_dd.errors import CheckpointError, ConfigError, require, said_by
 from protlig_dd.models.transfer import draw_like
 from protlig_dd.tokens.tracks import Track
 
@@ -82,9 +83,9 @@ def extended_tokenizer(base: str, symbols: tuple[str, ...]) -> tuple[int, Any]:
     transformers = require("transformers", f"reading '{base}'", extra="hf")
     folder = _folder_of(base, _TOKENIZER_FILES)
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
-        raise CheckpointError(f"'{base}': its tokenizer cannot be read ({' '.join(str(error).split())[:160]})") from error
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"'{base}': its tokenizer cannot be read ({said_by(error)})") from error
     if tokenizer.eos_token_id is None:
         raise ConfigError(f"model.base: the tokenizer of '{base}' has no end token, expected one: it ends a structure")
     known = len(tokenizer)
@@ -142,8 +143,8 @@ def load_base(base: str, shape: Mapping[str, int], *, dtype: str, attention: str
         )
     try:
         return transformers.LlamaForCausalLM.from_pretrained(folder, local_files_only=True, attn_implementation=attention, **how)
-    except OSError as error:
-        raise CheckpointError(f"'{base}': its weights cannot be read ({' '.join(str(error).split())[:160]})") from error
+    except (OSError, ValueError, RuntimeError, pickle.UnpicklingError) as error:
+        raise CheckpointError(f"'{base}': its weights cannot be read ({said_by(error)})") from error
 
 
 def empty_base(base: str, shape: Mapping[str, int], *, dtype: str, attention: str) -> Any:
@@ -173,7 +174,7 @@ def _type_of(dtype: str) -> torch.dtype:
 
 
 def _require_llama(base: str, folder: Path, shape: Mapping[str, int]) -> None:
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = read_json_object(folder / "config.json", "expected the config.json of a Llama")
     if config.get("model_type") != "llama":
         raise CheckpointError(f"'{base}': found model_type '{config.get('model_type')}', expected llama")
     for name, expected in shape.items():

@@ -10,10 +10,8 @@ Tensors are whole (unsharded) and on the host, so a checkpoint does not depend o
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import os
-import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,13 +23,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from protlig_dd.checkpoints.pointers import ADVICE, NAME, POINTERS, list_checkpoints, point, pointed_at, read_object, read_state, step_of
 from protlig_dd.errors import CheckpointError
 from protlig_dd.files import flush, sha256_of, write_json
 
 log = logging.getLogger(__name__)
 _TEMPORARY = ".writing-"
-_NAME = re.compile(r"step_(\d{8,})")
-POINTERS = ("last", "best")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +67,7 @@ def save(root: Path, checkpoint: Checkpoint, *, keep: int = 3, best: bool = Fals
         os.rename(temporary, final)
         flush(root)
         for name in POINTERS if best else POINTERS[:1]:
-            write_json(root / f"{name}.json", {"checkpoint": final.name}, durable=True)
+            point(root, name, final)
         _prune(root, keep)
         clean(root)
     except (OSError, SafetensorError) as error:
@@ -119,29 +116,12 @@ def _without_shared_memory(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return separate
 
 
-def step_of(folder: Path) -> int:
-    """Return the step in the name of a checkpoint folder."""
-    found = _NAME.fullmatch(folder.name)
-    assert found is not None, folder
-    return int(found[1])
-
-
-def list_checkpoints(root: Path) -> list[Path]:
-    """Return the complete checkpoints under a folder, in the order of their steps."""
-    return sorted((p for p in root.glob("step_*") if _NAME.fullmatch(p.name)), key=step_of)
-
-
-def pointed_at(root: Path, name: str) -> Path | None:
-    """Return the checkpoint that `last` or `best` names, or None."""
-    pointer = root / f"{name}.json"
-    if not pointer.is_file():
-        return None
-    folder = root / str(json.loads(pointer.read_text(encoding="utf-8"))["checkpoint"])
-    return folder if folder.is_dir() else None
-
-
 def _prune(root: Path, keep: int) -> None:
-    protected = pointed_at(root, "best")
+    try:
+        protected = pointed_at(root, "best")
+    except CheckpointError as error:
+        log.warning("%s; nothing is removed until then", error)
+        return
     for folder in list_checkpoints(root)[:-keep] if keep else []:
         if folder != protected:
             # Renamed first: a kill during the removal must not leave an incomplete checkpoint.
@@ -165,29 +145,32 @@ def verify(folder: Path) -> None:
     Raises:
         CheckpointError: with the file, the checksum found and the one expected.
     """
-    files = _read_json(folder / "manifest.json").get("files")
-    if not isinstance(files, dict) or not {"weights.safetensors", "state.json"} <= set(files):
-        raise CheckpointError(f"{folder / 'manifest.json'}: damaged: it lists no weights and state; {_ADVICE}")
-    for name, entry in files.items():
+    for name, expected in _read_manifest(folder).items():
         path = folder / name
         if not path.is_file():
-            raise CheckpointError(f"{path}: missing, though the manifest lists it; {_ADVICE}")
-        found = sha256_of(path)
-        if found != entry["sha256"]:
-            raise CheckpointError(f"{path}: damaged: found sha256 {found}, expected {entry['sha256']}; {_ADVICE}")
+            raise CheckpointError(f"{path}: missing, though the manifest lists it; {ADVICE}")
+        found = {"sha256": sha256_of(path), "bytes": path.stat().st_size}
+        for kind, value in expected.items():
+            if found[kind] != value:
+                raise CheckpointError(f"{path}: damaged: found {kind} {found[kind]}, expected {value}; {ADVICE}")
 
 
-_ADVICE = "use the checkpoint before it with --resume=last-good"
+def _read_manifest(folder: Path) -> dict[str, dict[str, Any]]:
+    """The checksum and size of each file. Every value is checked, for no checksum protects the manifest itself, and names stay in the folder."""
+    path = folder / "manifest.json"
+    manifest = read_object(path)
+    files = manifest.get("files")
+    if not isinstance(files, dict) or not {"weights.safetensors", "state.json"} <= set(files):
+        raise CheckpointError(f"{path}: damaged: it lists no weights and state; {ADVICE}")
+    wrong = sorted(set(files) - _FILES) + [name for name, entry in files.items() if not isinstance(entry, dict) or set(entry) != _FACTS]
+    if wrong or set(manifest) != {"format", "step", "files"} or manifest["format"] != 1:
+        raise CheckpointError(f"{path}: damaged: expected format 1, and {' and '.join(sorted(_FACTS))} of each file; {ADVICE}")
+    if NAME.fullmatch(folder.name) and manifest["step"] != step_of(folder):
+        raise CheckpointError(f"{path}: damaged: found step {str(manifest['step'])[:20]}, expected that of the folder; {ADVICE}")
+    return files
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: not readable ({error}); {_ADVICE}") from error
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{path}: found {type(value).__name__}, expected a mapping; {_ADVICE}")
-    return value
+_FILES, _FACTS = {"weights.safetensors", "ema.safetensors", "optimizer.safetensors", "state.json"}, {"sha256", "bytes"}
 
 
 def load(folder: Path, *, parts: Sequence[str] = ("weights", "ema", "optimizer")) -> Checkpoint:
@@ -197,15 +180,15 @@ def load(folder: Path, *, parts: Sequence[str] = ("weights", "ema", "optimizer")
         CheckpointError: if it is damaged or incomplete.
     """
     verify(folder)
-    state = _read_json(folder / "state.json")
+    listed, state = _read_manifest(folder), read_state(folder)
     tensors: dict[str, dict[str, Tensor]] = {}
     for name in parts:
         path = folder / f"{name}.safetensors"
         try:
-            tensors[name] = load_file(path) if path.is_file() else {}
+            tensors[name] = load_file(path) if path.name in listed else {}
         except (OSError, SafetensorError) as error:
-            raise CheckpointError(f"{path}: not readable ({error}); {_ADVICE}") from error
-    return Checkpoint(step=int(state["step"]), state=state, **{"weights": {}, **tensors})
+            raise CheckpointError(f"{path}: not readable ({error}); {ADVICE}") from error
+    return Checkpoint(step=state["step"], state=state, **{"weights": {}, **tensors})
 
 
 def find_resumable(root: Path, mode: str = "auto") -> Path | None:
@@ -230,7 +213,7 @@ def find_resumable(root: Path, mode: str = "auto") -> Path | None:
         try:
             verify(folder)
         except CheckpointError as error:
-            log.warning("%s", str(error).removesuffix(f"; {_ADVICE}"))
+            log.warning("%s", str(error).removesuffix(f"; {ADVICE}"))
             damaged.append(folder)
             continue
         for bad in damaged:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from protlig_dd.errors import CheckpointError, DownloadError, require
+from protlig_dd.errors import CheckpointError, DownloadError, require, said_by
 
 _SECONDS = 10.0
 """Timeout of the first request to the Hub."""
@@ -32,9 +32,8 @@ def is_answered(name: str) -> bool:
 
 def absent_weights(source: str, error: Exception, what: str, without: str, published: str) -> DownloadError:
     """Return the error about weights that are not at hand: the reason, what happens without them, and how to fetch the published ones."""
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
     return DownloadError(
-        f"{source}: {what} are not at hand ({reason[:160]}); {without}. Give a folder that holds them, or fetch them where there is a "
+        f"{source}: {what} are not at hand ({said_by(error)}); {without}. Give a folder that holds them, or fetch them where there is a "
         f"network: hf download {published}"
     )
 

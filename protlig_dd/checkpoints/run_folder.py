@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import glob
+import logging
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import yaml
 
 from protlig_dd.checkpoints import checkpoint as checkpoints
-from protlig_dd.errors import CheckpointError, ConfigError
+from protlig_dd.checkpoints.matching import Complete, completed, require_fingerprints, require_same_data, require_same_experiment
+from protlig_dd.documents import read_yaml
+from protlig_dd.errors import CheckpointError, ConfigError, FormatError
 from protlig_dd.files import write_text
 
 Which = Literal["last", "best"]
+_NONE: Mapping[str, Any] = MappingProxyType({})
+log = logging.getLogger(__name__)
 
 
 def read_config_file(path: Path) -> dict[str, Any]:
@@ -22,11 +30,11 @@ def read_config_file(path: Path) -> dict[str, Any]:
         ConfigError: if it is missing or not YAML.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path}: not readable ({error}); expected a run folder, as 'protlig train' makes it") from error
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path}: found {type(values).__name__}, expected the settings of a run")
+        values = read_yaml(path)
+    except FormatError as error:
+        raise ConfigError(f"{error}; expected a run folder, as 'protlig train' makes it") from error
+    if not values:
+        raise ConfigError(f"{path}: found nothing, expected the settings of a run")
     return values
 
 
@@ -37,55 +45,84 @@ def kind_of(values: Mapping[str, Any]) -> str:
 
 
 def read_checkpoint(folder: Path, which: Which) -> tuple[Path, checkpoints.Checkpoint]:
-    """Return the path and the content of the checkpoint that `which` points at, or else of the newest one."""
+    """Return the path and the content of the checkpoint that `which` points at; of the newest one in a run without a best one.
+
+    Raises:
+        CheckpointError: if there is none, or it is damaged, or gone.
+    """
     root = folder / "checkpoints"
-    path = checkpoints.pointed_at(root, which) or next(iter(reversed(checkpoints.list_checkpoints(root))), None)
+    path = checkpoints.pointed_at(root, which)
+    if path is None and which == "best":
+        if (root / "best.json").is_file():
+            raise CheckpointError(f"{root / 'best.json'}: the checkpoint that it names is gone; use the last one (--which last)")
+        log.warning("%s: has no best checkpoint, since nothing was validated; the last one is used", folder)
+    path = path or next(iter(reversed(checkpoints.list_checkpoints(root))), None)
     if path is None:
         raise CheckpointError(f"{root}: found no checkpoint, expected step_*; train first with: protlig train")
     return path, checkpoints.load(path, parts=("weights", "ema"))
 
 
-def write_description(folder: Path, config: Mapping[str, Any], lines: Sequence[str]) -> None:
-    """Write config.yaml, and what was read of the data as data.txt, into a run folder; it is made if it is absent.
+def require_data_here(data: Mapping[str, Any], folder: Path) -> None:
+    """Check that the relative paths of a run's data lead somewhere: they are those of the folder where its training was started.
+
+    Args:
+        data: the plain values of the run's data.
+        folder: the run folder.
 
     Raises:
-        ConfigError: if the folder holds checkpoints of another experiment.
+        ConfigError: naming the path.
+    """
+    for name, value in data.items():
+        place = Path(value) if (name == "path" or name.endswith("_path")) and value else None
+        if place is not None and not place.is_absolute() and not any(place.parent.glob(f"{glob.escape(place.name)}*")):
+            raise ConfigError(
+                f"{folder / 'config.yaml'}: data.{name}: found no '{value}' in {Path.cwd()}, though training found it from where it was started; "
+                f"start the command there, or write into this file where the data are now"
+            )
+
+
+def write_description(
+    folder: Path,
+    config: Mapping[str, Any],
+    lines: Sequence[str],
+    *,
+    complete: Complete = dict,
+    vocabularies: Mapping[str, str] = _NONE,
+    data: Mapping[str, Any] = _NONE,
+) -> None:
+    """Write config.yaml, and what was read of the data as data.txt, into a run folder; it is made if it is absent.
+
+    Args:
+        folder: the run folder.
+        config: the experiment.
+        lines: about the data.
+        complete: returns the plain values of an experiment with the defaults of settings that they lack.
+        vocabularies: the fingerprint of each track's vocabulary.
+        data: the number and the fingerprint of the examples of each part.
+
+    Raises:
+        ConfigError: if the folder holds checkpoints of another experiment, or of other data.
+        CheckpointError: if it holds checkpoints made with other vocabularies.
     """
     path = folder / "config.yaml"
-    if path.is_file():
-        require_same_experiment(read_config_file(path), config, folder)
+    found = checkpoints.list_checkpoints(folder / "checkpoints")
+    if found:
+        state = newest_state(folder)
+        kept = state.get("config")
+        before = kept if kept and isinstance(kept, Mapping) else read_config_file(path) if path.is_file() else {}
+        if before:
+            require_same_experiment(completed(before, complete), config, folder, knows_data="data" in state)
+        if state:
+            require_fingerprints(state, vocabularies, str(found[-1]))
+            require_same_data(state, data, str(folder))
     folder.mkdir(parents=True, exist_ok=True)
     write_text(path, yaml.safe_dump(dict(config), sort_keys=False))
     write_text(folder / "data.txt", "\n".join(lines) + "\n")
 
 
-def require_same_experiment(before: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> None:
-    """Check that a folder holds the same experiment. The length of training, and what is logged and evaluated, may change.
-
-    A folder without a checkpoint may be used by any experiment.
-
-    Raises:
-        ConfigError: naming the first setting that differs.
-    """
-    if not any((folder / "checkpoints").glob("step_*")):
-        return
-    may_change = {"steps", "tokens", "log_every", "validate_every", "checkpoint_every", "keep", "resume", "tracking"}
-    may_change |= {"devices", "prefetch", "watchdog_seconds", "distributed", "deepspeed", "compile", "accumulation"}
-    for part in ("seed", "tracks", "data", "model", "diffusion", "train"):
-        old, new = before.get(part), now.get(part)
-        if part == "train" and isinstance(old, Mapping) and isinstance(new, Mapping):
-            old = {k: v for k, v in old.items() if k not in may_change}
-            new = {k: v for k, v in new.items() if k not in may_change}
-        if old != new:
-            raise ConfigError(
-                f"{folder}: holds another experiment ({part}: found {_first_difference(old, new)}); "
-                f"give this one a name of its own with name=..., or remove the folder"
-            )
-
-
-def _first_difference(old: Any, new: Any) -> str:
-    if isinstance(old, Mapping) and isinstance(new, Mapping):
-        for key in {**old, **new}:
-            if old.get(key) != new.get(key):
-                return f"{key} " + _first_difference(old.get(key), new.get(key))
-    return f"'{old}' there and '{new}' now"
+def newest_state(folder: Path) -> dict[str, Any]:
+    """Return the plain values of the newest checkpoint of a run whose state can be read; empty without one."""
+    for path in reversed(checkpoints.list_checkpoints(folder / "checkpoints")):
+        with suppress(CheckpointError):
+            return checkpoints.read_state(path)
+    return {}

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
 from protlig_dd.cli.common import Commands, add_command, add_device
+from protlig_dd.documents import json_or_none
 from protlig_dd.errors import ConfigError
 
 _SHOWN = ("train/loss", "validation/nll", "speed/tokens_per_second")
@@ -105,7 +105,7 @@ def report(options: ReportOptions) -> Iterator[str]:
 
 def runs(options: RunsOptions) -> Iterator[str]:
     """List runs with their last metrics, one line each."""
-    from protlig_dd.checkpoints.run_folder import read_config_file
+    from protlig_dd.checkpoints.run_folder import kind_of, read_config_file
 
     folders = [Path(f) for f in options.folders] or sorted(p.parent for p in Path("runs").glob("*/config.yaml"))
     if not folders:
@@ -116,16 +116,14 @@ def runs(options: RunsOptions) -> Iterator[str]:
         config = read_config_file(folder / "config.yaml")
         last = _last_metrics(folder / "metrics.jsonl")
         cells = "  ".join(f"{last[name]:>23.4f}" if name in last else f"{'-':>23}" for name in _SHOWN)
-        yield f"{folder!s:<{width}}  {config['model']['kind']:<11} {int(last.get('step', 0)):>8}  {cells}"
+        yield f"{folder!s:<{width}}  {kind_of(config):<11} {int(last.get('step', 0)):>8}  {cells}"
 
 
 def _last_metrics(path: Path) -> dict[str, float]:
     """The last value of each metric of a run."""
     last: dict[str, float] = {}
     if path.is_file():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                last |= {k: float(v) for k, v in json.loads(line).items() if isinstance(v, int | float)}
-            except json.JSONDecodeError:
-                continue  # the last line of a killed run may be cut off
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            values = json_or_none(line)  # the last line of a killed run may be cut off
+            last |= {k: float(v) for k, v in values.items() if isinstance(v, int | float)} if isinstance(values, dict) else {}
     return last

@@ -10,7 +10,7 @@ from pathlib import Path
 from protlig_dd.cli.common import OVERRIDES, Commands, add_command, add_device, add_group, add_shard
 from protlig_dd.cli.scaling_fit import add_fit
 from protlig_dd.cli.train import TrainOptions, train
-from protlig_dd.config import read_config
+from protlig_dd.config_files import read_config
 from protlig_dd.errors import ConfigError, ProtligError
 
 log = logging.getLogger(__name__)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,8 +12,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from protlig_dd.cli.common import OVERRIDES, Commands, add_command, add_device
-from protlig_dd.config import read_config
-from protlig_dd.runs.spellings import native_overrides
+from protlig_dd.config_files import read_config
+from protlig_dd.errors import ConfigError
+from protlig_dd.runs.spellings import native_overrides, resumed_run
 
 _TRAIN = """The run folder gets the config, checkpoints, metrics, samples, scores and a report. The same command started again continues from
 the last checkpoint; Ctrl-C and SIGTERM save a checkpoint first.
@@ -39,13 +39,15 @@ class ConfigOptions:
         """Return the config with its overrides as plain values.
 
         Raises:
-            ConfigError: as in `config.read_config`.
+            ConfigError: as in `config_files.read_config`.
         """
-        name, overrides = self.config, list(self.overrides)
-        if "=" in name:  # `protlig train train.steps=5`: the demo, changed
-            name, overrides = "dual_track/demo", [name, *overrides]
-        named, native = native_overrides(overrides)
-        return read_config(named or name, native)
+        named, native = native_overrides(resumed_run(self.changes)[1])
+        return read_config(named or ("dual_track/demo" if "=" in self.config else self.config), native)
+
+    @property
+    def changes(self) -> list[str]:
+        """The overrides; `protlig train train.steps=5` changes the demo."""
+        return [self.config, *self.overrides] if "=" in self.config else list(self.overrides)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +56,22 @@ class TrainOptions(ConfigOptions):
 
     out: str = ""
     resume: Literal["", "auto", "never", "last-good"] = ""
+
+    def folder(self, default: Path) -> Path:
+        """Return the run folder: that of --out, or the one that `ckpt_path=` goes on in, or the default.
+
+        Raises:
+            ConfigError: if both name one, and they differ.
+        """
+        resumed = resumed_run(self.changes)[0]
+        if resumed is None:
+            return Path(self.out) if self.out else default
+        if self.out and Path(self.out).resolve() != resumed.resolve():
+            raise ConfigError(
+                f"ckpt_path={resumed} with --out {self.out}: a training goes on in its own folder; leave --out away, or start from the weights "
+                f"with train.init_from={resumed}"
+            )
+        return resumed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,16 +105,17 @@ def _with_config(sub: argparse.ArgumentParser) -> argparse.ArgumentParser:
 def train(options: TrainOptions) -> Iterator[str | int]:
     """Train, then evaluate and report if the config says so; the exit code is 128 + signal if a signal stopped it."""
     from protlig_dd.report.reproduction import write_reproduction
-    from protlig_dd.runs.families.table import family_of
+    from protlig_dd.runs.families.table import family_of, run_folder
     from protlig_dd.training.distributed import launched
+    from protlig_dd.training.launch import launch
 
     values = options.values()
     family = family_of(values)
     config = family.read(values)
+    folder = options.folder(run_folder(config.name))
     if config.train.devices > 1 and "RANK" not in os.environ:
-        yield _start_processes(config.train.devices)
+        yield launch(config.train.devices, sys.argv[1:], folder / "checkpoints")
         return
-    folder = Path(options.out or f"runs/{config.name}")
     result = family.train(config, folder, device=options.device, resume=options.resume)
     if launched().rank != 0:
         return
@@ -107,12 +126,6 @@ def train(options: TrainOptions) -> Iterator[str | int]:
         return
     yield f"trained {result.steps} steps: {folder}"
     yield from family.finish(config, folder, result, device=options.device)
-
-
-def _start_processes(number: int) -> int:
-    """Run this command again in `number` processes on this machine, and return their exit code."""
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(number)]
-    return subprocess.run([*launcher, "-m", "protlig_dd.cli", *sys.argv[1:]], check=False).returncode
 
 
 def check(options: CheckOptions) -> Iterator[str]:

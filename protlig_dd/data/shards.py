@@ -7,7 +7,6 @@ writer keeps one shard in memory, so memory does not grow with the data; opening
 from __future__ import annotations
 
 import itertools
-import json
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from protlig_dd.data.table import TokenColumn, TokenTable
+from protlig_dd.documents import read_json_object
 from protlig_dd.errors import FormatError, ProtligError, require
 from protlig_dd.files import write_json, written_whole
 from protlig_dd.tokens.tracks import TrackSet
@@ -186,14 +186,21 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     Raises:
         FormatError: if it is missing or damaged.
     """
-    path = Path(folder) / MANIFEST
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise FormatError(f"{path}: not readable ({error}); make shards with: protlig prepare shards FILE --out FOLDER") from error
-    if not isinstance(manifest, dict) or manifest.get("kind") != _KIND:
-        raise FormatError(f"{path}: found no '{_KIND}'; make shards with: protlig prepare shards FILE --out FOLDER")
+    path, advice = Path(folder) / MANIFEST, "make shards with: protlig prepare shards FILE --out FOLDER"
+    manifest = read_json_object(path, advice)
+    if manifest.get("kind") != _KIND:
+        raise FormatError(f"{path}: found no '{_KIND}'; {advice}")
+    forms = {"tracks": dict, "labels": dict, "shards": list, "about": dict}
+    is_whole = all(isinstance(manifest.get(name), form) for name, form in forms.items()) and all(map(_is_shard, manifest["shards"]))
+    if not is_whole or not all(isinstance(track, dict) and "fingerprint" in track for track in manifest["tracks"].values()):
+        raise FormatError(f"{path}: damaged: expected tracks, labels, and the files of this folder with their examples; {advice}")
     return manifest
+
+
+def _is_shard(entry: Any) -> bool:
+    """Whether an entry of a manifest names a file beside it, and no other."""
+    name = entry.get("file") if isinstance(entry, dict) else None
+    return isinstance(name, str) and Path(name).name == name and type(entry.get("examples")) is int
 
 
 def open_shards(folder: Path, tracks: TrackSet | None = None) -> TokenTable:
@@ -207,6 +214,7 @@ def open_shards(folder: Path, tracks: TrackSet | None = None) -> TokenTable:
         FormatError: for a missing or damaged shard, a missing track, or another vocabulary.
     """
     manifests = {part: read_manifest(part) for part in _parts(Path(folder))}
+    _require_one_source(manifests)
     manifest = next(iter(manifests.values()))
     wanted = list(manifest["tracks"]) if tracks is None else list(tracks)
     for part, own in manifests.items():
@@ -248,6 +256,19 @@ def _parts(folder: Path) -> list[Path]:
             f"{folder}: {len(missing)} of {len(parts)} parts are missing or unfinished, such as {missing[0]}; run their jobs first"
         )
     return parts
+
+
+def _require_one_source(manifests: Mapping[Path, dict[str, Any]]) -> None:
+    """Refuse parts of jobs that did not do the same work, such as before and after their database was replaced."""
+    (first, own), *others = manifests.items()
+    for part, manifest in others:
+        for name, value in manifest["about"].items():
+            expected = own["about"].get(name, value)
+            if value != expected and name not in ("source", "shard"):
+                raise FormatError(
+                    f"{part}: was made with {name} '{value}', {first.name} with '{expected}': the parts do not belong together; remove them "
+                    "and run all jobs again"
+                )
 
 
 def _check_track(folder: Path, manifest: dict[str, Any], name: str, tracks: TrackSet | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -40,7 +41,7 @@ def esmfold(source: str = ESMFOLD, *, device: torch.device | str = "cpu", local_
     """
     transformers = require("transformers", "folding with ESMFold", extra="hf")
     try:
-        config = transformers.AutoConfig.from_pretrained(source, local_files_only=local_only)
+        config = transformers.AutoConfig.from_pretrained(source, local_files_only=local_only, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise absent_weights(source, error, *_ABSENT) from error
     if not getattr(config, "is_folding_model", False):
@@ -49,7 +50,7 @@ def esmfold(source: str = ESMFOLD, *, device: torch.device | str = "cpu", local_
         )
     try:
         model = transformers.EsmForProteinFolding.from_pretrained(source, local_files_only=local_only)
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, pickle.UnpicklingError) as error:
         raise absent_weights(source, error, *_ABSENT) from error
     model = model.eval().to(device)
     if torch.device(device).type != "cpu":

@@ -95,18 +95,21 @@ def molecule_scores(name: str, *, sign: float = 1.0) -> Callable[[list[str]], np
 
 
 def user_function(name: str, option: str) -> Callable[[list[str]], np.ndarray]:
-    """Return the function given by module:function; modules in the current folder are found too.
+    """Return the function given by module:function; modules in the current folder are found too, after installed ones.
 
     Raises:
         ConfigError: with the option, if it cannot be imported.
     """
     module, _, function = name.partition(":")
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
+    if os.getcwd() not in sys.path:  # last: files of this folder must not stand in for packages; PYTHONPATH=. puts it first
+        sys.path.append(os.getcwd())
     try:
         found = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(f"{option} '{name}': {error}; expected module:function that can be imported from here") from error
+    except (ImportError, AttributeError, ValueError, SyntaxError) as error:
+        raise ConfigError(
+            f"{option} '{name}': {error}; expected module:function, installed or in this folder (an installed module of the same name comes "
+            f"first, unless PYTHONPATH=. is set)"
+        ) from error
     if not callable(found):
         raise ConfigError(f"{option} '{name}': found {type(found).__name__}, expected a function of a list of texts")
     return lambda texts: np.asarray(found(texts), dtype=float)

@@ -5,6 +5,7 @@ Its output is lower case, and converted here to upper case, as in Foldseek; comp
 
 from __future__ import annotations
 
+import pickle
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -49,9 +50,11 @@ def prostt5(
     transformers = require("transformers", "ProstT5", extra="hf")
     local_only = local_only or Path(source).is_dir() or not is_answered(source)
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(source, local_files_only=local_only, do_lower_case=False)
-        model = transformers.AutoModelForSeq2SeqLM.from_pretrained(source, local_files_only=local_only)
-    except (OSError, ValueError, ImportError, RuntimeError) as error:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(
+            source, local_files_only=local_only, trust_remote_code=False, do_lower_case=False
+        )
+        model = transformers.AutoModelForSeq2SeqLM.from_pretrained(source, local_files_only=local_only, trust_remote_code=False)
+    except (OSError, ValueError, ImportError, RuntimeError, pickle.UnpicklingError) as error:
         raise absent_weights(source, error, "ProstT5's weights", "its baseline is left out", PROSTT5) from error
     if tokenizer.convert_tokens_to_ids(_PREFIX) in (None, tokenizer.unk_token_id):
         raise CheckpointError(f"{source}: its tokenizer does not know '{_PREFIX}', expected ProstT5 such as {PROSTT5}")

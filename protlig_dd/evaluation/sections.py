@@ -22,6 +22,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from protlig_dd.documents import read_json
 from protlig_dd.errors import FormatError
 from protlig_dd.evaluation.intervals import Estimate, Score
 from protlig_dd.files import write_text
@@ -103,10 +104,7 @@ def read_evaluation(path: Path) -> list[Section]:
     Raises:
         FormatError: if it is not JSON of that form, naming the section.
     """
-    try:
-        plain = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise FormatError(f"{path}: not JSON ({error}); make it again with: protlig evaluate RUN") from error
+    plain = read_json(path, "make it again with: protlig evaluate RUN")
     if not isinstance(plain, list):
         raise FormatError(f"{path}: found {type(plain).__name__}, expected a list of sections; make it again with: protlig evaluate RUN")
     sections = []

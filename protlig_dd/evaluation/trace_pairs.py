@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
+from protlig_dd.documents import read_json
 from protlig_dd.errors import FormatError
 from protlig_dd.files import write_text
 from protlig_dd.structures.superpose import rmsd, superpose
@@ -56,8 +57,8 @@ def read_traces(path: Path) -> list[TracePair]:
     Raises:
         FormatError: if it has any other content.
     """
+    rows = read_json(path, "evaluate the run again")
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
         found = []
         for row in rows:
             chains = {key: np.asarray(row[key], dtype=np.float64).reshape(-1, 3) for key in ("predicted", "true")}

@@ -6,17 +6,20 @@ step: its chains depend on (seed, step) only, not on the number of processes tha
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int64
 
 from protlig_dd.config import settings
+from protlig_dd.data.fingerprint import evenly_spread
 from protlig_dd.data.foldseek.pairs import FoldseekDB
 from protlig_dd.data.foldseek.structure_files import read_chains, structure_files
 from protlig_dd.data.foldseek.table import is_database
@@ -126,6 +129,20 @@ def load_traces(data: TraceData) -> Traces:
         reasons = "; ".join(f"{n} {reason}" for reason, n in found.dropped.items()) or "no structure files there"
         raise FormatError(f"{path}: found no chain to train on ({reasons})")
     return found
+
+
+def trace_fingerprint(**parts: Traces) -> dict[str, dict[str, Any]]:
+    """Return the number and a fingerprint of the chains of each part, of at most 4,096 of its chains, evenly spread."""
+    found = {}
+    for part, traces in parts.items():
+        digest = hashlib.sha256()
+        for i in evenly_spread(len(traces), _FINGERPRINTED).tolist():
+            digest.update(np.asarray(traces.read(i), dtype="<f4").tobytes() + b"\n")
+        found[part] = {"examples": len(traces), "fingerprint": digest.hexdigest()[:16]}
+    return found
+
+
+_FINGERPRINTED = 4096
 
 
 def _from_files(path: Path, data: TraceData) -> Traces:

@@ -6,12 +6,15 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from protlig_dd.checkpoints.matching import warn_of_changed_data
+from protlig_dd.checkpoints.run_folder import require_data_here
+from protlig_dd.config import to_mapping
 from protlig_dd.errors import ConfigError
 from protlig_dd.evaluation.coordinates import coordinate_scores
 from protlig_dd.evaluation.intervals import Estimate, Score, format_scores
 from protlig_dd.evaluation.sections import Section, write_evaluation
 from protlig_dd.evaluation.trace_pairs import TracePair, write_traces
-from protlig_dd.kanzi.data import load_traces
+from protlig_dd.kanzi.data import load_traces, trace_fingerprint
 from protlig_dd.kanzi.experiment import AutoencoderRun
 from protlig_dd.kanzi.reconstruction import token_figures, turned_chains
 
@@ -34,7 +37,9 @@ def assess_autoencoder(run: AutoencoderRun, *, num: int = 0) -> Iterator[str]:
     if run.config is None:
         raise ConfigError(f"{run.folder}: a published file has no data to evaluate on; give a run folder")
     config = run.config
-    _, held_out = load_traces(config.data).split(config.data.validation_fraction, config.seed)
+    require_data_here(to_mapping(config.data), run.folder)
+    training, held_out = load_traces(config.data).split(config.data.validation_fraction, config.seed)
+    warn_of_changed_data(run.trained_on, trace_fingerprint(training=training, validation=held_out), str(run.folder))
     count = min(len(held_out), num or config.data.num_validation)
     chains = [np.asarray(held_out.read(i)) for i in range(count)]
     tokenizer = run.tokenizer()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -16,12 +16,13 @@ import torch
 from torch import nn
 
 from protlig_dd.checkpoints.checkpoint import count_parameters
+from protlig_dd.checkpoints.matching import require_same_shapes, require_trained
 from protlig_dd.checkpoints.run_folder import Which, kind_of, read_checkpoint, read_config_file
 from protlig_dd.config import build, settings, to_mapping
 from protlig_dd.device import DeviceChoice, choose_device
 from protlig_dd.errors import ConfigError, refuse_unless
 from protlig_dd.kanzi.batches import TraceBatch
-from protlig_dd.kanzi.data import TraceData, TraceLoader, Traces, load_traces
+from protlig_dd.kanzi.data import TraceData, TraceLoader, Traces, load_traces, trace_fingerprint
 from protlig_dd.kanzi.flow import FlowSampler
 from protlig_dd.kanzi.model import Kanzi, KanziSettings
 from protlig_dd.kanzi.objective import KanziObjective
@@ -30,7 +31,7 @@ from protlig_dd.kanzi.reconstruction import assess_reconstruction
 from protlig_dd.kanzi.tokenizer import KanziTokenizer
 from protlig_dd.nn.attention import choose_backend
 from protlig_dd.nn.flops import training_flops
-from protlig_dd.training.session import begin, initialised
+from protlig_dd.training.session import Session, begin, initialised
 from protlig_dd.training.settings import Resume, TrainSettings
 from protlig_dd.training.trainer import FitResult
 
@@ -90,6 +91,12 @@ def autoencoder_from(values: Mapping[str, Any]) -> AutoencoderExperiment:
     return build(AutoencoderExperiment, values)
 
 
+def _completed(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The plain values of an experiment with the defaults of settings that they lack."""
+    plain: Mapping[str, Any] = to_mapping(autoencoder_from(values))
+    return plain
+
+
 def train_autoencoder(config: AutoencoderExperiment, folder: Path, *, device: str = "auto", resume: Resume | Literal[""] = "") -> FitResult:
     """Train an autoencoder in a folder, from its last checkpoint if there is one.
 
@@ -99,10 +106,17 @@ def train_autoencoder(config: AutoencoderExperiment, folder: Path, *, device: st
         CheckpointError, DeviceError: as in `training.trainer.fit`.
     """
     session = begin(config.train, device=device, resume=resume)
+    with session.mourned(folder):
+        return _train(session, config, folder)
+
+
+def _train(session: Session, config: AutoencoderExperiment, folder: Path) -> FitResult:
     traces = load_traces(config.data)
     training, held_out = traces.split(config.data.validation_fraction, config.seed)
     model = build_autoencoder(config, session.choice)
-    session.describe(folder, to_mapping(config), [*traces.lines(), *(traces.name(i) for i in range(min(len(traces), 1000)))])
+    data = trace_fingerprint(training=training, validation=held_out) if session.is_first else {}
+    lines = [*traces.lines(), *(traces.name(i) for i in range(min(len(traces), 1000)))]
+    session.describe(folder, to_mapping(config), lines, complete=_completed, data=data)
     if session.is_first:
         for line in (f"model: kanzi, {count_parameters(model):,} parameters", *traces.lines()):
             log.info("%s", line)
@@ -124,6 +138,7 @@ def train_autoencoder(config: AutoencoderExperiment, folder: Path, *, device: st
         loader,
         folder=folder,
         config=to_mapping(config),
+        data=data,
         validate=partial(_validate, config, held_out),
         flops_per_token=partial(_training_flops, model),
     )
@@ -161,6 +176,7 @@ class AutoencoderRun:
         step: training step of the weights.
         config: the experiment; None for a published file.
         choice: device and precision.
+        trained_on: the plain values of the checkpoint; empty for a published file.
     """
 
     folder: Path
@@ -168,6 +184,7 @@ class AutoencoderRun:
     step: int
     config: AutoencoderExperiment | None
     choice: DeviceChoice
+    trained_on: Mapping[str, Any] = field(default_factory=dict)
 
     def tokenizer(self, sampler: FlowSampler | None = None) -> KanziTokenizer:
         """Return the tokenizer of the run; its sampler is by default the run's, or the original one for a published file."""
@@ -187,7 +204,7 @@ def open_autoencoder(source: Path | str, *, device: str = "auto", which: Which =
     weights: Mapping[str, torch.Tensor]
     if source.suffix in (".pt", ".pth"):
         shape, weights = read_kanzi(source)
-        config, step = None, 0
+        config, step, trained_on = None, 0, dict[str, Any]()
         model = shape.build(choose_backend("auto", choice.device, choice.dtype).name)
         model.load_state_dict(weights)
     else:
@@ -196,10 +213,14 @@ def open_autoencoder(source: Path | str, *, device: str = "auto", which: Which =
             raise ConfigError(f"{source}: found no autoencoder's run (model.kind), expected one of 'protlig train kanzi/tiny'")
         config = autoencoder_from(values)
         _, loaded = read_checkpoint(source, which)
+        require_trained(source, to_mapping(config), loaded.state, _completed)
+        trained_on = dict(loaded.state)
         step, model = loaded.step, build_autoencoder(config, choice)
-        model.load_state_dict({**loaded.weights, **loaded.ema})
+        weights = {**loaded.weights, **loaded.ema}
+        require_same_shapes(weights, {name: tuple(value.shape) for name, value in model.state_dict().items()}, where=str(source))
+        model.load_state_dict(weights)
     model = model.to(choice.device).eval().requires_grad_(False)
-    return AutoencoderRun(folder=source, model=model, step=step, config=config, choice=choice)
+    return AutoencoderRun(folder=source, model=model, step=step, config=config, choice=choice, trained_on=trained_on)
 
 
 def open_tokenizer(source: Path | str, *, device: str = "auto", overrides: Mapping[str, Any] | None = None) -> KanziTokenizer:

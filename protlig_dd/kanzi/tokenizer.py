@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from protlig_dd.checkpoints.checkpoint import hash_tensors
 from protlig_dd.errors import FormatError
 from protlig_dd.kanzi.batches import ANGSTROM_PER_NM, pack_traces
 from protlig_dd.kanzi.flow import FlowSampler, centred, centred_noise
@@ -36,6 +37,11 @@ class KanziTokenizer:
     def device(self) -> torch.device:
         """The model's device."""
         return next(self.model.parameters()).device
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits of the weights, which decide the tokens."""
+        return hash_tensors({name: value.cpu() for name, value in self.model.state_dict().items()})
 
     @torch.no_grad()
     def encode(self, chains: Sequence[Float[np.ndarray, "_ 3"]]) -> list[list[int]]:

@@ -22,15 +22,13 @@ from __future__ import annotations
 
 import base64
 import csv
-import json
 import logging
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from protlig_dd.documents import json_or_none, read_yaml
 from protlig_dd.errors import FormatError, MissingDependencyError
 from protlig_dd.evaluation.sections import Section, read_evaluation
 from protlig_dd.evaluation.trace_pairs import TracePair, best_median_worst, read_traces, trace_pdb
@@ -125,16 +123,15 @@ def read_metrics(path: Path) -> dict[str, list[tuple[float, float]]]:
     found: dict[str, list[tuple[float, float]]] = {}
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     for number, line in enumerate(lines, 1):
-        try:
-            values = json.loads(line)
-            step = float(values["step"])
-        except (ValueError, KeyError, TypeError) as error:
+        values = json_or_none(line)
+        step = values.get("step") if isinstance(values, dict) else None
+        if not isinstance(step, int | float):
             if number == len(lines):
                 break
-            raise FormatError(f"{path}:{number}: found {line[:60]!r}, expected a JSON object with a step; remove the line") from error
+            raise FormatError(f"{path}:{number}: found {line[:60]!r}, expected a JSON object with a step; remove the line")
         for name, value in values.items():
             if name != "step" and isinstance(value, int | float) and math.isfinite(value):
-                found.setdefault(name, []).append((step, float(value)))
+                found.setdefault(name, []).append((float(step), float(value)))
     return found
 
 
@@ -142,12 +139,7 @@ def _read_config(run_folder: Path) -> tuple[str, dict[str, Any]]:
     for name in ("config.yaml", "config.json"):
         path = run_folder / name
         if path.is_file():
-            text = path.read_text(encoding="utf-8")
-            try:
-                config = yaml.safe_load(text)
-            except yaml.YAMLError as error:
-                raise FormatError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from error
-            return text, config if isinstance(config, dict) else {}
+            return path.read_text(encoding="utf-8", errors="replace"), read_yaml(path)
     return "", {}
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import platform
 from collections.abc import Mapping
 from importlib import metadata
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from protlig_dd import __version__
-from protlig_dd.errors import FormatError
+from protlig_dd.documents import read_json_object
 from protlig_dd.files import write_json
 
 _PACKAGES = ("torch", "numpy", "rdkit")
@@ -31,12 +30,7 @@ def reproduction_facts(run_folder: Path, config: Mapping[str, Any], config_text:
     """
     path, card = run_folder / "reproduction.json", {}
     if path.is_file():
-        try:
-            card = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise FormatError(f"{path}: not JSON ({error}); remove it") from error
-        if not isinstance(card, dict):
-            raise FormatError(f"{path}: found {type(card).__name__}, expected an object with command and seed; remove it")
+        card = read_json_object(path, "expected one with command and seed; remove it")
     facts: dict[str, Any] = {"command": "not recorded", "seed": config.get("seed", "not recorded"), **card}
     versions = facts.pop("versions", None)
     label, shown = ("versions", versions) if versions else ("versions, of this report", _versions())

@@ -14,7 +14,8 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from protlig_dd.config import build, read_config, settings
+from protlig_dd.config import build, settings, to_mapping
+from protlig_dd.config_files import read_config
 from protlig_dd.data.settings import DataSettings
 from protlig_dd.device import DeviceChoice
 from protlig_dd.diffusion.denoiser import Diffusion
@@ -161,6 +162,12 @@ def load_experiment(name: str | Path, overrides: Sequence[str] = ()) -> Experime
 def experiment_from(values: Mapping[str, Any]) -> Experiment:
     """Return the experiment that plain values describe."""
     return build(Experiment, values)
+
+
+def completed_experiment(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the plain values of an experiment with the defaults of settings that they lack."""
+    plain: Mapping[str, Any] = to_mapping(experiment_from(values))
+    return plain
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from torch import Tensor, nn
 
+from protlig_dd.checkpoints.matching import require_same_shapes, require_trained
 from protlig_dd.checkpoints.run_folder import Which, kind_of, read_checkpoint, read_config_file
 from protlig_dd.config import build, to_mapping
 from protlig_dd.data.settings import SequenceData
@@ -19,12 +22,14 @@ from protlig_dd.errors import CheckpointError, ConfigError
 from protlig_dd.models.published.fair_esm import is_fair_esm
 from protlig_dd.models.published.pretrained import is_pretrained, read_pretrained
 from protlig_dd.models.published.sedd_layout import read_sedd
-from protlig_dd.runs.experiment import DiffusionSettings, Experiment, Parts, SamplingSettings, experiment_from
+from protlig_dd.runs.experiment import DiffusionSettings, Experiment, Parts, SamplingSettings, completed_experiment, experiment_from
 from protlig_dd.runs.families.models import AUTOENCODERS
 from protlig_dd.runs.run import Run
+from protlig_dd.runs.vocabularies import keep_missing_vocabularies, own_vocabularies
 from protlig_dd.sampling import DPLMUnmasking
 from protlig_dd.tokens.settings import ProteinTrack
 
+_UNKNOWN: Mapping[str, Any] = MappingProxyType({})
 _TASKS: Mapping[bool, dict[str, float | Task]] = {
     False: {"protein_only": 1.0},
     True: {"apart": 0.25, "structure_given_protein": 0.25, "protein_given_structure": 0.25, "joint": 0.25},
@@ -84,13 +89,16 @@ def _open_sedd(path: Path, device: str) -> Run:
     return _opened(config, weights, folder=path, device=device)
 
 
-def _opened(config: Experiment, weights: Mapping[str, Tensor], *, folder: Path, device: str, step: int = 0) -> Run:
+def _opened(
+    config: Experiment, weights: Mapping[str, Tensor], *, folder: Path, device: str, step: int = 0, trained_on: Mapping[str, Any] = _UNKNOWN
+) -> Run:
     """Return a run with these weights, in evaluation mode; in float32 on a CPU."""
     parts = Parts(config)
     choice = choose_device(device, precision="fp32" if device == "cpu" else config.train.precision)
     model = parts.build_model(choice)
+    require_same_shapes(weights, {name: tuple(value.shape) for name, value in model.state_dict().items()}, where=str(folder))
     model.load_state_dict(weights)
-    return Run(folder=folder, parts=parts, choice=choice, step=step, model=model.eval().requires_grad_(False))
+    return Run(folder=folder, parts=parts, choice=choice, step=step, model=model.eval().requires_grad_(False), trained_on=trained_on)
 
 
 def open_run(folder: Path | str, *, device: str = "auto", which: Which = "last", averaged: bool = True, emits: str = "") -> Run:
@@ -120,15 +128,19 @@ def open_run(folder: Path | str, *, device: str = "auto", which: Which = "last",
         )
     config = experiment_from(values)
     path, loaded = read_checkpoint(folder, which)
+    require_trained(folder, to_mapping(config), loaded.state, completed_experiment)
+    config = own_vocabularies(config, folder)
     for name, fingerprint in Parts(config).fingerprints.items():
-        found = loaded.state.get("fingerprints", {}).get(name)
+        kept = loaded.state.get("fingerprints")
+        found = kept.get(name) if isinstance(kept, Mapping) else None
         if found != fingerprint:
             raise CheckpointError(
                 f"{path}: the vocabulary of track '{name}' was {found} in training and is {fingerprint} now; "
                 f"restore the vocabulary file of the run, or train anew"
             )
+    keep_missing_vocabularies(config, folder)
     weights = {**loaded.weights, **(loaded.ema if averaged else {})}
-    return _opened(config, weights, folder=folder, device=device, step=loaded.step)
+    return _opened(config, weights, folder=folder, device=device, step=loaded.step, trained_on=loaded.state)
 
 
 def load_model(source: Path | str, *, device: str = "auto", which: Which = "last") -> nn.Module:

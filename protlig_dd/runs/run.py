@@ -5,20 +5,29 @@ RUN/config.yaml  data.txt  lengths.json  metrics.jsonl  checkpoints/  tensorboar
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
 from protlig_dd.checkpoints.checkpoint import hash_tensors
+from protlig_dd.checkpoints.matching import warn_of_changed_data
+from protlig_dd.checkpoints.run_folder import require_data_here
+from protlig_dd.config import to_mapping
 from protlig_dd.data.bundle import DataBundle, load
+from protlig_dd.data.fingerprint import data_fingerprint
 from protlig_dd.data.lengths import LengthDistribution
 from protlig_dd.device import DeviceChoice
 from protlig_dd.diffusion.denoiser import Denoising
 from protlig_dd.errors import ConfigError
 from protlig_dd.runs.experiment import Experiment, Parts
 from protlig_dd.tokens.tracks import Track
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -31,6 +40,7 @@ class Run:
         choice: device and precision.
         step: training step of the weights.
         model: the model in evaluation mode, with averaged weights where the run keeps them.
+        trained_on: the plain values of the checkpoint, with `data`, the fingerprints of its examples; empty if they are not known.
     """
 
     folder: Path
@@ -38,6 +48,7 @@ class Run:
     choice: DeviceChoice
     step: int
     model: nn.Module
+    trained_on: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def config(self) -> Experiment:
@@ -68,5 +79,14 @@ class Run:
 
     @cached_property
     def data(self) -> DataBundle:
-        """The data of the config, read again."""
-        return load(self.config.data, self.parts.tracks, self.config.seed)
+        """The data of the config, read again; a line of the log says so if they are not those of training.
+
+        Raises:
+            ConfigError: for a relative path of another folder.
+            FormatError: as in `data.bundle.load`.
+        """
+        require_data_here(to_mapping(self.config.data), self.folder)
+        bundle = load(self.config.data, self.parts.tracks, self.config.seed)
+        if self.trained_on:
+            warn_of_changed_data(self.trained_on, data_fingerprint(bundle), str(self.folder))
+        return bundle

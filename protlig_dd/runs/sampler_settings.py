@@ -72,7 +72,11 @@ def guidance_from(options: DrawOptions, config: Experiment) -> Guidance:
 
 
 def tilting_from(options: SampleOptions, config: Experiment) -> Tilting | None:
-    """Return the run's property with what `--property` and its companions change, or None where neither names one."""
+    """Return the run's property with what `--property` and its companions change, or None where neither names one.
+
+    Raises:
+        ConfigError: for a function, module:function, that stands in the config only: opening a folder must not run what it names.
+    """
     own = config.sampling.property
     changes = {
         "name": options.property or None,
@@ -86,5 +90,10 @@ def tilting_from(options: SampleOptions, config: Experiment) -> Tilting | None:
         if given:
             raise ConfigError("--property: found none beside options about it; expected a name or module:function")
         return None
+    if own is not None and not options.property and ":" in own.name:
+        raise ConfigError(
+            f"sampling.property.name: found '{own.name}' in the run's config.yaml, a function that would be imported and run; a file may "
+            f"only name a property; if you trust the function, give it yourself: --property {own.name}"
+        )
     tilting: Tilting = build(Tilting, {**(to_mapping(own) if own else {}), **given}, "property")
     return tilting

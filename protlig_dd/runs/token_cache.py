@@ -14,6 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from protlig_dd.data.encode import Encoder, EncodeReport, encoded, record_labels
+from protlig_dd.data.foldseek.files import database_fingerprint
 from protlig_dd.data.foldseek.pairs import FoldseekDB, PairedFoldseekDB
 from protlig_dd.data.foldseek.table import has_structures, read_rows
 from protlig_dd.data.readers.records import Record
@@ -62,6 +63,7 @@ def cache_tokens(database: Path, out: Path, settings: CacheSettings, tokenizer: 
     """
     index, count = settings.shard
     rows = np.arange(index, _num_entries(database, settings.alphabet), count)
+    made_of = database_fingerprint(database)
     structure = StructureTrack(alphabet=settings.alphabet, max_length=settings.max_length + 2).build("structure")
     protein = ProteinTrack(max_length=settings.max_length + 2, unknown=settings.unknown, beside=settings.alphabet)
     tracks = {"protein": protein.build("protein"), "structure": structure}
@@ -81,7 +83,16 @@ def cache_tokens(database: Path, out: Path, settings: CacheSettings, tokenizer: 
         if not report.kept and count == 1:  # of several jobs one may have nothing to do
             reasons = "; ".join(line.strip() for line in report.lines()[1:]) or "it is empty"
             raise FormatError(f"{database}: found no entry to keep among {report.seen}, so no cache is written: {reasons}")
-        writer.about = {"source": str(database), "track": settings.alphabet, "shard": f"{index}/{count}"}
+        writer.about = {
+            "source": str(database),
+            "shard": f"{index}/{count}",
+            # what all jobs must have in common
+            "track": settings.alphabet,
+            "longest": settings.max_length,
+            "unknown": settings.unknown,
+            "database": made_of,
+            "tokenizer": "" if tokenizer is None else tokenizer.fingerprint,
+        }
     return report
 
 

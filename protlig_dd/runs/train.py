@@ -18,6 +18,7 @@ from torch import nn
 from protlig_dd.checkpoints.checkpoint import count_parameters
 from protlig_dd.config import to_mapping
 from protlig_dd.data.bundle import DataBundle, load
+from protlig_dd.data.fingerprint import data_fingerprint
 from protlig_dd.data.lengths import LengthDistribution
 from protlig_dd.data.loader import Loader
 from protlig_dd.device import DeviceChoice
@@ -26,13 +27,14 @@ from protlig_dd.diffusion.times import StratifiedTimes
 from protlig_dd.models.transfer import freeze_parameters, initialise_from
 from protlig_dd.nn.flops import training_flops
 from protlig_dd.objective import Objective
-from protlig_dd.runs.experiment import Experiment, Parts
+from protlig_dd.runs.experiment import Experiment, Parts, completed_experiment
 from protlig_dd.runs.families.models import likelihood_objective, reads_on_rank0
 from protlig_dd.runs.open import open_run
+from protlig_dd.runs.vocabularies import keep_vocabularies, with_vocabularies
 from protlig_dd.tokens.tracks import TrackBatch
 from protlig_dd.training.out_of_memory import smallest_accumulation
 from protlig_dd.training.resume import on_rank0
-from protlig_dd.training.session import begin
+from protlig_dd.training.session import Session, begin
 from protlig_dd.training.settings import Resume, TrainSettings
 from protlig_dd.training.strategies import Single
 from protlig_dd.training.trainer import Every, FitResult
@@ -57,11 +59,20 @@ def train_experiment(
         ConfigError: if the folder holds another experiment, or the settings do not fit together.
         CheckpointError, DeviceError: as in `training.trainer.fit`.
     """
-    session, parts = begin(config.train, device=device, resume=resume), Parts(config)
+    session = begin(config.train, device=device, resume=resume)
+    with session.mourned(folder):
+        return _train(session, config, folder, make_hooks)
+
+
+def _train(session: Session, config: Experiment, folder: Path, make_hooks: MakeHooks | None) -> FitResult:
+    parts = Parts(with_vocabularies(config, folder))
     choice, strategy = session.choice, session.strategy
     bundle = session.first_on_rank0(partial(load, config.data, parts.tracks, config.seed))
-    session.describe(folder, to_mapping(config), bundle.report.lines())
+    data = data_fingerprint(bundle) if session.is_first else {}
+    known = {"complete": completed_experiment, "vocabularies": parts.fingerprints, "data": data}
+    session.describe(folder, to_mapping(config), bundle.report.lines(), **known)
     if session.is_first:
+        keep_vocabularies(config, folder)
         LengthDistribution.of(bundle.train).save(folder / "lengths.json")
     model = _starting_model(parts, session.settings, choice, strategy)
     if session.is_first:
@@ -81,6 +92,7 @@ def train_experiment(
         folder=folder,
         config=to_mapping(config),
         fingerprints=parts.fingerprints,
+        data=data,
         hooks=make_hooks(folder, parts, choice, bundle) if make_hooks else (),
         validate=_validator(parts, bundle, choice) if len(bundle.validation) else None,
         flops_per_token=partial(_flops_per_token, model),

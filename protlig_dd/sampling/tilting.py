@@ -88,7 +88,7 @@ class Tilting:
     """How samples are drawn towards a property.
 
     Args:
-        name: the property: charge, hydropathy, QED, ..., or module:function.
+        name: the property: charge, hydropathy, QED, ..., or module:function, which is taken from the command line and Python only.
         weight: weight of the property in the exponent; negative for less of it, 0 for plain samples, bit for bit.
         method: classifier (one network call a step, approximate), smc (the tilted law for many particles), best_of (the best of n).
         particles: number of particles of smc, each with the network calls of one sample; the n of best_of.

@@ -10,11 +10,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from protlig_dd.checkpoints.run_folder import read_config_file
+from protlig_dd.checkpoints.matching import require_trained
+from protlig_dd.checkpoints.run_folder import newest_state, read_config_file
+from protlig_dd.config import to_mapping
 from protlig_dd.errors import ConfigError, nearest
 from protlig_dd.evaluation.sections import read_evaluation
 from protlig_dd.report.page import read_metrics
-from protlig_dd.runs.experiment import Experiment, experiment_from
+from protlig_dd.runs.experiment import Experiment, completed_experiment, experiment_from
 from protlig_dd.scaling.plan import PLAN_FILE
 from protlig_dd.scaling.runs import Runs
 from protlig_dd.scaling.sizes import count
@@ -79,6 +81,7 @@ def read_run(folder: Path) -> RunFacts:
     """
     values = read_config_file(folder / "config.yaml")
     config = experiment_from(values)
+    require_trained(folder, to_mapping(config), newest_state(folder), completed_experiment)
     params, tables = count(values)
     metrics = read_metrics(folder / "metrics.jsonl")
     numbers = {name: points[-1][1] for name, points in metrics.items()}

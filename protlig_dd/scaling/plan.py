@@ -6,16 +6,15 @@ Nothing here builds a model or reads data; `grid.py` makes a plan.
 from __future__ import annotations
 
 import csv
-import json
 import math
 import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
 
 from protlig_dd.config import parse_shard
+from protlig_dd.documents import read_json_object
 from protlig_dd.errors import ConfigError, FormatError
 from protlig_dd.files import write_json, write_text, written_whole
 
@@ -52,6 +51,10 @@ class PlannedRun:
     flops_6nd: float
     flops_counted: float
     hours: float | None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or Path(self.name).name != self.name:
+            raise ValueError(f"name: found '{self.name}', expected a name without folders")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,7 +148,7 @@ def read_plan(folder: Path) -> Plan:
     if not path.is_file():
         raise ConfigError(f"{folder}: found no {PLAN_FILE}, expected a study; make one with: protlig scaling plan CONFIG")
     try:
-        plain: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        plain = read_json_object(path, "make it again with: protlig scaling plan CONFIG")
         runs = tuple(PlannedRun(**run) for run in plain["runs"])
         plan = Plan(base=plain["base"], runs=runs, device=plain["device"], how_timed=plain["how_timed"])
     except (ValueError, KeyError, TypeError) as error:

@@ -12,6 +12,9 @@ from protlig_dd.tokens.protein import AMINO_ACIDS, Emits, protein_vocabulary, re
 from protlig_dd.tokens.structure import Alphabet, num_joint_rows, separator, split_codes, structure_vocabulary
 from protlig_dd.tokens.tracks import Track
 
+BUILT_IN = "built-in"
+"""The ligand vocabulary that needs no file."""
+
 
 @settings
 class ProteinTrack:
@@ -62,12 +65,12 @@ class LigandTrack:
     kind: Literal["ligand"] = "ligand"
     max_length: int = 128
     num_rows: int = 0
-    vocabulary: str = "built-in"
+    vocabulary: str = BUILT_IN
     add_ends: bool = True
 
     def build(self, name: str) -> Track:
         """Return the track, with its vocabulary read from the file if one is named."""
-        if self.vocabulary == "built-in":
+        if self.vocabulary == BUILT_IN:
             vocabulary = ligand_vocabulary(num_rows=self.num_rows)
         else:
             vocabulary = load_vocabulary(Path(self.vocabulary), num_rows=self.num_rows)

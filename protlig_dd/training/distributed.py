@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import datetime
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -15,6 +16,7 @@ import torch.distributed as dist
 
 from protlig_dd.device import DeviceChoice, use_device
 from protlig_dd.errors import ConfigError, DeviceError
+from protlig_dd.training.peers import Peers, own_place
 from protlig_dd.training.sharded import Fsdp
 from protlig_dd.training.strategies import Ddp, Processes, Single
 from protlig_dd.training.zero3 import Zero3
@@ -55,9 +57,10 @@ def start(kind: str, choice: DeviceChoice, *, timeout_seconds: float = 1800.0, o
     if choice.device.type not in BACKENDS:
         raise DeviceError(f"train.distributed: '{kind}' does not run on {choice.device.type}; use distributed=none")
     _join(BACKENDS[choice.device.type], processes, timeout_seconds)
-    if kind == "zero3":
-        return Zero3(choice, processes, overrides=overrides)
-    return {"ddp": Ddp, "fsdp": Fsdp}[kind](choice, processes)
+    several: Mapping[str, Callable[..., Single]] = {"ddp": Ddp, "fsdp": Fsdp, "zero3": partial(Zero3, overrides=overrides)}
+    made = several[kind](choice, processes)
+    made.peers = Peers(made.gather(own_place()), made.rank)
+    return made
 
 
 def largest_over_ranks(number: int, *, device: torch.device) -> int:

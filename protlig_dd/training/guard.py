@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import signal
@@ -20,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from protlig_dd.documents import json_or_none
 from protlig_dd.errors import ProtligError
 from protlig_dd.files import write_json
 from protlig_dd.objective import Loader, Objective
@@ -149,10 +149,12 @@ class Watchdog:
         rank: rank of this process.
         world: number of processes.
         seconds: longest duration of a phase; 0 turns the watchdog off.
+        died: returns a message about processes that have died, "" if there are none or it was said.
     """
 
-    def __init__(self, folder: Path, *, rank: int, world: int, seconds: float) -> None:
+    def __init__(self, folder: Path, *, rank: int, world: int, seconds: float, died: Callable[[], str] = str) -> None:
         self._folder, self._rank, self._world, self._seconds = folder, rank, world, seconds
+        self._died = died
         self._at = (0, PHASES[0], time.monotonic())
         self._reported = 0.0
         self._stop = threading.Event()
@@ -185,6 +187,8 @@ class Watchdog:
             self._folder.mkdir(parents=True, exist_ok=True)
             beat = {"step": step, "phase": phase, "time": time.time()}
             write_json(self._folder / f"rank_{self._rank:05d}.json", beat, indent=None)
+            if message := self._died():  # where the main thread waits for a device, it cannot say so
+                log.error("%s", message)
             if stalled > self._seconds and since != self._reported:
                 self._reported = since
                 log.error("%s", self.explain())
@@ -200,7 +204,7 @@ class Watchdog:
         places = {}
         for rank in range(self._world):
             path = self._folder / f"rank_{rank:05d}.json"
-            beat = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+            beat = json_or_none(path.read_text(encoding="utf-8")) if path.is_file() else None
             places[rank] = (beat["step"], PHASES.index(beat["phase"]), beat["time"]) if beat else (-1, 0, 0.0)
         return places
 

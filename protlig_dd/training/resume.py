@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 from protlig_dd.checkpoints import checkpoint as checkpoints
 from protlig_dd.checkpoints.checkpoint import Checkpoint
 from protlig_dd.checkpoints.matching import require_fingerprints
-from protlig_dd.errors import ConfigError, ProtligError
+from protlig_dd.checkpoints.pointers import ADVICE, mend_pointers
+from protlig_dd.errors import CheckpointError, ConfigError, ProtligError
 from protlig_dd.training.optim import EMA
 from protlig_dd.training.strategies import Single
 
@@ -28,6 +29,7 @@ class RunState:
         ema: the averaged weights.
         config: the whole configuration, stored for readers of the checkpoint.
         fingerprints: fingerprints of the vocabularies by track.
+        data: the number and the fingerprint of the examples of each part.
         step: number of steps done.
         tokens: number of tokens seen by all processes.
         best: the best validation value so far.
@@ -38,6 +40,7 @@ class RunState:
     ema: EMA
     config: dict[str, Any] = field(default_factory=dict)
     fingerprints: dict[str, str] = field(default_factory=dict)
+    data: dict[str, Any] = field(default_factory=dict)
     step: int = 0
     tokens: float = 0.0
     best: float | None = None
@@ -78,6 +81,7 @@ def restore(state: RunState, strategy: Single, resume: str) -> int:
             return None
         read.append(checkpoints.load(folder))
         require_fingerprints(read[0].state, state.fingerprints, str(folder))
+        _require_resumable(read[0].state, folder)
         return {**read[0].state, "folder": str(folder), "has_ema": bool(read[0].ema)}
 
     found = on_rank0(strategy, look)
@@ -99,6 +103,16 @@ def restore(state: RunState, strategy: Single, resume: str) -> int:
     return state.step
 
 
+_NEEDED = {"tokens": int | float, "ema_updates": int, "scaler": dict, "best": int | float | None}
+
+
+def _require_resumable(values: Mapping[str, Any], folder: Path) -> None:
+    """Refuse a checkpoint without the plain values that training goes on with."""
+    for name, form in _NEEDED.items():
+        if name not in values or not isinstance(values[name], form):
+            raise CheckpointError(f"{folder / 'state.json'}: {name}: found '{values.get(name)}', expected what training wrote; {ADVICE}")
+
+
 def _resumable(state: RunState, resume: str) -> Path | None:
     if resume == "never":
         present = checkpoints.list_checkpoints(state.root)
@@ -109,7 +123,9 @@ def _resumable(state: RunState, resume: str) -> Path | None:
             )
         return None
     checkpoints.clean(state.root)
-    return checkpoints.find_resumable(state.root, resume)
+    found = checkpoints.find_resumable(state.root, resume)
+    mend_pointers(state.root)
+    return found
 
 
 def store(state: RunState, strategy: Single, *, metrics: Mapping[str, float | int], keep: int, best: bool) -> Path:
@@ -126,6 +142,7 @@ def store(state: RunState, strategy: Single, *, metrics: Mapping[str, float | in
     plain = {
         "config": state.config,
         "fingerprints": state.fingerprints,
+        "data": state.data,
         "metrics": dict(metrics),
         "tokens": state.tokens,
         "best": state.best,

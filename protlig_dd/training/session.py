@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -44,6 +45,10 @@ class Session:
         """Whether this is rank 0, the process that writes and logs."""
         return self.strategy.rank == 0
 
+    def mourned(self, folder: Path) -> AbstractContextManager[None]:
+        """Return the context of everything that the processes do together: the death of one is one message, as in `peers.Peers.mourned`."""
+        return self.strategy.peers.mourned(folder / "checkpoints")
+
     def first_on_rank0(self, work: Callable[[], Result]) -> Result:
         """Do something on rank 0 first, then on the other processes, which find the files that it made."""
         if self.is_first:
@@ -53,14 +58,14 @@ class Session:
         self.strategy.barrier()
         return work()
 
-    def describe(self, folder: Path, config: Mapping[str, Any], lines: Sequence[str]) -> None:
-        """Write config.yaml and data.txt into the run folder, on rank 0.
+    def describe(self, folder: Path, config: Mapping[str, Any], lines: Sequence[str], **known: Any) -> None:
+        """Write config.yaml and data.txt into the run folder, on rank 0, as `checkpoints.run_folder.write_description` does.
 
         Raises:
-            ConfigError: if the folder holds checkpoints of another experiment.
+            ConfigError, CheckpointError: if the folder holds checkpoints of another experiment, other data or other vocabularies.
         """
         if self.is_first:
-            write_description(folder, config, lines)
+            write_description(folder, config, lines, **known)
 
     def fit(
         self, model: nn.Module, objective: Objective, loader: Loader, *, folder: Path, config: Mapping[str, Any], **more: Any

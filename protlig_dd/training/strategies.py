@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from protlig_dd.checkpoints.matching import require_names, require_same_shapes
 from protlig_dd.device import DeviceChoice
 from protlig_dd.training.optim import EMA
+from protlig_dd.training.peers import Peers
 
 MakeOptimizer = Callable[[nn.Module], torch.optim.Optimizer]
 State = Mapping[str, Tensor] | None
@@ -49,6 +50,7 @@ class Single:
         self.processes = processes or Processes()
         self.rank, self.world = self.processes.rank, self.processes.world
         self.grad_norm: Tensor | None = None
+        self.peers = Peers()
 
     def wrap(self, module: nn.Module, make_optimizer: MakeOptimizer, *, clip_norm: float, accumulation: int) -> None:
         """Wrap a model: move, replicate or shard it, and create its optimiser."""

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from protlig_dd.documents import json_or_none
 from protlig_dd.errors import require
 from protlig_dd.files import write_text
 
@@ -81,15 +82,14 @@ def _truncate(path: Path, resumed_step: int) -> None:
     """Keep the complete lines up to a step; the last line of a killed run may be cut off."""
     if not path.is_file():
         return
-    kept = [line for line in path.read_text(encoding="utf-8").splitlines() if _step_of(line) <= resumed_step]
+    kept = [line for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if _step_of(line) <= resumed_step]
     write_text(path, "".join(f"{line}\n" for line in kept))
 
 
 def _step_of(line: str) -> float:
-    try:
-        return float(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
-        return math.inf
+    values = json_or_none(line)
+    step = values.get("step") if isinstance(values, dict) else None
+    return float(step) if isinstance(step, int | float) else math.inf
 
 
 class TensorBoardTracker:

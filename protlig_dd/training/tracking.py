@@ -7,10 +7,10 @@ overwritten in wandb (same run id), so that no step is counted twice.
 from __future__ import annotations
 
 import io
-import json
 import logging
 import netrc
 import os
+import re
 import secrets
 import socket
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,8 @@ from typing import Any, Literal
 from urllib.parse import urlparse
 
 from protlig_dd.config import settings
-from protlig_dd.errors import ConfigError, MissingDependencyError, require
+from protlig_dd.documents import read_json_object
+from protlig_dd.errors import ConfigError, FormatError, MissingDependencyError, require
 from protlig_dd.files import write_json
 from protlig_dd.training.trackers import JsonlTracker, TensorBoardTracker, Tracker
 
@@ -58,13 +59,17 @@ class WandbTracker:
         identity = folder / _IDENTITY
         if not identity.is_file():
             write_json(identity, {"id": secrets.token_hex(4)}, indent=None)
-        run_id = json.loads(identity.read_text(encoding="utf-8"))["id"]
+        run_id = read_json_object(identity, "remove it").get("id")
+        if not isinstance(run_id, str) or not re.fullmatch(r"[0-9a-zA-Z_-]{1,64}", run_id):  # it becomes part of a path
+            raise FormatError(
+                f"{identity}: id: found {str(run_id)[:40]!r}, expected the id of a wandb run; remove the file to begin another one"
+            )
         wanted: dict[str, Any] = {
             "project": os.environ.get("WANDB_PROJECT") or settings.project,
             "entity": os.environ.get("WANDB_ENTITY") or settings.entity or None,
             "name": settings.name or folder.name,
             "id": run_id,
-            "resume": "allow" if mode == "online" else None,
+            "resume": "allow",  # offline it is written down, so that `wandb sync` continues the history of an earlier part
             "dir": str(folder),
             "config": dict(config),
         }
@@ -74,12 +79,17 @@ class WandbTracker:
         except (self._wandb.Error, OSError) as error:
             reason = " ".join(str(error).split())
             log.warning("wandb: %s; this run is logged offline, send it later with: wandb sync", reason)
-            wanted["resume"] = None
             # The running service would refuse the id of the failed run: start a new one.
             self._wandb.teardown()
             os.environ.pop("WANDB_SERVICE", None)
             self._run = self._wandb.init(mode="offline", settings=self._wandb.Settings(**limits), **wanted)
         self._run.define_metric("*", step_metric="step")
+        parts = sorted(folder.glob(f"wandb/offline-run-*-{run_id}"))
+        if len(parts) > 1 and self._run.offline:
+            log.info(
+                "wandb: this is part %d of the offline run %s; upload all parts together for one history: wandb sync %s/wandb/offline-run-*-%s "
+                "(with a wandb that has this option: wandb sync --append)", len(parts), run_id, folder, run_id,
+            )  # fmt: skip
 
     def log(self, step: int, metrics: Mapping[str, float | int]) -> None:
         self._run.log({"step": step, **metrics})

@@ -74,6 +74,7 @@ def fit(
     seed: int = 0,
     config: Mapping[str, Any] | None = None,
     fingerprints: Mapping[str, str] | None = None,
+    data: Mapping[str, Any] | None = None,
     validate: Validate | None = None,
     hooks: Sequence[Every] = (),
     flops_per_token: FlopsPerToken | None = None,
@@ -90,6 +91,7 @@ def fit(
         seed: seed of dropout.
         config: the whole configuration, stored in each checkpoint.
         fingerprints: fingerprints of the vocabularies by track; a checkpoint with other ones is refused.
+        data: the number and the fingerprint of the examples of each part, stored in each checkpoint; rank 0's are used.
         validate: returns unbiased metrics of the model with averaged weights; called on all processes, rank 0's result is used.
         hooks: functions called at intervals.
         flops_per_token: training FLOPs per token of a batch, for speed and MFU.
@@ -109,12 +111,13 @@ def fit(
         ema=EMA(strategy.shards(), settings.optim.ema_decay),
         config=dict(config or {}),
         fingerprints=dict(fingerprints or {}),
+        data=dict(data or {}),
     )
     first = restore(state, strategy, settings.resume)
     run = _Run(objective, loader, settings, strategy, state, seed, validate, hooks, flops_per_token)
     if strategy.rank == 0:
         log.info("device: %s; %d of %d steps done", strategy.choice.reason, first, run.total_steps)
-    with catch_signals() as stop, closing(run.tracking), run.watchdog, run.progress:
+    with catch_signals() as stop, closing(run.tracking), run.watchdog, run.progress, strategy.peers.mourned(state.root):
         for step, batches in enumerate(loader.prefetch(first, run.total_steps), start=first):
             stopping = run.train_step(step, batches, stop)
             run.report()
@@ -146,7 +149,13 @@ class _Run:
         rank, world = strategy.rank, strategy.world
         self.meter = Meter(strategy, self.flops_per_token)
         self.guard = FiniteGuard(strategy, partial(describe_batch, self.objective, self.loader))
-        self.watchdog = Watchdog(state.folder / "heartbeats", rank=rank, world=world, seconds=settings.watchdog_seconds)
+        self.watchdog = Watchdog(
+            state.folder / "heartbeats",
+            rank=rank,
+            world=world,
+            seconds=settings.watchdog_seconds,
+            died=partial(strategy.peers.report, state.root),
+        )
         self.progress = Progress(state.step, self.total_steps, rank=rank)
         self.tracking = start_tracking(state.folder, settings.tracking, rank=rank, resumed_step=state.step, config=state.config)
         self.validation: dict[str, float] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from protlig_dd.causal.bases import base_vocabulary, extended_tokenizer, minimal_tokenizer
+from protlig_dd.causal.bases import base_vocabulary, extended_tokenizer, load_base, minimal_tokenizer
 from protlig_dd.causal.lora import CausalLora
 from protlig_dd.causal.model import Causal, CausalSettings
 from protlig_dd.causal.sequences import CausalVocabulary, minimal_symbols, pack_sequences
@@ -171,6 +172,28 @@ def test_a_base_is_trained_whole_without_adapters(base: Path) -> None:
 def test_a_base_of_another_shape_is_refused(base: Path) -> None:
     with pytest.raises(ConfigError, match=r"has intermediate_size 48, the config says 64; give model the sizes of its base"):
         CausalSettings(**{**SHAPE, "inner_size": 64}, base=str(base)).build(TRACKS, "reference")
+
+
+def test_a_base_that_would_run_code_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_base(tmp_path / "base")
+
+    class Evil:
+        def __reduce__(self) -> Any:
+            return (open, (str(tmp_path / "owned"), "w"))
+
+    (folder / "model.safetensors").unlink()
+    torch.save({"model.embed_tokens.weight": Evil()}, folder / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match="its weights cannot be read .*no code of a file is run here") as caught:
+        load_base(str(folder), {}, dtype="fp32", attention="eager")
+    assert "weights_only" not in str(caught.value)
+    path = folder / "tokenizer_config.json"
+    named = {"auto_map": {"AutoTokenizer": ["evil.Evil", None]}, "tokenizer_class": "Evil"}
+    path.write_text(json.dumps(json.loads(path.read_text()) | named))
+    (folder / "evil.py").write_text(f"open({str(tmp_path / 'owned')!r}, 'w').close()\nclass Evil: pass\n")
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    with pytest.raises(CheckpointError, match="its tokenizer cannot be read .*no code of a file is run here"):
+        extended_tokenizer(str(folder), ("<AA>",))
+    assert not (tmp_path / "owned").exists()
 
 
 def test_what_is_no_base_is_refused(tmp_path: Path) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,10 @@ import torch
 from protlig_dd.checkpoints import checkpoint as checkpoints
 from protlig_dd.checkpoints.checkpoint import Checkpoint, find_resumable, list_checkpoints, load, pointed_at, save
 from protlig_dd.checkpoints.matching import require_fingerprints, require_same_shapes
+from protlig_dd.checkpoints.pointers import mend_pointers
 from protlig_dd.errors import CheckpointError
+
+Log = pytest.LogCaptureFixture
 
 
 def made(step: int) -> Checkpoint:
@@ -157,6 +162,75 @@ def test_a_pointer_to_what_is_gone_points_nowhere(tmp_path: Path) -> None:
     folder = save(tmp_path, made(1), best=True)
     shutil.rmtree(folder)
     assert pointed_at(tmp_path, "best") is None
+
+
+def validated(step: int, value: float, best: float) -> Checkpoint:
+    return replace(made(step), state={"best": best, "metrics": {"nll": value}})
+
+
+@pytest.fixture
+def several(tmp_path: Path) -> Path:
+    """Return a folder of four checkpoints, of which that of step 2 is the best."""
+    for step, value, best in ((1, 3.0, 3.0), (2, 2.0, 2.0), (3, 2.5, 2.0), (4, 2.0, 2.0)):
+        save(tmp_path, validated(step, value, best), keep=0, best=step < 3)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b'{"checkpoint": 3}', b'{"checkpoint": "../x"}', b"[" * 3000, b"\xff", b'{"checkpoint": "step_00000009"}']
+)
+@pytest.mark.parametrize(("name", "step"), [("last", 4), ("best", 2)])
+def test_a_damaged_pointer_is_worked_out_from_the_checkpoints(several: Path, caplog: Log, content: bytes, name: str, step: int) -> None:
+    (several / f"{name}.json").write_bytes(content)
+    assert pointed_at(several, name) == several / f"step_{step:08d}"
+    assert f"{name}.json: " in caplog.text
+    mend_pointers(several)
+    assert json.loads((several / f"{name}.json").read_text()) == {"checkpoint": f"step_{step:08d}"}
+
+
+def test_nothing_is_removed_while_it_is_not_known_which_checkpoint_is_the_best(tmp_path: Path, caplog: Log) -> None:
+    for step in range(1, 5):
+        save(tmp_path, made(step), keep=0, best=step == 1)
+    (tmp_path / "best.json").write_text("{")
+    with pytest.raises(CheckpointError, match="best.json: damaged, and the checkpoints beside it do not say which is the best"):
+        pointed_at(tmp_path, "best")
+    save(tmp_path, made(5), keep=1)
+    assert len(list_checkpoints(tmp_path)) == 5 and "nothing is removed until then" in caplog.text
+
+
+def test_a_pointer_leads_to_no_other_folder(several: Path) -> None:
+    other = save(several.parent / "other", made(7))
+    for name in (f"../other/{other.name}", str(other)):
+        (several / "last.json").write_text(json.dumps({"checkpoint": name}))
+        assert pointed_at(several, "last") == several / "step_00000004"
+
+
+@pytest.mark.parametrize("all_bits", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["a_bit_of_each_byte", "every_bit"])
+@pytest.mark.parametrize("name", ["manifest.json", "last.json", "best.json"])
+def test_every_flipped_bit_is_harmless_or_refused_by_name(several: Path, name: str, all_bits: bool) -> None:
+    folder = several / "step_00000002"
+    path = folder / name if name == "manifest.json" else several / name
+    whole = path.read_bytes()
+    for place in range(len(whole)):
+        for bit in range(8) if all_bits else (place % 8,):
+            path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << bit]) + whole[place + 1 :])
+            if name == "manifest.json":
+                with pytest.raises(CheckpointError, match=re.escape(str(folder))):
+                    checkpoints.verify(folder)
+            else:
+                found = pointed_at(several, path.stem)
+                assert found is not None and found.parent == several
+                mend_pointers(several)
+                assert pointed_at(several, path.stem) == found
+
+
+def test_a_manifest_names_no_file_of_another_folder(several: Path) -> None:
+    folder = several / "step_00000004"
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["files"]["../../secret"] = manifest["files"]["state.json"]
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(CheckpointError, match="manifest.json: damaged: expected format 1"):
+        load(folder)
 
 
 def test_the_state_says_what_made_it(tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from protlig_dd.runs.sampler_settings import tilting_from
 from protlig_dd.sampling import Tilting
 
 pytestmark = pytest.mark.xdist_group("run")
+Capture = pytest.CaptureFixture[str]
 COMMON = ["--unconditional", "--generate", "protein", "--length", "12", "--num", "4", "--device", "cpu"]
 
 
@@ -92,3 +95,24 @@ def test_what_cannot_be_done_is_one_line(arguments: list[str], capsys: pytest.Ca
     assert main([*arguments, *options]) == 1
     told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("protlig ")]
     assert len(told) == 1 and words in told[0]
+
+
+def test_a_function_in_a_runs_config_is_not_imported(
+    smoke_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    shared, here = tmp_path / "shared", tmp_path / "here"
+    shutil.copytree(smoke_run, shared)
+    here.mkdir()
+    monkeypatch.chdir(here)
+    ran = "from pathlib import Path\nPath('payload.ran').touch()\n"
+    (here / "payload.py").write_text(f"{ran}def f(texts):\n    return [1.0] * len(texts)\n")
+    config = shared / "config.yaml"
+    config.write_text(config.read_text().replace("property: null", "property: {name: 'payload:f'}"))
+    command = ["sample", str(shared), *COMMON, "--no-likelihood"]
+    for options in ([], ["--property-weight", "2"]):
+        assert main([*command, *options]) == 1
+        assert "give it yourself: --property payload:f" in capsys.readouterr().err
+    assert not list(here.glob("*.ran"))
+    assert main([*command, "--property", "payload:f", "--particles", "2"]) == 0
+    assert (here / "payload.ran").is_file()
+    assert sys.path[0] != str(here), "a file of the folder must not stand in for a package"

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from protlig_dd.cli.entry import main
-from protlig_dd.config import read_config
+from protlig_dd.config_files import read_config
 from protlig_dd.errors import CheckpointError, ConfigError
 from protlig_dd.kanzi.experiment import autoencoder_from, open_autoencoder, open_tokenizer
 from protlig_dd.kanzi.published import to_published

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from protlig_dd.checkpoints.checkpoint import count_parameters
-from protlig_dd.config import list_configs, read_config, to_mapping
+from protlig_dd.config import to_mapping
+from protlig_dd.config_files import list_configs, read_config
 from protlig_dd.errors import CheckpointError, ConfigError
 from protlig_dd.models.transfer import initialise_from
 from protlig_dd.runs import spellings
@@ -56,7 +57,6 @@ def setting(config: Experiment, path: str) -> Any:
         ("trainer.fast_dev_run=true", "train.steps", 1),
         ("trainer.limit_train_batches=10", "train.steps", 10),
         ("model.gradient_ckpt=true", "model.activation_checkpointing", True),
-        ("ckpt_path=runs/other", "train.init_from", "runs/other"),
         ("init_from=runs/other", "train.init_from", "runs/other"),
     ],
 )
@@ -69,6 +69,27 @@ def test_known_spellings_change_what_they_name(spelling: str, path: str, expecte
     assert bool(told) == (not spelling.startswith(("name=", "init_from=")))
     load_experiment("dplm/150m", [spelling])
     assert [r.message for r in caplog.records] == told, "told once"
+
+
+@pytest.mark.parametrize(
+    ("given", "steps"),
+    [
+        (["trainer.max_steps=100", "trainer.limit_train_batches=1"], 100),
+        (["trainer.limit_train_batches=1", "trainer.max_steps=100"], 100),
+        (["trainer.limit_train_batches=7", "train.steps=5"], 5),
+        (["trainer.fast_dev_run=true", "trainer.max_steps=100"], 1),
+        (["trainer.limit_train_batches=7"], 7),
+        (["ckpt_path=null", "trainer.max_steps=3"], 3),
+    ],
+)
+def test_one_setting_decides_the_number_of_steps(given: list[str], steps: int) -> None:
+    assert load_experiment("dplm/tiny", given).train.steps == steps
+
+
+@pytest.mark.parametrize("value", ["0.5", "1.0", "0", "-1"])
+def test_a_share_of_an_epoch_is_refused(value: str) -> None:
+    with pytest.raises(ConfigError, match=f"trainer.limit_train_batches: found '{value}', expected a number of batches"):
+        load_experiment("dplm/tiny", [f"trainer.limit_train_batches={value}"])
 
 
 @pytest.mark.parametrize("spelling", ["dplm/dplm_150m", "dplm/150m"])

@@ -8,7 +8,7 @@ from typing import get_args
 
 import pytest
 
-from protlig_dd.config import read_config
+from protlig_dd.config_files import read_config
 from protlig_dd.errors import ConfigError
 from protlig_dd.kanzi.experiment import AutoencoderExperiment, AutoencoderRun
 from protlig_dd.runs.experiment import Experiment

@@ -13,7 +13,7 @@ from protlig_dd.errors import CheckpointError, ConfigError
 from protlig_dd.runs.experiment import Parts, load_experiment
 from protlig_dd.runs.open import open_run
 from protlig_dd.runs.train import train_experiment
-from tests.support.smoke import SMOKE
+from tests.support.smoke import SMOKE, forget
 
 pytestmark = pytest.mark.xdist_group("run")
 
@@ -60,6 +60,9 @@ def test_a_vocabulary_that_changed_since_training_is_refused(smoke_run: Path, tm
     shutil.copytree(smoke_run, folder)
     config = folder / "config.yaml"
     config.write_text(config.read_text().replace("num_rows: 33", "num_rows: 37", 1))
+    with pytest.raises(ConfigError, match="config.yaml: tracks.protein.num_rows: found '37', and the checkpoint was trained with '33'"):
+        open_run(folder, device="cpu")
+    forget(folder, "config")
     with pytest.raises(CheckpointError, match="the vocabulary of track 'protein' was .* in training and is .* now"):
         open_run(folder, device="cpu")
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -43,8 +46,8 @@ def structures(folder: Path, alphabet: str) -> dict[str, str]:
     return {name: track.decode(table.example(i)["structure"].tolist()) for i, name in enumerate(table.names)}
 
 
-def small_tokenizer() -> KanziTokenizer:
-    torch.manual_seed(0)
+def small_tokenizer(seed: int = 0) -> KanziTokenizer:
+    torch.manual_seed(seed)
     shape = KanziSettings(
         encoder_size=16, encoder_heads=2, encoder_blocks=1, pair_size=8, decoder_size=16, decoder_heads=2, decoder_blocks=1
     )
@@ -72,6 +75,37 @@ def test_jobs_side_by_side_make_one_cache(database: Path, tmp_path: Path) -> Non
     cache_tokens(database, out, CacheSettings(shard=(0, 2)))
     with pytest.raises(FormatError, match="those of one job"):
         open_shards(out)
+
+
+def test_jobs_before_and_after_their_database_was_replaced_make_no_cache(database: Path, tmp_path: Path) -> None:
+    cache_tokens(database, tmp_path / "cache", CacheSettings(shard=(0, 2)))
+    changed = [replace(e, sequence=e.sequence[:-1] + "W") for e in entries()]
+    for path in tmp_path.glob("db*"):
+        path.unlink()
+    write_database(database, changed)
+    cache_tokens(database, tmp_path / "cache", CacheSettings(shard=(1, 2)))
+    with pytest.raises(
+        FormatError, match="part_1_of_2: was made with database '.*', part_0_of_2 with '.*': the parts do not belong together"
+    ):
+        open_shards(tmp_path / "cache")
+
+
+def test_jobs_with_other_tokenizers_make_no_cache(database: Path, tmp_path: Path) -> None:
+    for i, seed in enumerate((0, 1)):
+        cache_tokens(database, tmp_path / "cache", CacheSettings(alphabet="kanzi", shard=(i, 2)), small_tokenizer(seed))
+    with pytest.raises(FormatError, match="part_1_of_2: was made with tokenizer '.*', part_0_of_2 with "):
+        open_shards(tmp_path / "cache")
+
+
+@pytest.mark.parametrize("file", ["../part_0_of_2/shard-00000.arrow", "/etc/passwd", 3])
+def test_a_manifest_names_no_file_of_another_folder(database: Path, tmp_path: Path, file: Any) -> None:
+    cache_tokens(database, tmp_path / "cache", CacheSettings())
+    path = tmp_path / "cache" / "shards.json"
+    manifest = json.loads(path.read_text())
+    manifest["shards"][0]["file"] = file
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(FormatError, match=r"shards.json: damaged: expected tracks, labels, and the files of this folder"):
+        open_shards(tmp_path / "cache")
 
 
 def test_kanzi_tokens_are_the_tokenizers(database: Path, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from protlig_dd.checkpoints.checkpoint import count_parameters
-from protlig_dd.config import read_config
+from protlig_dd.config_files import read_config
 from protlig_dd.device import choose_device
 from protlig_dd.errors import ConfigError
 from protlig_dd.runs.experiment import Parts, experiment_from

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from protlig_dd.cli.common import options_from
 from protlig_dd.cli.entry import parse
-from protlig_dd.config import read_config
+from protlig_dd.config_files import read_config
 from protlig_dd.runs.families.table import family_of
 from protlig_dd.runs.spellings import native_overrides
 

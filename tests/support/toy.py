@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from protlig_dd.device import DeviceChoice
+from protlig_dd.errors import ProtligError
 from protlig_dd.rng import Draws, generator
 from protlig_dd.training.distributed import start
 from protlig_dd.training.optim import OptimSettings
@@ -272,3 +273,11 @@ def read_metrics(folder: Path, name: str = "train/loss") -> dict[int, float]:
     found = [(row["step"], row[name]) for row in rows if name in row]
     assert len(dict(found)) == len(found), "a step was logged twice"
     return dict(found)
+
+
+def waiting_child(folder: Path) -> None:
+    """Train for long, and leave the message of an error of ours beside the run."""
+    try:
+        run_toy(folder, quick_settings(steps=100_000, checkpoint_every=20, log_every=0))
+    except ProtligError as error:
+        (folder / "told").write_text(str(error))

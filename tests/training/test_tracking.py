@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import socket
@@ -17,10 +18,10 @@ from typing import Any
 import pytest
 
 from protlig_dd import errors
-from protlig_dd.errors import ConfigError, MissingDependencyError
+from protlig_dd.errors import ConfigError, FormatError, MissingDependencyError
 from protlig_dd.training import trackers, tracking
 from protlig_dd.training.trackers import JsonlTracker, TensorBoardTracker
-from protlig_dd.training.tracking import TrackingSettings, start_tracking, wandb_mode
+from protlig_dd.training.tracking import TrackingSettings, rejoin_wandb, start_tracking, wandb_mode
 
 PDB = "ATOM      1  CA  UNK P   1       1.000   2.000   3.000  1.00  0.00           C\nEND\n"
 
@@ -149,19 +150,31 @@ def test_a_package_that_is_absent_is_used_only_if_asked_for(monkeypatch: pytest.
 
 
 @pytest.mark.usefixtures("no_key")
-def test_an_offline_run_is_written_and_resumed_under_its_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_offline_run_is_written_and_resumed_under_its_id(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
-    ids = []
+    caplog.set_level(logging.INFO)
+    wandb = pytest.importorskip("wandb", reason="wandb is not installed (extra train)")
+    begin, asked = wandb.init, []
+    monkeypatch.setattr(wandb, "init", lambda **how: asked.append(how["resume"]) or begin(**how))
+    ids, told = [], []
     for resumed in (0, 1):
+        caplog.clear()
         tracker = start_tracking(tmp_path, TrackingSettings(tensorboard=False), rank=0, resumed_step=resumed, config={"a": 1})
         tracker.log(resumed + 1, {"loss": 1.0})
         tracker.log_text(resumed + 1, "note", "CCO")
         tracker.log_structure(resumed + 1, "structures/best", PDB)
         tracker.close()
         ids.append(json.loads((tmp_path / "wandb_run.json").read_text())["id"])
+        told.append([message for message in caplog.messages if "wandb sync --append" in message])
     assert ids[0] == ids[1]
     written = [p for p in (tmp_path / "wandb").glob("offline-run-*/*.wandb") if ids[0] in p.name]
-    assert written
+    assert len(written) == 2 and not told[0]
+    assert (
+        f"this is part 2 of the offline run {ids[0]}; upload all parts together for one history: wandb sync {tmp_path}/wandb/" in told[1][0]
+    )
+    assert asked == ["allow", "allow"], "it is written into each part, and `wandb sync` then continues the run of its id"
     assert all(p.stat().st_size > 0 for p in written)
     kept = list((tmp_path / "wandb").glob("offline-run-*/files/media/molecule/structures/best_*.pdb"))
     assert kept and {path.read_text() for path in kept} == {PDB}
@@ -192,3 +205,12 @@ def test_a_server_that_never_answers_costs_seconds_and_the_run_goes_on_offline(t
     assert "this run is logged offline, send it later with: wandb sync" in done.stderr
     assert rows(tmp_path)[0]["loss"] == 1.0
     assert seconds < 40, f"{seconds:.0f} s"
+
+
+@pytest.mark.usefixtures("no_key")
+@pytest.mark.parametrize("content", ["", "{", "[" * 3000, "{}", '{"id": "../../../elsewhere"}', '{"id": 5}'])
+def test_an_identity_that_is_none_is_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    (tmp_path / "wandb_run.json").write_text(content)
+    with pytest.raises(FormatError, match=r"wandb_run.json: .*remove"):
+        rejoin_wandb(tmp_path, TrackingSettings())

@@ -23,7 +23,7 @@ from protlig_dd.errors import CheckpointError, ConfigError, DeviceError
 from protlig_dd.training.guard import FiniteGuard, NonFiniteLossError
 from protlig_dd.training.optim import OptimSettings, lr_at, make_optimizer
 from protlig_dd.training.settings import TrainSettings
-from protlig_dd.training.strategies import Single
+from protlig_dd.training.strategies import Processes, Single
 from protlig_dd.training.trainer import Every, fit
 from tests.support.toy import (
     CPU,
@@ -122,6 +122,35 @@ def test_dropout_differs_between_steps_and_not_between_runs(tmp_path: Path) -> N
     a, b, c = (weights_of(tmp_path / name, 4) for name in "abc")
     assert a == b
     assert a != c
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawing(ToyObjective):
+    """Notes what the library draws at each step, as dropout does, and breaks off at step 4: only rank 0 can save."""
+
+    drawn: list[float] = field(default_factory=list)
+
+    def prepare(self, batch: Any, step: int) -> ToyPrepared:
+        if step == 4:
+            raise ZeroDivisionError
+        self.drawn.append(float(torch.rand(())))
+        return super().prepare(batch, step)
+
+
+def library_draws(folder: Path, *, rank: int = 0, seed: int = 0) -> list[float]:
+    """Return the first draw of the library at each of four steps of a rank, with two micro-batches a step."""
+    objective, settings = Drawing(), quick_settings(steps=9, accumulation=2, checkpoint_every=0, log_every=0)
+    strategy = Single(CPU, Processes(rank=rank, world=1))
+    with pytest.raises(ZeroDivisionError):
+        fit(ToyModel(dropout=0.5), objective, ToyLoader(accumulation=2), settings, strategy=strategy, run_folder=folder, seed=seed)
+    return objective.drawn
+
+
+def test_dropout_is_another_at_every_step_micro_batch_and_rank_and_the_same_again(tmp_path: Path) -> None:
+    first = library_draws(tmp_path / "first")
+    others = [library_draws(tmp_path / "rank", rank=1), library_draws(tmp_path / "seed", seed=1)]
+    assert len({*first, *others[0], *others[1]}) == 3 * len(first) == 24
+    assert library_draws(tmp_path / "again") == first
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])

@@ -7,6 +7,7 @@ Source: the format of MMseqs2 and Foldseek (commit d5b1d3d4), checked on databas
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import mmap
 import os
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 from protlig_dd.errors import FormatError
+from protlig_dd.files import fingerprint_of
 
 Role = Literal["letters", "calpha", "headers"]
 
@@ -154,6 +156,16 @@ def _what_is_there(database: Path) -> str:
     if not bases:
         return f"{kind} and no .index in {folder}; expected the path of a database, as in folder/db"
     return f"{kind}; {folder} has {', '.join(bases[:5])}: name one, as in {folder / bases[0]}"
+
+
+def database_fingerprint(database: Path) -> str:
+    """Return 16 hexadecimal digits of a database's letters, 3Di letters and C-alphas with their indices, as in `files.fingerprint_of`."""
+    digest = hashlib.sha256()
+    for name in ("", "_ss", "_ca"):
+        part, index = sibling(database, name), find_file(sibling(database, f"{name}.index"))
+        if index is not None:
+            digest.update(" ".join([name, *map(fingerprint_of, (index, *data_parts(part)))]).encode())
+    return digest.hexdigest()[:16]
 
 
 class DataFiles:

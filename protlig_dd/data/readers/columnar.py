@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from protlig_dd.data.readers.files import data_suffix
-from protlig_dd.errors import FormatError, require
+from protlig_dd.errors import FormatError, require, said_by
 
 COLUMNAR_SUFFIXES = (".parquet", ".arrow")
 
@@ -26,7 +26,7 @@ def columnar_header(path: Path) -> tuple[str, ...]:
     try:
         return tuple(_opened(path).schema.names if _is_arrow(path) else _opened(path).schema_arrow.names)
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise FormatError(f"{path}: not readable as {_format(path)} ({one_line(error)}); check how it was made or downloaded") from error
+        raise FormatError(f"{path}: not readable as {_format(path)} ({said_by(error)}); check how it was made or downloaded") from error
 
 
 def columnar_rows(path: Path, wanted: Sequence[str]) -> Iterator[tuple[str, Sequence[Any]]]:
@@ -44,7 +44,7 @@ def columnar_rows(path: Path, wanted: Sequence[str]) -> Iterator[tuple[str, Sequ
                 count += 1
                 yield f"{path}:row {count}", cells
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise FormatError(f"{path}: damaged after row {count} ({one_line(error)}); make or download it again") from error
+        raise FormatError(f"{path}: damaged after row {count} ({said_by(error)}); make or download it again") from error
 
 
 def _batches(path: Path, wanted: Sequence[str]) -> Iterator[Any]:
@@ -77,9 +77,3 @@ def _format(path: Path) -> str:
 
 def _purpose(path: Path) -> str:
     return f"reading {_format(path)}"
-
-
-def one_line(error: BaseException) -> str:
-    """Return another library's message on one line of at most 160 characters."""
-    text = " ".join(str(error).split())
-    return text if len(text) < 160 else text[:157] + "..."

@@ -11,15 +11,16 @@ import json
 import pickle
 import re
 import struct
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from protlig_dd.data.readers.columnar import COLUMNAR_SUFFIXES, columnar_header, columnar_rows, one_line
+from protlig_dd.data.readers.columnar import COLUMNAR_SUFFIXES, columnar_header, columnar_rows
 from protlig_dd.data.readers.files import MAX_LINE, data_suffix, read_lines
-from protlig_dd.errors import FormatError
+from protlig_dd.errors import FormatError, said_by
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".tab", ".jsonl", ".ndjson", *COLUMNAR_SUFFIXES, ".pt")
 
@@ -168,7 +169,7 @@ def _json_objects(path: Path, *, checked: bool = False) -> Iterator[tuple[str, d
             item = json.loads(line, object_pairs_hook=_object if checked else None)
         except (ValueError, RecursionError) as error:  # a ValueError of its own for a number of thousands of digits
             raise FormatError(
-                f"{path}:{number}: found '{line[:40]}', expected a JSON object on one line ({one_line(error)}); correct the line"
+                f"{path}:{number}: found '{line[:40]}', expected a JSON object on one line ({said_by(error)}); correct the line"
             ) from error
         if not isinstance(item, dict):
             raise FormatError(f"{path}:{number}: found '{line[:40]}', expected a JSON object such as {{\"smiles\": ...}}; correct the line")
@@ -201,9 +202,10 @@ def _open_torch(path: Path) -> Table:
 
     advice = "expected a list of records with plain values; re-export it as CSV or JSON lines"
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # torch's remarks on unusual pickles
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except _TORCH_ERRORS as error:
-        raise FormatError(f"{path}: not readable as a torch file without running code ({one_line(error)}); {advice}") from error
+        raise FormatError(f"{path}: not readable as a torch file ({said_by(error)}); {advice}") from error
     if isinstance(content, Mapping) and content and all(isinstance(v, list | tuple) for v in content.values()):
         lengths = {str(k): len(v) for k, v in content.items()}
         if len(set(lengths.values())) > 1:

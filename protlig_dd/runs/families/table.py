@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from protlig_dd.checkpoints.run_folder import Which, kind_of, read_config_file
-from protlig_dd.config import read_config
+from protlig_dd.config_files import read_config
 from protlig_dd.device import choose_device
 from protlig_dd.errors import ConfigError
 from protlig_dd.kanzi.evaluate import assess_autoencoder
@@ -137,6 +137,17 @@ def family_of_run(folder: Path) -> Family:
     return family_of(read_config_file(path)) if path.is_file() else TOKENS
 
 
+def run_folder(name: str) -> Path:
+    """Return the folder of a run of this name, runs/NAME.
+
+    Raises:
+        ConfigError: for a name that leads elsewhere: a config does not choose among the folders of a machine.
+    """
+    if not name or Path(name).is_absolute() or ".." in Path(name).parts:
+        raise ConfigError(f"name: found '{name}', expected the name of a folder below runs/; give another place with --out")
+    return Path("runs") / name
+
+
 def load(name: str | Path, overrides: tuple[str, ...] | list[str] = ()) -> AnyExperiment:
     """Return the experiment of any family that a config file or packaged name holds, with overrides.
 
@@ -165,5 +176,5 @@ def train(
         CheckpointError, DeviceError: as in `training.trainer.fit`.
     """
     experiment = load(config) if isinstance(config, str) else config
-    place = Path(folder) if folder is not None else Path("runs") / experiment.name
+    place = Path(folder) if folder is not None else run_folder(experiment.name)
     return FAMILIES[experiment.model.kind].train(experiment, place, device=device, resume=resume)
