@@ -27,7 +27,7 @@ MEANINGS = {
     "add_ends": "put begin and end tokens around each sequence; they are never noised",
     "conditioning_size": "width of the noise-level embedding",
     "conditions": "class labels that the model can take as input, with their number of classes, such as `{affinity_bin: 3}`",
-    "affinity": "measured affinities, as -log10 M; concentrations in nM are converted",
+    "affinity": "measured affinities; `data.affinity` says how they are read",
     "columns": "column names that differ from the usual ones",
     "conv_width": "width of a local convolution before the first block; 0 or null for none. For dual_track one value per track",
     "cross_attention": "attention between the tracks",

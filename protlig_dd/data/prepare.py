@@ -30,7 +30,7 @@ class VocabularyReport:
         molecules: SMILES counted.
         kept: tokens of the vocabulary, the most frequent first.
         rare: tokens seen fewer than min_count times, with their counts; molecules with them cannot be encoded.
-        refused: number of SMILES that could not be read.
+        refused: number of records without a SMILES, or with one that could not be read.
         first: the first of their messages.
     """
 
@@ -49,7 +49,7 @@ class VocabularyReport:
             rare = ", ".join(f"'{token}' x {count}" for token, count in self.rare[:10])
             lines.append(f"{len(self.rare)} rarer tokens left out: {rare}")
         if self.refused:
-            lines.append(f"{self.refused} records left out because their SMILES cannot be read:")
+            lines.append(f"{self.refused} records left out because they have no SMILES, or one that cannot be read:")
             lines += [f"  {message}" for message in self.first]
         return [*lines, f"use it: tracks.ligand.vocabulary={self.path}"]
 
@@ -86,17 +86,19 @@ def prepare_vocab(
         if found.kind == "sequences":
             raise FormatError(f"{file}: found proteins, expected SMILES; proteins have a fixed vocabulary")
         for record in found.records:
-            smiles = record.texts.get("ligand")
-            if not smiles:
-                continue
+            smiles = record.texts.get("ligand", "")
             try:
+                if record.problem is not None and not smiles:
+                    raise FormatError(record.problem[1])
+                if not smiles:
+                    raise FormatError(f"{record.where}: found no ligand, expected one; fill the cell, or remove the record")
                 counts.update(tokenize_smiles(policy.apply(smiles, where=record.where), where=record.where))
                 read += 1
             except FormatError as error:
                 refused += 1
                 first += [str(error)] if len(first) < 3 else []
     if refused and not read:
-        raise FormatError(f"prepare vocab: none of {refused} SMILES can be read, the first: {first[0]}")
+        raise FormatError(f"prepare vocab: none of {refused} records has a SMILES that can be read, the first: {first[0]}")
     if not any(n >= min_count for n in counts.values()):
         raise ConfigError(f"prepare vocab: no token is seen {min_count} times in {read} molecules; lower --min-count")
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -23,7 +23,7 @@ from jaxtyping import Int64
 from protlig_dd.data.readers.complexes import Columns
 from protlig_dd.data.readers.sources import find_sources
 from protlig_dd.data.settings import SequenceData
-from protlig_dd.errors import ConfigError
+from protlig_dd.errors import ConfigError, FormatError
 from protlig_dd.files import write_json
 from protlig_dd.rng import key
 
@@ -129,6 +129,8 @@ def prepare_subsets(file: Path, out: Path, plan: SubsetPlan | None = None, *, co
 
     def sequences() -> Iterator[tuple[str, str]]:
         for record in found.open():
+            if record.problem is not None:
+                raise FormatError(record.problem[1])
             yield record.name, "".join(record.texts.get("protein", "").split()).upper().removesuffix("*")
 
     ranks, source = _choose(sequences, plan)

@@ -196,3 +196,10 @@ def test_the_command_makes_them(tmp_path, capsys):
     (tmp_path / "a.smi").write_text("CCO\n")
     with pytest.raises(FormatError, match="expected '>' and a name"):
         prepare_subsets(tmp_path / "a.smi", tmp_path / "other", PLAN)
+
+
+def test_a_record_that_is_no_protein_is_in_no_subset(tmp_path):
+    path = tmp_path / "a.fasta"
+    path.write_text(">a\nMKT\n>ligand|name=GDP\nNCC\n>b\nGSH\n")
+    with pytest.raises(FormatError, match=r"a\.fasta:3: the header '>ligand\|name=GDP' says 'ligand', expected a protein; remove it"):
+        prepare_subsets(path, tmp_path / "out", SubsetPlan(sizes=(1,), validation=1))

@@ -276,7 +276,7 @@ class _Row:
 
     def _label(self, where: str, text: str) -> int | None:
         low = text.lower()
-        if low in MISSING:
+        if low in MISSING and low != "-":  # which may stand for a negative
             return None
         if low in _POSITIVE or low in _NEGATIVE:
             return int(low in _POSITIVE)

@@ -204,3 +204,9 @@ def test_all_cells_decide_what_a_column_of_labels_or_numbers_is(tmp_path: Path, 
     assert found.roles[role] == name and ("label" in found.roles) == (role == "label")
     bad = [record.problem[0] for record in records if record.problem is not None]
     assert bad == (["label other than 0 and 1"] if "5.2" in cells and role == "label" else [])
+
+
+def test_a_minus_as_a_label_is_not_taken_for_a_missing_one(tmp_path: Path) -> None:
+    records = list(read_pairs(column(tmp_path, "label", ["1", "-", "n/a", "0"])))
+    assert [record.label for record in records] == [1, None, None, 0]
+    assert [record.problem is None for record in records] == [True, False, True, True]

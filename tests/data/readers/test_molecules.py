@@ -93,8 +93,17 @@ def test_metals_are_read_as_rdkit_writes_them(tmp_path: Path, smiles: str) -> No
 
 def test_a_vocabulary_of_unreadable_smiles_names_the_first(tmp_path: Path) -> None:
     (tmp_path / "a.smi").write_text("CC>>CO\n")
-    with pytest.raises(FormatError, match=r"prepare vocab: none of 1 SMILES can be read, the first: .*a\.smi:1: '>' at character 3"):
+    with pytest.raises(
+        FormatError, match=r"prepare vocab: none of 1 records has a SMILES that can be read, the first: .*a\.smi:1: '>' at character 3"
+    ):
         prepare_vocab([tmp_path / "a.smi"], tmp_path / "v.json")
+
+
+def test_records_without_a_smiles_are_counted_by_prepare_vocab(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"smiles": "CCO"}\n{"smiles": null}\n{"smiles": ["C"]}\n')
+    report = prepare_vocab([tmp_path / "a.jsonl"], tmp_path / "v.json")
+    assert (report.molecules, report.refused) == (1, 2)
+    assert "a.jsonl:2: found no ligand, expected one" in report.first[0] and "a.jsonl:3: found list ['C'] in the column" in report.first[1]
 
 
 def test_a_line_longer_than_the_bound_is_refused(tmp_path: Path) -> None:
