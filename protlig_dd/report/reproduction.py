@@ -30,7 +30,7 @@ def reproduction_facts(run_folder: Path, config: Mapping[str, Any], config_text:
     """
     path, card = run_folder / "reproduction.json", {}
     if path.is_file():
-        card = read_json_object(path, "expected one with command and seed; remove it")
+        card = read_json_object(path, "remove it")
     facts: dict[str, Any] = {"command": "not recorded", "seed": config.get("seed", "not recorded"), **card}
     versions = facts.pop("versions", None)
     label, shown = ("versions", versions) if versions else ("versions, of this report", _versions())

@@ -237,7 +237,7 @@ def test_an_export_is_a_model_again(folder: Path) -> None:
 def test_a_run_starts_from_a_published_folder_and_a_dplm2_from_a_dplm(folder: Path) -> None:
     proteins, codes = folder / "s.fasta", folder / "t.fasta"
     assert main(["export", str(folder / "one"), "--out", str(folder / "start")]) == 0
-    paired = [f"data.path={proteins}", f"data.structure_path={codes}", *QUICK, f"ckpt_path={folder / 'start'}"]
+    paired = [f"data.path={proteins}", f"data.structure_path={codes}", *QUICK, f"train.init_from={folder / 'start'}"]
     assert main(["train", "dplm2/tiny", *paired, "--out", str(folder / "three")]) == 0
 
 

@@ -192,11 +192,11 @@ def test_an_empty_folder_gives_a_page_and_no_folder_an_error(tmp_path: Path) -> 
     [
         ("metrics.jsonl", 'x\n{"step": 1}\n', r"metrics.jsonl:1: found 'x', expected a JSON object with a step"),
         ("config.yaml", "a: [", r"config.yaml: not readable as YAML"),
-        ("evaluation.json", "{", r"evaluation.json: not JSON"),
+        ("evaluation.json", "{", r"evaluation.json: not readable as JSON"),
         ("evaluation.json", "{}", r"evaluation.json: found dict, expected a list of sections"),
         ("evaluation.json", '[{"title": "a"}, {"scores": 3}]', r"evaluation.json: section 2: KeyError 'title'"),
         ("evaluation.json", '[{"title": "a", "tables": [{"rows": ["r"], "columns": [], "cells": []}]}]', "section 1: ValueError"),
-        ("reproduction.json", "[]", r"reproduction.json: found list, expected an object with command and seed"),
+        ("reproduction.json", "[]", r"reproduction.json: found list, expected a JSON object; remove it"),
     ],
 )
 def test_a_file_of_another_form_is_named(run_folder: Path, file: str, text: str, message: str) -> None:
