@@ -43,7 +43,7 @@ def by_tm_align(first: Chain, second: Chain) -> Scores:
 
 
 def by_biotite(first: Chain, second: Chain) -> Scores:
-    """Return the scores of biotite's alignment by its structural alphabet."""
+    """Return the scores of biotite's alignment by its structural alphabet; NaN if it gives none."""
     structure = import_module("biotite.structure")
     arrays = []
     for chain in (first, second):
@@ -51,7 +51,10 @@ def by_biotite(first: Chain, second: Chain) -> Scores:
         atoms.coord, atoms.res_id = chain.astype(np.float32), np.arange(1, len(chain) + 1)
         atoms.atom_name[:], atoms.res_name[:], atoms.chain_id[:], atoms.element[:] = "CA", "ALA", "A", "C"
         arrays.append(atoms)
-    moved, _, second_rows, first_rows = structure.superimpose_structural_homologs(arrays[1], arrays[0])
+    try:
+        moved, _, second_rows, first_rows = structure.superimpose_structural_homologs(arrays[1], arrays[0], max_iterations=100)
+    except ValueError:  # it found the chains too dissimilar
+        return float("nan"), float("nan")
     scores = (structure.tm_score(arrays[1], moved, second_rows, first_rows, reference_length=len(chain)) for chain in (first, second))
     return tuple(float(score) for score in scores)  # type: ignore[return-value]
 
@@ -71,8 +74,9 @@ def measured(pairs: list[tuple[Chain, Chain]], score: Callable[[Chain, Chain], S
 
 def compared(scores: np.ndarray, theirs: np.ndarray, seconds: float) -> dict[str, float]:
     """Return what a table of differences says."""
-    difference = (scores - theirs).ravel()
+    difference = (scores - theirs)[np.isfinite(scores)]
     figures = {
+        "without_score": 1 - np.isfinite(scores).mean(),
         "mean": difference.mean(),
         "mean_absolute": np.abs(difference).mean(),
         "lowest": difference.min(),

@@ -89,7 +89,10 @@ def motif_rmsd(folded: Chain, template: Template, motif: Motif, *, backbone: boo
 
 
 def pairwise_tm(chains: Sequence[Chain], *, thorough: bool = False) -> Float[np.ndarray, "n n"]:
-    """Return the TM-scores of all pairs, the mean of both normalisations, 1 on the diagonal."""
+    """Return the TM-scores of all pairs, the mean of both normalisations, 1 on the diagonal.
+
+    The alignments are searched by `align_chains`: a score may be lower than TM-align's (`benchmarks/tm_align.py`).
+    """
     table = np.eye(len(chains))
     for i, first in enumerate(chains):
         for j in range(i):

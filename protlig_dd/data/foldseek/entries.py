@@ -37,7 +37,7 @@ class Entries:
         self.database, self.role = database, role
         self.dbtype = read_dbtype(database, role)
         self.data = DataFiles(database)
-        if not self.dbtype.compressed and self.data.read(0, 1) == b">":
+        if role != "calpha" and not self.dbtype.compressed and self.data.read(0, 1) == b">":
             raise FormatError(
                 f"{database}: found a FASTA file, expected entries that each end with a newline and a NUL; make the database with "
                 "createdb --createdb-mode 0"
