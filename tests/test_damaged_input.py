@@ -1,11 +1,8 @@
-"""Damaged and odd files of every kind that a user gives: each is read, or refused in one line that a user can act on."""
+"""Damaged files other than tables and runs (structures, mutants, configs, lists, vocabularies, torch files) are read, or refused in words."""
 
 from __future__ import annotations
 
-import gzip
-import json
 import random
-import shutil
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -14,8 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from protlig_dd.config import read_config
-from protlig_dd.data.inspect import inspect
+from protlig_dd.config_files import read_config
 from protlig_dd.data.readers.index_lists import read_index_lists
 from protlig_dd.data.readers.mutants import read_mutants
 from protlig_dd.errors import ConfigError, MissingDependencyError, ProtligError
@@ -28,7 +24,6 @@ from tests.support.mmcif import CIF_HEAD
 
 ROOT = Path(__file__).resolve().parent.parent
 LETTERS = "MKTAYIAKQRQISFVKSHFSRQLEERLGLIEVQ"
-PAIRS = [("MKTAYIAKQR", "CCO", "7.5"), ("GSHMRYLAAQ", "c1ccccc1O", ""), ("MKTAYIAKQRQISF", "CC(=O)[O-]", "6")]
 ODD = [
     b"\x00",
     b"\xff\xfe",
@@ -61,14 +56,7 @@ def cif_text() -> str:
 
 def seeds() -> dict[str, bytes]:
     """A small valid file of each kind, by its name."""
-    rows = "".join(json.dumps({"protein": p, "smiles": s, "affinity": a}) + "\n" for p, s, a in PAIRS)
-    table = "protein,smiles,affinity,split\n" + "".join(f"{p},{s},{a},train\n" for p, s, a in PAIRS)
     texts = {
-        "a.fasta": f">a first\n{LETTERS}\n>b\n{LETTERS[::-1]}\n",
-        "a.smi": "CCO ethanol\nc1ccccc1O\nC[NH3+] methylammonium\n",
-        "a.csv": table,
-        "a.tsv": table.replace(",", "\t"),
-        "a.jsonl": rows,
         "a.pdb": pdb_text([("MET", "1"), ("LYS", "2"), ("THR", "3")]),
         "a.cif": cif_text(),
         "mutants.csv": "mutant,DMS_score\nM1A,0.5\nK2R:T3S,-1.25\n",
@@ -76,11 +64,10 @@ def seeds() -> dict[str, bytes]:
         "lists.json": '{"train": [0, 1, 5], "test": [2, 3]}',
         "vocabulary.json": '{"kind": "ligand vocabulary", "tokens": ["C", "O", "[NH3+]", "(", ")"]}',
     }
-    return {name: text.encode() for name, text in texts.items()} | {"a.csv.gz": gzip.compress(table.encode(), mtime=0)}
+    return {name: text.encode() for name, text in texts.items()}
 
 
 READERS: dict[str, Callable[[Path], Any]] = {
-    **dict.fromkeys(("a.fasta", "a.smi", "a.csv", "a.tsv", "a.jsonl", "a.csv.gz", "a.parquet"), inspect),
     **dict.fromkeys(("a.pdb", "a.cif"), read_structure),
     "mutants.csv": lambda path: read_mutants(path, LETTERS),
     "config.yaml": lambda path: experiment_from(read_config(path)),
@@ -133,47 +120,16 @@ def outcomes(name: str, content: bytes, folder: Path, numbers: range) -> Counter
     return found
 
 
-def parquet(folder: Path) -> bytes:
-    pa = pytest.importorskip("pyarrow", reason="Parquet needs protlig_dd[data]")
-    parquet = pytest.importorskip("pyarrow.parquet")
-    columns = dict(zip(("protein", "smiles", "affinity"), zip(*PAIRS, strict=True), strict=True))
-    parquet.write_table(pa.table({name: list(values) for name, values in columns.items()}), folder / "seed.parquet")
-    return (folder / "seed.parquet").read_bytes()
-
-
 @pytest.mark.parametrize("name", READERS)
 @pytest.mark.parametrize("numbers", [range(25), pytest.param(range(25, 1025), marks=pytest.mark.slow)], ids=["some", "many"])
 def test_a_damaged_file_is_read_or_refused_in_one_line(tmp_path: Path, name: str, numbers: range) -> None:
     if READERS[name] is read_structure:
         pytest.importorskip("gemmi", reason="structure files need protlig_dd[structure]")
-    content = parquet(tmp_path) if name == "a.parquet" else seeds()[name]
+    content = seeds()[name]
     (tmp_path / name).write_bytes(content)
     READERS[name](tmp_path / name)  # the undamaged file is read
     found = outcomes(name, content, tmp_path, numbers)
-    assert found["refused"] > 0 and (found["read"] > 0 or name in ("a.csv.gz", "a.parquet")), found  # those have checksums
-
-
-@pytest.mark.parametrize(
-    "part",
-    [
-        "config.yaml",
-        "lengths.json",
-        "checkpoints/last.json",
-        "checkpoints/step_00000004/state.json",
-        "checkpoints/step_00000004/manifest.json",
-    ],
-)
-@pytest.mark.parametrize("numbers", [range(8), pytest.param(range(8, 258), marks=pytest.mark.slow)], ids=["some", "many"])
-def test_a_damaged_run_folder_opens_or_is_refused_in_one_line(tmp_path: Path, part: str, numbers: range) -> None:
-    run = tmp_path / "run"
-    shutil.copytree(ROOT / "tests" / "golden" / "run_before", run)
-    content = (run / part).read_bytes()
-    open_run(run, device="cpu")
-    READERS[part] = lambda path: open_run(run, device="cpu")
-    try:
-        assert sum(outcomes(part, content, run, numbers).values()) == len(numbers)
-    finally:
-        del READERS[part]
+    assert found["refused"] > 0 and found["read"] > 0, found
 
 
 @pytest.mark.parametrize("numbers", [range(8), pytest.param(range(8, 258), marks=pytest.mark.slow)], ids=["some", "many"])
