@@ -41,8 +41,8 @@ TARGETS = {
 
 PROBE = """
 import json, pathlib, sys, time
-from protlig_dd.data.foldseek_db import FoldseekDB, PairedFoldseekDB
-from protlig_dd.data.foldseek_index import open_index
+from protlig_dd.data.foldseek.pairs import FoldseekDB, PairedFoldseekDB
+from protlig_dd.data.foldseek.index import open_index
 def memory(name):
     status = pathlib.Path("/proc/self/status")
     lines = [l for l in status.read_text().splitlines() if l.startswith(name)] if status.exists() else []
