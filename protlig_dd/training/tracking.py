@@ -73,6 +73,7 @@ class WandbTracker:
             "dir": str(folder),
             "config": dict(config),
         }
+        num_earlier = len(list(folder.glob(f"wandb/offline-run-*-{run_id}")))
         limits = {"init_timeout": settings.timeout_seconds, "finish_timeout": settings.timeout_seconds, "silent": True}
         try:
             self._run = self._wandb.init(mode=mode, settings=self._wandb.Settings(**limits), **wanted)
@@ -84,11 +85,10 @@ class WandbTracker:
             os.environ.pop("WANDB_SERVICE", None)
             self._run = self._wandb.init(mode="offline", settings=self._wandb.Settings(**limits), **wanted)
         self._run.define_metric("*", step_metric="step")
-        parts = sorted(folder.glob(f"wandb/offline-run-*-{run_id}"))
-        if len(parts) > 1 and self._run.offline:
+        if num_earlier and self._run.offline:
             log.info(
                 "wandb: this is part %d of the offline run %s; upload all parts together for one history: wandb sync %s/wandb/offline-run-*-%s "
-                "(with a wandb that has this option: wandb sync --append)", len(parts), run_id, folder, run_id,
+                "(with a wandb that has this option: wandb sync --append)", num_earlier + 1, run_id, folder, run_id,
             )  # fmt: skip
 
     def log(self, step: int, metrics: Mapping[str, float | int]) -> None:
