@@ -115,7 +115,7 @@ def _read_chain(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
         raise ConfigError(f"{path}: not readable as YAML: {yaml_fault(error)}") from error
     if not isinstance(plain, dict):
         raise ConfigError(f"{path}: expected a mapping of settings, found {type(plain).__name__}")
-    _require_no_functions(plain, path)
+    _check_settings(plain, path)
     parent = plain.pop("extends", None)
     if parent is None:
         return typing.cast("dict[str, Any]", plain)
@@ -144,14 +144,18 @@ def _extended(path: Path, parent: Any) -> Path:
     return config_folder() / f"{name}.yaml"
 
 
-def _require_no_functions(value: Any, path: Path, where: str = "") -> None:
-    """Refuse `${oc.env:HOME}` and other functions in a file: whoever wrote it would read the environment of whoever runs it.
+def _check_settings(value: Any, path: Path, where: str = "") -> None:
+    """Refuse names that are no text, and `${oc.env:HOME}` and other functions: whoever wrote them would read the environment of whoever runs it.
 
     References to settings, `${a.b}`, are fine, and functions on the command line are the user's own.
     """
     if isinstance(value, Mapping | list):
         for key, one in value.items() if isinstance(value, Mapping) else enumerate(value):
-            _require_no_functions(one, path, join(where, key))
+            if isinstance(value, Mapping) and not isinstance(key, str):
+                raise ConfigError(
+                    f"{path}: {join(where, str(key))}: found {key!r} as the name of a setting, expected text; write NAME: VALUE"
+                )
+            _check_settings(one, path, join(where, key))
     elif isinstance(value, str):
         rest, before = value, ""
         while rest != before:  # take references away, innermost first; a function is left

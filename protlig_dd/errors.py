@@ -21,7 +21,10 @@ class ConfigError(ProtligError, ValueError):
 
 
 class FormatError(ProtligError, ValueError):
-    """The content of a file is not of the expected format."""
+    """The content of a file is not of the expected format; one line, even if it quotes a text with line breaks."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.split("\n")))
 
 
 class CheckpointError(ProtligError):

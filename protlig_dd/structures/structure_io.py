@@ -249,7 +249,8 @@ def _label(name: str, label: str, taken: set[str]) -> str:
 def _gaps(residues: Sequence[Any], coords: Float[np.ndarray, "l 5 3"]) -> tuple[Gap, ...]:
     gaps = []
     for i, (a, b) in enumerate(zip(residues[:-1], residues[1:], strict=True)):
-        skipped = b.seqid.num - a.seqid.num - 1
+        numbered = a.seqid.num is not None and b.seqid.num is not None
+        skipped = b.seqid.num - a.seqid.num - 1 if numbered else 0
         bond = float(np.linalg.norm(coords[i + 1, 0] - coords[i, 2]))
         step = float(np.linalg.norm(coords[i + 1, 1] - coords[i, 1]))
         if a.label_seq is not None and b.label_seq is not None:

@@ -131,23 +131,23 @@ def parse_mutant(text: str, wild_type: str, *, offset: int = 0, where: str = "mu
         match = _SUBSTITUTION.fullmatch(part.strip())
         if not match:
             raise FormatError(
-                f"{where}: found '{part}' in the mutant '{text}', expected substitutions such as A24C; insertions, deletions and stop "
+                f"{where}: found '{part[:40]}' in the mutant '{text[:80]}', expected substitutions such as A24C; insertions, deletions and stop "
                 f"signs have no position to be scored at, leave them out"
             )
         wild, mutant = match[1].upper(), match[3].upper()
         position = int(match[2]) - 1 - offset
         if not 0 <= position < len(wild_type):
             raise FormatError(
-                f"{where}: '{part}' lies outside the wild type, whose {len(wild_type)} residues are numbers {1 + offset} to "
+                f"{where}: '{part[:40]}' lies outside the wild type, whose {len(wild_type)} residues are numbers {1 + offset} to "
                 f"{len(wild_type) + offset}; check the sequence and the offset"
             )
         if wild_type[position] != wild:
             raise FormatError(
-                f"{where}: '{part}' says that residue {match[2]} is {wild}, the wild type has {wild_type[position]} there; check the "
+                f"{where}: '{part[:40]}' says that residue {match[2]} is {wild}, the wild type has {wild_type[position]} there; check the "
                 f"sequence and the offset"
             )
         if position in found:
-            raise FormatError(f"{where}: found residue {match[2]} twice in the mutant '{text}', expected it once")
+            raise FormatError(f"{where}: found residue {match[2]} twice in the mutant '{text[:80]}', expected it once")
         _known(mutant, text, where)
         _known(wild, text, where)
         found[position] = Mutation(position=position, wild=wild, mutant=mutant)
