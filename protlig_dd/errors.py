@@ -24,7 +24,7 @@ class FormatError(ProtligError, ValueError):
     """The content of a file is not of the expected format; one line, even if it quotes a text with line breaks."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(" ".join(message.split("\n")))
+        super().__init__(" ".join(message.splitlines()))
 
 
 class CheckpointError(ProtligError):
