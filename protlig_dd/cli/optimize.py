@@ -123,6 +123,7 @@ def optimize_lead(options: OptimizeOptions) -> Iterator[str]:
         population=options.population,
         seed=options.seed,
         sampler=generator.sampler,
+        batch_size=options.batch_size,
     )
     generator.watched.check()
     rows = _rows(result.lead, result.best)

@@ -20,6 +20,7 @@ from protlig_dd import rng
 from protlig_dd.diffusion.denoiser import Denoising
 from protlig_dd.errors import ConfigError
 from protlig_dd.sampling.loop import Sampled, Stepper, sample
+from protlig_dd.sampling.requests import checked_batch_size
 from protlig_dd.tokens.tracks import Track, TrackBatch
 
 Objective = Callable[[list[str]], np.ndarray]
@@ -92,6 +93,7 @@ def optimize(
     t_range: tuple[float, float] = (0.3, 0.7),
     seed: int,
     sampler: Stepper,
+    batch_size: int | None = None,
 ) -> OptimizeResult:
     """Return the best variations on a lead, and the null. A pure function of its arguments, including the seed.
 
@@ -106,6 +108,7 @@ def optimize(
         t_range: each round noises to a time drawn from this range, within (0, 1]; the smaller, the closer variations stay to their parents.
         seed: seed of all random draws.
         sampler: the sampler that generates masked positions again.
+        batch_size: variations per network call, None for all of a round; it changes no variation.
 
     Raises:
         ConfigError: for a batch of several examples, a range outside (0, 1], or a lead that is invalid or fails the constraint.
@@ -118,9 +121,8 @@ def optimize(
     if math.isnan(lead.score):
         raise ConfigError(f"optimize: the lead '{text}' has no score or fails the constraint; start from one that is valid and meets it")
     vary = partial(sample, denoising.denoiser, denoising.diffusion, generate=(track,), sampler=sampler)
-    search = partial(
-        _search, lead, _Variations(vary, batch, denoising.tracks[track]), rounds=rounds, population=population, t_range=t_range, seed=seed
-    )
+    variations = _Variations(vary, batch, denoising.tracks[track], checked_batch_size(population if batch_size is None else batch_size))
+    search = partial(_search, lead, variations, rounds=rounds, population=population, t_range=t_range, seed=seed)
     best, history = search(judge, selects=True)
     null_best, null = search(_Judge(objective, constraint, {text: lead.score}), selects=False)
     return OptimizeResult(
@@ -169,14 +171,19 @@ class _Variations:
     sample: Callable[..., Sampled]
     batch: TrackBatch
     track: Track
+    batch_size: int
 
     def draw(self, parents: Sequence[Candidate], *, t: float, seed: int, first_id: int) -> list[tuple[int, ...]]:
         """Return the ids of one variation on each parent, noised to time t."""
-        ids = torch.tensor([i for parent in parents for i in parent.ids], dtype=torch.int64, device=self.batch.device)
-        num, slots = len(parents), torch.arange(len(parents))
-        repeated = replace(self.batch.select([0] * num), example_ids=first_id + slots, slots=slots, global_size=num)
-        drawn = self.sample(batch=repeated.with_tokens(**{self.track.name: ids}), seed=seed, t_start=t)
-        return [tuple(row) for row in drawn.batch.tracks[self.track.name].split()]
+        found: list[tuple[int, ...]] = []
+        for start in range(0, len(parents), self.batch_size):
+            some = parents[start : start + self.batch_size]
+            ids = torch.tensor([i for parent in some for i in parent.ids], dtype=torch.int64, device=self.batch.device)
+            slots = start + torch.arange(len(some))
+            repeated = replace(self.batch.select([0] * len(some)), example_ids=first_id + slots, slots=slots, global_size=len(parents))
+            drawn = self.sample(batch=repeated.with_tokens(**{self.track.name: ids}), seed=seed, t_start=t)
+            found += [tuple(row) for row in drawn.batch.tracks[self.track.name].split()]
+        return found
 
 
 def _search(

@@ -10,7 +10,8 @@ import torch
 
 from protlig_dd.diffusion.denoiser import Denoising
 from protlig_dd.errors import ConfigError
-from protlig_dd.sampling import Ancestral, FirstHitting
+from protlig_dd.sampling import Ancestral, FirstHitting, sample
+from protlig_dd.sampling import optimize as optimization
 from protlig_dd.sampling.optimize import OptimizeResult, optimize
 from protlig_dd.tokens.tracks import TrackBatch, TrackTokens, pack
 from tests.support.enumerable import World
@@ -101,6 +102,18 @@ def test_kept_positions_and_the_condition_stay(world: World) -> None:
     result = improve(world, batch, rounds=3)
     assert all(c.text.startswith("pp") for c in (*result.best, *result.null_best))
     assert result.best[0].score > 0
+
+
+@pytest.mark.parametrize("batch_size", [1, 5])
+def test_the_batch_size_changes_no_variation(
+    world: World, result: OptimizeResult, batch_size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = []
+    monkeypatch.setattr(optimization, "sample", lambda *args, **how: sizes.append(how["batch"].num_examples) or sample(*args, **how))
+    assert improve(world, batch_size=batch_size) == result
+    assert max(sizes) == batch_size
+    with pytest.raises(ConfigError, match="batch_size: found 0, expected 1 or more"):
+        improve(world, batch_size=0)
 
 
 def test_a_seed_decides_everything(world: World) -> None:
