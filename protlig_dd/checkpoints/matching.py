@@ -72,8 +72,8 @@ def require_fingerprints(state: Mapping[str, Any], expected: Mapping[str, str], 
     for track, fingerprint in expected.items():
         if found.get(track) != fingerprint:
             raise CheckpointError(
-                f"{where}: the vocabulary of track '{track}' has fingerprint '{found.get(track)}', the configured one '{fingerprint}'; "
-                f"use the vocabulary it was trained with (tracks.{track}.vocabulary)"
+                f"{where}: the vocabulary of track '{track}' was {found.get(track)} in training and is {fingerprint} now; "
+                f"use the vocabulary it was trained with (tracks.{track}.vocabulary), or train anew"
             )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from protlig_dd.checkpoints.matching import require_same_shapes, require_trained
+from protlig_dd.checkpoints.matching import require_fingerprints, require_same_shapes, require_trained
 from protlig_dd.checkpoints.run_folder import Which, kind_of, read_checkpoint, read_config_file
 from protlig_dd.config import build, to_mapping
 from protlig_dd.data.settings import SequenceData
@@ -18,7 +18,7 @@ from protlig_dd.device import choose_device
 from protlig_dd.diffusion.schedules import LogLinear
 from protlig_dd.diffusion.times import Task
 from protlig_dd.diffusion.variants import Variant
-from protlig_dd.errors import CheckpointError, ConfigError
+from protlig_dd.errors import ConfigError
 from protlig_dd.models.published.fair_esm import is_fair_esm
 from protlig_dd.models.published.pretrained import is_pretrained, read_pretrained
 from protlig_dd.models.published.sedd_layout import read_sedd
@@ -130,14 +130,7 @@ def open_run(folder: Path | str, *, device: str = "auto", which: Which = "last",
     path, loaded = read_checkpoint(folder, which)
     require_trained(folder, to_mapping(config), loaded.state, completed_experiment)
     config = own_vocabularies(config, folder)
-    for name, fingerprint in Parts(config).fingerprints.items():
-        kept = loaded.state.get("fingerprints")
-        found = kept.get(name) if isinstance(kept, Mapping) else None
-        if found != fingerprint:
-            raise CheckpointError(
-                f"{path}: the vocabulary of track '{name}' was {found} in training and is {fingerprint} now; "
-                f"restore the vocabulary file of the run, or train anew"
-            )
+    require_fingerprints(loaded.state, Parts(config).fingerprints, str(path))
     keep_missing_vocabularies(config, folder)
     weights = {**loaded.weights, **(loaded.ema if averaged else {})}
     return _opened(config, weights, folder=folder, device=device, step=loaded.step, trained_on=loaded.state)
