@@ -79,7 +79,7 @@ def split_protein(sequence: str, *, where: str = "sequence", unknown: str = "ref
     for place, letter in enumerate(letters):
         if letter not in _KNOWN:
             found = f"{where}: '{letter}' at residue {place + 1} is not an amino acid of the ESM vocabulary"
-            if not (letter.isalpha() or letter in _REPLACEABLE):
+            if not _is_replaceable(letter):
                 raise FormatError(f"{found}, and no letter or gap that could be read as X; correct or remove the record")
             if unknown == "refuse":
                 raise FormatError(f"{found}; pass unknown='X' to map it, or remove the record")
@@ -100,10 +100,17 @@ def replaced_letters(sequence: str, unknown: str) -> Counter[str]:
 
     >>> replaced_letters("MKJ-J", "X")
     Counter({'J as X': 2, '- as X': 1})
+    >>> replaced_letters("1 MK<mask>", "X")  # is refused
+    Counter()
     """
     if sequence.isascii() and sequence.isalpha() and "J" not in sequence.upper():
         return Counter()  # nearly all sequences
-    return Counter(f"{letter} as {unknown}" for letter in _letters(sequence) if letter not in _KNOWN)
+    return Counter(f"{letter} as {unknown}" for letter in _letters(sequence) if letter not in _KNOWN and _is_replaceable(letter))
+
+
+def _is_replaceable(letter: str) -> bool:
+    """Whether a sign stands for a residue or a gap; digits and brackets do not."""
+    return letter.isalpha() or letter in _REPLACEABLE
 
 
 def looks_like_nucleotides(sequence: str) -> bool:
