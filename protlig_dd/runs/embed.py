@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from protlig_dd.checkpoints.finite import require_finite
 from protlig_dd.config import parse_shard
+from protlig_dd.documents import json_or_none
 from protlig_dd.errors import ConfigError, FormatError, require
 from protlig_dd.files import write_text, written_whole
 from protlig_dd.models.encoder import Encoder
@@ -115,10 +116,7 @@ def _begin(partial: Path, settings: dict[str, Any]) -> None:
     """Write the settings of a folder of parts; a folder with others, such as other weights, is refused."""
     path = partial / "settings.json"
     if path.is_file():
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError:
-            found = {}
+        found = json_or_none(path.read_text(encoding="utf-8", errors="replace"))
         changed = [name for name in settings if not isinstance(found, dict) or found.get(name) != settings[name]]
         if changed:
             raise ConfigError(f"{partial}: was begun with other settings ({', '.join(changed)}); remove it, or give another --out")

@@ -85,7 +85,7 @@ class PartialFile:
         kept = whole[: whole.rfind(b"\n") + 1]  # an incomplete last line is drawn again
         try:
             settings, *self.rows = [json.loads(line) for line in kept.decode("utf-8").splitlines()] or [{}]
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise FormatError(f"{self.path}: is damaged ({error}); remove it, and start the command again") from error
         own = json.loads(json.dumps(self.settings))
         if settings != own:

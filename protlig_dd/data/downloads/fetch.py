@@ -11,7 +11,6 @@ import binascii
 import errno
 import hashlib
 import http.client
-import json
 import logging
 import os
 import time
@@ -23,7 +22,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
-from protlig_dd.errors import DownloadError, FormatError
+from protlig_dd.documents import read_json
+from protlig_dd.errors import DownloadError
 from protlig_dd.files import sha256_of, write_json
 
 log = logging.getLogger(__name__)
@@ -196,12 +196,7 @@ def read_record(path: Path) -> dict[str, Any]:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise FormatError(f"{path}: not readable as JSON ({error}); remove it and run the command again") from error
+    content = read_json(path, "remove it and run the command again") if path.exists() else {}
     return content if isinstance(content, dict) else {}
 
 

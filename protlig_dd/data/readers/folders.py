@@ -7,7 +7,6 @@ is ever executed. The folder assigns each record to a part, which becomes the sp
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from protlig_dd.data.readers.files import data_suffix
 from protlig_dd.data.readers.index_lists import read_index_lists
 from protlig_dd.data.readers.records import Record
 from protlig_dd.data.readers.sequences import FASTA_SUFFIXES
+from protlig_dd.documents import read_json
 from protlig_dd.errors import FormatError
 
 _SUFFIXES = (".parquet", ".arrow", ".csv", ".tsv", ".jsonl", *FASTA_SUFFIXES)
@@ -134,10 +134,7 @@ def part_of(name: str | Path) -> str:
 
 
 def _object(path: Path) -> dict[str, object]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise FormatError(f"{path}: not readable as JSON ({error}); save or download the dataset again") from error
+    content = read_json(path, "save or download the dataset again")
     if not isinstance(content, dict):
         raise FormatError(f"{path}: found {str(content)[:40]!r}, expected an object; save or download the dataset again")
     return content

@@ -20,7 +20,7 @@ from torch import Tensor
 from protlig_dd.checkpoints.archive import read_tensors
 from protlig_dd.checkpoints.checkpoint import hash_tensors
 from protlig_dd.checkpoints.hub import fetch_repository
-from protlig_dd.errors import CheckpointError, nearest
+from protlig_dd.errors import CheckpointError, nearest, said_by
 from protlig_dd.models.encoder import EncoderSettings
 from protlig_dd.models.published.fair_esm import read_fair_esm
 from protlig_dd.models.published.layouts import from_published, merge_lora, plain_names
@@ -221,8 +221,7 @@ def _read_json(path: Path, what: str) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        said = " ".join(str(error).split())
-        raise CheckpointError(f"{path}: not readable ({said}); expected {what}") from error
+        raise CheckpointError(f"{path}: not readable ({said_by(error)}); expected {what}") from error
     if not isinstance(values, dict):
         raise CheckpointError(f"{path}: found {type(values).__name__}, expected {what}")
     return values
@@ -234,8 +233,7 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         return dict(load_file(path))
     except (SafetensorError, OSError) as error:
-        said = " ".join(str(error).split())
-        raise CheckpointError(f"{path}: damaged ({said}); download it again") from error
+        raise CheckpointError(f"{path}: damaged ({said_by(error)}); download it again") from error
 
 
 def _read_lightning(path: Path, lora_alpha: float) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from protlig_dd.errors import CheckpointError
+from protlig_dd.errors import CheckpointError, said_by
 from protlig_dd.tokens.protein import SYMBOLS
 
 
@@ -51,5 +51,4 @@ def _from_tokenizer(path: Path) -> dict[str, int]:
         added = {entry["content"]: entry["id"] for entry in values.get("added_tokens", [])}
         return {**values["model"]["vocab"], **added}
     except (OSError, ValueError, RecursionError, LookupError, TypeError, AttributeError) as error:
-        said = " ".join(str(error).split())[:120]
-        raise CheckpointError(f"{path}: not readable as a tokenizer ({said}); download it again") from error
+        raise CheckpointError(f"{path}: not readable as a tokenizer ({said_by(error)}); download it again") from error
