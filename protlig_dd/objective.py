@@ -18,11 +18,13 @@ class LossTerms:
         total: the sum over tokens to be minimised, float32, with gradient.
         sums: detached sums by name, for the log.
         counts: the number of tokens in each of `sums`.
+        examples: for each track the nats and the tokens of each example [b], of an objective that is a likelihood, computed without gradient.
     """
 
     total: Float[Tensor, ""]
     sums: Mapping[str, Tensor] = field(default_factory=dict)
     counts: Mapping[str, float | int] = field(default_factory=dict)
+    examples: Mapping[str, tuple[Float[Tensor, " b"], Float[Tensor, " b"]]] = field(default_factory=dict)
 
 
 @runtime_checkable

@@ -43,17 +43,23 @@ class CausalObjective:
         hits = (logits.detach().argmax(-1) == prepared.targets).sum()
         total = per_token.sum()
         name, count = f"{TASK}/structure", float(prepared.num_tokens)
+        examples = {} if torch.is_grad_enabled() else {"structure": _by_example(per_token, prepared)}
         sums = {f"nll/{name}": total.detach(), f"accuracy/{name}": hits.float()}
-        return LossTerms(total=total, sums=sums, counts=dict.fromkeys(sums, count))
+        return LossTerms(total=total, sums=sums, counts=dict.fromkeys(sums, count), examples=examples)
 
     @torch.no_grad()
     def nll(self, model: Callable[..., Tensor], batch: TrackBatch) -> Float[Tensor, " b"]:
         """Return the negative log-likelihood of each example in nats per learned token, including its end."""
         prepared = self.prepare(batch, 0)
-        per_token = token_nll(model(prepared.tokens, prepared.layout, rows=prepared.rows), prepared)
-        segment = prepared.layout.segment[prepared.rows]
-        zeros = per_token.new_zeros(prepared.layout.num_examples)
-        return zeros.index_add(0, segment, per_token) / zeros.index_add(0, segment, torch.ones_like(per_token))
+        nats, tokens = _by_example(token_nll(model(prepared.tokens, prepared.layout, rows=prepared.rows), prepared), prepared)
+        return nats / tokens
+
+
+def _by_example(per_token: Float[Tensor, " a"], prepared: CausalBatch) -> tuple[Float[Tensor, " b"], Float[Tensor, " b"]]:
+    """The nats and the number of learned tokens of each example."""
+    segment = prepared.layout.segment[prepared.rows]
+    zeros = per_token.new_zeros(prepared.layout.num_examples)
+    return zeros.index_add(0, segment, per_token), zeros.index_add(0, segment, torch.ones_like(per_token))
 
 
 def token_nll(logits: Float[Tensor, "a k"], prepared: CausalBatch) -> Float[Tensor, " a"]:

@@ -4,8 +4,8 @@
 a step depends on (seed, step) only; the numbers of ranks and micro-batches only decide where each example is computed.
 
 There are two plans. `batch_size` takes that many examples from an endless stream of epochs, each a keyed permutation of the table, so no
-example is left out or repeated within an epoch. `tokens_per_batch` cuts each epoch into batches of nearly equal cost, of examples of similar
-length. Nothing is padded, so buckets only balance the cost; every token of a batch is real.
+example is left out or repeated within an epoch. `tokens_per_batch` cuts each epoch into batches of nearly equal numbers of tokens, of
+similar or of mixed lengths (`length_window`). Nothing is padded; every token of a batch is real.
 """
 
 from __future__ import annotations
@@ -26,8 +26,6 @@ from protlig_dd.errors import ConfigError
 from protlig_dd.tokens.tracks import Layout, TrackBatch, TrackSet, TrackTokens
 
 Ids = Int64[np.ndarray, " _"]
-# Examples are sorted by length within this many batches: similar lengths within a batch, any mixture across batches.
-_BATCHES_A_WINDOW = 32
 _LISTED = 1 << 22
 """Most examples for which an epoch's order is kept as an array; for more, each place is computed when its batch is drawn."""
 
@@ -47,6 +45,8 @@ class Loader:
         shuffle: use a different order in each epoch. Otherwise the table's order is used, and the last batch of an epoch is short.
         conditions: integer labels copied to the batch's `conditions`; by default those whose name ends in "_bin".
         ahead: steps that `prefetch` prepares in advance.
+        length_window: with `tokens_per_batch`, examples are sorted by length within this many batches, so that a batch has similar
+            lengths; 0 mixes all lengths in every batch.
 
     Raises:
         ConfigError: for an empty table, or a batch too small for all ranks and micro-batches.
@@ -66,6 +66,7 @@ class Loader:
         shuffle: bool = True,
         conditions: Sequence[str] | None = None,
         ahead: int = 4,
+        length_window: int = 32,
     ) -> None:
         assert 0 <= rank < world and accumulation >= 1, (rank, world, accumulation)
         if (batch_size is None) == (tokens_per_batch is None):
@@ -78,6 +79,7 @@ class Loader:
         self.table, self.tracks, self.seed, self.shuffle = table, tracks, seed, shuffle
         self.batch_size, self.tokens_per_batch = batch_size, tokens_per_batch
         self.rank, self.world, self.accumulation, self.ahead = rank, world, accumulation, ahead
+        self.length_window = length_window
         self.conditions = [n for n in table.labels if n.endswith("_bin")] if conditions is None else list(conditions)
         self._lengths: Ids = np.stack([table.tracks[name].lengths for name in tracks]).sum(axis=0)
         self._plans: dict[int, tuple[Ids, Ids]] = {}
@@ -164,8 +166,9 @@ class Loader:
     def _bucketed(self, epoch: int) -> tuple[Ids, Ids]:
         """Sort by length within windows, cut at equal token counts, and put the batches in keyed order."""
         order, batches = self._order(epoch), self.steps_per_epoch
-        if self.shuffle:
-            per_window = max(1, -(-len(order) // batches)) * _BATCHES_A_WINDOW
+
+        if self.shuffle and self.length_window:
+            per_window = max(1, -(-len(order) // batches)) * self.length_window
             window = np.arange(len(order)) // per_window
             order = order[np.lexsort((self._lengths[order], window))]
         ends = np.cumsum(self._lengths[order])

@@ -159,3 +159,8 @@ class TokenTable:
     def with_labels(self, **labels: np.ndarray) -> TokenTable:
         """Return the table with label columns added or replaced."""
         return TokenTable(tracks=self.tracks, labels={**self.labels, **labels}, names=self.names)
+
+
+def spread(table: TokenTable, num: int) -> TokenTable:
+    """Return at most `num` examples, evenly spread over the table."""
+    return table if len(table) <= num else table.select(np.linspace(0, len(table) - 1, num).astype(np.int64))

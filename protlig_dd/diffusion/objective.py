@@ -230,19 +230,23 @@ class DiffusionObjective:
         total = torch.zeros((), device=prepared.batch.device)
         sums: dict[str, Tensor] = {}
         counts: dict[str, float] = {}
+        examples: dict[str, tuple[Tensor, Tensor]] = {}
         for name, track in prepared.tracks.items():
             param = self.diffusion.parameterizations[name]
             per_token = param.loss(logits[name], track.clean, track.noised, track.alpha, track.alpha_prime)
             per_token = per_token * track.weight
             total = total + per_token.sum()
-            for label, values in self._shown(param, logits[name], track, per_token.detach()).items():
+            shown = self._shown(param, logits[name], track, per_token.detach())
+            if not torch.is_grad_enabled() and "nll" in shown:
+                examples[name] = _by_example(shown["nll"], track, prepared.batch.tracks[name], prepared.sigma[name])
+            for label, values in shown.items():
                 zeros = torch.zeros(len(self.tasks.names), device=total.device)
                 by_task = zeros.index_add_(0, track.group, values.float())
                 counted = {"nll": track.num_noisable, "cross_entropy": track.num_active}.get(label, track.num_tokens)
                 for task, count in counted.items():
                     sums[f"{label}/{task}/{name}"] = by_task[self.tasks.names.index(task)]
                     counts[f"{label}/{task}/{name}"] = float(count)
-        return LossTerms(total=total, sums=sums, counts=counts)
+        return LossTerms(total=total, sums=sums, counts=counts, examples=examples)
 
     def _shown(self, param: Parameterization, logits: Tensor, track: NoisedTrack, per_token: Tensor) -> dict[str, Tensor]:
         """Per-token values for the log."""
@@ -254,6 +258,13 @@ class DiffusionObjective:
         if isinstance(param, Subs):
             shown["cross_entropy"] = _reweighed(param, logits, track, "constant")
         return shown
+
+
+def _by_example(nats: Tensor, noised: NoisedTrack, track: TrackTokens, sigma: Tensor) -> tuple[Tensor, Tensor]:
+    """The nats of each example, and its number of tokens that could be noised."""
+    segment, zeros = track.layout.segment, nats.new_zeros(track.layout.num_examples)
+    counted = track.maskable & (sigma > 0)[segment]
+    return zeros.index_add(0, segment[noised.active], nats), zeros.index_add(0, segment, counted.to(nats.dtype))
 
 
 def _levels(schedule: NoiseSchedule, times: Times) -> tuple[Tensor, Tensor]:

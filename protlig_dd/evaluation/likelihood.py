@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from protlig_dd import rng
@@ -276,8 +276,8 @@ def summarise(bounds: ExampleBounds, unigrams: Unigrams | None = None) -> list[T
             raise ValueError(
                 f"{bounds.task}/{track}: example {bounds.example_ids[worst]} has the bound {nats[worst]}; the model's weights are damaged"
             )
-        estimate, error = _per_token(nats, counts)
-        null = None if unigrams is None else _per_token(unigrams.nats(track, bounds.tokens[track], counts), counts)[0]
+        estimate, error = per_token(nats, counts)
+        null = None if unigrams is None else per_token(unigrams.nats(track, bounds.tokens[track], counts), counts)[0]
         summaries.append(
             TrackLikelihood(
                 task=bounds.task, track=track, nats_per_token=estimate, standard_error=error, num_tokens=int(counts.sum()), null=null
@@ -286,7 +286,7 @@ def summarise(bounds: ExampleBounds, unigrams: Unigrams | None = None) -> list[T
     return summaries
 
 
-def _per_token(nats: Float[np.ndarray, " b"], counts: Int[np.ndarray, " b"]) -> tuple[Estimate, float]:
+def per_token(nats: Float[np.ndarray, " b"], counts: Shaped[np.ndarray, " b"]) -> tuple[Estimate, float]:
     """Return sum(nats) / sum(counts) with the interval and standard error of a ratio of means (delta method)."""
     if counts.sum() == 0:
         return Estimate.missing(), math.nan

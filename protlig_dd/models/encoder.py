@@ -21,7 +21,7 @@ from protlig_dd.models.bits import BitEmbedding, BitHead
 from protlig_dd.models.lora import LoraSettings
 from protlig_dd.nn.attention import Backend
 from protlig_dd.nn.flops import attention_flops, linear_flops
-from protlig_dd.nn.layers import EncoderBlock, LanguageHead, check_heads, run_block
+from protlig_dd.nn.layers import Activation, EncoderBlock, LanguageHead, LocalConvolution, check_heads, run_block, zero_init
 from protlig_dd.nn.packed import joined, wanted_tokens
 from protlig_dd.nn.rotary import rotation
 from protlig_dd.tokens.tracks import Layout, TrackBatch, TrackSet, TrackTokens
@@ -42,6 +42,11 @@ class EncoderSettings:
         dropout: dropout rate of the two branches of a block.
         token_dropout: zero the embedding of protein masks and rescale the rest by the share of masks (ESM-2), in training and evaluation.
         tied_head: use the embedding as the last matrix of the head. By default as published: tied for one track, untied for several.
+        conv_width: width in tokens of a local convolution before the first block, odd; 0 for none.
+        activation: activation of the feed-forward layers; `gelu` is the exact form.
+        qk_norm: normalise each head's queries and keys to a mean square of 1.
+        init: new weights. "esm": normal with standard deviation 0.02, as in the original. "scaled": 1 / sqrt(inputs) for matrices, 1 for the
+            embedding, 0 for the last matrix of each branch and of the head, so that every block begins as the identity.
         code_bits: bits of a structure code at input and output (DPLM-2 Bit: 13); 0 for one embedding row per code.
         lora: train low-rank adapters of the blocks (and embeddings and heads fully); start them from a model with `train.init_from`.
         activation_checkpointing: compute blocks again in the backward pass instead of keeping their activations.
@@ -56,6 +61,10 @@ class EncoderSettings:
     dropout: float = 0.1
     token_dropout: bool = True
     tied_head: bool | None = None
+    conv_width: int = 0
+    activation: Activation = "gelu"
+    qk_norm: bool = False
+    init: Literal["esm", "scaled"] = "esm"
     code_bits: int = 0
     lora: LoraSettings | None = None
     activation_checkpointing: bool = False
@@ -102,7 +111,10 @@ class Encoder(nn.Module):
         pad_id = tracks["protein"].vocabulary.pad_id
         self.embedding = nn.Embedding(tracks["protein"].vocabulary.num_rows, size)
         inner = round(size * config.mlp_ratio)
-        self.blocks = nn.ModuleList(EncoderBlock(size, config.num_heads, inner, config.dropout, backend) for _ in range(config.num_blocks))
+        shape = (size, config.num_heads, inner, config.dropout, backend)
+        own = {"normed": config.qk_norm, "activation": config.activation}
+        self.blocks = nn.ModuleList(EncoderBlock(*shape, **own) for _ in range(config.num_blocks))  # type: ignore[arg-type]
+        self.convolution = LocalConvolution(size, config.conv_width) if config.conv_width else None
         self.norm = nn.LayerNorm(size)
         tied = len(tracks) == 1 if config.tied_head is None else config.tied_head
         self.head = LanguageHead(size, self.embedding.num_embeddings, tied=tied)
@@ -112,8 +124,21 @@ class Encoder(nn.Module):
             self.bits = BitEmbedding(vocabulary, config.code_bits, size)
             self.bit_head = BitHead(vocabulary, config.code_bits, size)
         self.apply(_initialise)
+        if config.init == "scaled":
+            self._rescale()
         if pad_id is not None:
             nn.init.zeros_(self.embedding.weight.data[pad_id])
+
+    def _rescale(self) -> None:
+        """Initialise with `init: scaled`; a tied head keeps logits of size 1 with an embedding of 1 / sqrt(hidden size)."""
+        size = self.embedding.embedding_dim
+        nn.init.normal_(self.embedding.weight, std=1.0 if self.head.decoder is not None else size**-0.5)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.normal_(module.weight, std=module.in_features**-0.5)
+        last = [linear for block in self.blocks if isinstance(block, EncoderBlock) for linear in block.branch_ends]
+        for linear in last if self.head.decoder is None else [*last, self.head.decoder]:
+            zero_init(linear)
 
     def forward(
         self, batch: TrackBatch, sigma: Mapping[str, Float[Tensor, " b"]] | None = None, *, at: Mapping[str, Tensor] | None = None
@@ -161,6 +186,8 @@ class Encoder(nn.Module):
 
     def _through_blocks(self, x: Tensor, layout: Layout, positions: Tensor, wanted: object) -> Tensor:
         by = rotation(positions, self.head_size)
+        if self.convolution is not None:
+            x = self.convolution(x, layout)
         for i, block in enumerate(self.blocks):
             last = wanted if i == len(self.blocks) - 1 else None
             arguments = (x, layout, by) if last is None else (*last.read_of(x, by), last)  # type: ignore[attr-defined]

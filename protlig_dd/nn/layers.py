@@ -16,7 +16,7 @@ from protlig_dd.nn.packed import Wanted, window_rows
 from protlig_dd.nn.rotary import Rotation, rotate, rotate_heads
 from protlig_dd.tokens.tracks import Layout
 
-Activation = Literal["gelu", "gelu_tanh"]
+Activation = Literal["gelu", "gelu_tanh", "relu_squared"]
 NUM_FEATURES = 256
 
 
@@ -34,12 +34,22 @@ def zero_init(linear: nn.Linear) -> nn.Linear:
     return linear
 
 
+class ReluSquared(nn.Module):
+    """max(x, 0)^2 (So et al. 2021, Primer)."""
+
+    def forward(self, x: Float[Tensor, "n e"]) -> Float[Tensor, "n e"]:
+        """Return the activation of each number."""
+        return nn.functional.relu(x).square()
+
+
 class FeedForward(nn.Sequential):
-    """Linear, GELU (exact or tanh), Linear."""
+    """Linear, GELU (exact or tanh) or squared ReLU, Linear."""
 
     def __init__(self, hidden_size: int, inner_size: int, activation: Activation = "gelu") -> None:
-        gelu = nn.GELU(approximate="tanh" if activation == "gelu_tanh" else "none")
-        super().__init__(nn.Linear(hidden_size, inner_size), gelu, nn.Linear(inner_size, hidden_size))
+        between: nn.Module = nn.GELU(approximate="tanh" if activation == "gelu_tanh" else "none")
+        if activation == "relu_squared":
+            between = ReluSquared()
+        super().__init__(nn.Linear(hidden_size, inner_size), between, nn.Linear(inner_size, hidden_size))
 
 
 class SelfAttention(nn.Module):
@@ -137,13 +147,30 @@ class LocalConvolution(nn.Module):
 class EncoderBlock(nn.Module):
     """A pre-norm block of self-attention and feed-forward, all with biases (ESM-2)."""
 
-    def __init__(self, hidden_size: int, num_heads: int, inner_size: int, dropout: float, backend: Backend) -> None:
+    def __init__(
+        self,
+        hidden_size: int,
+        num_heads: int,
+        inner_size: int,
+        dropout: float,
+        backend: Backend,
+        *,
+        normed: bool = False,
+        activation: Activation = "gelu",
+    ) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(hidden_size)
-        self.attention = SelfAttention(hidden_size, num_heads, backend, bias=True)
+        self.attention = SelfAttention(hidden_size, num_heads, backend, bias=True, normed=normed)
         self.norm2 = nn.LayerNorm(hidden_size)
-        self.mlp = FeedForward(hidden_size, inner_size)
+        self.mlp = FeedForward(hidden_size, inner_size, activation)
         self.dropout = nn.Dropout(dropout)
+
+    @property
+    def branch_ends(self) -> tuple[nn.Linear, nn.Linear]:
+        """The last layers of the two branches."""
+        end = self.mlp[2]
+        assert isinstance(end, nn.Linear)
+        return self.attention.out, end
 
     def forward(self, x: Float[Tensor, "n e"], layout: Layout, by: Rotation, wanted: Wanted | None = None) -> Float[Tensor, "a e"]:
         """Return the hidden states after the block, of all tokens or of the wanted ones."""

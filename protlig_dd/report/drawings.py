@@ -32,12 +32,14 @@ class Curve:
         points: (x, y) in order of x; points that are not finite are left out.
         colour: colour of the line, as in CSS.
         is_strong: whether the line is thick with a dot at each point, or thin.
+        is_dashed: whether the line is dashed.
     """
 
     name: str
     points: tuple[tuple[float, float], ...]
     colour: str
     is_strong: bool = False
+    is_dashed: bool = False
 
 
 def line_chart(title: str, curves: Sequence[Curve], *, x_label: str = "step", y_label: str = "") -> str:
@@ -61,7 +63,8 @@ def line_chart(title: str, curves: Sequence[Curve], *, x_label: str = "step", y_
         line = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
         width, opacity = (2.2, 1) if curve.is_strong else (1.3, 0.65)
         stroke = f'fill="none" stroke="{escape(curve.colour)}" stroke-width="{width}" stroke-opacity="{opacity}"'
-        parts.append(f'<polyline points="{line}" {stroke} stroke-linejoin="round"/>')
+        dashes = ' stroke-dasharray="5 4"' if curve.is_dashed else ""
+        parts.append(f'<polyline points="{line}" {stroke}{dashes} stroke-linejoin="round"/>')
         if curve.is_strong or len(places) == 1:
             parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.8" fill="{escape(curve.colour)}"/>' for x, y in places]
     legend = "".join(

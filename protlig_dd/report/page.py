@@ -4,8 +4,8 @@ The page is a function of the files in the run folder, any of which may be absen
 
     config.yaml          the settings (or config.json), shown unchanged
     metrics.jsonl        one JSON object a line: {"step": int, "seconds": number, "<name>": number | null ...}; names drawn are
-                         train/nll/<task>/<track>, validation/nll/<task>/<track>, train/loss, validation/nll, train/lr, train/grad_norm,
-                         speed/tokens_per_second, and of structures drawn on the way samples/rmsd_* and samples/*token_accuracy
+                         train/nll/<task>/<track>, validation/nll/<task>/<track>, validation/unigram_null[/<track>], train/loss, validation/nll, train/lr,
+                         train/grad_norm, speed/tokens_per_second, and of structures drawn on the way samples/rmsd_* and samples/*token_accuracy
     evaluation.json      sections, in the form that `evaluation/sections.py` describes
     samples.csv          generated samples in the order to show them: columns "ligand" (or "smiles"), "protein", "structure", any of them, and
                          optionally "matched" (1/0, true/false, yes/no); other short columns are shown unchanged
@@ -187,11 +187,21 @@ def _charts(metrics: Metrics) -> str:
             colour = COLOURS[i % len(COLOURS)]
             curves.append(curve(f"train/nll/{task}/{track}", f"{task}, training", colour, False))
             curves.append(curve(f"validation/nll/{task}/{track}", f"{task}, validation", colour, True))
+        curves += _null_line(metrics, track, [x for one in curves for x, _ in one.points])
         charts.append(line_chart(f"Bound on {track}", curves, y_label="nats per token"))
     for title, keys in _SMALL_CHARTS.items():
         curves = [curve(key, key, COLOURS[i], key.startswith("validation")) for i, key in enumerate(keys)]
         charts.append(line_chart(title.capitalize(), curves))
     return "".join(charts)
+
+
+def _null_line(metrics: Metrics, track: str, steps: Sequence[float]) -> list[Curve]:
+    """The unigram null of a track as a dashed line across all steps; nothing where the run does not know it."""
+    name = next((n for n in (f"validation/unigram_null/{track}", "validation/unigram_null") if n in metrics), "")
+    if not name or not steps:
+        return []
+    null = metrics[name][-1][1]
+    return [Curve(name="unigram null", points=((min(steps), null), (max(steps), null)), colour="#444444", is_dashed=True)]
 
 
 def _samples(path: Path) -> dict[str, Any] | None:

@@ -8,9 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
-import numpy as np
-
-from protlig_dd.data.table import TokenTable
+from protlig_dd.data.table import TokenTable, spread
 from protlig_dd.evaluation.token_accuracy import Folded
 from protlig_dd.runs.generate import example_requests
 from protlig_dd.runs.run import Run
@@ -18,12 +16,6 @@ from protlig_dd.sampling.requests import Request, Sample
 from protlig_dd.tokens.tracks import Track
 
 _TRAINING_TEXTS = 20_000  # training examples searched for novelty and nearest neighbours
-_COUNTED = 1_000_000  # training examples counted for the unigram null, evenly spread over larger data
-
-
-def spread(table: TokenTable, num: int) -> TokenTable:
-    """Return at most `num` examples, evenly spread over the table."""
-    return table if len(table) <= num else table.select(np.linspace(0, len(table) - 1, num).astype(np.int64))
 
 
 def texts_of(run: Run, table: TokenTable, track: str) -> list[str]:

@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from protlig_dd.data.table import TokenTable
+from protlig_dd.data.table import TokenTable, spread
 from protlig_dd.evaluation.conditioning import condition_dependence
 from protlig_dd.evaluation.intervals import Score, format_scores
 from protlig_dd.evaluation.likelihood import Unigrams, bound, summarise, table_batches
 from protlig_dd.evaluation.sections import Section
-from protlig_dd.runs.held_out import _COUNTED, spread
 from protlig_dd.runs.run import Run
+from protlig_dd.runs.validation import NUM_COUNTED
 
 Told = tuple[Section, list[str]]
 """A section of the report, and the lines printed for it."""
@@ -21,7 +21,7 @@ Told = tuple[Section, list[str]]
 def bounds(run: Run, table: TokenTable, split: str) -> Told:
     """Return the likelihood bound of each task and track, with the unigram null."""
     parts, settings = run.parts, run.config.evaluation
-    unigrams = Unigrams.of(spread(run.data.train, _COUNTED), parts.tracks)
+    unigrams = Unigrams.of(spread(run.data.train, NUM_COUNTED), parts.tracks)
     scores: list[Score] = []
     for name, task in parts.tasks.tasks.items():
         complete = table.select(np.all([table.tracks[t].lengths > 0 for t in task.tracks], axis=0))

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from protlig_dd.data.bundle import DataBundle
-from protlig_dd.data.table import TokenTable
+from protlig_dd.data.table import TokenTable, spread
 from protlig_dd.device import DeviceChoice
 from protlig_dd.errors import CheckpointError, ConfigError, MissingDependencyError, require
 from protlig_dd.evaluation.ligands import parse_molecule, silent_rdkit
@@ -24,7 +24,6 @@ from protlig_dd.runs.families.models import sampled_track
 from protlig_dd.runs.families.tokens import family_of
 from protlig_dd.runs.folding import TrueChains, open_true_chains
 from protlig_dd.runs.generate import example_requests
-from protlig_dd.runs.held_out import spread
 from protlig_dd.runs.run import Run
 from protlig_dd.sampling.requests import Request
 from protlig_dd.tokens.tracks import Track

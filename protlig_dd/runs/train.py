@@ -6,7 +6,6 @@ Starting the same command again continues from the last checkpoint; a folder of 
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -22,14 +21,12 @@ from protlig_dd.data.fingerprint import data_fingerprint
 from protlig_dd.data.lengths import LengthDistribution
 from protlig_dd.data.loader import Loader
 from protlig_dd.device import DeviceChoice
-from protlig_dd.diffusion.objective import DiffusionObjective
-from protlig_dd.diffusion.times import StratifiedTimes
 from protlig_dd.models.transfer import freeze_parameters, initialise_from
 from protlig_dd.nn.flops import training_flops
-from protlig_dd.objective import Objective
 from protlig_dd.runs.experiment import Experiment, Parts, completed_experiment
-from protlig_dd.runs.families.models import likelihood_objective, reads_on_rank0
+from protlig_dd.runs.families.models import reads_on_rank0
 from protlig_dd.runs.open import open_run
+from protlig_dd.runs.validation import Validator
 from protlig_dd.runs.vocabularies import keep_vocabularies, with_vocabularies
 from protlig_dd.tokens.tracks import TrackBatch
 from protlig_dd.training.out_of_memory import smallest_accumulation
@@ -83,8 +80,11 @@ def _train(session: Session, config: Experiment, folder: Path, make_hooks: MakeH
         session = replace(session, settings=replace(session.settings, accumulation=accumulation))
     loader = make_loader(accumulation=session.settings.accumulation)
     made_of = effective_batch(loader, strategy)
+    validate = Validator(parts, bundle, choice) if len(bundle.validation) else None
     if session.is_first:
         log.info("%s", made_of)
+        if validate is not None:
+            log.info("%s", validate.told())
     return session.fit(
         model,
         parts.objective(choice),
@@ -94,7 +94,7 @@ def _train(session: Session, config: Experiment, folder: Path, make_hooks: MakeH
         fingerprints=parts.fingerprints,
         data=data,
         hooks=make_hooks(folder, parts, choice, bundle) if make_hooks else (),
-        validate=_validator(parts, bundle, choice) if len(bundle.validation) else None,
+        validate=validate,
         flops_per_token=partial(_flops_per_token, model),
     )
 
@@ -120,6 +120,7 @@ def training_loader(
         world=world,
         accumulation=accumulation or config.train.accumulation,
         ahead=config.train.prefetch,
+        length_window=config.train.length_window,
     )
 
 
@@ -192,44 +193,3 @@ def _announce(parts: Parts, model: nn.Module, choice: DeviceChoice, bundle: Data
 def _flops_per_token(model: Any, batch: TrackBatch) -> float:
     """Return the training FLOPs per token of a batch."""
     return training_flops(model, batch) / max(batch.num_tokens, 1)
-
-
-def _validator(parts: Parts, bundle: DataBundle, choice: DeviceChoice) -> Any:
-    """Return a function from a model to its validation metrics: the bound with fixed noise, or the likelihood of a causal model."""
-    objective = validation_objective(parts, choice, "validation")
-    rows = min(len(bundle.validation), parts.config.evaluation.num_examples)
-    table = bundle.validation.select(list(range(rows)))
-    loader = Loader(table, parts.tracks, batch_size=min(64, rows), seed=parts.config.seed, shuffle=False, conditions=None)
-
-    def validate(model: nn.Module) -> dict[str, float]:
-        sums: dict[str, float] = {}
-        counts: dict[str, float] = {}
-        for step in range(loader.steps_per_epoch):
-            for batch in loader.micro_batches(step):
-                terms = objective.loss(model, objective.prepare(batch, 0))
-                for name, value in terms.sums.items():
-                    sums[name] = sums.get(name, 0.0) + float(value)
-                    counts[name] = counts.get(name, 0.0) + terms.counts[name]
-        own = [name for name in sums if name.startswith("nll")]
-        nll = sum(sums[n] for n in own) / max(sum(counts[n] for n in own), 1.0)
-        overall = {"nll": nll, "perplexity": math.exp(min(nll, 700.0))}
-        return overall | {name: sums[name] / max(counts[name], 1.0) for name in sorted(sums)}
-
-    return validate
-
-
-def validation_objective(parts: Parts, choice: DeviceChoice, purpose: str) -> Objective:
-    """Return the objective whose value is the likelihood bound: elbo weights, uniform times, no curriculum, no dropped conditions."""
-    own = likelihood_objective(parts.config.model, parts.tracks, choice)
-    if own is not None:
-        return own
-    bound = {name: replace(p, weighting="elbo") for name, p in parts.diffusion.parameterizations.items()}  # type: ignore[type-var]
-    return DiffusionObjective(
-        diffusion=replace(parts.diffusion, parameterizations=bound),
-        tasks=parts.tasks,
-        times=StratifiedTimes(),
-        seed=parts.config.seed,
-        purpose=purpose,
-        device=choice.device,
-        condition_dropout=0.0,
-    )

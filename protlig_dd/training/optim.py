@@ -1,4 +1,4 @@
-"""AdamW with decay groups, learning rates as a pure function of the step, and the exponential moving average of the weights."""
+"""AdamW with decay groups, Muon, learning rates as a pure function of the step, and the exponential moving average of the weights."""
 
 from __future__ import annotations
 
@@ -13,31 +13,39 @@ from torch import Tensor, nn
 from protlig_dd.config import settings
 from protlig_dd.errors import refuse_unless
 
+ADAMW_STATE = ("step", "exp_avg", "exp_avg_sq")
+"""The tensors that AdamW keeps of a parameter."""
+
 
 @settings
 class OptimSettings:
-    """AdamW, learning-rate schedule, gradient clipping and the moving average of the weights.
+    """The optimiser, learning-rate schedule, gradient clipping and the moving average of the weights.
 
     Args:
+        kind: "adamw"; or "muon": Muon for the matrices of the blocks, AdamW for everything else. Both use the same lr, since Muon's updates
+            are scaled to the size of AdamW's. Muon needs whole matrices: one process, or ddp.
         lr: the learning rate after warm-up.
         betas: AdamW's decay rates of the first and second moment, 0 to below 1.
         eps: AdamW's epsilon.
         weight_decay: weight decay of matrices; norms, biases, embeddings and other vectors never decay.
         warmup_steps: updates over which lr rises linearly.
         warmup_start_ratio: learning rate at the start of the warm-up, as a fraction of lr.
-        lr_schedule: the schedule after the warm-up, until the last step.
-        min_lr_ratio: learning rate at the end of "cosine" and "linear", as a fraction of lr.
+        lr_schedule: the schedule after the warm-up, until the last step; "wsd" (warm-up, stable, decay) keeps lr and falls linearly at the end.
+        decay_fraction: share of the steps in which "wsd" falls, above 0 to 1.
+        min_lr_ratio: learning rate at the end of every schedule but "constant", as a fraction of lr.
         clip_norm: the largest global L2 norm of the gradient; 0 turns clipping off.
         ema_decay: decay of the exponential moving average of the weights, 0 to below 1; 0 keeps no average.
     """
 
+    kind: Literal["adamw", "muon"] = "adamw"
     lr: float = 1e-3
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
     weight_decay: float = 0.01
     warmup_steps: int = 100
     warmup_start_ratio: float = 0.0
-    lr_schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    lr_schedule: Literal["cosine", "linear", "wsd", "constant"] = "cosine"
+    decay_fraction: float = 0.2
     min_lr_ratio: float = 0.01
     clip_norm: float = 1.0
     ema_decay: float = 0.999
@@ -49,6 +57,7 @@ class OptimSettings:
             refuse_unless(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
         for name in ("warmup_start_ratio", "min_lr_ratio"):
             refuse_unless(0 <= getattr(self, name) <= 1, name, getattr(self, name), "a part of lr, from 0 to 1")
+        refuse_unless(0 < self.decay_fraction <= 1, "decay_fraction", self.decay_fraction, "a share of the steps, above 0 to 1")
         refuse_unless(all(0 <= b < 1 for b in self.betas), "betas", self.betas, "two numbers from 0 to below 1")
         refuse_unless(0 <= self.ema_decay < 1, "ema_decay", self.ema_decay, "0 (none) to below 1")
 
@@ -66,7 +75,9 @@ def lr_at(step: int, settings: OptimSettings, total_steps: int) -> float:
         return settings.lr * (start + (1 - start) * step / warmup)
     if settings.lr_schedule == "constant":
         return settings.lr
-    progress = min((step - warmup) / max(total_steps - warmup, 1), 1.0)
+    if settings.lr_schedule == "wsd":
+        warmup = max(warmup, round(total_steps * (1 - settings.decay_fraction)))
+    progress = min(max(step - warmup, 0) / max(total_steps - warmup, 1), 1.0)
     falling = (1 + math.cos(math.pi * progress)) / 2 if settings.lr_schedule == "cosine" else 1 - progress
     return settings.lr * (settings.min_lr_ratio + (1 - settings.min_lr_ratio) * falling)
 
@@ -82,10 +93,61 @@ def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     return [group for group in groups if group["params"]]
 
 
-def make_optimizer(model: nn.Module, settings: OptimSettings) -> torch.optim.AdamW:
-    """Return fused AdamW over a model's trained parameters: one kernel per step, on the CPU too."""
+def make_optimizer(model: nn.Module, settings: OptimSettings) -> torch.optim.Optimizer:
+    """Return the optimiser of a model's trained parameters: fused AdamW (one kernel per step, on the CPU too), or Muon."""
     groups = decay_groups(model, settings.weight_decay)
+    if settings.kind == "muon":
+        inside = {id(p) for p in block_matrices(model)}
+        matrices = [p for p in model.parameters() if id(p) in inside]
+        rest = [{**group, "params": [p for p in group["params"] if id(p) not in inside]} for group in groups]
+        return MuonAdamW(matrices, [group for group in rest if group["params"]], settings)
     return torch.optim.AdamW(groups, lr=settings.lr, betas=settings.betas, eps=settings.eps, fused=True)
+
+
+def block_matrices(model: nn.Module) -> list[Tensor]:
+    """Return the trained matrices of the Linear layers of a model's blocks: not embeddings, not the first and the last layer."""
+    blocks = [block for m in model.modules() if isinstance(m, nn.ModuleList) for block in m]
+    weights = [m.weight for block in blocks for m in block.modules() if isinstance(m, nn.Linear)]
+    return list({id(p): p for p in weights if p.requires_grad}.values())
+
+
+class MuonAdamW(torch.optim.Optimizer):
+    """Muon for matrices and AdamW for other parameters, as one optimiser.
+
+    Args:
+        matrices: the parameters of Muon, two-dimensional.
+        rest: AdamW's groups.
+        settings: lr, decay and AdamW's moments. Muon's update is a momentum matrix (0.95, Nesterov) made nearly orthogonal, times
+            0.2 sqrt(larger side), the root mean square of AdamW's updates.
+
+    Sources: Jordan et al. 2024 (Muon); Liu et al. 2025, Muon is Scalable for LLM Training, section 2.2 (the scale).
+    """
+
+    def __init__(self, matrices: Sequence[Tensor], rest: list[dict[str, Any]], settings: OptimSettings) -> None:
+        self._parts: list[torch.optim.Optimizer] = []
+        if matrices:
+            decay = settings.weight_decay
+            self._parts += [torch.optim.Muon(list(matrices), lr=settings.lr, weight_decay=decay, adjust_lr_fn="match_rms_adamw")]
+        if rest:
+            self._parts += [torch.optim.AdamW(rest, lr=settings.lr, betas=settings.betas, eps=settings.eps, fused=True)]
+        super().__init__([group for part in self._parts for group in part.param_groups], {})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Update all parameters; nothing changes if `found_inf` is 1."""
+        skip = getattr(self, "found_inf", None)
+        if skip is not None and bool(skip):
+            return
+        for part in self._parts:  # linked again in every step, since load_state_dict replaces groups and state
+            is_muon = isinstance(part, torch.optim.Muon)
+            part.param_groups = [group for group in self.param_groups if ("ns_steps" in group) == is_muon]
+            part.state = self.state
+            part.step()
+
+
+def state_fields(group: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the names of the tensors that an optimiser keeps of each parameter of a group."""
+    return ("momentum_buffer",) if "ns_steps" in group else ADAMW_STATE
 
 
 class EMA:

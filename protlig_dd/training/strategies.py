@@ -18,12 +18,11 @@ from torch import Tensor, nn
 
 from protlig_dd.checkpoints.matching import require_names, require_same_shapes
 from protlig_dd.device import DeviceChoice
-from protlig_dd.training.optim import EMA
+from protlig_dd.training.optim import EMA, state_fields
 from protlig_dd.training.peers import Peers
 
 MakeOptimizer = Callable[[nn.Module], torch.optim.Optimizer]
 State = Mapping[str, Tensor] | None
-FIELDS = ("step", "exp_avg", "exp_avg_sq")  # AdamW's state of a parameter
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,13 +169,17 @@ class Single:
         Raises:
             CheckpointError: if a parameter's state is missing.
         """
+        fields = {id(p): state_fields(group) for group in self.optimizer.param_groups for p in group["params"]}
         if state is not None:
-            require_names(state, [f"{n}/{field}" for n, _ in self.named for field in FIELDS], "optimizer.safetensors")
+            require_names(state, [f"{n}/{field}" for n, p in self.named for field in fields[id(p)]], "optimizer.safetensors")
         place = {id(p): i for i, p in enumerate(p for g in self.optimizer.param_groups for p in g["params"])}
         entries: dict[int, dict[str, Tensor]] = {}
         for name, p in self.named:
-            like = {"step": torch.zeros((), device=self.device), "exp_avg": p.detach(), "exp_avg_sq": p.detach()}
-            entries[place[id(p)]] = {field: self._scatter((state or {}).get(f"{name}/{field}"), like[field]) for field in FIELDS}
+            step = torch.zeros((), device=self.device)
+            entries[place[id(p)]] = {
+                field: self._scatter((state or {}).get(f"{name}/{field}"), step if field == "step" else p.detach())
+                for field in fields[id(p)]
+            }
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": entries})
 
     def _gather(self, value: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -32,9 +32,11 @@ from protlig_dd.training.resume import RunState, restore, store
 from protlig_dd.training.settings import TrainSettings
 from protlig_dd.training.strategies import Single
 from protlig_dd.training.tracking import Tracking, start_tracking
+from protlig_dd.training.validation import in_words, on_plateau, plateau_advice
 
 log = logging.getLogger(__name__)
 Hook = Callable[[int, nn.Module, Tracking], None]
+_PLATEAU_AFTER = 0.1  # share of the run after which a model should know more than frequencies
 _PROBED_STEPS = 16  # steps that are measured to convert a budget of tokens into steps
 
 
@@ -159,7 +161,7 @@ class _Run:
         self.progress = Progress(state.step, self.total_steps, rank=rank)
         self.tracking = start_tracking(state.folder, settings.tracking, rank=rank, resumed_step=state.step, config=state.config)
         self.validation: dict[str, float] = {}
-        self.stopped = False
+        self.stopped = self.warned = False
         reset_peak_memory(strategy.device)
 
     def train_step(self, step: int, batches: list[Any], stop: StopRequest) -> bool:
@@ -223,10 +225,12 @@ class _Run:
         if self.validate is None or not self._due(self.settings.validate_every):
             return False
         self._evaluate("validation", self._validate)
+        if self.state.ema and "nll" in self.validation:
+            self._evaluate("validation of raw weights", self._validate_raw, averaged=False)
         self.tracking.log(self.state.step, {f"validation/{name}": value for name, value in self.validation.items()})
         if self.strategy.rank == 0:
-            words = ", ".join(f"{name} {value:.4f}" for name, value in self.validation.items())
-            log.info("step %d: validation %s", self.state.step, words)
+            log.info("step %d: validation %s", self.state.step, in_words(self.validation))
+            self._warn_of_plateau()
         value = self._best_value()
         sign = 1 if self.settings.best_is == "lowest" else -1
         improved = math.isfinite(value) and (self.state.best is None or sign * value < sign * self.state.best)
@@ -237,6 +241,18 @@ class _Run:
     def _validate(self, model: nn.Module) -> None:
         assert self.validate is not None
         self.validation = self.strategy.broadcast({name: float(v) for name, v in self.validate(model).items()})
+
+    def _validate_raw(self, model: nn.Module) -> None:
+        assert self.validate is not None
+        self.validation["nll_raw"] = self.strategy.broadcast(float(self.validate(model)["nll"]))
+
+    def _warn_of_plateau(self) -> None:
+        """Say once, after a tenth of the run, that the model has learned no more than frequencies."""
+        done = self.state.step / self.total_steps
+        tracks = on_plateau(self.validation)
+        if tracks and done >= _PLATEAU_AFTER and not self.warned:
+            self.warned = True
+            log.warning("%s", plateau_advice(tracks, self.validation, done=done))
 
     def _best_value(self) -> float:
         name = self.settings.best_metric or next(iter(self.validation), "")
@@ -255,12 +271,13 @@ class _Run:
     def _call_hook(self, hook: Hook, model: nn.Module) -> None:
         hook(self.state.step, model, self.tracking)
 
-    def _evaluate(self, phase: str, work: Callable[[nn.Module], None]) -> None:
-        """Run `work` on the model in evaluation mode with averaged weights, with the clock stopped."""
+    def _evaluate(self, phase: str, work: Callable[[nn.Module], None], *, averaged: bool = True) -> None:
+        """Run `work` on the model in evaluation mode, by default with averaged weights, with the clock stopped."""
         self.watchdog.beat(self.state.step, phase)
         model = self.strategy.evaluated
         model.eval()
-        with self.meter.paused(), torch.no_grad(), self.strategy.averaged(self.state.ema), self.strategy.autocast():
+        weights = self.strategy.averaged(self.state.ema) if averaged else nullcontext()
+        with self.meter.paused(), torch.no_grad(), weights, self.strategy.autocast():
             work(model)
         model.train()
 

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from protlig_dd.checkpoints.matching import require_names, require_same_shapes
 from protlig_dd.device import DeviceChoice
 from protlig_dd.errors import ConfigError, require
+from protlig_dd.training.optim import ADAMW_STATE
 from protlig_dd.training.sharded import largest_block, place, places_of, require_same_outline, send_from_rank0
-from protlig_dd.training.strategies import FIELDS, Ddp, MakeOptimizer, Processes, State
+from protlig_dd.training.strategies import Ddp, MakeOptimizer, Processes, State
 
 _COLLECTED = 50_000_000  # largest number of parameters that are prefetched, or whose gradients are reduced together
 
@@ -163,7 +164,7 @@ class Zero3(Ddp):
         whole = {}
         for name, p in self.named:
             flat = self._flat_of(p)
-            for field in FIELDS if flat in self.optimizer.state else ():
+            for field in ADAMW_STATE if flat in self.optimizer.state else ():
                 value = self.optimizer.state[flat][field]
                 gathered = value if field == "step" else self._whole(p, self._zero.get_local_fp32_param(p, field))
                 if self.rank == 0:
@@ -173,13 +174,13 @@ class Zero3(Ddp):
     def load_optimizer_state(self, state: State) -> None:
         """See `Single.load_optimizer_state`."""
         if state is not None:
-            require_names(state, [f"{n}/{field}" for n, _ in self.named for field in FIELDS], "optimizer.safetensors")
+            require_names(state, [f"{n}/{field}" for n, _ in self.named for field in ADAMW_STATE], "optimizer.safetensors")
         for name, p in self.named:
             flat = self._flat_of(p)
             step = self._scatter(None if state is None else state[f"{name}/step"], torch.zeros((), device=self.device))
             entry = self.optimizer.state[flat]
             entry["step"] = step
-            for field in FIELDS[1:]:
+            for field in ADAMW_STATE[1:]:
                 entry.setdefault(field, torch.zeros_like(flat))
                 part = self._part(None if state is None else state[f"{name}/{field}"], p)
                 self._zero.set_local_hp_param(part, p, field)

@@ -11,7 +11,8 @@ from torch import nn
 
 from protlig_dd import config
 from protlig_dd.errors import ConfigError
-from protlig_dd.training.optim import EMA, OptimSettings, decay_groups, lr_at, make_optimizer
+from protlig_dd.training.optim import EMA, OptimSettings, block_matrices, decay_groups, lr_at, make_optimizer
+from protlig_dd.training.settings import TrainSettings
 from tests.support.toy import ToyModel
 
 
@@ -48,7 +49,7 @@ def test_the_average_follows_the_original_one(shared: Path) -> None:
         np.testing.assert_allclose(ema.shadow[0].numpy(), shadow, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("schedule", ["cosine", "linear", "constant"])
+@pytest.mark.parametrize("schedule", ["cosine", "linear", "wsd", "constant"])
 def test_rates_rise_then_fall_and_end_where_they_should(schedule: str) -> None:
     settings = OptimSettings(lr=2.0, warmup_steps=4, lr_schedule=schedule, min_lr_ratio=0.25)  # type: ignore[arg-type]
     rates = [lr_at(step, settings, 20) for step in range(1, 31)]
@@ -135,3 +136,55 @@ def test_no_average_is_kept_at_decay_zero() -> None:
 def test_wrong_settings_are_refused(values: dict[str, object], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         config.build(OptimSettings, values, "train.optim")
+
+
+def test_the_rate_of_wsd_stays_and_falls_at_the_end() -> None:
+    settings = OptimSettings(lr=2.0, warmup_steps=2, lr_schedule="wsd", decay_fraction=0.25, min_lr_ratio=0.5)
+    rates = [lr_at(step, settings, 20) for step in range(1, 23)]
+    assert rates[:15] == [1.0] + [2.0] * 14
+    assert rates[15:] == pytest.approx([1.8, 1.6, 1.4, 1.2, 1.0, 1.0, 1.0])
+
+
+def test_muon_updates_the_matrices_of_blocks_and_adamw_the_rest() -> None:
+    settings = OptimSettings(kind="muon", lr=0.02, weight_decay=0.1)
+    model, plain = ToyModel(), ToyModel()
+    names = [name for name, _ in model.named_parameters()]
+    matrices = [p for n, p in plain.named_parameters() if n.endswith("linear.weight")]
+    assert [p.shape for p in block_matrices(model)] == [p.shape for p in matrices]
+    muon = torch.optim.Muon(matrices, lr=0.02, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+    rest = [p for n, p in plain.named_parameters() if not n.endswith("linear.weight")]
+    decayed = {"params": [p for p in rest if p is plain.head.weight], "weight_decay": 0.1}
+    kept = {"params": [p for p in rest if p is not plain.head.weight], "weight_decay": 0.0}
+    adamw = torch.optim.AdamW([decayed, kept], lr=0.02, betas=settings.betas, fused=True)
+    ours = make_optimizer(model, settings)
+    before = {n: p.detach().clone() for n, p in model.named_parameters()}
+    for step in range(3):
+        generator = torch.Generator().manual_seed(step)
+        for p, q in zip(model.parameters(), plain.parameters(), strict=True):
+            p.grad = torch.randn(p.shape, generator=generator)
+            q.grad = p.grad.clone()
+        for optimizer in (ours, muon, adamw):
+            optimizer.step()
+    for name, p, q in zip(names, model.parameters(), plain.parameters(), strict=True):
+        assert torch.equal(p, q), name
+        assert not torch.equal(p, before[name]), name
+
+
+def test_a_muon_update_is_skipped_where_the_gradient_is_not_finite() -> None:
+    model = ToyModel()
+    optimizer = make_optimizer(model, OptimSettings(kind="muon"))
+    before = [p.detach().clone() for p in model.parameters()]
+    for p in model.parameters():
+        p.grad = torch.ones_like(p)
+    optimizer.found_inf = torch.ones(())  # type: ignore[attr-defined]
+    optimizer.step()
+    assert all(torch.equal(p, old) for p, old in zip(model.parameters(), before, strict=True))
+    optimizer.found_inf = torch.zeros(())  # type: ignore[attr-defined]
+    optimizer.step()
+    assert not any(torch.equal(p, old) for p, old in zip(model.parameters(), before, strict=True))
+
+
+def test_muon_is_refused_where_matrices_are_sharded() -> None:
+    values = {"optim": {"kind": "muon"}, "distributed": "fsdp"}
+    with pytest.raises(ConfigError, match=r"optim.kind: found muon with distributed=fsdp, expected adamw"):
+        config.build(TrainSettings, values, "train")

@@ -101,8 +101,9 @@ def test_accumulation_changes_nothing_but_the_order_of_the_sums(tmp_path: Path) 
         assert pieces[step] == pytest.approx(loss, abs=1e-6)
 
 
-def test_a_run_that_broke_off_ends_with_the_same_bytes(tmp_path: Path) -> None:
-    settings = quick_settings(log_every=1)
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
+def test_a_run_that_broke_off_ends_with_the_same_bytes(tmp_path: Path, kind: str) -> None:
+    settings = quick_settings(log_every=1, kind=kind)
     run_toy(tmp_path / "whole", settings, dropout=0.2)
     with pytest.raises(ZeroDivisionError):
         run_toy(tmp_path / "broken", settings, dropout=0.2, objective=Recording(interrupt_at=13))
@@ -251,6 +252,48 @@ def test_validation_and_hooks_see_averaged_weights_in_evaluation_mode(tmp_path: 
     assert list(seen) == [10, 20]
     assert modes == [False, False]
     assert (tmp_path / "samples/note_00000020.txt").read_text() == "a text\n"
+
+
+def bounds_on_validation(values: list[float]) -> Any:
+    given = iter(values)
+
+    def validate(model: nn.Module) -> dict[str, float]:
+        nll = next(given)
+        return {"nll": nll, "nll_low": nll - 0.1, "nll_high": nll + 0.1, "num_examples": 40.0, "unigram_null": 2.9}
+
+    return validate
+
+
+def test_validation_scores_averaged_and_raw_weights(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    seen: list[torch.Tensor] = []
+
+    def validate(model: nn.Module) -> dict[str, float]:
+        seen.append(model.state_dict()["head.weight"].clone())
+        return {"nll": float(len(seen)), "nll_low": 0.5, "nll_high": 2.5, "num_examples": 40.0, "unigram_null": 9.0}
+
+    with caplog.at_level(logging.INFO):
+        run_toy(tmp_path, quick_settings(ema_decay=0.9), validate=validate)
+    found = checkpoints.load(tmp_path / "checkpoints/step_00000020")
+    assert torch.equal(seen[0], found.ema["head.weight"])
+    assert torch.equal(seen[1], found.weights["head.weight"])
+    assert "validation nll 1.0000 [0.5000, 2.5000] on 40 examples, raw weights 2.0000" in caplog.text
+    assert read_metrics(tmp_path, "validation/nll_raw") == {20: 2.0}
+    assert len(seen) == 2
+    run_toy(tmp_path / "plain", quick_settings(ema_decay=0.0), validate=validate)
+    assert len(seen) == 3, "without averages there is one kind of weights"
+
+
+def test_a_run_on_the_unigram_plateau_says_so_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    settings = quick_settings(ema_decay=0.0, validate_every=1)
+    with caplog.at_level(logging.INFO):
+        run_toy(tmp_path / "stuck", settings, validate=bounds_on_validation([2.95] * 20))
+    told = [r.message for r in caplog.records if "unigram plateau" in r.message]
+    assert told and told[0].startswith("not left the unigram plateau after 10% of the run (nll 2.950, null 2.900)")
+    assert len(told) == 1
+    caplog.clear()
+    with caplog.at_level(logging.INFO):
+        run_toy(tmp_path / "learns", settings, validate=bounds_on_validation([2.95, *[2.79] * 19]))
+    assert "plateau" not in caplog.text, "it is early in the run, or has left the null"
 
 
 def test_a_budget_of_tokens_becomes_one_of_steps(tmp_path: Path) -> None:
