@@ -42,7 +42,7 @@ class EncoderSettings:
         dropout: dropout rate of the two branches of a block.
         token_dropout: zero the embedding of protein masks and rescale the rest by the share of masks (ESM-2), in training and evaluation.
         tied_head: use the embedding as the last matrix of the head. By default as published: tied for one track, untied for several.
-        conv_width: width in tokens of a local convolution before the first block, odd; 0 for none.
+        conv_width: width in tokens of a convolution along each track before the first block, odd; 0 for none.
         activation: activation of the feed-forward layers; `gelu` is the exact form.
         qk_norm: normalise each head's queries and keys to a mean square of 1.
         init: new weights. "esm": normal with standard deviation 0.02, as in the original. "scaled": 1 / sqrt(inputs) for matrices, 1 for the
@@ -163,6 +163,9 @@ class Encoder(nn.Module):
         """The last hidden states, and for each track the requested rows of them (None: all, in order)."""
         layouts = tuple(batch.tracks[name].layout for name in self.tracks)
         x, positions = self._embedded(batch), torch.cat([layout.position for layout in layouts])
+        if self.convolution is not None:
+            own_tokens = x.split([one.num_tokens for one in layouts])
+            x = torch.cat([self.convolution(part, one) for part, one in zip(own_tokens, layouts, strict=True)])
         asked = {name: None if at is None else at.get(name) for name in self.tracks}
         layout, rows = layouts[0], dict(asked)
         if len(layouts) > 1:
@@ -186,8 +189,6 @@ class Encoder(nn.Module):
 
     def _through_blocks(self, x: Tensor, layout: Layout, positions: Tensor, wanted: object) -> Tensor:
         by = rotation(positions, self.head_size)
-        if self.convolution is not None:
-            x = self.convolution(x, layout)
         for i, block in enumerate(self.blocks):
             last = wanted if i == len(self.blocks) - 1 else None
             arguments = (x, layout, by) if last is None else (*last.read_of(x, by), last)  # type: ignore[attr-defined]
@@ -227,7 +228,8 @@ class Encoder(nn.Module):
         heads = linear_flops(self.head) + (2 * self.embedding.weight.numel() if self.head.decoder is None else 0)
         layout = joined(tuple(batch.tracks[name].layout for name in self.tracks), batch.apart)[1]
         attended = len(self.blocks) * attention_flops(size, sum(n * n for n in layout.lengths))
-        return float((linear_flops(self.blocks) + heads) * tokens + attended)
+        local = 0 if self.convolution is None else linear_flops(self.convolution)
+        return float((linear_flops(self.blocks) + heads + local) * tokens + attended)
 
 
 def _factor(masks: Float[Tensor, " b"], tracks: list[TrackTokens]) -> Float[Tensor, " b"]:
