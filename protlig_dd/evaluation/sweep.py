@@ -200,7 +200,7 @@ class Sweep:
             "batch_unit": self.unit,
             "lrs": list(self.lrs),
             "batches": list(self.batches),
-            "untrained": dict(self.untrained),
+            "untrained": _as_json(self.untrained),
             "trials": [self._plain(trial) for trial in (*self.first, *self.last)],
             "best": None if self.best is None else {"lr": self.best.lr, "batch": self.best.batch, "nll": self.best.nll},
             "has_learned": self.has_learned,
@@ -209,7 +209,7 @@ class Sweep:
 
     def _plain(self, trial: Trial) -> dict[str, Any]:
         plain: dict[str, Any] = {name: getattr(trial, name) for name in ("lr", "batch", "steps", "tokens", "seconds", "diverged")}
-        plain |= {"round": 2 if trial.is_last else 1, "values": dict(trial.values)}
+        plain |= {"round": 2 if trial.is_last else 1, "values": _as_json(trial.values)}
         if trial in self.judged and not trial.diverged:
             found = self.difference(trial)
             plain["worse_than_best"] = {"value": found.value, "low": found.low, "high": found.high} if found.has_interval else None
@@ -221,7 +221,7 @@ def _best_of(trials: Sequence[Trial]) -> Trial | None:
 
 
 def _range(low: float, high: float) -> str:
-    return f"--lrs {low:.1g}..{high:.1g}"
+    return "--lrs " + "..".join(f"{float(f'{end:.1g}'):g}" for end in (low, high))
 
 
 def _signed(difference: Estimate) -> str:
@@ -231,3 +231,8 @@ def _signed(difference: Estimate) -> str:
 def _with_interval(values: Mapping[str, float]) -> str:
     interval = f" [{values['nll_low']:.4f}, {values['nll_high']:.4f}]" if {"nll_low", "nll_high"} <= values.keys() else ""
     return f"{values['nll']:.4f}{interval}"
+
+
+def _as_json(values: Mapping[str, float]) -> dict[str, float | None]:
+    """Numbers that are not finite, such as the ends of the interval of one example, are none in JSON."""
+    return {name: value if math.isfinite(value) else None for name, value in values.items()}

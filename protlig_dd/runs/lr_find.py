@@ -41,7 +41,6 @@ _LONGER = 4  # the runs of the second round have this many times the tokens of t
 _ONE_IN = 4  # this share of the candidates comes into the second round
 _LEAST_STEPS = 10  # of the largest batch in the first round; fewer say nothing about a learning rate
 _TIMED_STEPS = 3  # steps of each batch size that are timed
-_COUNTED_STEPS = 16  # steps whose tokens are counted
 
 Validated = tuple[dict[str, float], Float[np.ndarray, " b"], Float[np.ndarray, " b"]]
 """Metrics, and the nats and tokens of each example."""
@@ -163,7 +162,7 @@ class LrFinder:
 
     def _batches(self) -> list[Batch]:
         """Return the batch sizes, ascending. Of those nobody asked for, the ones that the loader refuses are left out."""
-        made = []
+        made, total = [], sum(self.bundle.train.tracks[name].num_tokens for name in self.parts.tracks)
         for size in dict.fromkeys(self.grid.batches or (self.own_size, self.own_size // 2, self.own_size // 4)):
             try:
                 loader = self._loader(size)
@@ -172,8 +171,8 @@ class LrFinder:
                     raise
                 log.info("batch %d is left out: %s", size, error)
                 continue
-            counted = [batch.num_tokens for step in range(_COUNTED_STEPS) for batch in loader.micro_batches(step)]
-            made.append(Batch(size, loader, sum(counted) / _COUNTED_STEPS))
+            steps = loader.steps_per_epoch if self.unit == "tokens" else len(self.bundle.train) / size
+            made.append(Batch(size, loader, total / steps))
         return sorted(made, key=lambda batch: batch.size)
 
     def _first_tokens(self) -> float:
