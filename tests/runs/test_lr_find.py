@@ -90,6 +90,19 @@ def test_the_longer_round_has_the_best_of_every_batch_size_and_four_times_the_to
     assert sweep.length == pytest.approx(120 * 8 / (16 * 8))
 
 
+def test_the_longer_round_is_not_all_of_one_batch_size() -> None:
+    """The best of each batch size comes before better ones of another size; what diverged never comes."""
+    finder = LrFinder(markov(), Grid(lrs=(1e-4, 1e-3, 1e-2), batches=(4, 8), steps=4), device="cpu")
+
+    def trial(lr: float, batch: int, nll: float | None) -> Trial:
+        values = {} if nll is None else {"nll": nll}
+        return Trial(lr=lr, batch=batch, steps=1, tokens=1, values=values, nats=np.zeros(0), counts=np.zeros(0))
+
+    points = [(1e-4, 4, 2.0), (1e-3, 4, 2.1), (1e-2, 4, 2.2), (1e-4, 8, 2.9), (1e-3, 8, 2.8), (1e-2, 8, None)]
+    assert [(kept.lr, kept.batch) for kept in finder._kept([trial(*point) for point in points])] == [(1e-4, 4), (1e-3, 8)]
+    assert finder._kept([trial(1e-2, 8, None)]) == []
+
+
 def test_default_candidates_are_those_around_the_configs() -> None:
     finder = LrFinder(markov("train.optim.lr=2e-3"), Grid(steps=4), device="cpu")
     assert finder.lrs == (2e-4, 6.3e-4, 2e-3, 6.3e-3, 2e-2)
