@@ -31,7 +31,7 @@ def weights(strategy: Single) -> Tensor:
 def test_unequal_micro_batches_make_the_update_of_their_whole() -> None:
     whole, parts = wrapped(), wrapped()
     update(whole, ToyObjective(), [batch_of(0, 12)], step=0, lr=0.5)
-    update(parts, ToyObjective(), [batch_of(0, 2), batch_of(2, 12)], step=0, lr=0.5)
+    update(parts, ToyObjective(), [batch_of(0, 8), batch_of(8, 12)], step=0, lr=0.5)
     assert torch.allclose(weights(whole), weights(parts), atol=1e-6) and not torch.equal(weights(whole), weights(wrapped()))
 
 
