@@ -127,7 +127,7 @@ class Sweep:
 
     def _rows(self, trials: Sequence[Trial]) -> Iterator[str]:
         found, best = [trial.nll for trial in trials if not trial.diverged], _best_of(trials)
-        top = min(max(found, default=0.0), self.untrained["nll"])
+        top = self.untrained["nll"] if len(found) < 2 else min(max(found), self.untrained["nll"])  # a bar of length 0
         rows = [_COLUMNS]
         bars = [""]
         for trial in sorted(trials, key=lambda t: (-t.batch, t.lr)):

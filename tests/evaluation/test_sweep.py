@@ -127,6 +127,8 @@ def test_the_table_has_every_trial_with_a_bar_that_is_the_longer_the_better() ->
     assert bars == {("0.001", "16"): 13, ("0.0001", "8"): 12, ("0.001", "8"): 24, ("0.01", "8"): 18, ("0.1", "8"): 0, ("1", "8"): 0}
     (marked,) = (line for line in lines if line.endswith("best"))
     assert marked.split()[:2] == ["0.001", "8"]
+    alone = list(sweep([trial(1e-3, 2.0), diverged(1.0)]).table())
+    assert alone[2].endswith("#" * 24 + "  best"), "a single value is measured from the weights before training"
 
 
 def test_the_numbers_are_strict_json() -> None:
