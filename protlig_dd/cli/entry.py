@@ -14,6 +14,7 @@ from protlig_dd.cli.data import add_data
 from protlig_dd.cli.doctor import add_doctor
 from protlig_dd.cli.evaluate import add_evaluation
 from protlig_dd.cli.foldseek import add_foldseek
+from protlig_dd.cli.lr_find import add_lr_find
 from protlig_dd.cli.optimize import add_optimize
 from protlig_dd.cli.sample import add_sample
 from protlig_dd.cli.scaling import add_scaling
@@ -30,7 +31,19 @@ _EXAMPLES = """examples:
   protlig evaluate runs/dual_track_demo && protlig report runs/dual_track_demo
   protlig inspect pairs.csv      # what is read from a data file, and what training would drop
 """
-_ADD = (add_training, add_sample, add_optimize, add_evaluation, add_scoring, add_data, add_foldseek, add_tokenize, add_scaling, add_doctor)
+_ADD = (
+    add_training,
+    add_lr_find,
+    add_sample,
+    add_optimize,
+    add_evaluation,
+    add_scoring,
+    add_data,
+    add_foldseek,
+    add_tokenize,
+    add_scaling,
+    add_doctor,
+)
 """The functions that add the commands, in the order of `protlig --help`."""
 
 

@@ -84,17 +84,18 @@ class CheckOptions(ConfigOptions):
 def add_training(commands: Commands) -> None:
     """Add `train` and `check`."""
     text = "train an experiment; without CONFIG the built-in demo"
-    sub = _with_config(add_command(commands, "train", train, TrainOptions, text, _TRAIN))
+    sub = with_config(add_command(commands, "train", train, TrainOptions, text, _TRAIN))
     sub.add_argument("--out", help="the run folder (default: runs/NAME)")
     modes = ["", "auto", "never", "last-good"]
     text = "how an existing run folder is continued (default: train.resume of the config)"
     sub.add_argument("--resume", choices=modes, metavar="|".join(modes[1:]), help=text)
     text = "validate a config; estimate parameters, FLOPs and memory"
-    sub = _with_config(add_command(commands, "check", check, CheckOptions, text, _CHECK))
+    sub = with_config(add_command(commands, "check", check, CheckOptions, text, _CHECK))
     sub.add_argument("--devices", metavar="8xH100", help="also print the memory by ZeRO stage and the hours on these devices")
 
 
-def _with_config(sub: argparse.ArgumentParser) -> argparse.ArgumentParser:
+def with_config(sub: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """Add a config with its overrides, and --device."""
     text = "a packaged config, such as structure/3di_tiny (an unknown name lists them all), or a YAML file"
     sub.add_argument("config", nargs="?", help=text)
     sub.add_argument("overrides", nargs="*", metavar="key.sub=value", help=OVERRIDES)

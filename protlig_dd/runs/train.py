@@ -71,7 +71,7 @@ def _train(session: Session, config: Experiment, folder: Path, make_hooks: MakeH
     if session.is_first:
         keep_vocabularies(config, folder)
         LengthDistribution.of(bundle.train).save(folder / "lengths.json")
-    model = _starting_model(parts, session.settings, choice, strategy)
+    model = starting_model(parts, session.settings, choice, strategy)
     if session.is_first:
         _announce(parts, model, choice, bundle)
     make_loader = partial(training_loader, config, parts, bundle, rank=strategy.rank, world=strategy.world)
@@ -124,7 +124,7 @@ def training_loader(
     )
 
 
-def _starting_model(parts: Parts, settings: TrainSettings, choice: DeviceChoice, strategy: Single) -> nn.Module:
+def starting_model(parts: Parts, settings: TrainSettings, choice: DeviceChoice, strategy: Single) -> nn.Module:
     """Return the model at step 0: built, initialised from other runs (`train.init_from`) and frozen (`train.freeze`).
 
     A strategy that shards takes the weights from rank 0's host; for a model whose base may be large the other processes build no weights.

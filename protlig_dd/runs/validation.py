@@ -103,7 +103,14 @@ class Validator:
 
     def __call__(self, model: nn.Module) -> dict[str, float]:
         """Return `nll` with `nll_low` and `nll_high` (95 %), `perplexity`, the null, and `nll/<task>/<track>`."""
-        terms = [self.objective.loss(model, self.objective.prepare(batch, 0)) for batch in self.batches]
+        return self.metrics(self.terms(model))
+
+    def terms(self, model: nn.Module) -> list[LossTerms]:
+        """Return the terms of each batch, with the same noise for every model."""
+        return [self.objective.loss(model, self.objective.prepare(batch, 0)) for batch in self.batches]
+
+    def metrics(self, terms: list[LossTerms]) -> dict[str, float]:
+        """Return the metrics that terms add up to."""
         metrics: dict[str, float] = {}
         for end, (nats, tokens) in _by_track([_examples(one) for one in terms]).items():
             estimate, _ = per_token(nats, tokens)
@@ -116,8 +123,13 @@ class Validator:
         return metrics
 
 
+def by_example(terms: list[LossTerms]) -> tuple[Float[np.ndarray, " b"], Float[np.ndarray, " b"]]:
+    """Return the nats and the tokens of each example, of all tracks together."""
+    return _by_track([_examples(one) for one in terms])[""]
+
+
 def _examples(terms: LossTerms) -> Sums:
-    return {name: (nats.double().cpu().numpy(), tokens.double().cpu().numpy()) for name, (nats, tokens) in terms.examples.items()}
+    return {name: (nats.cpu().double().numpy(), tokens.cpu().double().numpy()) for name, (nats, tokens) in terms.examples.items()}
 
 
 def _by_track(parts: list[Sums]) -> Sums:

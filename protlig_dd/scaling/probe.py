@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from functools import partial
 
 from protlig_dd.data.bundle import DataBundle
-from protlig_dd.device import DeviceChoice, synchronize
+from protlig_dd.device import DeviceChoice
 from protlig_dd.nn.flops import training_flops
 from protlig_dd.runs.experiment import Experiment, Parts
 from protlig_dd.runs.train import training_loader
 from protlig_dd.scaling.sizes import build_empty
-from protlig_dd.training.optim import lr_at, make_optimizer
+from protlig_dd.training.optim import make_optimizer
 from protlig_dd.training.strategies import Single
+from protlig_dd.training.update import seconds_per_update
 
 _COUNTED_STEPS = 16  # steps whose tokens are counted
 
@@ -48,18 +48,4 @@ def seconds_per_step(config: Experiment, bundle: DataBundle, choice: DeviceChoic
     optim = config.train.optim
     adamw = partial(make_optimizer, settings=optim)
     strategy.wrap(parts.build_model(choice), adamw, clip_norm=optim.clip_norm, accumulation=config.train.accumulation)
-    started = 0.0
-    for step in range(steps + 1):
-        if step == 1:
-            synchronize(choice.device)
-            started = time.perf_counter()
-        prepared = [objective.prepare(batch, step) for batch in loader.micro_batches(step)]
-        tokens = sum(p.num_tokens for p in prepared)
-        for one in prepared:
-            with strategy.autocast():
-                loss = objective.loss(strategy.model, one).total / max(tokens, 1)
-            strategy.backward(loss)
-        strategy.clip()
-        strategy.step(lr_at(step + 1, optim, 1000))
-    synchronize(choice.device)
-    return (time.perf_counter() - started) / steps
+    return seconds_per_update(strategy, objective, loader, steps=steps, lr=optim.lr)
