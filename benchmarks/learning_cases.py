@@ -51,7 +51,7 @@ SETS = {
     "textbook": Set(config="scaling/textbook", stock="encoder", steps=4000),
     # 41 chains: with the usual 5 % two of them would be all of the validation
     "3di": Set(
-        config="structure/3di_tiny", stock="decoder", steps=140, file="foldseek_example/plain/db",
+        config="structure/3di_tiny", stock="decoder", steps=100, file="foldseek_example/plain/db",
         overrides=("data.split.validation_fraction=0.25",),
     ),
 }  # fmt: skip
