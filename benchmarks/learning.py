@@ -12,7 +12,7 @@ the CPU time of the process; it stands during evaluation, and building models, r
 Each side trains with every learning rate of `--grid` on one seed; the best by the final value is repeated with the other seeds. The split
 and the validation noise are those of the packaged config's seed throughout. Every run is a line of `--out`, from which an interrupted
 benchmark continues; a line is used again while the settings it was made with are the same, so delete the file when code has changed. Two
-workers on the two threads of one core slow each other down: ratios stay, seconds do not.
+workers on the two threads of one core slow each other down: read the ratios then, not the seconds.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from typing import Any
 
 import torch
 from common import describe_machine
-from learning_cases import SETS, Job, case_of, experiment_of, letters_alone, ours, shape_of, steps_of, stock
+from learning_cases import SETS, Job, case_of, experiment_of, letters_alone, ours, shape_of, steps_of, stock, warm_up
 from learning_table import SIDES, Outcome, best_rate, markdown, outcome, plain
 
 from protlig_dd.config import to_mapping
@@ -41,6 +41,7 @@ GRID, SEEDS, TOKENS = "3e-4,1e-3,3e-3", 3, 100_000
 def run(job: Job, shared: Path, factor: float, tokens: int) -> dict[str, Any]:
     """Train one side once, and return the line of the run: its key, and its points."""
     torch.set_num_threads(1)
+    warm_up()
     case, (steps, every) = case_of(job.set, shared, tokens), steps_of(job.set, factor)
     points = (ours if job.side == "ours" else stock)(case, job, steps, every)
     return {**key_of(job, shared, factor, tokens), "points": points}

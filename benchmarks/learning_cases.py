@@ -194,6 +194,16 @@ def letters_alone(case: Case) -> float:
     return case.judge(wrapped(case, Unigram(counts.log())))
 
 
+@cache
+def warm_up() -> None:
+    """Make one step of a small model, so that no run pays for what torch imports and prepares at the first one of a process."""
+    layer = nn.Linear(8, 8)
+    optimizer = torch.optim.AdamW(layer.parameters(), fused=True)
+    layer(torch.zeros(1, 8)).sum().backward()
+    nn.utils.clip_grad_norm_(layer.parameters(), 1.0)
+    optimizer.step()
+
+
 def steps_of(name: str, factor: float) -> tuple[int, int]:
     """Return the steps of a run, and the steps between evaluations, which divide them."""
     steps = max(2, round(SETS[name].steps * factor))

@@ -27,7 +27,7 @@ from protlig_dd.tokens.tracks import Track, TrackBatch, pack
 
 LETTERS = "ACDEFGHIKLMNPQRSTVWY"
 TRACK: Track = ProteinTrack(max_length=64).build("protein")
-WAYS = {
+WAYS: dict[str, Parameterization] = {
     "subs": Subs(process=Absorbing.of(TRACK.vocabulary)),
     "score": Score(process=Absorbing.of(TRACK.vocabulary)),
     "score by sigma": Score(process=Absorbing.of(TRACK.vocabulary), scale_by_sigma=False),
