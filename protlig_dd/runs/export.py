@@ -53,7 +53,9 @@ def export_encoder(run: Run, folder: Path, *, licence: str, source: str) -> dict
     shape, plain = run.config.model, EncoderSettings()
     for name in ("conv_width", "activation", "qk_norm"):
         if getattr(shape, name) != getattr(plain, name):
-            raise ConfigError(f"{source}: found model.{name} {getattr(shape, name)}, which the published layout lacks; train without it to export")
+            raise ConfigError(
+                f"{source}: found model.{name} {getattr(shape, name)}, which the published layout lacks; train without it to export"
+            )
     require_finite_weights(run.model, source)
     tracks, diffusion = run.parts.tracks, run.config.diffusion
     protein = tracks["protein"]
