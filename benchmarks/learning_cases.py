@@ -23,7 +23,8 @@ from protlig_dd.data.loader import Loader
 from protlig_dd.data.table import TokenTable
 from protlig_dd.device import choose_device
 from protlig_dd.runs.experiment import Experiment, Parts, load_experiment
-from protlig_dd.runs.train import training_loader, validation_objective
+from protlig_dd.runs.train import training_loader
+from protlig_dd.runs.validation import validation_objective
 from protlig_dd.tokens.tracks import TrackBatch
 from protlig_dd.training.guard import NonFiniteLossError
 from protlig_dd.training.session import begin

@@ -21,7 +21,7 @@ from protlig_dd.config import settings
 from protlig_dd.errors import ConfigError, require
 from protlig_dd.nn.attention import Backend, attention
 from protlig_dd.nn.flops import attention_flops, linear_flops
-from protlig_dd.nn.layers import check_heads
+from protlig_dd.nn.layers import check_heads, scaled_init
 from protlig_dd.tokens.tracks import Layout, TrackBatch, TrackSet
 
 ATTENTION = "protlig_packed"
@@ -45,6 +45,8 @@ class CausalSettings:
         base_rows: rows of the base's embedding, for the parameter count without the base at hand.
         base_dtype: dtype of the frozen weights with adapters; "4bit" is NF4 by bitsandbytes. Trained weights are float32.
         lora: train adapters and the rows of new tokens only; null trains all weights.
+        init: weights of a model without a base. "llama": normal with standard deviation 0.02, as in the original. "scaled": 1 / sqrt(inputs)
+            for matrices, 1 for the embedding, 0 at the end of each branch and in the head.
         activation_checkpointing: compute blocks again in the backward pass instead of keeping their activations.
         parameters: the expected number of parameters; `protlig check` compares it with the built model.
         adapter_parameters: the expected number of parameters of the adapters alone.
@@ -63,6 +65,7 @@ class CausalSettings:
     base_rows: int = 0
     base_dtype: Literal["bf16", "fp32", "4bit"] = "bf16"
     lora: CausalLora | None = None
+    init: Literal["llama", "scaled"] = "llama"
     activation_checkpointing: bool = False
     parameters: int | None = None
     adapter_parameters: int | None = None
@@ -73,6 +76,8 @@ class CausalSettings:
             raise ValueError(f"num_kv_heads: found {self.num_kv_heads}, expected a divisor of num_heads {self.num_heads}")
         if self.lora and not self.base:
             raise ValueError("lora: found adapters without a base, expected base: a Hub id or a folder")
+        if self.init == "scaled" and (self.base or self.tied_head):
+            raise ValueError("init: found 'scaled' with a base or a tied head, expected random weights with a head of its own")
         if self.base_dtype == "4bit" and not self.lora:
             raise ValueError("base_dtype: found '4bit' without lora; quantised weights cannot be trained themselves")
 
@@ -131,6 +136,9 @@ class CausalSettings:
             ids = {"pad_token_id": vocabulary.pad_id, "eos_token_id": vocabulary.end_id, "bos_token_id": None}
             sizes = {"vocab_size": vocabulary.num_rows, "max_position_embeddings": longest}
             llama = transformers.LlamaForCausalLM(self._config(transformers, {**ids, **sizes}))
+            if self.init == "scaled":
+                ends = [end for block in llama.model.layers for end in (block.self_attn.o_proj, block.mlp.down_proj)]
+                scaled_init(llama, zeroed=[*ends, llama.lm_head])
         return Causal(self, llama, backend, num_rows=vocabulary.num_rows, num_new=vocabulary.num_new)
 
     @property

@@ -21,7 +21,7 @@ from protlig_dd.models.bits import BitEmbedding, BitHead
 from protlig_dd.models.lora import LoraSettings
 from protlig_dd.nn.attention import Backend
 from protlig_dd.nn.flops import attention_flops, linear_flops
-from protlig_dd.nn.layers import Activation, EncoderBlock, LanguageHead, LocalConvolution, check_heads, run_block, zero_init
+from protlig_dd.nn.layers import Activation, EncoderBlock, LanguageHead, LocalConvolution, check_heads, run_block, scaled_init
 from protlig_dd.nn.packed import joined, wanted_tokens
 from protlig_dd.nn.rotary import rotation
 from protlig_dd.tokens.tracks import Layout, TrackBatch, TrackSet, TrackTokens
@@ -131,14 +131,10 @@ class Encoder(nn.Module):
 
     def _rescale(self) -> None:
         """Initialise with `init: scaled`; a tied head keeps logits of size 1 with an embedding of 1 / sqrt(hidden size)."""
-        size = self.embedding.embedding_dim
-        nn.init.normal_(self.embedding.weight, std=1.0 if self.head.decoder is not None else size**-0.5)
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.normal_(module.weight, std=module.in_features**-0.5)
         last = [linear for block in self.blocks if isinstance(block, EncoderBlock) for linear in block.branch_ends]
-        for linear in last if self.head.decoder is None else [*last, self.head.decoder]:
-            zero_init(linear)
+        scaled_init(self, zeroed=last if self.head.decoder is None else [*last, self.head.decoder])
+        if self.head.decoder is None:
+            nn.init.normal_(self.embedding.weight, std=self.embedding.embedding_dim**-0.5)
 
     def forward(
         self, batch: TrackBatch, sigma: Mapping[str, Float[Tensor, " b"]] | None = None, *, at: Mapping[str, Tensor] | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 import torch
@@ -32,6 +32,17 @@ def zero_init(linear: nn.Linear) -> nn.Linear:
     if linear.bias is not None:
         nn.init.zeros_(linear.bias)
     return linear
+
+
+def scaled_init(model: nn.Module, *, zeroed: Iterable[nn.Linear]) -> None:
+    """Draw new weights: embeddings with standard deviation 1, matrices with 1 / sqrt(inputs), and zeros for the layers in `zeroed`."""
+    for module in model.modules():
+        if isinstance(module, nn.Embedding):
+            nn.init.normal_(module.weight)
+        if isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=module.in_features**-0.5)
+    for linear in zeroed:
+        zero_init(linear)
 
 
 class ReluSquared(nn.Module):

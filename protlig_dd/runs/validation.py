@@ -11,7 +11,6 @@ import torch
 from jaxtyping import Float
 from torch import nn
 
-from protlig_dd.causal.objective import CausalObjective
 from protlig_dd.data.bundle import DataBundle
 from protlig_dd.data.loader import Loader
 from protlig_dd.data.table import spread
@@ -21,7 +20,7 @@ from protlig_dd.diffusion.times import StratifiedTimes
 from protlig_dd.evaluation.likelihood import Unigrams, per_token
 from protlig_dd.objective import LossTerms, Objective
 from protlig_dd.runs.experiment import Parts
-from protlig_dd.runs.families.models import likelihood_objective
+from protlig_dd.runs.families.models import likelihood_objective, likelihood_track
 from protlig_dd.tokens.tracks import TrackBatch
 
 NUM_COUNTED = 1_000_000  # training examples counted for the unigram null, evenly spread over larger data
@@ -46,7 +45,7 @@ class Validator:
 
     @cached_property
     def objective(self) -> Objective:
-        """The bound, or the likelihood of a causal model."""
+        """The bound, or the likelihood itself."""
         return validation_objective(self.parts, self.choice, "validation")
 
     @cached_property
@@ -82,16 +81,18 @@ class Validator:
 
     def _used(self, name: str, batch: TrackBatch, prepared: object) -> Float[np.ndarray, " b"]:
         """1 for the examples whose tokens of a track are scored, else 0."""
-        if isinstance(self.objective, CausalObjective):
-            return np.full(batch.num_examples, float(name == "structure"))
+        learned = likelihood_track(self.parts.config.model)
+        if learned is not None:
+            return np.full(batch.num_examples, float(name == learned))
         tasks = self.parts.tasks.tasks
         return np.array([float(name in tasks[task].noised_tracks) for task in prepared.tasks])  # type: ignore[attr-defined]
 
     def _ends(self) -> float:
-        """The share of ends among the tokens that a causal model learns; 0 for a diffusion model, which learns no ends."""
-        if not isinstance(self.objective, CausalObjective):
+        """The share of ends among the tokens that a model is trained on by its likelihood; 0 for a denoiser, which learns no ends."""
+        learned = likelihood_track(self.parts.config.model)
+        if learned is None:
             return 0.0
-        lengths = self.bundle.train.tracks["structure"].lengths
+        lengths = self.bundle.train.tracks[learned].lengths
         return len(lengths) / float(lengths.sum() + len(lengths))
 
     def told(self) -> str:

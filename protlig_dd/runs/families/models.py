@@ -71,6 +71,11 @@ def likelihood_objective(model: ModelSettings, tracks: Mapping[str, Track], choi
     return None
 
 
+def likelihood_track(model: ModelSettings) -> str | None:
+    """Return the track that a model trained by its likelihood learns, with the end of each sequence; None for a model trained to denoise."""
+    return "structure" if isinstance(model, CausalSettings) else None
+
+
 def reads_on_rank0(model: ModelSettings) -> bool:
     """Whether rank 0 alone builds the weights where a strategy shares them out: they may be those of a large base."""
     return isinstance(model, CausalSettings)
