@@ -91,12 +91,12 @@ def read_config(name: str | Path, overrides: Sequence[str] = ()) -> dict[str, An
     return typing.cast("dict[str, Any]", plain)
 
 
-def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Merge mappings. One with another `kind` replaces the whole, since its fields differ."""
-    if "kind" in over and over["kind"] != base.get("kind", over["kind"]):
+def _merge(base: Mapping[str, Any], over: Mapping[str, Any], part: str = "") -> dict[str, Any]:
+    """Merge mappings. One with another `kind` replaces the whole, since its fields differ; the kinds of `optim` have the same fields."""
+    if part != "optim" and "kind" in over and over["kind"] != base.get("kind", over["kind"]):
         return dict(over)
     inner = {k for k, v in over.items() if isinstance(v, Mapping) and isinstance(base.get(k), Mapping)}
-    return {**base, **{k: _merge(base[k], v) if k in inner else v for k, v in over.items()}}
+    return {**base, **{k: _merge(base[k], v, k) if k in inner else v for k, v in over.items()}}
 
 
 def _read_chain(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from protlig_dd.checkpoints.checkpoint import count_parameters
 from protlig_dd.errors import ConfigError
 from protlig_dd.runs.experiment import Experiment, Parts, experiment_from
 from protlig_dd.scaling.plan import short
+from protlig_dd.training.optim import OptimSettings
 
 _MOST_BLOCKS = 48
 _ASPECT_WEIGHT = 0.05  # a shape twice as deep for its width is as bad as one 3.5 % off the target
@@ -90,7 +91,7 @@ def explicit_size(values: Mapping[str, Any], text: str) -> Size:
 def nearest_size(values: Mapping[str, Any], target: float) -> Size:
     """Return the width and depth whose parameter count is nearest to a target, at about the base's aspect ratio.
 
-    The head size is that of the base, so widths are its multiples; conditioning and feed-forward settings are unchanged too. For each depth
+    The head size is that of the base, so widths are its multiples, and the learning rate of Muon falls with sqrt(width); conditioning and feed-forward settings are unchanged too. For each depth
     the width is found by bisection (parameters grow with it); the shape with the least
     |log(params / target)| + 0.05 |log2(aspect / base aspect)| is returned.
 
@@ -129,7 +130,7 @@ def nearest_size(values: Mapping[str, Any], target: float) -> Size:
             off = abs(math.log(params(h, depth) / target)) + _ASPECT_WEIGHT * abs(math.log2(h * head / depth / aspect))
             if off < least:
                 best, least = (h, depth), off
-    changes = _shape(best[0] * head, *best)
+    changes = _shape(best[0] * head, *best) | _scaled_rate(values, best[0] * head / width)
     total, tables = count(changed(values, changes))
     return Size(name=short(total), changes=changes, params=total, embedding_params=tables)
 
@@ -144,6 +145,18 @@ def _widest_below(params: Any, target: float) -> int:
 
 def _shape(hidden_size: int, num_heads: int, num_blocks: int) -> Values:
     return {"model.hidden_size": hidden_size, "model.num_heads": num_heads, "model.num_blocks": num_blocks, "model.parameters": None}
+
+
+def _scaled_rate(values: Mapping[str, Any], wider: float) -> Values:
+    """The learning rate of a model that is `wider` times as wide: with Muon lr / sqrt(wider).
+
+    The entries of Muon's updates have a root mean square of 0.2 lr at any width, so the largest singular value of an update grows with
+    sqrt(width), and the rate falls accordingly. The rate of AdamW is not changed.
+    """
+    optim = values.get("train", {}).get("optim", {})
+    if optim.get("kind") != "muon":
+        return {}
+    return {"train.optim.lr": float(f"{optim.get('lr', OptimSettings().lr) / math.sqrt(wider):.3g}")}
 
 
 def require_different(sizes: Sequence[Size]) -> None:
