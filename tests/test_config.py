@@ -101,6 +101,13 @@ def test_on_and_off_without_quotes_are_words_where_words_are_asked_for(word: str
         assert build(Switch, {"flag": value}).flag is value
 
 
+def test_another_kind_replaces_a_part_but_the_kinds_of_optim_share_their_fields() -> None:
+    """An optimiser was once set to another kind, and lost the learning rate of its config."""
+    before, after = (read_config("recipe/ligand", overrides) for overrides in ([], ["train.optim.kind=adamw", "model.kind=encoder"]))
+    assert after["train"]["optim"] == before["train"]["optim"] | {"kind": "adamw"}
+    assert after["model"] == {"kind": "encoder"}
+
+
 def test_null_takes_an_entry_of_a_mapping_away() -> None:
     assert build(Root, nested(named={"x": None, "y": {"kind": "circle"}})).nested.named == {"y": Circle()}
 

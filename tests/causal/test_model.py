@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -49,6 +50,19 @@ def test_each_sequence_gets_the_logits_of_stock_llama() -> None:
     with torch.no_grad():
         rows = [stock(input_ids=ids[None]).logits[0] for ids in batch.tokens.split(batch.layout.lengths)]
     torch.testing.assert_close(logits_of(model, batch), torch.cat(rows)[batch.rows], atol=2e-6, rtol=1e-5)
+
+
+def test_scaled_weights_have_the_size_they_say_and_start_at_the_uniform_distribution() -> None:
+    torch.manual_seed(0)
+    model = replace(SMALL, init="scaled").build(TRACKS, "bucketed").eval()
+    batch = packed()
+    assert not logits_of(model, batch).any(), "every letter is as likely"
+    assert 0.9 < float(model.llama.model.embed_tokens.weight.detach().std()) < 1.1
+    query = model.llama.model.layers[0].self_attn.q_proj.weight.detach()
+    assert 0.8 < float(query.std()) * query.shape[1] ** 0.5 < 1.2
+    for wrong in ({"tied_head": True}, {"base": "some/llama"}):
+        with pytest.raises(ValueError, match="init: found 'scaled' with a base or a tied head"):
+            replace(SMALL, init="scaled", **wrong)
 
 
 def test_neighbours_never_leak() -> None:

@@ -87,7 +87,8 @@ def test_the_null_counts_the_tokens_that_the_tasks_score() -> None:
     for name in ("protein", "ligand"):
         low, high = found[f"nll_low/{name}"], found[f"nll_high/{name}"]
         assert low < found[f"unigram_null/{name}"] < high
-    whole = validator_of("demo/smoke", (*_PAIRS[1], "diffusion.tasks={protein_only: 1}"))
+    others = [f"diffusion.tasks.{name}=null" for name in ("ligand_given_protein", "joint", "ligand_only")]
+    whole = validator_of("demo/smoke", (*_PAIRS[1], *others))
     assert set(whole.null) == {"unigram_null"}, "only one track is scored"
     assert whole.null["unigram_null"] == pytest.approx(
         -np.mean([Unigrams.of(whole.bundle.train, whole.parts.tracks).log_probs["protein"][i] for i in scored(whole, "protein")])
@@ -112,8 +113,9 @@ def test_the_null_of_a_causal_model_counts_its_ends(tmp_path: Path) -> None:
     counts[vocabulary.end_id] = len(training)
     logits = torch.tensor([math.log(n) if n else -1e4 for n in counts.values()])
 
-    def model(tokens: Tensor, layout: Any, *, rows: Tensor) -> Tensor:
-        return logits.expand(len(rows), -1)
+    class Model(nn.Module):
+        def forward(self, tokens: Tensor, layout: Any, *, rows: Tensor) -> Tensor:
+            return logits.expand(len(rows), -1)
 
-    found = validator(model)  # type: ignore[arg-type]
+    found = validator(Model())
     assert found["nll"] == pytest.approx(found["unigram_null"], abs=2e-3), "but for the one added to every letter's count"

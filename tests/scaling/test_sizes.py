@@ -37,6 +37,16 @@ def test_sizes_grow_with_their_targets() -> None:
     assert [s.params for s in sizes] == sorted({s.params for s in sizes})
 
 
+def test_muons_rate_falls_with_the_root_of_the_width_and_adamws_stays() -> None:
+    base = changed(BASE, {"train.optim.kind": "muon", "train.optim.lr": 0.01})
+    narrow, wide = (nearest_size(base, target).changes for target in (2e4, 1e6))
+    for changes in (narrow, wide):
+        assert changes["train.optim.lr"] == pytest.approx(0.01 * (64 / changes["model.hidden_size"]) ** 0.5, rel=1e-2)
+    assert narrow["train.optim.lr"] > 1.5 * wide["train.optim.lr"]
+    adamw = changed(BASE, {"train.optim.kind": "adamw"})
+    assert "train.optim.lr" not in nearest_size(adamw, 1e6).changes
+
+
 def test_an_explicit_size_changes_what_it_says() -> None:
     size = explicit_size(BASE, "hidden_size=32,num_heads=2,num_blocks=1,train.optim.lr=1e-4")
     config = experiment_from(changed(BASE, size.changes))
