@@ -37,11 +37,11 @@ class Study:
 
 
 def protein(fasta: str, steps: int) -> Study:
-    """Return the changes of `dplm/tiny` on a FASTA file."""
+    """Return the changes of `dplm/tiny` on a FASTA file, in batches small enough for short runs, and with a head of its own."""
     optim = "train.optim."
     return Study(
         config="dplm/tiny",
-        base=f"data.path={fasta} train.steps={steps} train.validate_every={steps} train.tokens_per_batch=1280",
+        base=f"data.path={fasta} train.steps={steps} train.validate_every={steps} train.tokens_per_batch=1280 model.tied_head=false",
         changes={
             "token dropout (ESM-2)": "model.token_dropout=true",
             "dropout 0.1": "model.dropout=0.1",

@@ -76,8 +76,6 @@ class CausalSettings:
             raise ValueError(f"num_kv_heads: found {self.num_kv_heads}, expected a divisor of num_heads {self.num_heads}")
         if self.lora and not self.base:
             raise ValueError("lora: found adapters without a base, expected base: a Hub id or a folder")
-        if self.init == "scaled" and (self.base or self.tied_head):
-            raise ValueError("init: found 'scaled' with a base or a tied head, expected random weights with a head of its own")
         if self.base_dtype == "4bit" and not self.lora:
             raise ValueError("base_dtype: found '4bit' without lora; quantised weights cannot be trained themselves")
 
@@ -138,7 +136,7 @@ class CausalSettings:
             llama = transformers.LlamaForCausalLM(self._config(transformers, {**ids, **sizes}))
             if self.init == "scaled":
                 ends = [end for block in llama.model.layers for end in (block.self_attn.o_proj, block.mlp.down_proj)]
-                scaled_init(llama, zeroed=[*ends, llama.lm_head])
+                scaled_init(llama, zeroed=ends if self.tied_head else [*ends, llama.lm_head])
         return Causal(self, llama, backend, num_rows=vocabulary.num_rows, num_new=vocabulary.num_new)
 
     @property

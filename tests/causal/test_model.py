@@ -60,9 +60,10 @@ def test_scaled_weights_have_the_size_they_say_and_start_at_the_uniform_distribu
     assert 0.9 < float(model.llama.model.embed_tokens.weight.detach().std()) < 1.1
     query = model.llama.model.layers[0].self_attn.q_proj.weight.detach()
     assert 0.8 < float(query.std()) * query.shape[1] ** 0.5 < 1.2
-    for wrong in ({"tied_head": True}, {"base": "some/llama"}):
-        with pytest.raises(ValueError, match="init: found 'scaled' with a base or a tied head"):
-            replace(SMALL, init="scaled", **wrong)
+    tied = replace(SMALL, init="scaled", tied_head=True).build(TRACKS, "bucketed").eval()
+    assert 0.5 < float(logits_of(tied, batch).std()) < 2
+    for linear in (tied.llama.model.layers[0].self_attn.o_proj, tied.llama.model.layers[0].mlp.down_proj):
+        assert not linear.weight.any()
 
 
 def test_neighbours_never_leak() -> None:

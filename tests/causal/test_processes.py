@@ -13,7 +13,7 @@ from protlig_dd.runs.experiment import Experiment, load_experiment
 from protlig_dd.runs.open import open_run
 from protlig_dd.runs.train import train_experiment
 from tests.support.causal_child import drawn, train_child
-from tests.support.causal_runs import QUICK, write_pairs
+from tests.support.causal_runs import ADAMW, QUICK, write_pairs
 from tests.support.processes import free_port, require_deepspeed
 from tests.support.small_bases import SHAPE, write_base
 from tests.support.toy import start_processes
@@ -21,6 +21,7 @@ from tests.support.toy import start_processes
 pytest.importorskip("transformers", reason="causal models come with protlig_dd[hf]")
 SETTINGS = (
     *QUICK,
+    *ADAMW,
     *(f"model.{name}={value}" for name, value in SHAPE.items()),
     *("train.optim.lr_schedule=constant", "train.optim.lr=0.003", "train.validate_every=2", "train.checkpoint_every=2"),
     *("train.log_every=1", "model.activation_checkpointing=true"),

@@ -162,7 +162,10 @@ def test_agreement_counts_over_the_true_length(learned: Run) -> None:
     [
         (["diffusion.tasks={joint: 1}"], "model.kind: found 'causal' with the tracks protein, structure and diffusion.tasks joint"),
         (["diffusion.tasks.protein_given_structure=1"], "expected protein and structure, and structure_given_protein: 1 alone"),
-        (["model.base=x", "model.lora={}", "model.base_dtype=4bit", "distributed=fsdp"], "4bit weights cannot be sharded"),
+        (
+            ["model.base=x", "model.lora={}", "model.base_dtype=4bit", "distributed=fsdp", "train.optim.kind=adamw"],
+            "4bit weights cannot be sharded",
+        ),
     ],
 )
 def test_other_tasks_are_refused_in_one_line(changes: list[str], message: str) -> None:

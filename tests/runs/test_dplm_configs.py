@@ -147,7 +147,7 @@ def test_a_dplm_grows_into_a_dplm2() -> None:
     assert torch.equal(state["blocks.0.attention.qkv.weight"], given["blocks.0.attention.qkv.weight"])
     new_rows, old_rows = state["embedding.weight"][33:], given["embedding.weight"]
     assert not torch.equal(new_rows, fresh["embedding.weight"][33:])
-    assert torch.allclose(new_rows.mean(), old_rows.mean(), atol=0.01)
+    assert abs(float(new_rows.mean() - old_rows.mean())) < 4 * float(old_rows.std()) / new_rows.numel() ** 0.5
     assert torch.allclose(new_rows.std(), old_rows.std(), rtol=0.2)
 
 

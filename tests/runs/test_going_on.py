@@ -107,6 +107,7 @@ def test_a_checkpoint_that_is_not_gone_on_from_is_one_line(here: Path, capsys: C
 
 def test_evaluation_says_that_the_data_are_others(here: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert train() == 0
+    caplog.clear()
     caplog.set_level(logging.WARNING)
     assert len(open_run("runs/run", device="cpu").data.train) and not caplog.messages
     write_fasta(here / "x.fasta", proteins()[::-1])

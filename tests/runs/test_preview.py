@@ -20,6 +20,7 @@ from protlig_dd.runs.preview import preview_hooks
 from protlig_dd.runs.train import train_experiment
 from protlig_dd.structures.structure_io import read_structure
 from protlig_dd.tokens.structure import split_codes
+from tests.support.causal_runs import ADAMW
 from tests.support.folding_world import MODEL, files_of, train_kanzi, write_truth, write_world
 from tests.support.preview_child import train_with_previews
 from tests.support.processes import free_port
@@ -137,7 +138,7 @@ def test_the_nulls_figure_is_that_of_the_commonest_token(world: Path) -> None:
 def test_processes_of_a_sharded_model_draw_together_and_log_once(world: Path, kind: str) -> None:
     """None waits for another, and what is logged is what one process logs."""
     shape = MODEL if kind == "causal" else DIFFUSION
-    given = [*files_of(world), *shape, *QUICK, *angstrom(world), "train.steps=2", "train.checkpoint_every=2"]
+    given = [*files_of(world), *shape, *QUICK, *ADAMW, *angstrom(world), "train.steps=2", "train.checkpoint_every=2"]
     two, one = world / f"two_{kind}", world / f"one_{kind}"
     children = start_processes(2, train_with_previews, free_port(), folder=two, overrides=[*given, "distributed=fsdp"])
     for child in children:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+ADAMW = ("train.optim.kind=adamw", "train.optim.lr=2e-3")  # Muon needs whole matrices
+
 QUICK = (
     *("model.hidden_size=32", "model.num_blocks=2", "model.inner_size=64", "train.batch_size=8"),
     *("train.tracking.tensorboard=false", "train.tracking.wandb=off", "data.leakage=false"),
