@@ -35,7 +35,7 @@ from learning_table import SIDES, Outcome, best_rate, markdown, outcome, plain
 
 from protlig_dd.config import to_mapping
 
-GRID, SEEDS, TOKENS = "3e-4,1e-3,3e-3", 3, 100_000
+GRID, SEEDS, TOKENS = "1e-3,3e-3,1e-2", 3, 100_000
 
 
 def run(job: Job, shared: Path, factor: float, tokens: int) -> dict[str, Any]:

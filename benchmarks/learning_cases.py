@@ -48,11 +48,11 @@ class Set:
 SETS = {
     "families": Set(config="dplm/tiny", stock="esm", steps=300, file="families/1bcf.fasta.gz"),
     "flip": Set(config="dplm/tiny", stock="esm", steps=300, file="flip_proteins/sequences.fasta.gz"),
-    "zinc": Set(config="recipe/ligand", stock="encoder", steps=1000, file="zinc250k/train.txt"),
-    "textbook": Set(config="scaling/textbook", stock="encoder", steps=4000),
+    "zinc": Set(config="recipe/ligand", stock="encoder", steps=500, file="zinc250k/train.txt"),
+    "textbook": Set(config="scaling/textbook", stock="encoder", steps=2000),
     # 41 chains: with the usual 5 % two of them would be all of the validation
     "3di": Set(
-        config="structure/3di_tiny", stock="decoder", steps=100, file="foldseek_example/plain/db",
+        config="structure/3di_tiny", stock="decoder", steps=60, file="foldseek_example/plain/db",
         overrides=("data.split.validation_fraction=0.25",),
     ),
 }  # fmt: skip

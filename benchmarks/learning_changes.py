@@ -1,7 +1,8 @@
 """What single changes of settings do to learning: the validation bound after equal training, by change and seed.
 
     python benchmarks/learning_changes.py protein --fasta families/1bcf.fasta.gz --out protein.jsonl
-    python benchmarks/learning_changes.py ligand --smiles zinc250k/train.txt --out ligand.jsonl
+    python benchmarks/learning_changes.py ligand --smiles zinc250k/train.txt --out ligand.jsonl --steps 400
+    python benchmarks/learning_changes.py width --smiles zinc250k/train.txt --out width.jsonl --steps 300
 
 Every run is one `protlig train` on one thread, of the packaged config with the overrides of the table and of one change; so a row of the table
 is also a command. Differences are paired by seed: same data order, same noise. Finished runs are kept in --out, so that a stopped benchmark goes
@@ -95,6 +96,19 @@ def ligand(smiles: str, steps: int) -> Study:
     )
 
 
+def width(smiles: str, steps: int) -> Study:
+    """Return `recipe/ligand` at three widths, each with three learning rates; the width 128 with 1e-2 is the base."""
+    heads = {32: 2, 128: 4, 256: 4}
+    pairs = [(size, lr) for size in heads for lr in ("3e-3", "1e-2", "3e-2") if (size, lr) != (128, "1e-2")]
+    return Study(
+        config="recipe/ligand",
+        base=f"data.path={smiles} data.leakage=false train.steps={steps} train.validate_every={steps}",
+        changes={
+            f"width {size}, lr {lr}": f"model.hidden_size={size} model.num_heads={heads[size]} train.optim.lr={lr}" for size, lr in pairs
+        },
+    )
+
+
 def train(study: Study, change: str, seed: int) -> dict[str, Any]:
     """Train once; return the last validation bound and the CPU seconds.
 
@@ -169,7 +183,7 @@ def table(study: Study, runs: list[dict[str, Any]]) -> str:
 def main() -> None:
     """Run what is missing, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("study", choices=["protein", "ligand"])
+    parser.add_argument("study", choices=["protein", "ligand", "width"])
     parser.add_argument("--fasta", default="data/sequences.fasta.gz")
     parser.add_argument("--smiles", default="data/zinc250k/train.txt")
     parser.add_argument("--out", type=Path, required=True, help="a file of finished runs, one JSON object a line")
@@ -178,7 +192,8 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2, help="runs at once, one thread each")
     parser.add_argument("--only", default="", help="changes whose names contain this text")
     options = parser.parse_args()
-    study = protein(options.fasta, options.steps) if options.study == "protein" else ligand(options.smiles, options.steps)
+    make, data = {"protein": (protein, options.fasta), "ligand": (ligand, options.smiles), "width": (width, options.smiles)}[options.study]
+    study = make(data, options.steps)
     runs = [json.loads(line) for line in options.out.read_text().splitlines()] if options.out.exists() else []
     known = {(run["change"], run["seed"]) for run in runs}
     wanted = [(c, s) for s in range(options.seeds) for c in ("base", *study.changes) if options.only in c or c == "base"]

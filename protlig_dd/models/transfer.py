@@ -17,6 +17,7 @@ from protlig_dd.errors import CheckpointError, ConfigError
 from protlig_dd.rng import generator
 from protlig_dd.tokens.tracks import Track
 
+_FUNCTION = ("num_heads", "token_dropout", "activation", "qk_norm", "final_silu", "rope_theta", "norm_eps")
 _ROWS = ("embedding.weight", "head.linear.weight", "head.linear.bias", "head.decoder.weight", "head.bias")
 _DRAWN = ("embedding.weight", "head.decoder.weight")
 
@@ -79,6 +80,23 @@ def initialise_from(
     if fresh:
         lines.append(f"fresh: {', '.join(fresh[:6])}{' ...' if len(fresh) > 6 else ''}")
     return lines
+
+
+def other_function(config: object, source: object, where: str) -> list[str]:
+    """Return a line for each setting that lets two models compute different functions of the same weights.
+
+    Args:
+        config: the settings of the new model.
+        source: the settings of the model that its weights come from.
+        where: the source's name in the lines.
+    """
+    shared = [name for name in _FUNCTION if hasattr(config, name) and hasattr(source, name)]
+    return [
+        f"{where}: its weights were trained with model.{name}={getattr(source, name)}, and here it is {getattr(config, name)}: "
+        f"they compute another function until they are trained further"
+        for name in shared
+        if getattr(config, name) != getattr(source, name)
+    ]
 
 
 def freeze_parameters(model: nn.Module, patterns: tuple[str, ...]) -> list[str]:

@@ -21,7 +21,7 @@ from protlig_dd.data.fingerprint import data_fingerprint
 from protlig_dd.data.lengths import LengthDistribution
 from protlig_dd.data.loader import Loader
 from protlig_dd.device import DeviceChoice
-from protlig_dd.models.transfer import freeze_parameters, initialise_from
+from protlig_dd.models.transfer import freeze_parameters, initialise_from, other_function
 from protlig_dd.nn.flops import training_flops
 from protlig_dd.runs.experiment import Experiment, Parts, completed_experiment
 from protlig_dd.runs.families.models import reads_on_rank0
@@ -135,6 +135,8 @@ def starting_model(parts: Parts, settings: TrainSettings, choice: DeviceChoice, 
         made.append(parts.build_model(choice, where=where))
         for source in filter(None, settings.init_from.split(",")):
             run = open_run(source, device="cpu")
+            for line in other_function(parts.config.model, run.config.model, source):
+                log.warning("%s", line)
             for line in initialise_from(made[0], parts.tracks, run.model.state_dict(), run.parts.tracks, str(run.folder)):
                 log.info("%s", line)
 

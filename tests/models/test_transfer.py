@@ -10,7 +10,8 @@ from torch import Tensor
 
 from protlig_dd.errors import CheckpointError, ConfigError
 from protlig_dd.models.encoder import Encoder, EncoderSettings
-from protlig_dd.models.transfer import freeze_parameters, initialise_from
+from protlig_dd.models import DiTSettings
+from protlig_dd.models.transfer import freeze_parameters, initialise_from, other_function
 from protlig_dd.tokens.settings import ProteinTrack
 from protlig_dd.tokens.tracks import TrackSet
 from tests.support.encoders import PAIRED, PROTEINS, SMALL, TRACKS, batch_of, random_model
@@ -88,3 +89,14 @@ def test_a_part_is_frozen_by_its_name() -> None:
     assert all(p.requires_grad for name, p in model.named_parameters() if not name.startswith("blocks.0."))
     with pytest.raises(ConfigError, match="freeze: 'nothing' matches no parameter"):
         freeze_parameters(model, ("nothing",))
+
+
+def test_settings_that_change_the_function_of_the_same_weights_are_told() -> None:
+    """ESM-2's weights with token dropout off, or with another number of heads: every shape fits, and the logits are others."""
+    published = EncoderSettings(hidden_size=32, num_heads=4, token_dropout=True)
+    assert other_function(published, published, "it") == []
+    assert other_function(EncoderSettings(hidden_size=32, num_heads=4, dropout=0.3), published, "it") == [], "no other function"
+    (line,) = other_function(EncoderSettings(hidden_size=32, num_heads=4, token_dropout=False), published, "facebook/esm2")
+    assert line.startswith("facebook/esm2: its weights were trained with model.token_dropout=True, and here it is False")
+    assert len(other_function(EncoderSettings(hidden_size=32, num_heads=8, activation="gelu_tanh"), published, "it")) == 2
+    assert other_function(DiTSettings(hidden_size=32, num_heads=4), published, "it") == [], "other families share what both have"
