@@ -22,6 +22,7 @@ from protlig_dd.diffusion.parameterizations import Parameterization, Score, Subs
 from protlig_dd.diffusion.processes import Absorbing
 from protlig_dd.diffusion.schedules import LogLinear
 from protlig_dd.diffusion.times import TaskMixture
+from protlig_dd.runs.experiment import load_experiment
 from protlig_dd.tokens.settings import ProteinTrack, StructureTrack
 from protlig_dd.tokens.tracks import Track, TrackBatch, pack
 
@@ -162,3 +163,32 @@ def test_the_smallest_run_prints_a_table_and_is_not_trained_again(
     assert out.read_bytes() == before
     header, line, row = capsys.readouterr().out.splitlines()[:3]
     assert header.count("|") == line.count("|") == row.count("|") and row.startswith("| families |")
+
+
+def test_differences_of_single_changes_are_paired_by_seed(benchmark: Any) -> None:
+    learning_changes = benchmark("learning_changes")
+    study = learning_changes.ligand("x.txt", 10)
+    name = next(iter(study.changes))
+    runs = [
+        {"change": change, "seed": seed, "nll": nll, "nll_raw": nll, "unigram_null": 2.0, "cpu": cpu}
+        for change, seed, nll, cpu in (
+            ("base", 0, 1.0, 10),
+            ("base", 1, 2.0, 10),
+            (name, 0, 0.9, 5),
+            (name, 1, 1.7, 15),
+            ("base", 2, 9.0, 1),
+        )
+    ]
+    shown = learning_changes.table(study, runs)
+    assert f"| {name} | 1.300 | -0.200 (-0.300, -0.100) | x 1.00 |" in shown
+    assert learning_changes.split_overrides("a=1 b={kind: x, c: {d: 2}} e=3") == ["a=1", "b={kind: x, c: {d: 2}}", "e=3"]
+
+
+@pytest.mark.parametrize("name", ["protein", "ligand", "width"])
+def test_every_change_is_of_a_setting_that_exists(benchmark: Any, name: str) -> None:
+    learning_changes = benchmark("learning_changes")
+    study = getattr(learning_changes, name)("x", 10)
+    base = load_experiment(study.config, learning_changes.split_overrides(study.base))
+    for change, overrides in study.changes.items():
+        changed = load_experiment(study.config, learning_changes.split_overrides(f"{study.base} {overrides}"))
+        assert changed != base, change

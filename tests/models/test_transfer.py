@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from protlig_dd.errors import CheckpointError, ConfigError
-from protlig_dd.models.encoder import Encoder, EncoderSettings
 from protlig_dd.models import DiTSettings
+from protlig_dd.models.encoder import Encoder, EncoderSettings
 from protlig_dd.models.transfer import freeze_parameters, initialise_from, other_function
 from protlig_dd.tokens.settings import ProteinTrack
 from protlig_dd.tokens.tracks import TrackSet
