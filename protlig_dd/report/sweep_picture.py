@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import io
+from functools import partial
+from typing import Any
 
 from protlig_dd.errors import require
 from protlig_dd.evaluation.sweep import Sweep
 from protlig_dd.report.drawings import COLOURS
+from protlig_dd.report.plot import plot_png
 
 
 def require_drawing() -> None:
@@ -24,9 +26,10 @@ def draw_sweep(sweep: Sweep) -> bytes:
     Raises:
         MissingDependencyError: if matplotlib is absent.
     """
-    figures = require("matplotlib.figure", "drawing the sweep", extra="plot")
-    figure = figures.Figure(figsize=(6.4, 4.2), dpi=130, layout="constrained")  # without pyplot, which would need a display
-    axes = figure.add_subplot()
+    return plot_png(partial(_paint, sweep), "drawing the sweep")
+
+
+def _paint(sweep: Sweep, axes: Any) -> None:
     for trials, style, name in ((sweep.first, "o--", "all"), (sweep.last, "o-", "longer")):
         for i, batch in enumerate(sweep.batches):
             found = sorted((t for t in trials if t.batch == batch and not t.diverged), key=lambda t: t.lr)
@@ -42,10 +45,3 @@ def draw_sweep(sweep: Sweep) -> bytes:
     if bad:
         axes.plot(bad, [0.98] * len(bad), "x", color="#d55e00", transform=axes.get_xaxis_transform(), label="diverged")
     axes.set(xscale="log", xlabel="learning rate", ylabel="validation, nats per token")
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    axes.grid(alpha=0.25)
-    axes.legend(fontsize=8, frameon=False)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from protlig_dd.errors import require
 from protlig_dd.report.drawings import COLOURS
+from protlig_dd.report.plot import plot_png
 from protlig_dd.scaling.analysis import Analysis
 from protlig_dd.scaling.runs import levels
 
@@ -35,18 +34,7 @@ def write(folder: Path, pictures: dict[str, bytes]) -> None:
 
 
 def _png(analysis: Analysis, paint: Any) -> bytes:
-    """Draw one picture; the figure is made without pyplot, which would keep it in memory and need a display."""
-    figures = require("matplotlib.figure", "drawing scaling plots", extra="plot")
-    figure = figures.Figure(figsize=(6.4, 4.2), dpi=130, layout="constrained")
-    axes = figure.add_subplot()
-    paint(axes, analysis)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    axes.grid(alpha=0.25)
-    axes.legend(fontsize=8, frameon=False)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()
+    return plot_png(lambda axes: paint(axes, analysis), "drawing scaling plots")
 
 
 def _label(analysis: Analysis) -> str:
