@@ -99,7 +99,9 @@ def _short(law: LawFit) -> str:
     if law.is_identified:
         return "every parameter is identified"
     known = [p.name for p in law.parameters if p.is_identified]
-    return f"identified: {', '.join(known) or 'nothing'}; the others are not identifiable from these runs"
+    if not known:
+        return "no parameter is identifiable from these runs"
+    return f"identified: {', '.join(known)}; the others are not identifiable from these runs"
 
 
 def _optimum_words(best: Optimum) -> str:

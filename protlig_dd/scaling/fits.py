@@ -223,7 +223,8 @@ def _numbers(fitted: PowerSum, centres: Array) -> Array:
 def _parameters(fitted: PowerSum, resampled: list[PowerSum], values: Array, terms: list[float], centres: Array) -> tuple[Parameter, ...]:
     numbers = _numbers(fitted, centres)
     low, high = interval_around(numbers, np.array([_numbers(one, centres) for one in resampled]))
-    reasons = [_reason_of_floor(low[0], high[0], values)]
+    second = [letter for k, letter in enumerate("ND") if terms[k] < _P_TERM and _reaches_zero(low[2 + 2 * k])]
+    reasons = [_reason_of_floor(low[0], high[0], values, second)]
     for k, letter in enumerate("ND"):
         reason = _reason_of_term(letter, terms[k], low[2 + 2 * k], high[2 + 2 * k])
         reasons += [reason, reason]
@@ -231,8 +232,15 @@ def _parameters(fitted: PowerSum, resampled: list[PowerSum], values: Array, term
     return tuple(Parameter(name=n, value=float(v), low=float(a), high=float(b), reason=r) for n, v, a, b, r in columns)
 
 
-def _reason_of_floor(low: float, high: float, values: Array) -> str:
+def _reaches_zero(exponent: float) -> bool:
+    return bool(exponent <= EXPONENTS[0] * 1.01)
+
+
+def _reason_of_floor(low: float, high: float, values: Array, second: list[str]) -> str:
+    """Why E is not identified; `second` are the terms whose exponent may be zero, so that they may be a part of E."""
     lowest = float(values.min())
+    if second:
+        return f"the exponent's interval of the term in {second[0]} reaches zero, where the term is a part of E"
     nothing = float(np.exp(bounds_of(values, 1)[0][0]))
     if low <= 2 * nothing:
         return f"its interval reaches zero: the values, down to {lowest:.4g}, still fall too steeply to show a floor"
@@ -245,7 +253,7 @@ def _reason_of_term(letter: str, p_value: float, low: float, high: float) -> str
     what = "size" if letter == "N" else "data"
     if p_value >= _P_TERM:
         return f"without the term in {letter} the law fits as well (p = {p_value:.2g}): no effect of {what} in these runs"
-    if low <= EXPONENTS[0] * 1.01:
+    if _reaches_zero(low):
         sizes = "sizes" if letter == "N" else "data sizes"
         return f"the exponent's interval reaches zero, where the term cannot be told from E: the {sizes} span too little"
     if high >= EXPONENTS[1] * 0.99:

@@ -73,6 +73,14 @@ def test_a_floor_far_below_the_runs_is_not_claimed() -> None:
     assert "reaches zero" in fit.parameter("E").reason or "wider than half" in fit.parameter("E").reason
 
 
+def test_a_floor_beside_a_term_that_may_be_flat_is_not_claimed() -> None:
+    """Nine real runs on proteins (docs/scaling.md): with beta near 0 the term in D is a second floor, and E was once called identified."""
+    sizes, data = np.repeat([95585.0, 303313.0, 993825.0], 3), np.tile([296127.0, 886197.0, 2657175.0], 3)
+    fit = fit_law(runs_of(sizes, data, np.array([2.8739, 2.8583, 2.8378, 2.8707, 2.8516, 2.8331, 2.8721, 2.8604, 2.8353])))
+    assert fit.is_fitted and "the exponent's interval reaches zero" in fit.parameter("beta").reason
+    assert fit.parameter("E").reason == "the exponent's interval of the term in D reaches zero, where the term is a part of E"
+
+
 @pytest.mark.parametrize(("sizes", "data", "words"), [(2, 5, "found 2 model sizes"), (5, 2, "found 2 data sizes")])
 def test_too_few_levels_are_reported(sizes: int, data: int, words: str) -> None:
     assert words in fit_law(grid_runs(sizes=sizes, data=data)).verdict
