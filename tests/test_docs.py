@@ -287,6 +287,7 @@ def test_the_slurm_job_trains_on_two_nodes(tmp_path: Path, strategy: str) -> Non
         str(ROOT / "scripts/slurm_train.sh"),
         "demo/smoke",
         f"distributed={strategy}",
+        "train.optim.kind=adamw",
         "train.steps=2",
         "evaluation.preview_every=0",
         "evaluation.after_training=false",
@@ -307,7 +308,7 @@ def test_the_sampling_array_shares_the_samples_out(tmp_path: Path) -> None:
 
 def test_the_deepspeed_file_is_a_setting() -> None:
     text = (ROOT / "configs/deepspeed_zero3.json").read_text(encoding="utf-8")
-    config = load_experiment("demo/smoke", ["distributed=zero3", f"train.deepspeed={text}"])
+    config = load_experiment("demo/smoke", ["distributed=zero3", "train.optim.kind=adamw", f"train.deepspeed={text}"])
     assert config.train.distributed == "zero3"
     assert config.train.deepspeed == json.loads(text)
 
