@@ -1,7 +1,7 @@
 """What single changes of settings do to learning: the validation bound after equal training, by change and seed.
 
     python benchmarks/learning_changes.py protein --fasta families/1bcf.fasta.gz --out protein.jsonl
-    python benchmarks/learning_changes.py ligand --smiles zinc250k/train.txt --out ligand.jsonl --steps 400
+    python benchmarks/learning_changes.py ligand --smiles zinc250k/train.txt --out ligand.jsonl --steps 300
     python benchmarks/learning_changes.py width --smiles zinc250k/train.txt --out width.jsonl --steps 300
 
 Every run is one `protlig train` on one thread, of the packaged config with the overrides of the table and of one change; so a row of the table

@@ -119,7 +119,7 @@ def test_the_parameter_count_of_a_config_is_held_against_the_model() -> None:
 
 
 def test_short_names_of_settings_are_understood() -> None:
-    config = load_experiment("demo/smoke", ["distributed=fsdp", "init_from=runs/x"])
+    config = load_experiment("demo/smoke", ["distributed=fsdp", "init_from=runs/x", "train.optim.kind=adamw"])
     assert (config.train.distributed, config.train.init_from) == ("fsdp", "runs/x")
 
 
