@@ -16,6 +16,7 @@ pytestmark = pytest.mark.slow
 SETTINGS = [
     *("demo/smoke", "train.steps=6", "train.log_every=1", "train.checkpoint_every=2", "train.validate_every=0"),
     *("train.batch_size=12", "train.tracking.tensorboard=false", "train.tracking.wandb=off", "evaluation.after_training=false"),
+    "train.optim.kind=adamw",  # which can be sharded
 ]
 
 
