@@ -20,7 +20,7 @@ from protlig_dd.data.lengths import draw_length
 from protlig_dd.data.table import TokenTable
 from protlig_dd.diffusion.denoiser import Denoising
 from protlig_dd.diffusion.times import Task
-from protlig_dd.errors import ConfigError, FormatError
+from protlig_dd.errors import ConfigError, FormatError, nearest
 from protlig_dd.evaluation.likelihood import bound
 from protlig_dd.evaluation.objectives import sample_measured
 from protlig_dd.runs.experiment import Parts
@@ -151,8 +151,12 @@ class Generator:
                 raise ConfigError(f"{request.name}: this run has no track '{name}'; it has {', '.join(tracks)}")
         for name, label in request.conditions.items():
             known = getattr(self.run.config.model, "conditions", None) or {}
-            if name not in known or not 0 <= label < known[name]:
-                raise ConfigError(f"{request.name}: condition {name}={label}: this run knows {known or 'no conditions'}")
+            found = f"{request.name}: condition {name}={label}"
+            if name not in known:
+                classes = ", ".join(f"{other} (0 to {num - 1})" for other, num in known.items())
+                raise ConfigError(f"{found}: this run knows {classes or 'no conditions'}{nearest(name, known)}")
+            if not 0 <= label < known[name]:
+                raise ConfigError(f"{found}: expected 0 to {known[name] - 1}")
         opened = [n for n, text in request.given.items() if _GAP in text]
         if not request.generate and not opened:
             raise ConfigError(f"{request.name}: nothing to generate; leave a track out, or write gaps as '{_GAP}'")

@@ -43,8 +43,17 @@ def test_a_bin_can_be_asked_for(run: Path) -> None:
     assert len(sampled(run)) == 3
 
 
-@pytest.mark.parametrize("condition", ["affinity_bin=3", "potency=1", "affinity_bin=high"])
-def test_a_class_that_is_none_is_one_line(run: Path, condition: str, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("condition", "told"),
+    [
+        ("affinity_bin=3", "condition affinity_bin=3: expected 0 to 2"),
+        ("affinity_bins=1", "condition affinity_bins=1: this run knows affinity_bin (0 to 2) (did you mean 'affinity_bin'?)"),
+        ("affinity_bin=high", "--condition 'affinity_bin=high': expected NAME=CLASS"),
+    ],
+)
+def test_a_class_that_is_none_is_one_line_that_says_what_there_is(
+    run: Path, condition: str, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     command = ["sample", str(run), "--protein", PROTEINS[0], "--condition", condition, "--device", "cpu"]
     assert main(command) == 1
-    assert condition.split("=")[0] in capsys.readouterr().err.strip().splitlines()[-1]
+    assert told in capsys.readouterr().err.strip().splitlines()[-1]
