@@ -73,7 +73,7 @@ def read_config(name: str | Path, overrides: Sequence[str] = ()) -> dict[str, An
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
 
-    merged = _read_chain(find_config(name), seen=())
+    plain = _read_chain(find_config(name), seen=())
     for override in overrides:
         key, sep, value = override.partition("=")
         if not sep or not all(part.strip() for part in key.split(".")):
@@ -82,21 +82,21 @@ def read_config(name: str | Path, overrides: Sequence[str] = ()) -> dict[str, An
             change = OmegaConf.to_container(OmegaConf.from_dotlist([f"{key}={value}"]), resolve=False)
         except (YAMLError, OmegaConfBaseException, ValueError, RecursionError) as error:
             raise ConfigError(f"override '{override[:200]}': the value is not YAML ({yaml_fault(error)})") from error
-        merged = _merge(merged, typing.cast("dict[str, Any]", change))
+        plain = merged(plain, typing.cast("dict[str, Any]", change))
     try:
-        plain = OmegaConf.to_container(OmegaConf.create(merged), resolve=True)
+        resolved = OmegaConf.to_container(OmegaConf.create(plain), resolve=True)
     except OmegaConfBaseException as error:
         raise ConfigError(f"config '{name}': a reference does not resolve: {str(error).splitlines()[0]}") from error
-    assert isinstance(plain, dict)
-    return typing.cast("dict[str, Any]", plain)
+    assert isinstance(resolved, dict)
+    return typing.cast("dict[str, Any]", resolved)
 
 
-def _merge(base: Mapping[str, Any], over: Mapping[str, Any], part: str = "") -> dict[str, Any]:
-    """Merge mappings. One with another `kind` replaces the whole, since its fields differ; the kinds of `optim` have the same fields."""
+def merged(base: Mapping[str, Any], over: Mapping[str, Any], part: str = "") -> dict[str, Any]:
+    """Return mappings merged, the second over the first. One with another `kind` replaces the whole, since its fields differ; the kinds of `optim` have the same fields."""
     if part != "optim" and "kind" in over and over["kind"] != base.get("kind", over["kind"]):
         return dict(over)
     inner = {k for k, v in over.items() if isinstance(v, Mapping) and isinstance(base.get(k), Mapping)}
-    return {**base, **{k: _merge(base[k], v, k) if k in inner else v for k, v in over.items()}}
+    return {**base, **{k: merged(base[k], v, k) if k in inner else v for k, v in over.items()}}
 
 
 def _read_chain(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
@@ -119,7 +119,7 @@ def _read_chain(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     parent = plain.pop("extends", None)
     if parent is None:
         return typing.cast("dict[str, Any]", plain)
-    return _merge(_read_chain(_extended(path, parent), (*seen, path)), typing.cast("dict[str, Any]", plain))
+    return merged(_read_chain(_extended(path, parent), (*seen, path)), typing.cast("dict[str, Any]", plain))
 
 
 def _extended(path: Path, parent: Any) -> Path:

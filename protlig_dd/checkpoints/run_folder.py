@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
@@ -72,13 +72,20 @@ def require_data_here(data: Mapping[str, Any], folder: Path) -> None:
     Raises:
         ConfigError: naming the path.
     """
-    for name, value in data.items():
-        place = Path(value) if (name == "path" or name.endswith("_path")) and value else None
-        if place is not None and not place.is_absolute() and not any(place.parent.glob(f"{glob.escape(place.name)}*")):
+    for name, value in absent_data(data):
+        if not Path(value).is_absolute():
             raise ConfigError(
                 f"{folder / 'config.yaml'}: data.{name}: found no '{value}' in {Path.cwd()}, though training found it from where it was started; "
                 f"start the command there, or write into this file where the data are now"
             )
+
+
+def absent_data(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the settings of a run's data that name a place where nothing is, with the place; "db" is there if "db.index" is."""
+    for name, value in data.items():
+        place = Path(value) if (name == "path" or name.endswith("_path")) and value else None
+        if place is not None and not any(place.parent.glob(f"{glob.escape(place.name)}*")):
+            yield name, value
 
 
 def write_description(

@@ -70,13 +70,12 @@ def lr_find(options: LrFindOptions) -> Iterator[str]:
     from protlig_dd.files import write_json
     from protlig_dd.report.sweep_picture import draw_sweep
     from protlig_dd.runs.experiment import Experiment
-    from protlig_dd.runs.families.table import family_of
+    from protlig_dd.runs.families.table import experiment_of
     from protlig_dd.runs.lr_find import LrFinder
 
     grid = options.grid()
     _check_files(options)
-    values = options.values()
-    config = family_of(values).read(values)
+    config = experiment_of(options.values())
     if not isinstance(config, Experiment):
         raise ConfigError(f"model.kind: found '{config.model.kind}': lr-find is for models of tokens; this kind is not supported")
     finder, trials = LrFinder(config, grid, device=options.device), []

@@ -106,18 +106,17 @@ def with_config(sub: argparse.ArgumentParser) -> argparse.ArgumentParser:
 def train(options: TrainOptions) -> Iterator[str | int]:
     """Train, then evaluate and report if the config says so; the exit code is 128 + signal if a signal stopped it."""
     from protlig_dd.report.reproduction import write_reproduction
-    from protlig_dd.runs.families.table import family_of, run_folder
+    from protlig_dd.runs.families.table import experiment_of, family_of, run_folder, train_stages
     from protlig_dd.training.distributed import launched
     from protlig_dd.training.launch import launch
 
     values = options.values()
-    family = family_of(values)
-    config = family.read(values)
+    config = experiment_of(values)
     folder = options.folder(run_folder(config.name))
     if config.train.devices > 1 and "RANK" not in os.environ:
         yield launch(config.train.devices, sys.argv[1:], folder / "checkpoints")
         return
-    result = family.train(config, folder, device=options.device, resume=options.resume)
+    config, result = train_stages(values, folder, device=options.device, resume=options.resume)
     if launched().rank != 0:
         return
     command = " ".join(["protlig train", options.config, *options.overrides])
@@ -126,14 +125,18 @@ def train(options: TrainOptions) -> Iterator[str | int]:
         yield result.exit_code
         return
     yield f"trained {result.steps} steps: {folder}"
-    yield from family.finish(config, folder, result, device=options.device)
+    yield from family_of(values).finish(config, folder, result, device=options.device)
 
 
 def check(options: CheckOptions) -> Iterator[str]:
     """Validate a config and estimate its cost."""
+    from protlig_dd.runs.families.stages import stages_of
     from protlig_dd.runs.families.table import family_of
 
     logging.getLogger().setLevel(logging.WARNING)
     values = options.values()
-    family = family_of(values)
-    yield from family.check(family.read(values), device=options.device, devices=options.devices)
+    for stage in stages_of(values, Path()):
+        if stage.name:
+            yield f"stage {stage.name}:"
+        family = family_of(stage.values)
+        yield from family.check(family.read(stage.values), device=options.device, devices=options.devices)

@@ -42,6 +42,7 @@ def initialise_from(
         CheckpointError: if a tensor of the same name has another shape, or the source has adapters that the model lacks, or nothing fits.
     """
     state = model.state_dict()
+    tracks, source_tracks = _without_given(tracks, state), _without_given(source_tracks, source)
     if adapter := next((name for name in source if ".lora_" in name and name not in state), ""):
         raise CheckpointError(
             f"{where}: has adapters ({adapter}) and this model has none such; "
@@ -123,6 +124,12 @@ def draw_like(rows: Float[Tensor, "n e"], number: int) -> Float[Tensor, "{number
     deviation, mean = torch.std_mean(rows.float(), dim=0)
     noise = torch.randn(number, rows.shape[1], generator=generator(0, "new rows", number))
     return mean + deviation * noise.to(rows.device)
+
+
+def _without_given(tracks: Mapping[str, Track], weights: Mapping[str, Tensor]) -> dict[str, Track]:
+    """The tracks but those that a model is only given, which have no rows of its embedding."""
+    given = {name.split(".")[1] for name in weights if name.startswith("given.")}
+    return {name: track for name, track in tracks.items() if name not in given}
 
 
 def _renamed(

@@ -53,7 +53,7 @@ def test_protein_66m_has_exactly_its_parameters() -> None:
         model = settings.build(TRACKS, "reference")
     counts = {name: sum(p.numel() for p in module.parameters()) for name, module in model.named_children()}
     assert counts == {
-        "embedding": 28_416, "noise_level": 131_584, "conditions": 0, "blocks": 66_140_160, "head": 423_936,
+        "embedding": 28_416, "noise_level": 131_584, "conditions": 0, "given": 0, "blocks": 66_140_160, "head": 423_936,
     }  # fmt: skip
     assert sum(counts.values()) == 66_724_096
 

@@ -41,6 +41,13 @@ def check_model(model: ModelSettings, tasks: TaskMixture, tracks: set[str], dist
         raise ValueError(
             f"diffusion.tasks.{apart[0]}: found tracks that must not see each other with model.kind '{model.kind}', expected encoder"
         )
+    if isinstance(model, DiTSettings):
+        noised = {track: name for name in used for track in tasks.tasks[name].noised_tracks}
+        if fault := next((track for track in model.given_kmers or {} if track in noised), ""):
+            raise ValueError(
+                f"diffusion.tasks.{noised[fault]}: generates the track '{fault}', which model.given_kmers only reads; "
+                f"leave the task out, or use model.kind: dual_track"
+            )
     if isinstance(model, CausalSettings):
         model.check(tracks, used, distributed)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from protlig_dd.checkpoints.run_folder import Which, kind_of, read_config_file
+from protlig_dd.config import to_mapping
 from protlig_dd.config_files import read_config
 from protlig_dd.device import choose_device
 from protlig_dd.errors import ConfigError
@@ -27,6 +28,7 @@ from protlig_dd.report.tracked import track_evaluation
 from protlig_dd.runs.check import check_experiment
 from protlig_dd.runs.evaluate import evaluate_run, summarise_evaluation
 from protlig_dd.runs.experiment import Experiment, experiment_from
+from protlig_dd.runs.families.stages import stages_of
 from protlig_dd.runs.open import open_run
 from protlig_dd.runs.preview import preview_hooks
 from protlig_dd.runs.run import Run
@@ -155,8 +157,13 @@ def load(name: str | Path, overrides: tuple[str, ...] | list[str] = ()) -> AnyEx
         ConfigError: for anything that does not fit, with its dotted path.
     """
     named, native = native_overrides(overrides)
-    values = read_config(named or name, native)
-    experiment: AnyExperiment = family_of(values).read(values)
+    return experiment_of(read_config(named or name, native))
+
+
+def experiment_of(values: Mapping[str, Any]) -> AnyExperiment:
+    """Return the experiment of any family that plain values describe, without the stages before it."""
+    own = {name: value for name, value in values.items() if name != "stages"}
+    experiment: AnyExperiment = family_of(own).read(own)
     return experiment
 
 
@@ -175,6 +182,35 @@ def train(
         ConfigError: if the folder holds another experiment, or the settings do not fit together.
         CheckpointError, DeviceError: as in `training.trainer.fit`.
     """
-    experiment = load(config) if isinstance(config, str) else config
-    place = Path(folder) if folder is not None else run_folder(experiment.name)
-    return FAMILIES[experiment.model.kind].train(experiment, place, device=device, resume=resume)
+    if isinstance(config, str):
+        values = read_config(config)
+        place = Path(folder) if folder is not None else run_folder(experiment_of(values).name)
+        return train_stages(values, place, device=device, resume=resume)[1]
+    place = Path(folder) if folder is not None else run_folder(config.name)
+    return FAMILIES[config.model.kind].train(config, place, device=device, resume=resume)
+
+
+def train_stages(
+    values: Mapping[str, Any], folder: Path, *, device: str = "auto", resume: Resume | Literal[""] = ""
+) -> tuple[AnyExperiment, FitResult]:
+    """Train the stages of a config's plain values in order, each going on from its last checkpoint; stop where a signal stops one.
+
+    Returns:
+        the experiment that was trained last, and its result.
+
+    Raises:
+        ConfigError: for a fault of any stage, before the first begins.
+        CheckpointError, DeviceError: as in `training.trainer.fit`.
+    """
+    stages = stages_of(values, folder)
+    experiments: list[AnyExperiment] = [family_of(stage.values).read(stage.values) for stage in stages]
+    for stage, experiment in zip(stages, experiments, strict=True):
+        if len(stages) > 1:
+            stage.require_data(to_mapping(experiment.data))
+    for number, (stage, experiment) in enumerate(zip(stages, experiments, strict=True), 1):
+        if len(stages) > 1:
+            log.info("stage %d of %d: %s, in %s", number, len(stages), stage.name or experiment.name, stage.folder)
+        result = FAMILIES[experiment.model.kind].train(experiment, stage.folder, device=device, resume=resume)
+        if result.stopped_by:
+            break
+    return experiment, result
