@@ -17,7 +17,8 @@ from jaxtyping import Int
 from torch import Tensor
 
 from protlig_dd.errors import ConfigError
-from protlig_dd.tokens.tracks import Layout, Track, TrackBatch, TrackTokens, alphabet_of
+from protlig_dd.tokens.structure import alphabet_of
+from protlig_dd.tokens.tracks import Layout, Track, TrackBatch, TrackTokens
 
 RESIDUES = "ACDEFGHIKLMNPQRSTVWYX"
 """Residues in the order of their ids; X is every residue other than the twenty."""

@@ -86,7 +86,7 @@ def add_data(commands: Commands) -> None:
     sub.add_argument("files", nargs="+", help="data files; a folder that is one data set counts as one")
     sub.add_argument("--out", required=True, help="the vocabulary file, or the folder of shards or subsets")
     sub.add_argument("--min-count", type=int, help="vocab: leave out tokens seen fewer times (%(default)s)")
-    sub.add_argument("--config", help="vocab and shards: use the data policies of this config; shards: its tracks too")
+    sub.add_argument("--config", help="vocab and shards: use the data policies and the notation of this config; shards: its tracks too")
     sub.add_argument("--structures", help=f"shards: {_STRUCTURES}")
     sub.add_argument("--sizes", type=int, nargs="+", help="subsets: training sequences of each (%(default)s)")
     sub.add_argument("--validation", type=int, help="subsets: sequences of the common validation set (%(default)s)")
@@ -124,11 +124,15 @@ def prepare(options: PrepareOptions) -> Iterator[str]:
     from protlig_dd.data.prepare import prepare_vocab
     from protlig_dd.data.subsets import SubsetPlan, prepare_subsets
     from protlig_dd.runs.experiment import load_experiment
+    from protlig_dd.tokens.settings import LigandTrack
 
     files, out = [Path(file) for file in options.files], Path(options.out)
     if options.what == "vocab":
-        data = load_experiment(options.config).data if options.config else None
-        policies = _policies(data, ("columns", "molecules", "max_record"))
+        config = load_experiment(options.config) if options.config else None
+        policies = _policies(config.data if config else None, ("columns", "molecules", "max_record"))
+        ligand = config.tracks.get("ligand") if config else None
+        if isinstance(ligand, LigandTrack):
+            policies["split"] = ligand.split
         yield from prepare_vocab(files, out, min_count=options.min_count, **policies).lines()
         return
     if len(files) != 1:

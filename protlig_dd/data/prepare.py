@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -62,6 +62,7 @@ def prepare_vocab(
     columns: Columns | None = None,
     molecules: MoleculePolicy | None = None,
     max_record: int = MAX_RECORD,
+    split: Callable[..., list[str]] = tokenize_smiles,
 ) -> VocabularyReport:
     """Write the vocabulary of the SMILES in the given files.
 
@@ -72,6 +73,7 @@ def prepare_vocab(
         columns: column names that differ from the usual ones.
         molecules: the policy that training will apply.
         max_record: most characters of a SMILES.
+        split: cuts a SMILES into the symbols of the track's notation.
 
     Raises:
         ConfigError: for a folder in the place of the file.
@@ -92,7 +94,7 @@ def prepare_vocab(
                     raise FormatError(record.problem[1])
                 if not smiles:
                     raise FormatError(f"{record.where}: found no ligand, expected one; fill the cell, or remove the record")
-                counts.update(tokenize_smiles(policy.apply(smiles, where=record.where), where=record.where))
+                counts.update(split(policy.apply(smiles, where=record.where), where=record.where))
                 read += 1
             except FormatError as error:
                 refused += 1

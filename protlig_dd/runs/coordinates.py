@@ -15,7 +15,7 @@ from protlig_dd.runs.run import Run
 from protlig_dd.sampling.requests import Request
 from protlig_dd.structures.structure_io import Chain, write_pdb
 from protlig_dd.tokens.protein import split_protein
-from protlig_dd.tokens.tracks import alphabet_of
+from protlig_dd.tokens.structure import alphabet_of
 
 _TOKEN_NAME = re.compile(r"<\w+>|_")  # letters of DPLM's samplers such as <unk>, and gaps
 _NO_FILE_NAME = re.compile(r"[^\w.-]", re.ASCII)

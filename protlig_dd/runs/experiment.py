@@ -160,8 +160,8 @@ def load_experiment(name: str | Path, overrides: Sequence[str] = ()) -> Experime
 
 
 def experiment_from(values: Mapping[str, Any]) -> Experiment:
-    """Return the experiment that plain values describe."""
-    return build(Experiment, values)
+    """Return the experiment that plain values describe, without the `stages` before it (`families/stages.py`)."""
+    return build(Experiment, {name: value for name, value in values.items() if name != "stages"})
 
 
 def completed_experiment(values: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -28,7 +28,8 @@ from protlig_dd.runs.families.tokenizers import StructureTokenizer, has_tokenize
 from protlig_dd.runs.families.tokens import family_of
 from protlig_dd.runs.held_out import HeldOut, chains_of, emitted
 from protlig_dd.runs.run import Run
-from protlig_dd.tokens.tracks import Track, alphabet_of
+from protlig_dd.tokens.structure import alphabet_of
+from protlig_dd.tokens.tracks import Track
 
 Coords = Float[np.ndarray, "_ 3"]
 TRACK = "structure"

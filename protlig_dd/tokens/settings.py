@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -9,9 +10,11 @@ from typing import Literal
 from protlig_dd.config import settings
 from protlig_dd.tokens.ligand import ligand_vocabulary, load_vocabulary, tokenize_smiles
 from protlig_dd.tokens.protein import AMINO_ACIDS, Emits, protein_vocabulary, replaced_letters, split_protein
+from protlig_dd.tokens.selfies_notation import read_selfies, selfies_vocabulary, split_selfies
 from protlig_dd.tokens.structure import Alphabet, num_joint_rows, separator, split_codes, structure_vocabulary
 from protlig_dd.tokens.tracks import Track
 
+Notation = Literal["smiles", "selfies"]
 BUILT_IN = "built-in"
 """The ligand vocabulary that needs no file."""
 
@@ -60,22 +63,37 @@ class ProteinTrack:
 
 @settings
 class LigandTrack:
-    """The settings of a SMILES track; `vocabulary` is "built-in" or a file made by `protlig prepare vocab`."""
+    """The settings of a track of molecules, which are given and returned as SMILES.
+
+    Args:
+        vocabulary: "built-in", or a file made by `protlig prepare vocab`.
+        notation: what the tokens are: those of the SMILES, or of the molecule's SELFIES, in which every sequence is a molecule.
+    """
 
     kind: Literal["ligand"] = "ligand"
     max_length: int = 128
     num_rows: int = 0
     vocabulary: str = BUILT_IN
+    notation: Notation = "smiles"
     add_ends: bool = True
+
+    @property
+    def split(self) -> Callable[..., list[str]]:
+        """What cuts a SMILES into the symbols of the notation."""
+        return split_selfies if self.notation == "selfies" else tokenize_smiles
 
     def build(self, name: str) -> Track:
         """Return the track, with its vocabulary read from the file if one is named."""
-        if self.vocabulary == BUILT_IN:
-            vocabulary = ligand_vocabulary(num_rows=self.num_rows)
-        else:
-            vocabulary = load_vocabulary(Path(self.vocabulary), num_rows=self.num_rows)
-        ends = self.add_ends
-        return Track(name=name, vocabulary=vocabulary, max_length=self.max_length, split=tokenize_smiles, add_ends=ends)
+        own, as_selfies = self.vocabulary != BUILT_IN, self.notation == "selfies"
+        built_in = selfies_vocabulary if as_selfies else ligand_vocabulary
+        return Track(
+            name=name,
+            vocabulary=load_vocabulary(Path(self.vocabulary), num_rows=self.num_rows) if own else built_in(num_rows=self.num_rows),
+            max_length=self.max_length,
+            split=self.split,
+            add_ends=self.add_ends,
+            read=read_selfies if as_selfies else None,
+        )
 
 
 @settings

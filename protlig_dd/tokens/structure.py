@@ -13,6 +13,7 @@ from typing import Literal
 
 from protlig_dd.errors import FormatError
 from protlig_dd.tokens.protein import SYMBOLS
+from protlig_dd.tokens.tracks import Track
 from protlig_dd.tokens.vocabulary import Vocabulary
 
 Alphabet = Literal["dplm2", "kanzi", "3di", "ss3"]
@@ -84,3 +85,8 @@ def split_codes(text: str, alphabet: Alphabet, *, where: str = "structure") -> l
         if symbol not in known:
             raise FormatError(f"{where}: '{symbol}' at residue {place} is no {alphabet} code; expected {expected}")
     return symbols
+
+
+def alphabet_of(structure: Track | None) -> str:
+    """Return the alphabet of a structure track, such as "3di"; "none" without a track."""
+    return "none" if structure is None else structure.vocabulary.name.removesuffix(" structure")

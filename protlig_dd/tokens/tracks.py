@@ -34,6 +34,7 @@ class Track:
         add_ends: whether begin and end tokens surround the sequence (they are never noised).
         separator: text between two symbols.
         replaced: counts the letters of a text that `split` reads as another one, in words ("J as X"); None if it never does.
+        read: returns the text that joined symbols stand for; None if it is the symbols themselves.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Track:
     add_ends: bool = False
     separator: str = ""
     replaced: Callable[[str], Counter[str]] | None = None
+    read: Callable[[str], str] | None = None
 
     def __post_init__(self) -> None:
         if self.max_length < 1 + 2 * self.add_ends:
@@ -77,7 +79,8 @@ class Track:
         """Return the text of ids; begin, end and padding tokens are omitted, a mask is shown as `_`."""
         v = self.vocabulary
         kept = [i for i in ids if i not in (v.begin_id, v.end_id, v.pad_id)]
-        return self.separator.join("_" if i == v.mask_id else s for i, s in zip(kept, v.decode(kept), strict=True))
+        text = self.separator.join("_" if i == v.mask_id else s for i, s in zip(kept, v.decode(kept), strict=True))
+        return text if self.read is None else self.read(text)
 
     @cached_property
     def emittable(self) -> Bool[Tensor, " k"]:
@@ -88,11 +91,6 @@ class Track:
 
 
 TrackSet = Mapping[str, Track]
-
-
-def alphabet_of(structure: Track | None) -> str:
-    """Return the alphabet of a structure track, such as "3di"; "none" without a track."""
-    return "none" if structure is None else structure.vocabulary.name.removesuffix(" structure")
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,12 @@ def test_a_stage_is_the_config_with_its_changes_and_starts_from_those_before_it_
         },
     }
     made = stages_of(values, Path("run"))
-    assert [(stage.name, stage.folder.as_posix()) for stage in made] == [("a", "run/stages/a"), ("b", "run/stages/b"), ("d", "run/stages/d"), ("", "run")]
+    assert [(stage.name, stage.folder.as_posix()) for stage in made] == [
+        ("a", "run/stages/a"),
+        ("b", "run/stages/b"),
+        ("d", "run/stages/d"),
+        ("", "run"),
+    ]
     assert [stage.values["train"].get("init_from") for stage in made] == [None, None, "elsewhere", "run/stages/a,run/stages/b,run/stages/d"]
     assert made[0].values["train"] == {"steps": 1, "batch_size": 2}
     assert all("stages" not in stage.values for stage in made)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
@@ -117,11 +117,18 @@ class MoleculePolicy:
             raise FormatError(f"{where}: '{smiles}' has several fragments; set data.molecules.salts=strip or keep, or remove the record")
         if not (self.changes or self.validate):
             return smiles
+        changed = _changed(self, smiles)
+        if changed is None:
+            raise FormatError(f"{where}: '{smiles}' is not a valid molecule for RDKit; correct or remove the record")
+        return changed
+
+    def changed(self, smiles: str) -> str | None:
+        """Return the SMILES after the changes, or None if RDKit cannot read it."""
         base = require("rdkit.rdBase", "checking or changing molecules", extra="ligand")
         with base.BlockLogs():
             molecule = self._chem.MolFromSmiles(smiles)
             if molecule is None:
-                raise FormatError(f"{where}: '{smiles}' is not a valid molecule for RDKit; correct or remove the record")
+                return None
             return self._rewrite(molecule) if self.changes else smiles
 
     def _rewrite(self, molecule: Any) -> str:
@@ -134,3 +141,9 @@ class MoleculePolicy:
         if self.stereo == "strip":
             self._chem.RemoveStereochemistry(molecule)
         return str(self._chem.MolToSmiles(molecule))
+
+
+@lru_cache(maxsize=1 << 16)
+def _changed(policy: MoleculePolicy, smiles: str) -> str | None:
+    """`MoleculePolicy.changed`; a table of pairs holds each molecule many times."""
+    return policy.changed(smiles)

@@ -17,7 +17,8 @@ from protlig_dd.data.readers.sequences import join_structures, read_sequences
 from protlig_dd.data.readers.tables import TABLE_SUFFIXES, open_table
 from protlig_dd.data.settings import TRACKS_OF, FileSettings, MoleculeData, PairData, SequenceData
 from protlig_dd.errors import ConfigError, FormatError
-from protlig_dd.tokens.tracks import TrackSet, alphabet_of
+from protlig_dd.tokens.structure import alphabet_of
+from protlig_dd.tokens.tracks import TrackSet
 
 
 @dataclass(frozen=True, kw_only=True)

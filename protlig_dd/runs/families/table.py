@@ -162,8 +162,7 @@ def load(name: str | Path, overrides: tuple[str, ...] | list[str] = ()) -> AnyEx
 
 def experiment_of(values: Mapping[str, Any]) -> AnyExperiment:
     """Return the experiment of any family that plain values describe, without the stages before it."""
-    own = {name: value for name, value in values.items() if name != "stages"}
-    experiment: AnyExperiment = family_of(own).read(own)
+    experiment: AnyExperiment = family_of(values).read(values)
     return experiment
 
 
