@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from protlig_dd.cli.common import Commands, add_command
@@ -72,13 +73,16 @@ def lr_find(options: LrFindOptions) -> Iterator[str]:
     from protlig_dd.runs.experiment import Experiment
     from protlig_dd.runs.families.table import experiment_of
     from protlig_dd.runs.lr_find import LrFinder
+    from protlig_dd.runs.vocabularies import learn_vocabularies, with_vocabularies
 
     grid = options.grid()
     _check_files(options)
     config = experiment_of(options.values())
     if not isinstance(config, Experiment):
         raise ConfigError(f"model.kind: found '{config.model.kind}': lr-find is for models of tokens; this kind is not supported")
-    finder, trials = LrFinder(config, grid, device=options.device), []
+    with TemporaryDirectory() as scratch:  # a learned vocabulary is written there
+        learn_vocabularies(config, Path(scratch))
+        finder, trials = LrFinder(with_vocabularies(config, Path(scratch)), grid, device=options.device), []
     yield from _plan(finder)
     try:
         for trial in finder.trials():

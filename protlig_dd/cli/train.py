@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 from protlig_dd.cli.common import OVERRIDES, Commands, add_command, add_device
@@ -135,8 +136,9 @@ def check(options: CheckOptions) -> Iterator[str]:
 
     logging.getLogger().setLevel(logging.WARNING)
     values = options.values()
-    for stage in stages_of(values, Path()):
-        if stage.name:
-            yield f"stage {stage.name}:"
-        family = family_of(stage.values)
-        yield from family.check(family.read(stage.values), device=options.device, devices=options.devices)
+    with TemporaryDirectory() as scratch:  # learned vocabularies are written there
+        for stage in stages_of(values, Path(scratch)):
+            if stage.name:
+                yield f"stage {stage.name}:"
+            family = family_of(stage.values)
+            yield from family.check(family.read(stage.values), device=options.device, devices=options.devices, folder=stage.folder)

@@ -59,6 +59,13 @@ class ProteinSplit(_Fractions):
 
 
 @settings
+class LigandSplit(_Fractions):
+    """No ligand on both sides (warm proteins: they are known, the ligands are new); the same molecule written in two ways is two ligands."""
+
+    kind: Literal["ligand"] = "ligand"
+
+
+@settings
 class ScaffoldSplit(_Fractions):
     """No Bemis-Murcko scaffold on both sides. Molecules without rings share the empty scaffold.
 
@@ -81,7 +88,7 @@ class ClusterSplit(_Fractions):
             raise ValueError(f"found identity={self.identity}; expected 0.2 to 1")
 
 
-SplitSettings = GivenSplit | RandomSplit | ProteinSplit | ScaffoldSplit | ClusterSplit
+SplitSettings = GivenSplit | RandomSplit | ProteinSplit | LigandSplit | ScaffoldSplit | ClusterSplit
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -105,7 +112,9 @@ def split_rows(table: TokenTable, tracks: TrackSet, how: SplitSettings, *, seed:
     if isinstance(how, RandomSplit):
         parts = _deal_singly(len(table), (how.validation_fraction, how.test_fraction), seed=seed, kind=how.kind)
         return Split(train=parts[0], validation=parts[1], test=parts[2], how=f"random over {len(table)} examples")
-    if isinstance(how, ScaffoldSplit):
+    if isinstance(how, LigandSplit):
+        groups = same_sequence_groups(_column(table, "ligand", how.kind))
+    elif isinstance(how, ScaffoldSplit):
         groups = scaffold_groups(_column(table, "ligand", how.kind), tracks["ligand"])
     else:
         column = _column(table, "protein", how.kind)
@@ -116,7 +125,7 @@ def split_rows(table: TokenTable, tracks: TrackSet, how: SplitSettings, *, seed:
             groups = cluster_proteins(proteins, how.identity)[groups]
     parts = _deal(groups, (how.validation_fraction, how.test_fraction), seed=seed, kind=how.kind)
     count = len(np.unique(groups))
-    words = {"protein": "distinct proteins", "scaffold": "scaffolds", "cluster": "protein clusters"}[how.kind]
+    words = {"protein": "distinct proteins", "ligand": "distinct ligands", "scaffold": "scaffolds", "cluster": "protein clusters"}[how.kind]
     return Split(train=parts[0], validation=parts[1], test=parts[2], how=f"{how.kind} over {count} {words}")
 
 
@@ -133,7 +142,7 @@ def _given(table: TokenTable, how: GivenSplit, seed: int) -> Split:
     if len(rows["train"]) == 0:
         raise ConfigError(
             "data.split.kind: found 'given', the file assigns no row to 'train' (or has no split column); "
-            "name it with data.columns.split, or use kind=random, protein, scaffold or cluster"
+            "name it with data.columns.split, or use kind=random, protein, ligand, scaffold or cluster"
         )
     notes = [f"{unnamed} rows without a split left out"] if unnamed else []
     notes += [f"{other} rows of other splits left out"] if other else []

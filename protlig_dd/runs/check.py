@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,23 +15,26 @@ from protlig_dd.errors import ConfigError
 from protlig_dd.nn.flops import training_flops
 from protlig_dd.runs.experiment import Experiment, Parts
 from protlig_dd.runs.train import training_loader
+from protlig_dd.runs.vocabularies import learn_vocabularies, with_vocabularies
 from protlig_dd.training.footprint import Fleet, States, describe_footprint, parse_devices
 
 
-def check_experiment(config: Experiment, *, device: str = "auto", devices: str = "") -> Iterator[str]:
+def check_experiment(config: Experiment, *, device: str = "auto", devices: str = "", folder: Path) -> Iterator[str]:
     """Yield a description of the config and its cost, in lines.
 
     Args:
         config: the experiment.
         device: "auto", "cpu", "cuda", "mps" or "xpu"; decides precision and attention.
         devices: such as "8xH100": adds the memory of each device by ZeRO stage, and the hours.
+        folder: a folder for the vocabularies that training would learn.
 
     Raises:
         ConfigError: for a wrong `model.parameters`, or data that cannot be read.
         FormatError: for damaged data.
     """
     choice = choose_device(device, precision=config.train.precision)
-    parts = Parts(config)
+    learn_vocabularies(config, folder)
+    parts = Parts(config := with_vocabularies(config, folder))
     with torch.device("meta"):
         model = config.model.build(parts.tracks, parts.backend(choice).name)
     yield f"config: {config.name}, valid"

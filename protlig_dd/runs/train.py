@@ -27,7 +27,7 @@ from protlig_dd.runs.experiment import Experiment, Parts, completed_experiment
 from protlig_dd.runs.families.models import reads_on_rank0
 from protlig_dd.runs.open import open_run
 from protlig_dd.runs.validation import Validator
-from protlig_dd.runs.vocabularies import keep_vocabularies, with_vocabularies
+from protlig_dd.runs.vocabularies import keep_vocabularies, learn_vocabularies, with_vocabularies
 from protlig_dd.tokens.tracks import TrackBatch
 from protlig_dd.training.out_of_memory import smallest_accumulation
 from protlig_dd.training.resume import on_rank0
@@ -62,6 +62,7 @@ def train_experiment(
 
 
 def _train(session: Session, config: Experiment, folder: Path, make_hooks: MakeHooks | None) -> FitResult:
+    session.first_on_rank0(partial(learn_vocabularies, config, folder))
     parts = Parts(with_vocabularies(config, folder))
     choice, strategy = session.choice, session.strategy
     bundle = session.first_on_rank0(partial(load, config.data, parts.tracks, config.seed))

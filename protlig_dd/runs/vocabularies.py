@@ -3,16 +3,72 @@
 from __future__ import annotations
 
 import logging
+import time
+from collections import Counter
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from statistics import mean
 
-from protlig_dd.errors import FormatError
+from protlig_dd.data.readers.sources import find_sources
+from protlig_dd.data.settings import MoleculeData, PairData
+from protlig_dd.errors import ConfigError, FormatError
 from protlig_dd.files import written_whole
 from protlig_dd.runs.experiment import Experiment
-from protlig_dd.tokens.settings import BUILT_IN, LigandTrack
+from protlig_dd.tokens.ligand import save_vocabulary
+from protlig_dd.tokens.merges import learn_merges, merge
+from protlig_dd.tokens.settings import BUILT_IN, LEARNED, LigandTrack
 
 log = logging.getLogger(__name__)
+
+
+_MOST_MOLECULES = 50_000  # from which merges are learned
+
+
+def learn_vocabularies(config: Experiment, folder: Path) -> None:
+    """Learn the vocabularies that an experiment asks for from its own molecules, unless the run folder holds them.
+
+    Raises:
+        ConfigError: for data without molecules.
+        FormatError: for files that cannot be read.
+    """
+    for name, track in config.tracks.items():
+        if isinstance(track, LigandTrack) and track.vocabulary == LEARNED and not _kept(folder, name).is_file():
+            started = time.perf_counter()
+            texts = _molecules(config, name, track)
+            merges = learn_merges(texts, track.merges)
+            built_in = replace(track, vocabulary=BUILT_IN, merges=0).build(name).vocabulary
+            symbols = Counter({built_in.symbols[i]: 1 for i in built_in.emittable_ids}) | Counter(s for text in texts for s in text)
+            folder.mkdir(parents=True, exist_ok=True)
+            vocabulary = save_vocabulary(_kept(folder, name), symbols, merges=merges)
+            ranks = {pair: i for i, pair in enumerate(merges)}
+            pieces = [merge(text, ranks) for text in texts[:1000]]
+            log.info(
+                "vocabulary of the %s: %d tokens, %d of them merges learned from %d molecules in %.0f s; %.1f tokens a molecule instead of %.1f",
+                *(name, len(vocabulary.emittable_ids), len(merges), len(texts), time.perf_counter() - started),
+                *(mean(map(len, pieces)), mean(map(len, texts[:1000]))),
+            )
+
+
+def _molecules(config: Experiment, name: str, track: LigandTrack) -> list[list[str]]:
+    """The symbols of the first distinct molecules of the training data; those that cannot be cut are left to the encoder to report."""
+    data = config.data
+    if not isinstance(data, MoleculeData | PairData):
+        raise ConfigError(
+            f"tracks.{name}.vocabulary: 'learned' needs data of molecules or pairs, found data.kind '{data.kind}'; name a file"
+        )
+    found: dict[str, list[str]] = {}
+    for record in find_sources(data, {}).parts["train"].open():
+        text = record.texts.get(name, "")
+        if not text or text in found:
+            continue
+        with suppress(FormatError):
+            found[text] = track.split(data.molecules.apply(text, where=record.where), where=record.where)
+        if len(found) == _MOST_MOLECULES:
+            break
+    if not found:
+        raise ConfigError(f"tracks.{name}.vocabulary: found no molecule in {data.path} to learn it from; see: protlig inspect {data.path}")
+    return list(found.values())
 
 
 def with_vocabularies(config: Experiment, folder: Path) -> Experiment:
@@ -21,7 +77,9 @@ def with_vocabularies(config: Experiment, folder: Path) -> Experiment:
     Raises:
         FormatError: if a file is in neither place.
     """
-    found = {name: replace(track, vocabulary=str(_find(folder, name, track.vocabulary))) for name, track in _with_files(config).items()}
+    found = {
+        name: replace(track, vocabulary=str(_find(folder, name, track.vocabulary)), merges=0) for name, track in _with_files(config).items()
+    }
     return replace(config, tracks={**config.tracks, **found}) if found else config
 
 
@@ -32,7 +90,7 @@ def own_vocabularies(config: Experiment, folder: Path) -> Experiment:
         FormatError: if a file is in neither place.
     """
     kept = {name: track for name, track in _with_files(config).items() if _kept(folder, name).is_file()}
-    own = {name: replace(track, vocabulary=str(_kept(folder, name))) for name, track in kept.items()}
+    own = {name: replace(track, vocabulary=str(_kept(folder, name)), merges=0) for name, track in kept.items()}
     return with_vocabularies(replace(config, tracks={**config.tracks, **own}) if own else config, folder)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from protlig_dd.errors import ConfigError, FormatError, nearest
@@ -88,11 +88,12 @@ def ligand_vocabulary(tokens: Iterable[str] = _BUILT_IN, *, name: str = "built-i
     )
 
 
-def save_vocabulary(path: Path, counts: Counter[str], *, min_count: int = 1) -> Vocabulary:
-    """Write the tokens that occur at least `min_count` times, most frequent first, as JSON, and return their vocabulary."""
+def save_vocabulary(path: Path, counts: Counter[str], *, min_count: int = 1, merges: Sequence[tuple[str, str]] = ()) -> Vocabulary:
+    """Write the tokens that occur at least `min_count` times, most frequent first, and the merges as JSON; return their vocabulary."""
     kept = [t for t, n in sorted(counts.items(), key=lambda item: (-item[1], item[0])) if n >= min_count]
-    write_json(path, {"kind": "ligand vocabulary", "tokens": kept})
-    return ligand_vocabulary(kept, name=path.stem)
+    tokens = [*kept, *(a + b for a, b in merges)]
+    write_json(path, {"kind": "ligand vocabulary", "tokens": tokens, **({"merges": [list(pair) for pair in merges]} if merges else {})})
+    return ligand_vocabulary(tokens, name=path.stem)
 
 
 def load_vocabulary(path: Path, *, num_rows: int = 0) -> Vocabulary:
@@ -116,6 +117,23 @@ def load_vocabulary(path: Path, *, num_rows: int = 0) -> Vocabulary:
     except ConfigError as error:
         raise FormatError(f"{path}: {error}") from error
     raise FormatError(f"{path}: expected 'tokens', or a Hugging Face map of tokens to ids; make one with: protlig prepare vocab")
+
+
+def load_merges(path: Path) -> tuple[tuple[str, str], ...]:
+    """Return the merges of neighbouring symbols that a vocabulary file holds, in order; none in a file without them.
+
+    Raises:
+        FormatError: if they are no pairs of symbols.
+    """
+    content = json.loads(path.read_text())  # `load_vocabulary` has read the file
+    found = content.get("merges", []) if isinstance(content, dict) and isinstance(content.get("tokens"), list) else []
+    known = set(content["tokens"]) if found else set()
+    for pair in found:
+        if not (isinstance(pair, list) and len(pair) == 2 and all(isinstance(s, str) for s in pair) and {*pair, "".join(pair)} <= known):
+            raise FormatError(
+                f"{path}: found the merge {pair!r}, expected two tokens that make a third; make the file with: protlig prepare vocab"
+            )
+    return tuple((a, b) for a, b in found)
 
 
 def _hugging_face_ids(content: object) -> dict[str, int]:

@@ -8,15 +8,17 @@ from pathlib import Path
 from typing import Literal
 
 from protlig_dd.config import settings
-from protlig_dd.tokens.ligand import ligand_vocabulary, load_vocabulary, tokenize_smiles
+from protlig_dd.errors import ConfigError
+from protlig_dd.tokens.ligand import ligand_vocabulary, load_merges, load_vocabulary, tokenize_smiles
+from protlig_dd.tokens.merges import MergedSplit
 from protlig_dd.tokens.protein import AMINO_ACIDS, Emits, protein_vocabulary, replaced_letters, split_protein
 from protlig_dd.tokens.selfies_notation import read_selfies, selfies_vocabulary, split_selfies
 from protlig_dd.tokens.structure import Alphabet, num_joint_rows, separator, split_codes, structure_vocabulary
 from protlig_dd.tokens.tracks import Track
 
 Notation = Literal["smiles", "selfies"]
-BUILT_IN = "built-in"
-"""The ligand vocabulary that needs no file."""
+BUILT_IN, LEARNED = "built-in", "learned"
+"""The ligand vocabulary that needs no file, and the one that is made when training begins."""
 
 
 @settings
@@ -66,7 +68,10 @@ class LigandTrack:
     """The settings of a track of molecules, which are given and returned as SMILES.
 
     Args:
-        vocabulary: "built-in", or a file made by `protlig prepare vocab`.
+        vocabulary: "built-in"; or a file made by `protlig prepare vocab`; or "learned": the built-in symbols and `merges` of neighbours that
+            are frequent in the run's own molecules, found when training begins and kept in the run folder.
+        merges: number of merges of a learned vocabulary. A merge makes one token of two, so that a ring is one token: fewer tokens a
+            molecule, and more valid and faster samples.
         notation: what the tokens are: those of the SMILES, or of the molecule's SELFIES, in which every sequence is a molecule.
     """
 
@@ -74,8 +79,13 @@ class LigandTrack:
     max_length: int = 128
     num_rows: int = 0
     vocabulary: str = BUILT_IN
+    merges: int = 0
     notation: Notation = "smiles"
     add_ends: bool = True
+
+    def __post_init__(self) -> None:
+        if self.merges < 0 or (self.vocabulary == LEARNED) != (self.merges > 0):
+            raise ValueError(f"merges: found {self.merges} with vocabulary '{self.vocabulary}'; expected 1 or more with 'learned', else 0")
 
     @property
     def split(self) -> Callable[..., list[str]]:
@@ -83,14 +93,23 @@ class LigandTrack:
         return split_selfies if self.notation == "selfies" else tokenize_smiles
 
     def build(self, name: str) -> Track:
-        """Return the track, with its vocabulary read from the file if one is named."""
-        own, as_selfies = self.vocabulary != BUILT_IN, self.notation == "selfies"
+        """Return the track, with its vocabulary read from the file if one is named.
+
+        Raises:
+            ConfigError: for a learned vocabulary that has not been learned yet.
+        """
+        if self.vocabulary == LEARNED:
+            raise ConfigError(f"tracks.{name}.vocabulary: 'learned' is made when training begins; found no run folder with it")
+        file = None if self.vocabulary == BUILT_IN else Path(self.vocabulary)
+        as_selfies = self.notation == "selfies"
         built_in = selfies_vocabulary if as_selfies else ligand_vocabulary
+        vocabulary = built_in(num_rows=self.num_rows) if file is None else load_vocabulary(file, num_rows=self.num_rows)
+        merges = () if file is None else load_merges(file)
         return Track(
             name=name,
-            vocabulary=load_vocabulary(Path(self.vocabulary), num_rows=self.num_rows) if own else built_in(num_rows=self.num_rows),
+            vocabulary=vocabulary,
             max_length=self.max_length,
-            split=self.split,
+            split=MergedSplit(self.split, merges) if merges else self.split,
             add_ends=self.add_ends,
             read=read_selfies if as_selfies else None,
         )

@@ -63,6 +63,9 @@ def test_the_last_weights_of_a_stage_are_the_first_of_the_next(tmp_path: Path) -
     first, last = (open_run(folder, device="cpu").model.state_dict() for folder in (tmp_path / "run/stages/ligand", tmp_path / "run"))
     torch.testing.assert_close(first, last)
     assert not torch.equal(first["head.linear.weight"], torch.zeros_like(first["head.linear.weight"]))
+    learned = [(folder / "vocabulary_ligand.json").read_text() for folder in (tmp_path / "run/stages/ligand", tmp_path / "run")]
+    assert learned[0] == learned[1]
+    assert '"merges"' in learned[0]
 
 
 def test_a_stopped_command_goes_on_in_its_stage(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

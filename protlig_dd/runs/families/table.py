@@ -50,7 +50,7 @@ class Family:
         read: returns the experiment that plain values describe.
         train: trains an experiment in a folder: (config, folder, *, device, resume).
         finish: yields the lines printed after training: (config, folder, result, *, device).
-        check: yields what a config costs: (config, *, device, devices).
+        check: yields what a config costs: (config, *, device, devices, folder), the folder for files that training would make.
         open: returns a trained run: (folder, *, device, which).
         evaluate: yields the scores of a run and writes evaluation.json: (folder, *, device, which, split, num, fold, prostt5,
             coordinates, tokenizer).
@@ -90,7 +90,7 @@ def _finish_autoencoder(config: AutoencoderExperiment, folder: Path, result: Fit
     yield ", ".join(f"{name} {value:.3f}" for name, value in result.validation.items())
 
 
-def _check_autoencoder(config: AutoencoderExperiment, *, device: str, devices: str) -> Iterator[str]:
+def _check_autoencoder(config: AutoencoderExperiment, *, device: str, devices: str, folder: Path) -> Iterator[str]:
     if devices:
         raise ConfigError(f"--devices {devices}: is for models of tokens; an autoencoder's memory is told without it, leave it out")
     yield from describe_autoencoder(config, choose_device(device, precision=config.train.precision))
