@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -65,18 +65,25 @@ def nearest_similarity(prints: Sequence[Any], others: Sequence[Any]) -> Float[np
     return np.array([max(compare(one, others), default=0.0) for one in prints])
 
 
-def nearest_active(smiles: str, actives: Sequence[str]) -> tuple[str, float]:
-    """Return the active with the highest Tanimoto similarity to a molecule and that similarity; ("", 0.0) without a valid one of each.
+def nearest_actives(molecules: Sequence[str], actives: Sequence[str]) -> list[tuple[str, float]]:
+    """Return, for each molecule, the most similar active and the Tanimoto similarity; ("", 0.0) without a valid one of each.
 
-    >>> nearest_active("CCO", ["CCN", "OCC"])
-    ('CCO', 1.0)
+    >>> nearest_actives(["CCO", "C("], ["CCN", "OCC"])
+    [('CCO', 1.0), ('', 0.0)]
     """
-    own = [one for one in canonical_smiles([smiles]) if one is not None]
-    known = [one for one in canonical_smiles(actives) if one is not None]
-    if not own or not known:
-        return "", 0.0
-    found = tanimoto(fingerprints(own), fingerprints(known))[0]
-    return known[int(found.argmax())], float(found.max())
+    known = distinct_molecules(actives)
+    reference = fingerprints(known)
+    found = list[tuple[str, float]]()
+    for smiles in canonical_smiles(molecules):
+        similarities = tanimoto(fingerprints([smiles]), reference)[0] if smiles is not None and known else np.zeros(0)
+        best = int(similarities.argmax()) if len(similarities) else -1
+        found.append((known[best], float(similarities[best])) if best >= 0 else ("", 0.0))
+    return found
+
+
+def distinct_molecules(smiles: Sequence[str]) -> tuple[str, ...]:
+    """Return the distinct canonical SMILES of the valid ones."""
+    return tuple(dict.fromkeys(one for one in canonical_smiles(smiles) if one is not None))
 
 
 def draw_some(molecules: Sequence[str], num: int, seed: int, *names: str) -> list[str]:
@@ -100,25 +107,28 @@ class Targets:
     num_left_out: int = 0
 
     @staticmethod
-    def of(proteins: Mapping[str, str], actives: Mapping[str, Sequence[str]]) -> Targets:
+    def of(proteins: Mapping[str, str], actives: Mapping[str, Sequence[str]], training: Training | None = None) -> Targets:
         """Return the targets that have at least three different actives.
 
         Args:
             proteins: the sequence of each target.
             actives: the SMILES of the actives of each target; invalid ones are left out.
+            training: a model's training pairs; actives of a target that it was trained on are left out.
 
         Raises:
             ValueError: if fewer than two targets have three actives: "other targets" then has no meaning.
         """
-        known = {name: _distinct(actives.get(name, ())) for name in proteins}
+        sequences = {name: _NO_LETTER.sub("", protein.upper()) for name, protein in proteins.items()}
+        known = {name: distinct_molecules(actives.get(name, ())) for name in proteins}
+        if training is not None:
+            known = {name: tuple(one for one in smiles if one not in training.of(sequences[name])) for name, smiles in known.items()}
         kept = {name: smiles for name, smiles in known.items() if len(smiles) >= LEAST_ACTIVES}
         if len(kept) < 2:
             raise ValueError(
-                f"actives: found {len(kept)} of {len(known)} targets with {LEAST_ACTIVES} different actives or more, expected at least 2 "
-                "targets; specificity compares targets"
+                f"actives: found {len(kept)} of {len(known)} targets with {LEAST_ACTIVES} different actives or more"
+                f"{' that were not trained on' if training is not None else ''}, expected at least 2 targets; specificity compares targets"
             )
-        sequences = {name: _NO_LETTER.sub("", proteins[name].upper()) for name in kept}
-        return Targets(proteins=sequences, actives=kept, num_left_out=len(known) - len(kept))
+        return Targets(proteins={name: sequences[name] for name in kept}, actives=kept, num_left_out=len(known) - len(kept))
 
     def __len__(self) -> int:
         return len(self.names)
@@ -127,6 +137,12 @@ class Targets:
     def names(self) -> tuple[str, ...]:
         """The names, in the order of columns of similarities."""
         return tuple(self.actives)
+
+    def some(self, num: int) -> Targets:
+        """Return at most `num` of the targets, evenly spread over them."""
+        rows = np.unique(np.linspace(0, len(self) - 1, min(num, len(self))).astype(np.int64))
+        names = [self.names[row] for row in rows.tolist()]
+        return replace(self, proteins={n: self.proteins[n] for n in names}, actives={n: self.actives[n] for n in names})
 
     @cached_property
     def clusters(self) -> Int64[np.ndarray, " t"]:
@@ -220,8 +236,3 @@ class Training:
             null: {name: draw_some(source(targets.proteins[name]), counts.get(name, 0), seed, null, name) for name in targets.names}
             for null, source in sources.items()
         }
-
-
-def _distinct(smiles: Sequence[str]) -> tuple[str, ...]:
-    """The distinct canonical SMILES of the valid ones."""
-    return tuple(dict.fromkeys(one for one in canonical_smiles(smiles) if one is not None))

@@ -13,7 +13,7 @@ pytest.importorskip("rdkit", reason="molecules need RDKit: pip install 'protlig_
 
 from protlig_dd.evaluation.intervals import cluster_bootstrap_mean
 from protlig_dd.evaluation.specificity import HELD_OUT, SAMPLES, SHUFFLED, Specificity, specificity, values_of
-from protlig_dd.evaluation.targets import Targets, Training, nearest_active, sequence_clusters, tanimoto
+from protlig_dd.evaluation.targets import Targets, Training, nearest_actives, sequence_clusters, tanimoto
 
 ALCOHOLS = ["CCO", "CCCO", "CCCCO"]
 RINGS = ["Cc1ccccc1", "Clc1ccccc1", "Brc1ccccc1"]
@@ -204,8 +204,23 @@ def test_sequences_are_compared_by_their_letters() -> None:
 
 
 def test_the_nearest_active_is_the_most_similar_one() -> None:
-    assert nearest_active("CCCCCO", ["c1ccccc1", "OCCCCCC", "CO", "C("]) == ("CCCCCCO", tanimoto_of("CCCCCO", "CCCCCCO"))
-    assert nearest_active("C(", ["CC"]) == nearest_active("CC", []) == ("", 0.0)
+    found = nearest_actives(["CCCCCO", "C(", "CO"], ["c1ccccc1", "OCCCCCC", "CO", "C("])
+    assert found == [("CCCCCCO", tanimoto_of("CCCCCO", "CCCCCCO")), ("", 0.0), ("CO", 1.0)]
+    assert nearest_actives(["CC"], []) == nearest_actives(["CC"], ["C("]) == [("", 0.0)]
+
+
+def test_actives_that_were_trained_on_with_their_target_are_no_reference() -> None:
+    trained = Training(pairs={PROTEINS["a"]: ["OCC"], PROTEINS["b"]: ["CC(=O)NC"]})
+    actives = {"a": [*ALCOHOLS, "CCCCCO"], "b": RINGS, "c": AMIDES}
+    targets = Targets.of(PROTEINS, actives, trained)
+    assert targets.actives == {**Targets.of(PROTEINS, actives).actives, "a": ("CCCO", "CCCCO", "CCCCCO")}, "b's ligand stays an active of c"
+    with pytest.raises(ValueError, match="found 1 of 2 targets with 3 different actives or more that were not trained on"):
+        Targets.of({"a": "MK", "b": "MV"}, actives, Training(pairs={"MK": ALCOHOLS}))
+
+
+def test_some_targets_are_spread_over_all() -> None:
+    some = TARGETS.some(2)
+    assert some.names == ("a", "c") == tuple(some.proteins) and TARGETS.some(9).names == TARGETS.names
 
 
 TABLES = st.integers(2, 6).flatmap(
