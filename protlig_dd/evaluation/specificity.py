@@ -190,7 +190,7 @@ def specificity(
     return Specificity(
         means=means,
         validity=wilson(judged.num_valid, judged.num_samples),
-        copies=_copies(judged, held_out, targets, training, seed) if training is not None else (),
+        copies=_copies(judged, held_out, targets, training) if training is not None else (),
         num_targets=len(targets),
         num_clusters=len(np.unique(targets.clusters)),
         num_known=0 if training is None else sum(bool(training.of(protein)) for protein in targets.proteins.values()),
@@ -218,7 +218,7 @@ def _shuffled(judged: _Judged, targets: Targets, seed: int) -> Values:
     return sums
 
 
-def _copies(judged: _Judged, held_out: _Judged, targets: Targets, training: Training, seed: int) -> tuple[Score, ...]:
+def _copies(judged: _Judged, held_out: _Judged, targets: Targets, training: Training) -> tuple[Score, ...]:
     """The shares of training ligands and of near copies among the samples, with those among the actives."""
     known, prints = set(training.ligands), training.prints
     everything = list(prints.values())
@@ -232,11 +232,14 @@ def _copies(judged: _Judged, held_out: _Judged, targets: Targets, training: Trai
             if ligands := [prints[smiles] for smiles in training.of(targets.proteins[name])]:
                 rows = np.flatnonzero(one.own == column)
                 of_own[rows] = nearest_similarity([own_prints[row] for row in rows], ligands) >= NEAR_COPY
-        has = ~np.isnan(of_own)
+        known_own = of_own[~np.isnan(of_own)]
         return {
-            "exact copies of training ligands": _mean(exact, one.own, targets, seed),
-            f"near copies of training ligands (Tanimoto >= {NEAR_COPY})": _mean(near.astype(float), one.own, targets, seed),
-            "near copies of training ligands of the own target": _mean(of_own[has], one.own[has], targets, seed),
+            name: wilson(int(values.sum()), len(values))
+            for name, values in {
+                "exact copies of training ligands": exact,
+                f"near copies of training ligands (Tanimoto >= {NEAR_COPY})": near,
+                "near copies of training ligands of the own target": known_own,
+            }.items()
         }
 
     nulls = shares(held_out)
