@@ -14,6 +14,7 @@ from protlig_dd.cli.data import add_data
 from protlig_dd.cli.doctor import add_doctor
 from protlig_dd.cli.evaluate import add_evaluation
 from protlig_dd.cli.foldseek import add_foldseek
+from protlig_dd.cli.judge import add_judge
 from protlig_dd.cli.lr_find import add_lr_find
 from protlig_dd.cli.optimize import add_optimize
 from protlig_dd.cli.sample import add_sample
@@ -37,6 +38,7 @@ _ADD = (
     add_sample,
     add_optimize,
     add_evaluation,
+    add_judge,
     add_scoring,
     add_data,
     add_foldseek,

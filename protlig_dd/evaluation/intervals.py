@@ -194,7 +194,7 @@ def cluster_bootstrap_mean(
         raise ValueError(f"clusters: found {len(clusters)} labels, expected one for each of the {len(array)} values")
     numbers: dict[Any, int] = {}
     codes = np.array([numbers.setdefault(label, len(numbers)) for label in clusters], dtype=np.int64)
-    sums = np.bincount(codes, weights=array, minlength=len(numbers))
+    sums = np.bincount(codes, weights=array, minlength=len(numbers)).astype(np.float64)  # whole numbers for none
     counts = np.bincount(codes, minlength=len(numbers)).astype(np.float64)
     return ratio_bootstrap(sums, counts, seed=seed, num_resamples=num_resamples, level=level)
 

@@ -63,6 +63,15 @@ class Table:
                 f"expected {len(self.rows)} of {len(self.columns)}"
             )
 
+    def lines(self) -> list[str]:
+        """Return the table as aligned lines of text, under its title."""
+        texts = [
+            ("", *self.columns),
+            *((row, *("" if c is None else str(c) for c in cells)) for row, cells in zip(self.rows, self.cells, strict=True)),
+        ]
+        widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
+        return [self.title, *("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in texts)]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Section:

@@ -7,6 +7,25 @@ from protlig_dd.sampling import Ancestral, ConfidenceUnmasking, SamplerSettings
 
 
 @settings
+class SpecificitySettings:
+    """How many ligands are generated to see whether they are specific to their targets.
+
+    Args:
+        num_targets: targets of the evaluated part, those with three known ligands or more, that are compared; 0 leaves it out.
+        samples_per_target: ligands generated for each.
+    """
+
+    num_targets: int = 20
+    samples_per_target: int = 10
+
+    def __post_init__(self) -> None:
+        if self.num_targets < 0 or self.num_targets == 1:
+            raise ValueError(f"num_targets: found {self.num_targets}, expected 2 or more, or 0 to leave it out; targets are compared")
+        if self.samples_per_target < 1:
+            raise ValueError(f"samples_per_target: found {self.samples_per_target}, expected 1 or more")
+
+
+@settings
 class EvaluationSettings:
     """What is sampled and measured during and after training.
 
@@ -17,6 +36,7 @@ class EvaluationSettings:
         num_examples: maximum number of examples of the bound.
         samplers: the sampling methods to compare.
         generate: the track that is generated; all other tracks are given.
+        specificity: ligands generated for several targets, of a run that generates ligands for proteins and has pairs.
         fold: the folding model that generated proteins are folded with (a folder, or facebook/esmfold_v1); "" folds nothing.
         num_folded: number of proteins that are folded.
         preview_every: steps between samples drawn during training, with their molecules or their agreement with the truth; 0 draws none.
@@ -32,6 +52,7 @@ class EvaluationSettings:
     num_examples: int = 500
     samplers: tuple[SamplerSettings, ...] = (ConfidenceUnmasking(), Ancestral())
     generate: str = "ligand"
+    specificity: SpecificitySettings = SpecificitySettings()
     fold: str = ""
     num_folded: int = 20
     preview_every: int = 0

@@ -7,8 +7,9 @@ The page is a function of the files in the run folder, any of which may be absen
                          train/nll/<task>/<track>, validation/nll/<task>/<track>, validation/unigram_null[/<track>], train/loss, validation/nll, train/lr,
                          train/grad_norm, speed/tokens_per_second, and of structures drawn on the way samples/rmsd_* and samples/*token_accuracy
     evaluation.json      sections, in the form that `evaluation/sections.py` describes
-    samples.csv          generated samples in the order to show them: columns "ligand" (or "smiles"), "protein", "structure", any of them, and
-                         optionally "matched" (1/0, true/false, yes/no); other short columns are shown unchanged
+    samples.csv          generated samples: columns "ligand" (or "smiles"), "protein", "structure", any of them; optionally "name", by which
+                         they are grouped, "matched" (1/0, true/false, yes/no), and "nearest_active" (SMILES) with "similarity"; other
+                         short columns are shown unchanged (`gallery.py`)
     traces.json          predicted C-alpha traces and the true ones (`evaluation/trace_pairs.py`)
     traces.png           a picture of them, which `write_report` makes
     data.txt             what was read, line by line
@@ -21,7 +22,6 @@ given (`viewer.py`). Everything that comes from a file is escaped. The markup is
 from __future__ import annotations
 
 import base64
-import csv
 import logging
 import math
 from collections.abc import Mapping, Sequence
@@ -33,7 +33,8 @@ from protlig_dd.errors import FormatError, MissingDependencyError
 from protlig_dd.evaluation.sections import Section, read_evaluation
 from protlig_dd.evaluation.trace_pairs import TracePair, best_median_worst, read_traces, trace_pdb
 from protlig_dd.files import write_text
-from protlig_dd.report.drawings import COLOURS, Curve, line_chart, molecule
+from protlig_dd.report.drawings import COLOURS, Curve, line_chart
+from protlig_dd.report.gallery import read_gallery
 from protlig_dd.report.html import headline, render_template
 from protlig_dd.report.reproduction import reproduction_facts
 from protlig_dd.report.trace_pictures import PREDICTED, TRUE, traces_png
@@ -43,7 +44,9 @@ log = logging.getLogger(__name__)
 Metrics = Mapping[str, list[tuple[float, float]]]
 """(step, value) of each metric by name."""
 
-NUM_SHOWN = 12
+_LEADING = ("condition gap", "specificity", "validity")
+"""The beginnings of the names of scores that come first."""
+_NUM_CARDS = 4
 _SMALL_CHARTS = {
     "loss": ("train/loss", "validation/nll"),
     "learning rate": ("train/lr",),
@@ -105,7 +108,7 @@ def render(run_folder: Path, viewer: Viewer | None = None) -> str:
         traces=traces,
         picture=base64.b64encode(picture.read_bytes()).decode() if picture.is_file() else "",
         scripts=_scripts(viewer, traces) if viewer is not None and traces else None,
-        samples=_samples(run_folder / "samples.csv"),
+        samples=read_gallery(run_folder / "samples.csv"),
         data=data.read_text(encoding="utf-8", errors="replace").rstrip() if data.is_file() else "",
         settings=config_text.rstrip(),
         reproduction=reproduction_facts(run_folder, config, config_text),
@@ -156,9 +159,13 @@ def _scripts(viewer: Viewer, traces: Sequence[TracePair]) -> dict[str, str]:
 
 
 def _headlines(metrics: Metrics, sections: Sequence[Section]) -> list[tuple[str, str, str]]:
-    """The most important numbers: the first scores of the first section that has any, the best validation bound, the number of steps."""
+    """The most important numbers: what says most about samples, the first scores of the first section, the best validation bound, the steps."""
+    every = [score for section in sections for score in section.scores]
+    leading = [next((score for score in every if score.name.startswith(start)), None) for start in _LEADING]
     first = next((section.scores for section in sections if section.scores), ())
-    cards = [headline(score) for score in first[:4]]
+    chosen = [score for score in leading if score is not None]
+    chosen += [score for score in first if score not in chosen][: max(_NUM_CARDS - len(chosen), 0)]
+    cards = [headline(score) for score in chosen]
     bound = metrics.get("validation/nll")
     if bound:
         step, best = min(bound, key=lambda point: point[1])
@@ -202,42 +209,3 @@ def _null_line(metrics: Metrics, track: str, steps: Sequence[float]) -> list[Cur
         return []
     null = metrics[name][-1][1]
     return [Curve(name="unigram null", points=((min(steps), null), (max(steps), null)), colour="#444444", is_dashed=True)]
-
-
-def _samples(path: Path) -> dict[str, Any] | None:
-    """The first samples with their drawings, the number of all, and why a molecule was not drawn; None without a file."""
-    if not path.is_file():
-        return None
-    with path.open(newline="", encoding="utf-8") as file:
-        try:
-            rows = list(csv.DictReader(file))
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise FormatError(f"{path}: not readable as CSV: {error}") from error
-    shown, reason = [], ""
-    for row in rows[:NUM_SHOWN]:
-        row = {key: value for key, value in row.items() if isinstance(key, str) and isinstance(value, str)}
-        smiles = row.pop("ligand", None) or row.pop("smiles", None) or ""
-        drawing = ""
-        if smiles:
-            try:
-                drawing = molecule(smiles) or '<div class="none">not a molecule</div>'
-            except MissingDependencyError as error:
-                reason = str(error)
-        shown.append({"drawing": drawing, **_facts(row, smiles)})
-    return {"num": len(rows), "shown": shown, "reason": reason}
-
-
-def _facts(row: Mapping[str, str], smiles: str) -> dict[str, Any]:
-    """What is written below a sample: whether it matches (None if not known), its texts, and its other short columns."""
-    matched = row.get("matched", "")
-    texts = [(track, _shortened(row[track])) for track in ("protein", "structure") if row.get(track)]
-    hidden = {"matched", "id", *(track for track, _ in texts)}
-    return {
-        "is_match": matched.strip().lower() in ("1", "1.0", "true", "yes") if matched else None,
-        "texts": [("ligand", smiles), *texts] if smiles else texts,
-        "facts": [(key, value) for key, value in row.items() if key not in hidden and value and len(value) <= 40],
-    }
-
-
-def _shortened(sequence: str, limit: int = 90) -> str:
-    return sequence if len(sequence) <= limit else f"{sequence[:40]} \u2026 {sequence[-40:]} ({len(sequence)})"

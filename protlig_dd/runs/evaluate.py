@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -20,7 +20,9 @@ from protlig_dd.evaluation.esmfold import find_fold
 from protlig_dd.evaluation.intervals import Score, format_scores
 from protlig_dd.evaluation.motif_match import column_of, matching
 from protlig_dd.evaluation.sections import Section, read_evaluation, write_evaluation
+from protlig_dd.evaluation.specificity import specificity
 from protlig_dd.evaluation.structures import structure_section
+from protlig_dd.evaluation.targets import nearest_actives
 from protlig_dd.report.tracked import track_evaluation
 from protlig_dd.runs.families.tokens import family_of
 from protlig_dd.runs.folding import assess_folding, assess_prostt5, open_held_out
@@ -96,11 +98,13 @@ def assess(held: HeldOut, *, fold: str = "") -> Iterator[str]:
 def _sections(held: HeldOut, fold: str) -> Iterator[Told]:
     yield from family_of(held.run).true_examples(held.run, held.scored, held.split)
     yield from _samples(held)
+    if held.has_targets and held.run.config.evaluation.specificity.num_targets:
+        yield _specificity(held)
     if fold and held.run.config.evaluation.generate == "protein":
         yield _folded(held.run, fold)
 
 
-_HEADLINES = ("validity", "uniqueness", "novelty", "exact copies", "condition gap")
+_HEADLINES = ("validity", "uniqueness", "novelty", "exact copies", "condition gap", "specificity")
 
 
 def summarise_evaluation(run: Run) -> list[str]:
@@ -129,7 +133,7 @@ def _samples(held: HeldOut) -> Iterator[Told]:
         heading = f"{title}: {len(samples)} in {seconds:.1f} s"
         yield Section(title=title, scores=tuple(scores), lines=(heading,)), [heading, format_scores(scores)]
         world = run.config.data if isinstance(run.config.data, DemoWorld) and len(run.tracks) > 1 else None
-        rows = _rows(samples, is_demo=world is not None)
+        rows = with_nearest_actives(_rows(samples, is_demo=world is not None), held.pairs if held.has_targets else {})
         settings = way.generator.settings() | {"split": held.split}
         (run.folder / "samples").mkdir(exist_ok=True)
         # the report shows samples.csv
@@ -139,6 +143,46 @@ def _samples(held: HeldOut) -> Iterator[Told]:
             match = matching(list(zip(texts, drawn, strict=True)), world=world, training=generate(world)["train"])
             section = match.section(f"Motif and group, {way.name}, {held.split} split")
             yield replace(section, lines=tuple(match.lines())), match.lines()
+
+
+def with_nearest_actives(rows: list[dict[str, Any]], pairs: Mapping[str, Sequence[tuple[int, str]]]) -> list[dict[str, Any]]:
+    """Return rows of samples with the most similar of the known ligands of their protein, and the Tanimoto similarity to it."""
+    for protein, own in pairs.items():
+        of_protein = [row for row in rows if row.get("protein") == protein and row.get("ligand")]
+        found = nearest_actives([row["ligand"] for row in of_protein], [smiles for _, smiles in own]) if of_protein else []
+        for row, (smiles, similarity) in zip(of_protein, found, strict=True):
+            row |= {"nearest_active": smiles, "similarity": round(similarity, 3)} if smiles else {}
+    return rows
+
+
+_KINDS = {
+    "random over": "warm: targets may be known, their pairs are new",
+    "scaffold over": "new scaffolds: targets may be known, the scaffolds of their ligands are new",
+    "protein over": "new proteins; similar ones may be known",
+    "cluster over": "cold: new clusters of similar proteins",
+}
+"""What a split measures, by the beginning of its description."""
+
+
+def _specificity(held: HeldOut) -> Told:
+    """Return the section about ligands generated for several targets, with all that they are compared with; write the ligands."""
+    run, title = held.run, f"Specificity, {held.split} split"
+    try:
+        targets = held.targets
+    except ValueError as error:
+        return Section(title=title, lines=(str(error),)), [f"{title}: {error}"]
+    way = [way for way in family_of(run).ways(run) if way.is_shown][-1]
+    samples = held.samples_of_targets(way.generator)
+    drawn = {name: [sample.texts.get("ligand", "") for sample in of_target] for name, of_target in samples.items()}
+    found = specificity(drawn, targets, held.training, seed=run.config.seed)
+    rows = with_nearest_actives([sample.row() for of_target in samples.values() for sample in of_target], held.pairs)
+    settings = way.generator.settings() | {"split": held.split}
+    write_rows(run.folder / "samples" / f"{held.split}_specificity.csv", rank(rows), settings)
+    split = run.data.report.split
+    kind = "".join(f" ({words})" for start, words in _KINDS.items() if split.startswith(start))
+    about = f"samples by {way.name}; split {split}{kind}"
+    section = found.section(title, lines=(about,))
+    return section, [f"{title}:", *section.lines, format_scores(section.scores), *found.table().lines()]
 
 
 def _judge(run: Run, table: TokenTable) -> Callable[[Sequence[str]], list[Score]]:

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
+
+from protlig_dd.data.settings import PairData, ShardData
 from protlig_dd.data.table import TokenTable, spread
+from protlig_dd.evaluation.targets import Targets, Training
 from protlig_dd.evaluation.token_accuracy import Folded
+from protlig_dd.runs.embed import numbered
 from protlig_dd.runs.generate import example_requests
 from protlig_dd.runs.run import Run
 from protlig_dd.sampling.requests import Request, Sample
 from protlig_dd.tokens.tracks import Track
 
+_PAIRS = 100_000  # pairs whose ligands are compared
 _TRAINING_TEXTS = 20_000  # training examples searched for novelty and nearest neighbours
 
 
@@ -35,6 +41,20 @@ def chains_of(run: Run, table: TokenTable, track: Track) -> list[Folded]:
 def emitted(track: Track) -> frozenset[str]:
     """Return the symbols that may be generated on a track."""
     return frozenset(track.vocabulary.decode(track.vocabulary.emittable_ids))
+
+
+def pairs_of(run: Run, table: TokenTable) -> dict[str, list[tuple[int, str]]]:
+    """Return the row and the ligand of each pair by its protein, of at most 100,000 rows, evenly spread."""
+    rows = np.flatnonzero(np.all([table.tracks[name].lengths > 0 for name in ("protein", "ligand")], axis=0))
+    kept = rows[np.linspace(0, len(rows) - 1, min(len(rows), _PAIRS)).astype(np.int64)] if len(rows) else rows
+    texts, found = dict[bytes, str](), dict[str, list[tuple[int, str]]]()
+    for row in kept.tolist():
+        protein, ligand = (table.tracks[name].gather(np.array([row])) for name in ("protein", "ligand"))
+        key = protein.tobytes()
+        if key not in texts:  # a protein of many ligands is decoded once
+            texts[key] = run.parts.tracks["protein"].decode(protein.tolist())
+        found.setdefault(texts[key], []).append((row, run.parts.tracks["ligand"].decode(ligand.tolist())))
+    return found
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -66,6 +86,51 @@ class HeldOut:
     def sampled(self) -> TokenTable:
         """The examples that samples are drawn for."""
         return spread(self.part, self.num or self.run.config.evaluation.num_samples)
+
+    @property
+    def has_targets(self) -> bool:
+        """Whether ligands are generated for the proteins of a data set of pairs."""
+        is_of_pairs = isinstance(self.run.config.data, PairData | ShardData) and {"protein", "ligand"} <= set(self.run.tracks)
+        return is_of_pairs and self.run.config.evaluation.generate == "ligand"
+
+    @cached_property
+    def pairs(self) -> dict[str, list[tuple[int, str]]]:
+        """The row and the ligand of each pair of the part, by protein."""
+        return pairs_of(self.run, self.part)
+
+    @cached_property
+    def proteins(self) -> dict[str, str]:
+        """The proteins of these pairs by name: that of their first pair, numbered where several have it."""
+        return dict(numbered([(self.part.name_of(own[0][0]), protein) for protein, own in self.pairs.items()]))
+
+    @cached_property
+    def training(self) -> Training:
+        """The pairs that the run was trained on."""
+        return Training(pairs={protein: [smiles for _, smiles in own] for protein, own in pairs_of(self.run, self.run.data.train).items()})
+
+    @cached_property
+    def targets(self) -> Targets:
+        """The proteins of the part, by name, with their ligands that were not trained on; of the training part, with all ligands.
+
+        Raises:
+            ValueError: as `Targets.of`.
+        """
+        actives = {name: [smiles for _, smiles in self.pairs[protein]] for name, protein in self.proteins.items()}
+        settings = self.run.config.evaluation.specificity
+        num = min(settings.num_targets, max(self.num, 2)) if self.num else settings.num_targets
+        return Targets.of(self.proteins, actives, None if self.split == "train" else self.training).some(num)
+
+    def samples_of_targets(self, generator: Sampler) -> dict[str, list[Sample]]:
+        """Return some generated ligands for each target, given all other tracks of its first pair."""
+        targets, settings = self.targets, self.run.config.evaluation.specificity
+        num = max(1, min(settings.samples_per_target, self.num // len(targets))) if self.num else settings.samples_per_target
+        rows = [self.pairs[self.proteins[name]][0][0] for name in targets.names]
+        requests = example_requests(self.run.parts, self.part, "ligand", rows)
+        named = [replace(request, name=name) for request, name in zip(requests, targets.names, strict=True)]
+        found: dict[str, list[Sample]] = {name: [] for name in targets.names}
+        for sample in generator.generate(named, num):
+            found[sample.request].append(sample)
+        return found
 
     def requests(self, track: str) -> list[Request]:
         """Return a request for each sampled example: its other tracks are given."""

@@ -11,6 +11,7 @@ from protlig_dd.evaluation.conditioning import condition_dependence
 from protlig_dd.evaluation.intervals import Score, format_scores
 from protlig_dd.evaluation.likelihood import Unigrams, bound, summarise, table_batches
 from protlig_dd.evaluation.sections import Section
+from protlig_dd.evaluation.targets import sequence_clusters
 from protlig_dd.runs.run import Run
 from protlig_dd.runs.validation import NUM_COUNTED
 
@@ -44,11 +45,23 @@ def dependence(run: Run, table: TokenTable, split: str, task: str) -> Told:
     complete = table.select(np.all([table.tracks[t].lengths > 0 for t in needed], axis=0))
     title = f"Condition dependence, {task}, {split} split"
     try:
-        found = condition_dependence(run.denoising, complete, task, num_times=settings.num_times)
+        found = condition_dependence(
+            run.denoising, complete, task, clusters=_condition_clusters(run, complete, task), num_times=settings.num_times
+        )
     except ValueError as error:
         return Section(title=title, lines=(str(error),)), [f"{title}: {error}"]
     lines = found.lines() + _negatives(run, split, task)
     return Section(title=title, scores=tuple(found.scores()), lines=tuple(lines)), [f"{title}:", *lines]
+
+
+def _condition_clusters(run: Run, table: TokenTable, task: str) -> list[int] | None:
+    """The cluster of similar sequences of each row's protein, if the condition is the protein or tokens aligned to it; else None."""
+    tracks, column = run.parts.tracks, table.tracks.get("protein")
+    is_of_protein = any("protein" in (name, tracks[name].aligned_to) for name in run.parts.tasks.tasks[task].clean)
+    if column is None or not is_of_protein or not column.lengths.all():
+        return None
+    clusters: list[int] = sequence_clusters([column.gather(np.array([row])) for row in range(len(table))]).tolist()
+    return clusters
 
 
 def _negatives(run: Run, split: str, task: str) -> list[str]:

@@ -49,5 +49,5 @@ def test_only_our_own_drawings_and_scripts_are_marked_safe() -> None:
     found = [line for path in sorted(TEMPLATES.glob("*.html")) for line in path.read_text().split("{{") if "|safe" in line]
     named = {line.partition("|safe")[0].strip() for line in found}
     assert named == {
-        "score|strip", "charts", "trace|svg", "sample.drawing", "scripts.policy", "scripts.data", "scripts.elements",
+        "score|strip", "charts", "trace|svg", "sample.drawing", "sample.nearest", "scripts.policy", "scripts.data", "scripts.elements",
     }  # fmt: skip

@@ -118,7 +118,7 @@ def test_the_page_holds_every_part_in_plain_words(run_folder: Path) -> None:
         "1.250at step 500best validation bound",
         "2,000training steps",
         "0.930.85 \u2013 0.97, shuffled proteins 0.08matched",
-        "The first 3 of 3 samples in the order of the file",
+        "3 of 3 samples, valid molecules first; 1 of 3 (33%) are not molecules.",
         "does not match",
         "nll_per_token0.81",
         "(300)",

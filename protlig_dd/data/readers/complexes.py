@@ -39,9 +39,14 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
         "kiba_score",
     ),
     "split": ("split", "set", "partition", "subset", "fold"),
-    "name": ("name", "id", "system_id", "pair_id", "complex_id", "entry_id", "pdb_id", "pdb_name", "cid"),
+    "name": (
+        *("name", "id", "system_id", "pair_id", "complex_id", "entry_id", "pdb_id", "pdb_name", "cid"),
+        *("target_id", "target_name", "target_chembl_id", "uniprot_id", "uniprot", "protein_id", "protein_name"),
+        *("drug_id", "drug_name", "ligand_id", "ligand_name", "compound_id", "molecule_chembl_id"),
+    ),
 }
-"""The column names recognised for each role, the preferred first; case, spaces, punctuation and the unit of an affinity are ignored."""
+"""The column names recognised for each role, the preferred first; case, spaces, punctuation and the unit of an affinity are ignored. A pair
+without a name of its own has that of its target."""
 
 TEXT_ROLES = ("protein", "ligand", "structure")
 """The roles whose cells are tokenized."""
