@@ -71,9 +71,27 @@ def read_config(name: str | Path, overrides: Sequence[str] = ()) -> dict[str, An
     """
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
+
+    plain = with_overrides(_read_chain(find_config(name), seen=()), overrides)
+    try:
+        resolved = OmegaConf.to_container(OmegaConf.create(plain), resolve=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"config '{name}': a reference does not resolve: {str(error).splitlines()[0]}") from error
+    assert isinstance(resolved, dict)
+    return typing.cast("dict[str, Any]", resolved)
+
+
+def with_overrides(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Return plain values with `key.sub=value` overrides, as in `read_config`.
+
+    Raises:
+        ConfigError: for an override that is not `key=value`.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
 
-    plain = _read_chain(find_config(name), seen=())
+    plain = dict(values)
     for override in overrides:
         key, sep, value = override.partition("=")
         if not sep or not all(part.strip() for part in key.split(".")):
@@ -83,12 +101,7 @@ def read_config(name: str | Path, overrides: Sequence[str] = ()) -> dict[str, An
         except (YAMLError, OmegaConfBaseException, ValueError, RecursionError) as error:
             raise ConfigError(f"override '{override[:200]}': the value is not YAML ({yaml_fault(error)})") from error
         plain = merged(plain, typing.cast("dict[str, Any]", change))
-    try:
-        resolved = OmegaConf.to_container(OmegaConf.create(plain), resolve=True)
-    except OmegaConfBaseException as error:
-        raise ConfigError(f"config '{name}': a reference does not resolve: {str(error).splitlines()[0]}") from error
-    assert isinstance(resolved, dict)
-    return typing.cast("dict[str, Any]", resolved)
+    return plain
 
 
 def merged(base: Mapping[str, Any], over: Mapping[str, Any], part: str = "") -> dict[str, Any]:

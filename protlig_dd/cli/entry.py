@@ -13,6 +13,7 @@ from protlig_dd.cli.common import options_from
 from protlig_dd.cli.data import add_data
 from protlig_dd.cli.doctor import add_doctor
 from protlig_dd.cli.evaluate import add_evaluation
+from protlig_dd.cli.finetune import add_finetune
 from protlig_dd.cli.foldseek import add_foldseek
 from protlig_dd.cli.judge import add_judge
 from protlig_dd.cli.lr_find import add_lr_find
@@ -35,6 +36,7 @@ _EXAMPLES = """examples:
 _ADD = (
     add_training,
     add_lr_find,
+    add_finetune,
     add_sample,
     add_optimize,
     add_evaluation,
