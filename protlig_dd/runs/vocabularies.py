@@ -26,7 +26,7 @@ _MOST_MOLECULES = 50_000  # from which merges are learned
 
 
 def learn_vocabularies(config: Experiment, folder: Path) -> None:
-    """Learn the vocabularies that an experiment asks for from its own molecules, unless the run folder holds them.
+    """Make the learned vocabularies of an experiment, unless the run folder holds them: those of the run that it starts from, or of its own molecules.
 
     Raises:
         ConfigError: for data without molecules.
@@ -34,12 +34,17 @@ def learn_vocabularies(config: Experiment, folder: Path) -> None:
     """
     for name, track in config.tracks.items():
         if isinstance(track, LigandTrack) and track.vocabulary == LEARNED and not _kept(folder, name).is_file():
+            folder.mkdir(parents=True, exist_ok=True)
+            sources = [_kept(Path(source), name) for source in config.train.init_from.split(",")]
+            if found := next((path for path in sources if path.is_file()), None):
+                _copy(found, _kept(folder, name))
+                log.info("vocabulary of the %s: that of %s", name, found.parent)
+                continue
             started = time.perf_counter()
             texts = _molecules(config, name, track)
             merges = learn_merges(texts, track.merges)
             built_in = replace(track, vocabulary=BUILT_IN, merges=0).build(name).vocabulary
             symbols = Counter({built_in.symbols[i]: 1 for i in built_in.emittable_ids}) | Counter(s for text in texts for s in text)
-            folder.mkdir(parents=True, exist_ok=True)
             vocabulary = save_vocabulary(_kept(folder, name), symbols, merges=merges)
             ranks = {pair: i for i, pair in enumerate(merges)}
             pieces = [merge(text, ranks) for text in texts[:1000]]
@@ -99,8 +104,12 @@ def keep_vocabularies(config: Experiment, folder: Path) -> None:
     for name, track in _with_files(config).items():
         source, kept = Path(track.vocabulary), _kept(folder, name)
         if source.is_file() and source.resolve() != kept.resolve():
-            with written_whole(kept) as growing:
-                growing.write_bytes(source.read_bytes())
+            _copy(source, kept)
+
+
+def _copy(source: Path, target: Path) -> None:
+    with written_whole(target) as growing:
+        growing.write_bytes(source.read_bytes())
 
 
 def keep_missing_vocabularies(config: Experiment, folder: Path) -> None:

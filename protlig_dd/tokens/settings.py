@@ -69,7 +69,8 @@ class LigandTrack:
 
     Args:
         vocabulary: "built-in"; or a file made by `protlig prepare vocab`; or "learned": the built-in symbols and `merges` of neighbours that
-            are frequent in the run's own molecules, found when training begins and kept in the run folder.
+            are frequent in the run's own molecules, found when training begins and kept in the run folder; with `train.init_from`, that of
+            the run it names.
         merges: number of merges of a learned vocabulary. A merge makes one token of two, so that a ring is one token: fewer tokens a
             molecule, and more valid and faster samples.
         notation: what the tokens are: those of the SMILES, or of the molecule's SELFIES, in which every sequence is a molecule.

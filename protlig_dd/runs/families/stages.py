@@ -2,7 +2,7 @@
 
 A config's `stages` map a name to the settings in which that stage differs from the config itself. They run in order, each in
 RUN/stages/NAME, which is a run folder like any other; a stage, and at last the config, starts from the weights of all stages before it
-that share a track with it, unless its `train.init_from` says otherwise; a learned vocabulary is that of the first stage. The same command goes on where it was stopped.
+that share a track with it, unless its `train.init_from` says otherwise. The same command goes on where it was stopped.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from typing import Any
 from protlig_dd.checkpoints.run_folder import absent_data
 from protlig_dd.config_files import merged
 from protlig_dd.errors import ConfigError
-from protlig_dd.tokens.settings import LEARNED
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,22 +71,11 @@ def stages_of(values: Mapping[str, Any], folder: Path) -> list[Stage]:
 
 def _started(values: dict[str, Any], before: list[Stage]) -> dict[str, Any]:
     """The values with `train.init_from` set to the stages before that share a track, unless it is set."""
-    values = {**values, "tracks": _with_learned(values, before)} if before else values
     train = dict(values.get("train") or {})
     sources = [stage.folder.as_posix() for stage in before if _tracks(stage.values) & _tracks(values)]
     if sources and not train.get("init_from"):
         train["init_from"] = ",".join(sources)
     return {**values, "train": train} if train else values
-
-
-def _with_learned(values: dict[str, Any], before: list[Stage]) -> Any:
-    """The tracks, a learned vocabulary being that of the first stage that has the track."""
-    tracks = dict(values.get("tracks") or {})
-    for name, track in tracks.items():
-        first = next((stage for stage in before if name in _tracks(stage.values)), None)
-        if first is not None and isinstance(track, Mapping) and track.get("vocabulary") == LEARNED:
-            tracks[name] = {**track, "vocabulary": (first.folder / f"vocabulary_{name}.json").as_posix(), "merges": 0}
-    return tracks
 
 
 def _tracks(values: Mapping[str, Any]) -> set[str]:
