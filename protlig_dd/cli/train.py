@@ -6,7 +6,7 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -57,6 +57,7 @@ class TrainOptions(ConfigOptions):
 
     out: str = ""
     resume: Literal["", "auto", "never", "last-good"] = ""
+    stage: str = ""
 
     def folder(self, default: Path) -> Path:
         """Return the run folder: that of --out, or the one that `ckpt_path=` goes on in, or the default.
@@ -90,6 +91,9 @@ def add_training(commands: Commands) -> None:
     modes = ["", "auto", "never", "last-good"]
     text = "how an existing run folder is continued (default: train.resume of the config)"
     sub.add_argument("--resume", choices=modes, metavar="|".join(modes[1:]), help=text)
+    sub.add_argument(
+        "--stage", metavar="NAME", help="train only this one of the config's stages; 'last' is the config itself (default: all)"
+    )
     text = "validate a config; estimate parameters, FLOPs and memory"
     sub = with_config(add_command(commands, "check", check, CheckOptions, text, _CHECK))
     sub.add_argument("--devices", metavar="8xH100", help="also print the memory by ZeRO stage and the hours on these devices")
@@ -107,17 +111,17 @@ def with_config(sub: argparse.ArgumentParser) -> argparse.ArgumentParser:
 def train(options: TrainOptions) -> Iterator[str | int]:
     """Train, then evaluate and report if the config says so; the exit code is 128 + signal if a signal stopped it."""
     from protlig_dd.report.reproduction import write_reproduction
+    from protlig_dd.runs.families.stages import LAST
     from protlig_dd.runs.families.table import experiment_of, family_of, run_folder, train_stages
     from protlig_dd.training.distributed import launched
-    from protlig_dd.training.launch import launch
 
     values = options.values()
     config = experiment_of(values)
     folder = options.folder(run_folder(config.name))
     if config.train.devices > 1 and "RANK" not in os.environ:
-        yield launch(config.train.devices, sys.argv[1:], folder / "checkpoints")
+        yield from _launch_stages(options, values, folder, config.train.devices)
         return
-    config, result = train_stages(values, folder, device=options.device, resume=options.resume)
+    config, result = train_stages(values, folder, device=options.device, resume=options.resume, only=options.stage)
     if launched().rank != 0:
         return
     command = " ".join(["protlig train", options.config, *options.overrides])
@@ -126,7 +130,22 @@ def train(options: TrainOptions) -> Iterator[str | int]:
         yield result.exit_code
         return
     yield f"trained {result.steps} steps: {folder}"
-    yield from family_of(values).finish(config, folder, result, device=options.device)
+    if options.stage in ("", LAST):
+        yield from family_of(values).finish(config, folder, result, device=options.device)
+
+
+def _launch_stages(options: TrainOptions, values: Mapping[str, Any], folder: Path, devices: int) -> Iterator[int]:
+    """Train each stage in processes of its own, since a group of processes is not started twice; stop at the first that fails or is stopped."""
+    from protlig_dd.runs.families.stages import LAST, stages_of
+    from protlig_dd.training.launch import launch
+
+    stages = stages_of(values, folder)
+    words: list[list[str]] = [[]] if options.stage or len(stages) == 1 else [["--stage", stage.name or LAST] for stage in stages]
+    for own in words:
+        code = launch(devices, [*sys.argv[1:], *own], folder / "checkpoints")
+        if code:
+            yield code
+            return
 
 
 def check(options: CheckOptions) -> Iterator[str]:

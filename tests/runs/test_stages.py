@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -116,3 +118,28 @@ def test_stages_that_are_none_are_refused(stages: str, message: str) -> None:
 def test_a_stage_can_be_left_out(tmp_path: Path) -> None:
     values = values_of(tmp_path, "stages.ligand=null")
     assert [stage.name for stage in stages_of(values, tmp_path)] == [""]
+
+
+def test_one_stage_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    values, folder = values_of(tmp_path), tmp_path / "run"
+    train_stages(values, folder, only="ligand")
+    assert not (folder / "config.yaml").exists()
+    train_stages(values, folder, only="last")
+    assert (folder / "config.yaml").is_file()
+    with pytest.raises(ConfigError, match="--stage pairs: expected one of ligand, last"):
+        train_stages(values, folder, only="pairs")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    with pytest.raises(ConfigError, match="found WORLD_SIZE=2 and 2 stages: start each by itself, with --stage ligand, last"):
+        train_stages(values, folder)
+
+
+@pytest.mark.slow
+def test_processes_train_the_stages_one_after_the_other(tmp_path: Path) -> None:
+    values_of(tmp_path)
+    words = [*TINY, f"data.path={tmp_path / 'pairs.csv'}", f"stages.ligand.data.path={tmp_path / 'ligands.smi'}", "train.devices=2"]
+    command = ["train", "pairs/small", *words, "train.optim.kind=adamw", "tracks.ligand.merges=5", "--out", str(tmp_path / "run")]
+    done = subprocess.run([sys.executable, "-m", "protlig_dd", *command, "--device", "cpu"], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run/stages/ligand/checkpoints").is_dir()
+    assert f"trained 4 steps: {tmp_path / 'run'}" in done.stdout

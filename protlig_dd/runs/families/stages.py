@@ -16,6 +16,9 @@ from protlig_dd.checkpoints.run_folder import absent_data
 from protlig_dd.config_files import merged
 from protlig_dd.errors import ConfigError
 
+LAST = "last"
+"""What `--stage` calls the config itself."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
@@ -61,8 +64,8 @@ def stages_of(values: Mapping[str, Any], folder: Path) -> list[Stage]:
             continue
         if not isinstance(changes, Mapping):
             raise ConfigError(f"stages.{name}: found {changes!r}, expected settings, such as {{train: {{steps: 100}}}}, or null")
-        if name and (Path(name).name != name or name in (".", "..")):
-            raise ConfigError(f"stages: found the name '{name}', expected a plain word: it names a folder")
+        if name and (Path(name).name != name or name in (".", "..", LAST)):
+            raise ConfigError(f"stages: found the name '{name}', expected a plain word other than '{LAST}': it names a folder")
         own = merged(rest, changes)
         place = folder / "stages" / name if name else folder
         made.append(Stage(name=name, folder=place, values=_started(own, made)))

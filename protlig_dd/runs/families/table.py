@@ -28,12 +28,13 @@ from protlig_dd.report.tracked import track_evaluation
 from protlig_dd.runs.check import check_experiment
 from protlig_dd.runs.evaluate import evaluate_run, summarise_evaluation
 from protlig_dd.runs.experiment import Experiment, experiment_from
-from protlig_dd.runs.families.stages import stages_of
+from protlig_dd.runs.families.stages import LAST, stages_of
 from protlig_dd.runs.open import open_run
 from protlig_dd.runs.preview import preview_hooks
 from protlig_dd.runs.run import Run
 from protlig_dd.runs.spellings import native_overrides
 from protlig_dd.runs.train import train_experiment
+from protlig_dd.training.distributed import launched
 from protlig_dd.training.settings import Resume
 from protlig_dd.training.trainer import FitResult
 
@@ -190,9 +191,15 @@ def train(
 
 
 def train_stages(
-    values: Mapping[str, Any], folder: Path, *, device: str = "auto", resume: Resume | Literal[""] = ""
+    values: Mapping[str, Any], folder: Path, *, device: str = "auto", resume: Resume | Literal[""] = "", only: str = ""
 ) -> tuple[AnyExperiment, FitResult]:
     """Train the stages of a config's plain values in order, each going on from its last checkpoint; stop where a signal stops one.
+
+    Args:
+        values: the plain values of a config.
+        folder: the run folder.
+        device, resume: as for `train`.
+        only: train this stage only, "last" for the config itself; "" for all.
 
     Returns:
         the experiment that was trained last, and its result.
@@ -206,7 +213,16 @@ def train_stages(
     for stage, experiment in zip(stages, experiments, strict=True):
         if len(stages) > 1:
             stage.require_data(to_mapping(experiment.data))
-    for number, (stage, experiment) in enumerate(zip(stages, experiments, strict=True), 1):
+    names = [stage.name or LAST for stage in stages]
+    if only and only not in names:
+        raise ConfigError(f"--stage {only}: expected one of {', '.join(names)}")
+    if len(stages) > 1 and not only and launched().world > 1:
+        raise ConfigError(
+            f"found WORLD_SIZE={launched().world} and {len(stages)} stages: start each by itself, with --stage {', '.join(names)}"
+        )
+    for number, (name, stage, experiment) in enumerate(zip(names, stages, experiments, strict=True), 1):
+        if only and only != name:
+            continue
         if len(stages) > 1:
             log.info("stage %d of %d: %s, in %s", number, len(stages), stage.name or experiment.name, stage.folder)
         result = FAMILIES[experiment.model.kind].train(experiment, stage.folder, device=device, resume=resume)
