@@ -155,6 +155,8 @@ def _shards(options: PrepareOptions, file: Path) -> Iterator[str]:
     structures = _path(options.structures or getattr(data, "structure_path", ""))
     tracks = Parts(config).tracks if config else usual_tracks()
     yield from prepare_shards(file, tracks, Path(options.out), structures=structures, **policies).lines()
+    if policies.get("too_long") == "crop":
+        yield "long proteins are stored whole; training crops them with: data.too_long=crop"
 
 
 def download(options: DownloadOptions) -> Iterator[str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from protlig_dd.data.crop import crop_table, uncropped
 from protlig_dd.data.encode import Encoder, EncodeReport, encode_records, fitting_rows
 from protlig_dd.data.foldseek import table as foldseek_table
 from protlig_dd.data.leakage import Leakage, measure_leakage
@@ -109,7 +110,7 @@ def load(data: DataSettings, tracks: TrackSet, seed: int = 0) -> DataBundle:
         tables, reports, about = {}, dict[str, EncodeReport](), ""
         for part, path in zip(PARTS, (data.path, data.validation_path, data.test_path), strict=True):
             if path:
-                tables[part], reports[path] = _fitting_shards(Path(path), data, tracks)
+                tables[part], reports[path] = _fitting_shards(Path(path), data, tracks, seed)
     else:
         tables, reports = {}, {}
         sources = find_sources(data, tracks)
@@ -132,16 +133,26 @@ def load(data: DataSettings, tracks: TrackSet, seed: int = 0) -> DataBundle:
     )
 
 
-def _fitting_shards(path: Path, data: ShardData, tracks: TrackSet) -> tuple[TokenTable, EncodeReport]:
+def _fitting_shards(path: Path, data: ShardData, tracks: TrackSet, seed: int) -> tuple[TokenTable, EncodeReport]:
     """The examples of shards that fit the tracks; the shards may have been written for longer ones."""
     table = open_shards(path, tracks)
-    lengths = {name: column.lengths for name, column in table.tracks.items()}
-    rows, report = fitting_rows(lengths, tracks, where=lambda row: f"{path}: example {row + 1}", drop_long=data.too_long == "drop")
+    lengths, last = {name: column.lengths for name, column in table.tracks.items()}, data.crop.last
+    rows, report = fitting_rows(lengths, tracks, where=lambda row: f"{path}: example {row + 1}", too_long=data.too_long, last_residue=last)
     rows = rows[: data.limit] if data.limit else rows
-    return table if len(rows) == len(table) else table.select(rows), report
+    return _cropped(table if len(rows) == len(table) else table.select(rows), report, data, tracks, seed)
 
 
-def make_encoder(data: FileSettings, tracks: TrackSet, *, seed: int = 0) -> Encoder:
+def _cropped(
+    table: TokenTable, report: EncodeReport, data: FileSettings | ShardData, tracks: TrackSet, seed: int
+) -> tuple[TokenTable, EncodeReport]:
+    """The table with windows of long proteins where the settings ask for them, and the report with their number."""
+    if isinstance(data, MoleculeData) or data.too_long != "crop":
+        return table, report
+    table, count = crop_table(table, tracks, data.crop, seed)
+    return table, dataclasses.replace(report, cropped=count)
+
+
+def make_encoder(data: FileSettings, tracks: TrackSet) -> Encoder:
     """Return the encoder with the policies of the settings."""
     needed = TRACKS_OF[data.kind]
     if needed[0] not in tracks and isinstance(data, SequenceData | MoleculeData):
@@ -152,7 +163,7 @@ def make_encoder(data: FileSettings, tracks: TrackSet, *, seed: int = 0) -> Enco
         unknown=data.unknown,
         needed=[name for name in needed if name in tracks],
         molecules=None if isinstance(data, SequenceData) else data.molecules,
-        seed=seed,
+        last_residue=data.crop.last,
     )
 
 
@@ -165,11 +176,12 @@ def read_table(data: FileSettings, path: Path, tracks: TrackSet, *, seed: int = 
 
 def _table_of(source: Source, data: FileSettings, tracks: TrackSet, seed: int) -> tuple[TokenTable, EncodeReport]:
     """The table of a source: a lazy table over a database if possible, else its encoded records."""
-    encoder = make_encoder(data, tracks, seed=seed)
-    database, by_letters = source.database, data.unknown == "refuse" and data.too_long != "crop"
-    if database is not None and by_letters and foldseek_table.fits(database, tracks):
-        return foldseek_table.lay_over(database, tracks, drop_long=data.too_long == "drop", limit=data.limit)
-    return encode_records(source.open(), encoder, limit=data.limit)
+    encoder = make_encoder(data, tracks)
+    database = source.database
+    if database is not None and data.unknown == "refuse" and foldseek_table.fits(database, tracks):
+        laid = foldseek_table.lay_over(database, tracks, too_long=data.too_long, last_residue=data.crop.last, limit=data.limit)
+        return _cropped(*laid, data, tracks, seed)
+    return _cropped(*encode_records(source.open(), encoder, limit=data.limit), data, tracks, seed)
 
 
 def _divide(
@@ -186,7 +198,7 @@ def _divide(
     split_settings = data.split
     if "test" in own and not isinstance(split_settings, GivenSplit):
         split_settings = dataclasses.replace(split_settings, test_fraction=0.0)
-    split = split_rows(main, tracks, split_settings, seed=seed)
+    split = split_rows(uncropped(main), tracks, split_settings, seed=seed)
     parts = {part: main.select(getattr(split, part)) for part in PARTS}
     return {**parts, **{part: tables[part] for part in own}}, split.how + "".join(
         f"; a {'file' if data.test_path else 'part of the folder'} for {part}" for part in own
@@ -218,7 +230,8 @@ def _bundle(parts: Mapping[str, TokenTable], report: DataReport, leakage_seed: i
         )
     leakage = None
     if leakage_seed is not None and len(positives["validation"]):
-        leakage = measure_leakage(positives["train"], positives["validation"], ends=ends, seed=leakage_seed)
+        known, asked = uncropped(positives["train"]), uncropped(positives["validation"])
+        leakage = measure_leakage(known, asked, ends=ends, seed=leakage_seed)
     report = dataclasses.replace(
         report,
         examples={part: len(table) for part, table in positives.items()},

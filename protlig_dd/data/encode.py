@@ -11,12 +11,12 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Int, Integer
 
+from protlig_dd.data.crop import can_be_cropped
 from protlig_dd.data.letter_codes import encode_text, letter_ids
 from protlig_dd.data.readers.molecules import MoleculePolicy
 from protlig_dd.data.readers.records import Record
 from protlig_dd.data.table import Column, TokenColumn, TokenTable
 from protlig_dd.errors import FormatError
-from protlig_dd.rng import key
 from protlig_dd.tokens.protein import REPLACED, looks_like_nucleotides
 from protlig_dd.tokens.tracks import TrackSet
 
@@ -28,6 +28,12 @@ SPLIT_CODES: Mapping[str, int] = {"train": 0, "validation": 1, "test": 2}
 NUCLEOTIDES = "only letters of nucleotides in the protein"
 
 _SHOWN = 3
+_TOO_SHORT = "the {} has {} residues, data.crop.residues takes them up to {}"
+
+
+def _shorter(name: str, last_residue: int) -> str:
+    """The reason for which a record is left out that lacks the residues to keep."""
+    return f"{name} shorter than {last_residue} residues"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,13 +86,13 @@ class Encoder:
     Args:
         tracks: the tracks to fill.
         too_long: what to do with a text of more than `max_length` tokens. "refuse" raises an error, "drop" leaves the record out and
-            counts it, "crop" cuts a window of a protein, chosen by (seed, record), and the same window of the tracks aligned to it. Part
-            of a SMILES string is not a molecule, so "crop" drops those.
+            counts it, "crop" keeps a whole protein and the tracks aligned to it, for `crop.crop_table` to cut. Part of a SMILES string is
+            not a molecule, so "crop" drops those.
         unknown: what to do with symbols outside the vocabulary, invalid molecules, aligned tracks of different lengths, and records
             with a `problem`. "refuse" raises an error, "drop" leaves the record out and counts it.
         needed: tracks that a record must have; all of them by default.
         molecules: the policy for SMILES.
-        seed: seed of the windows of "crop".
+        last_residue: the residues that a protein needs under "crop"; a shorter one is left out and counted.
     """
 
     def __init__(
@@ -97,13 +103,14 @@ class Encoder:
         unknown: OnUnknown = "refuse",
         needed: Sequence[str] | None = None,
         molecules: MoleculePolicy | None = None,
-        seed: int = 0,
+        last_residue: int = 0,
     ) -> None:
-        self.tracks, self.too_long, self.unknown, self.seed = tracks, too_long, unknown, seed
+        self.tracks, self.too_long, self.unknown, self.last_residue = tracks, too_long, unknown, last_residue
         self.needed = list(tracks) if needed is None else list(needed)
         self.molecules = molecules or MoleculePolicy()
         self._letters = {name: letter_ids(track) for name, track in tracks.items()}
-        self._seen = self._cropped = 0
+        self._can_be_cropped = {name: can_be_cropped(track) for name, track in tracks.items()}
+        self._seen = 0
         self._dropped: Counter[str] = Counter()
         self._first: dict[str, list[str]] = {}
         self._remarks, self._replaced = Counter[str](), Counter[str]()
@@ -155,7 +162,8 @@ class Encoder:
             raise _LeftOut("none of the tracks", f"{where}: found none of {', '.join(self.tracks)}, expected at least one")
         ids = {name: self._ids(name, record) for name in present}
         self._check_aligned(ids, where)
-        return self._fitted(ids, record)
+        self._check_lengths(ids, where)
+        return ids
 
     def _ids(self, name: str, record: Record) -> np.ndarray:
         track, text, where = self.tracks[name], record.texts[name], record.where
@@ -181,38 +189,21 @@ class Encoder:
                     raise FormatError(message)
                 raise _LeftOut(f"{name} and {root} of different lengths", message)
 
-    def _fitted(self, ids: dict[str, np.ndarray], record: Record) -> dict[str, np.ndarray]:
-        """Return the tracks within their maximum lengths: long ones are refused, dropped or cropped, aligned tracks with one window."""
-        long = [name for name in ids if len(ids[name]) > self.tracks[name].max_length]
-        if not long:
-            return ids
-        for name in long:
-            track = self.tracks[name]
-            message = f"{record.where}: the {name} has {len(ids[name])} tokens, the track takes {track.max_length}"
-            if self.too_long == "refuse":
-                raise FormatError(f"{message}; set data.too_long=drop or crop, or raise tracks.{name}.max_length")
-            if self.too_long == "drop" or (self._letters[name] is None and track.aligned_to is None):
+    def _check_lengths(self, ids: Mapping[str, np.ndarray], where: str) -> None:
+        """Refuse or leave out a record that does not fit; one that can be cropped does, but for residues that it lacks."""
+        for name, own in ids.items():
+            track, residues = self.tracks[name], len(own) - self._num_ends(name)
+            if self.too_long == "crop" and self._can_be_cropped[name]:
+                if residues < self.last_residue:
+                    raise _LeftOut(_shorter(name, self.last_residue), f"{where}: {_TOO_SHORT.format(name, residues, self.last_residue)}")
+            elif len(own) > track.max_length:
+                message = f"{where}: the {name} has {len(own)} tokens, the track takes {track.max_length}"
+                if self.too_long == "refuse":
+                    raise FormatError(f"{message}; set data.too_long=drop or crop, or raise tracks.{name}.max_length")
                 raise _LeftOut(f"{name} longer than {track.max_length} tokens", message)
-        aligned = {name: self.tracks[name].aligned_to for name in ids}
-        roots = {name: root if root is not None and root in ids else name for name, root in aligned.items()}
-        for root in {roots[name] for name in long}:
-            self._crop(ids, [name for name in ids if roots[name] == root], record)
-        self._cropped += 1
-        return ids
 
     def _num_ends(self, name: str) -> int:
         return 2 * self.tracks[name].add_ends
-
-    def _crop(self, ids: dict[str, np.ndarray], names: Sequence[str], record: Record) -> None:
-        """Cut the same window, chosen by (seed, record), out of aligned tracks; the end tokens are kept."""
-        body = len(ids[names[0]]) - self._num_ends(names[0])
-        size = min(self.tracks[name].max_length - self._num_ends(name) for name in names)
-        start = key(self.seed, "crop", self._seen, record.name) % (body - size + 1)
-        for name in names:
-            ends = int(self.tracks[name].add_ends)
-            whole = ids[name]
-            inner = whole[ends + start : ends + start + size]
-            ids[name] = np.concatenate([whole[:ends], inner, whole[len(whole) - ends :]])
 
     def report(self) -> EncodeReport:
         """Return the counts of the records so far."""
@@ -221,7 +212,6 @@ class Encoder:
             kept=self._seen - sum(self._dropped.values()),
             dropped=dict(self._dropped),
             first={reason: tuple(messages) for reason, messages in self._first.items()},
-            cropped=self._cropped,
             remarks=dict(self._remarks),
             replaced=dict(self._replaced.most_common()),
         )
@@ -281,28 +271,37 @@ def encoded(records: Iterable[Record], encoder: Encoder, *, limit: int = 0) -> I
 
 
 def fitting_rows(
-    lengths: Mapping[str, Int[np.ndarray, " N"]], tracks: TrackSet, *, where: Callable[[int], str], drop_long: bool, needed: str = ""
+    lengths: Mapping[str, Int[np.ndarray, " N"]],
+    tracks: TrackSet,
+    *,
+    where: Callable[[int], str],
+    too_long: TooLong,
+    last_residue: int = 0,
+    needed: str = "",
 ) -> tuple[Integer[np.ndarray, " _"], EncodeReport]:
-    """Return the rows whose tracks are within their maximum lengths, and the counts of the others as `Encoder` counts them.
+    """Return the rows whose tracks are within their maximum lengths or can be cropped, and the counts of the others as `Encoder` counts them.
 
     Args:
         lengths: tokens of each example by track, including begin and end.
         tracks: the tracks with their maximum lengths.
         where: returns the place of a row for messages.
-        drop_long: leave out long examples; otherwise they are an error.
+        too_long, last_residue: as for `Encoder`.
         needed: a track that every example must have; "" for none.
 
     Raises:
-        FormatError: for long examples without `drop_long`.
+        FormatError: for long examples under "refuse".
     """
     unfit = []
     if needed:
         absent = lengths[needed] <= 2 * tracks[needed].add_ends
         unfit.append((f"no {needed}", absent, f"found no {needed}, expected one", lengths[needed]))
     for name, own in lengths.items():
-        most = tracks[name].max_length
-        message = f"the {name} has {{}} tokens, the track takes {most}"
-        unfit.append((f"{name} longer than {most} tokens", own > most, message, own))
+        most, residues = tracks[name].max_length, own - 2 * tracks[name].add_ends
+        if too_long == "crop" and can_be_cropped(tracks[name]):
+            message = _TOO_SHORT.format(name, "{}", last_residue)
+            unfit.append((_shorter(name, last_residue), (own > 0) & (residues < last_residue), message, residues))
+        else:
+            unfit.append((f"{name} longer than {most} tokens", own > most, f"the {name} has {{}} tokens, the track takes {most}", own))
     count = len(next(iter(lengths.values())))
     left, dropped, first = np.ones(count, bool), dict[str, int](), dict[str, tuple[str, ...]]()
     for reason, is_out, message, numbers in unfit:
@@ -312,7 +311,7 @@ def fitting_rows(
             first[reason] = tuple(f"{where(i)}: {message.format(numbers[i])}" for i in out[:_SHOWN].tolist())
         left &= ~is_out
     long = [messages[0] for reason, messages in first.items() if reason != f"no {needed}"]
-    if long and not drop_long:
+    if long and too_long == "refuse":
         raise FormatError(f"{long[0]}; set data.too_long=drop, or raise the max_length of the tracks")
     rows = np.flatnonzero(left).astype(np.uint32 if count < 2**32 else np.int64)
     return rows, EncodeReport(seen=count, kept=len(rows), dropped=dropped, first=first)

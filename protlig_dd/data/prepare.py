@@ -128,7 +128,6 @@ def prepare_shards(
     structures: Path | None = None,
     affinity: AffinityPolicy | None = None,
     max_record: int = MAX_RECORD,
-    seed: int = 0,
     limit: int = 0,
     tokens_per_shard: int = 8_000_000,
 ) -> EncodeReport:
@@ -138,7 +137,7 @@ def prepare_shards(
         file: any file or folder that the readers accept.
         tracks: the tracks to write; those that the file lacks stay empty.
         out: the folder to write, created if it does not exist.
-        too_long, unknown, molecules, seed: as for `Encoder`.
+        too_long, unknown, molecules: as for `Encoder`: "crop" writes whole proteins, for training with `data.too_long: crop`.
         columns: column names that differ from the usual ones.
         structures: a FASTA file of structure tokens, joined to the proteins by name.
         affinity, max_record: as in `PairData`.
@@ -156,7 +155,7 @@ def prepare_shards(
             f"{file}: found no structures, the tracks are {sorted(tracks)}; give a FASTA file of them with --structures, or name their column"
         )
     needed = tuple(name for name in needed if name in tracks)
-    encoder = Encoder(tracks, too_long=too_long, unknown=unknown, needed=needed, molecules=molecules, seed=seed)
+    encoder = Encoder(tracks, too_long=too_long, unknown=unknown, needed=needed, molecules=molecules)
     with ShardWriter(Path(out), tracks, tokens_per_shard=tokens_per_shard) as writer:
         for record, example in encoded(found.records, encoder, limit=limit):
             writer.add(example, labels=record_labels(record), name=record.name)

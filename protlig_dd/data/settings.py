@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from protlig_dd.config import settings
+from protlig_dd.data.crop import Crop
 from protlig_dd.data.readers.affinity import AffinityPolicy
 from protlig_dd.data.readers.complexes import Columns
 from protlig_dd.data.readers.files import MAX_RECORD
@@ -18,6 +19,8 @@ class _Limited:
     """The check of the limits, which every source of files has."""
 
     train_limit: int
+    too_long: str
+    crop: Crop = Crop()
     max_record: int = MAX_RECORD
 
     def __post_init__(self) -> None:
@@ -25,6 +28,8 @@ class _Limited:
             raise ValueError(f"train_limit: found {self.train_limit}, expected 0 (all) or more")
         if self.max_record < 1:
             raise ValueError(f"max_record: found {self.max_record}, expected 1 or more")
+        if self.crop != Crop() and self.too_long != "crop":
+            raise ValueError(f"crop: found {self.crop.words} with too_long={self.too_long}, expected it with too_long=crop only")
 
 
 @settings
@@ -37,7 +42,9 @@ class PairData(_Limited):
         validation_path, test_path: separate files for these parts; `split` then makes only the parts without a file.
         columns: column names that differ from the usual ones.
         split: how `path` is split.
-        too_long: what to do with records longer than their track's max_length: refuse, drop (and count) or crop proteins.
+        too_long: what to do with records longer than their track's max_length: refuse, drop (and count) or crop proteins. Parts of the data
+            are made, and their similarity is measured, by whole records.
+        crop: which window of a protein is kept by `too_long: crop`.
         unknown: what to do with symbols outside a vocabulary, invalid molecules, and structures that do not fit their proteins: refuse, or
             drop and count.
         molecules: the policy for stereochemistry, charges and salts.
@@ -58,6 +65,7 @@ class PairData(_Limited):
     columns: Columns = Columns()
     split: SplitSettings = ProteinSplit()
     too_long: Literal["refuse", "drop", "crop"] = "drop"
+    crop: Crop = Crop()
     unknown: Literal["refuse", "drop"] = "refuse"
     molecules: MoleculePolicy = MoleculePolicy()
     affinity: AffinityPolicy = AffinityPolicy()
@@ -81,7 +89,7 @@ class SequenceData(_Limited):
         path: a file; a Foldseek database (its name without any ending), whose 3Di letters fill a track "structure"; or a folder: a
             dataset saved by `save_to_disk`, files named after their parts, or `consensus.fasta` with `splits.json`. The parts of a folder
             are the split, and `split` is ignored. A database of any size is read lazily: letters are encoded when a batch is drawn.
-            Only `too_long: crop` and `unknown: drop`, which depend on the letters of every entry, read it into memory.
+            Only `unknown: drop`, which depends on the letters of every entry, reads it into memory.
         structure_path, validation_structure_path, test_structure_path: for a track "structure", the FASTA file of structure tokens
             with the names of the proteins in `path`, `validation_path` and `test_path`: 3Di letters, or four-digit codes with commas. A
             table may have them in a column instead (`columns.structure`).
@@ -97,6 +105,7 @@ class SequenceData(_Limited):
     columns: Columns = Columns()
     split: SplitSettings = RandomSplit()
     too_long: Literal["refuse", "drop", "crop"] = "drop"
+    crop: Crop = Crop()
     unknown: Literal["refuse", "drop"] = "refuse"
     max_record: int = MAX_RECORD
     limit: int = 0
@@ -132,7 +141,8 @@ class ShardData(_Limited):
     validation_path: str = ""
     test_path: str = ""
     split: SplitSettings = RandomSplit(validation_fraction=0.01)
-    too_long: Literal["refuse", "drop"] = "drop"
+    too_long: Literal["refuse", "drop", "crop"] = "drop"
+    crop: Crop = Crop()
     affinity_bins: tuple[float, ...] = ()
     limit: int = 0
     train_limit: int = 0

@@ -36,32 +36,6 @@ def test_lengths_that_differ_are_refused_or_counted_with_both_lengths():
     assert "4 tokens, the protein 5" in report.first["structure and protein of different lengths"][0]
 
 
-@pytest.mark.parametrize("tracks", [TRACKS, CODES], ids=["3di", "dplm2"])
-@pytest.mark.parametrize("ends", [False, True])
-def test_aligned_tracks_are_cropped_with_one_window(tracks, ends):
-    sizes = {"protein": 24, "structure": 20 if tracks is TRACKS else 24}
-    alphabet = "3di" if tracks is TRACKS else "dplm2"
-    tracks = {
-        "protein": ProteinTrack(max_length=24, add_ends=True).build("protein"),
-        "structure": StructureTrack(alphabet=alphabet, max_length=sizes["structure"], add_ends=ends).build("structure"),
-    }
-    text = {i: protein(i, 60) for i in range(30)}
-    write = shifted if alphabet == "3di" else lambda p: ",".join(f"{LETTERS.index(letter):04d}" for letter in p)
-    records = [Record(where=f"a:{i}", texts={"protein": p, "structure": write(p)}, name=str(i)) for i, p in text.items()]
-    table, report = encode_records(records, Encoder(tracks, too_long="crop"))
-    assert len(table) == report.cropped == 30
-    size = min(22, sizes["structure"] - 2 * ends)
-    starts = set()
-    for i in range(30):
-        ids = table.example(i)
-        cut = tracks["protein"].decode(ids["protein"].tolist())
-        assert len(cut) == size and cut in text[i]
-        assert tracks["structure"].decode(ids["structure"].tolist()) == write(cut)
-        assert len(ids["structure"]) == size + 2 * ends
-        starts.add(text[i].index(cut))
-    assert len(starts) > 5
-
-
 def test_too_long_structures_are_dropped_or_refused_by_their_own_length():
     long = Record(where="a:1", texts={"protein": protein(1, 20), "structure": shifted(protein(1, 20))})
     _, report = encode_records([long], Encoder(TRACKS))

@@ -1,7 +1,7 @@
 """A lazy token table over a Foldseek database: letters are encoded when a batch is drawn; and the entries as records.
 
 67 million entries open in seconds, since only their lengths are read. Options that depend on the letters of every entry (leaving out
-unknown symbols, windows of long proteins) need the whole database: `encode.encode_records` reads it.
+unknown symbols) need the whole database: `encode.encode_records` reads it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int, Int32, Int64, Integer
 
-from protlig_dd.data.encode import EncodeReport, fitting_rows
+from protlig_dd.data.encode import EncodeReport, TooLong, fitting_rows
 from protlig_dd.data.foldseek.files import find_file, sibling
 from protlig_dd.data.foldseek.letters import THREE_DI
 from protlig_dd.data.foldseek.pairs import FoldseekDB, PairedFoldseekDB
@@ -122,17 +122,19 @@ def fits(database: Path, tracks: TrackSet) -> bool:
     return all(_ids(tracks[name], _LETTERS[name]) is not None for name in wanted)
 
 
-def lay_over(database: Path, tracks: TrackSet, *, drop_long: bool, limit: int = 0) -> tuple[TokenTable, EncodeReport]:
+def lay_over(
+    database: Path, tracks: TrackSet, *, too_long: TooLong, last_residue: int = 0, limit: int = 0
+) -> tuple[TokenTable, EncodeReport]:
     """Return the lazy table of a database's entries in the order of their keys, and the counts of those left out for their length.
 
     Args:
         database: path without a suffix; `fits` must hold.
         tracks: the tracks to fill; those other than "protein" and "structure" stay empty.
-        drop_long: leave out and count proteins longer than their tracks; otherwise they are an error.
+        too_long, last_residue: as for `Encoder`; "crop" keeps whole proteins.
         limit: keep only the first `limit` entries; 0 for all.
 
     Raises:
-        FormatError: for a damaged database, sequences and structures of different lengths, or long entries without `drop_long`.
+        FormatError: for a damaged database, sequences and structures of different lengths, or long entries under "refuse".
     """
     wanted = [name for name in _LETTERS if name in tracks]
     proteins, joined = FoldseekDB(database), dict[str, Any]()
@@ -143,7 +145,8 @@ def lay_over(database: Path, tracks: TrackSet, *, drop_long: bool, limit: int = 
         sources, joined = {"protein": pairs.aa, "structure": pairs.ss}, pairs.joined_rows
     residues = proteins.lengths if joined.get("protein") is None else proteins.lengths[joined["protein"]]
     lengths = {name: residues + np.int32(2 * tracks[name].add_ends) for name in wanted}
-    places, report = fitting_rows(lengths, tracks, where=partial(entry_place, database), drop_long=drop_long, needed="protein")
+    where = partial(entry_place, database)
+    places, report = fitting_rows(lengths, tracks, where=where, too_long=too_long, last_residue=last_residue, needed="protein")
     places = places[:limit] if limit else places
     columns: dict[str, Column] = {name: TokenColumn.of(np.zeros(0, np.int32), np.zeros(len(places) + 1, np.int64)) for name in tracks}
     for name in wanted:

@@ -46,7 +46,7 @@ def of_records(path: Path, tracks: TrackSet) -> tuple:
 def test_the_table_is_that_of_the_records(tmp_path: Path, form: Form, ends: bool) -> None:
     path, tracks = write_database(tmp_path, random_entries(3, 40), form), tracks_of(ends=ends)
     assert fits(path, tracks)
-    (table, report), (whole, expected) = lay_over(path, tracks, drop_long=True), of_records(path, tracks)
+    (table, report), (whole, expected) = lay_over(path, tracks, too_long="drop"), of_records(path, tracks)
     assert report == expected and 0 < len(table) < report.seen and list(table.names) == list(whole.names)
     rows = np.random.default_rng(0).permutation(len(table))[:9]
     for name in tracks:
@@ -62,7 +62,7 @@ def test_batches_are_the_same_as_from_memory(tmp_path: Path) -> None:
     path, tracks = write_database(tmp_path, random_entries(5, 50)), tracks_of()
     batches = [
         Loader(table, tracks, batch_size=8, seed=2).micro_batches(3)[0]
-        for table in (lay_over(path, tracks, drop_long=True)[0], of_records(path, tracks)[0])
+        for table in (lay_over(path, tracks, too_long="drop")[0], of_records(path, tracks)[0])
     ]
     for name in tracks:
         assert batches[0].tracks[name].tokens.equal(batches[1].tracks[name].tokens)
@@ -72,7 +72,7 @@ def test_batches_are_the_same_as_from_memory(tmp_path: Path) -> None:
 def test_proteins_alone_and_tracks_that_the_database_lacks(tmp_path: Path) -> None:
     path = write_database(tmp_path, random_entries(1, 12))
     tracks = {"protein": tracks_of()["protein"], "ligand": LigandTrack().build("ligand")}
-    table, _ = lay_over(path, tracks, drop_long=True, limit=4)
+    table, _ = lay_over(path, tracks, too_long="drop", limit=4)
     whole, _ = encode_records(read_database(path), Encoder(tracks, needed=["protein"]), limit=4)
     assert len(table) == 4 and not table.tracks["ligand"].num_tokens
     assert np.array_equal(table.tracks["protein"].gather(np.arange(4)), whole.tracks["protein"].gather(np.arange(4)))
@@ -87,11 +87,10 @@ def test_training_data_are_laid_over_and_not_read(tmp_path: Path, monkeypatch: p
     assert any("protein longer than 30 tokens" in line for line in bundle.report.lines())
 
 
-@pytest.mark.parametrize("changed", [{"unknown": "drop"}, {"too_long": "crop"}])
-def test_what_depends_on_every_letter_reads_the_records(tmp_path: Path, changed: dict, monkeypatch) -> None:
+def test_what_depends_on_every_letter_reads_the_records(tmp_path: Path, monkeypatch) -> None:
     path, tracks = write_database(tmp_path, random_entries(2, 40)), tracks_of()
     monkeypatch.setattr(foldseek_table, "lay_over", lambda *_, **__: pytest.fail("the lazy table is used"))
-    data = SequenceData(path=str(path), split=RandomSplit(validation_fraction=0.2), leakage=False, **changed)
+    data = SequenceData(path=str(path), split=RandomSplit(validation_fraction=0.2), leakage=False, unknown="drop")
     assert len(load(data, tracks).train) > 10
 
 
@@ -110,7 +109,7 @@ def entry(key: int, aa: str, ss: str) -> Entry:
 
 def test_a_letter_outside_the_vocabulary_is_reported_with_its_entry(tmp_path: Path) -> None:
     path = write_database(tmp_path, [entry(2, "MKVL", "DDVD"), entry(7, "MKJ*", "DDVD")])
-    table, _ = lay_over(path, tracks_of(unknown="refuse"), drop_long=True)
+    table, _ = lay_over(path, tracks_of(unknown="refuse"), too_long="drop")
     assert len(table.tracks["protein"].gather(np.array([0]))) == 6
     with pytest.raises(
         FormatError,
@@ -138,12 +137,12 @@ def test_structures_from_another_file_are_joined_to_the_records(tmp_path: Path) 
 def test_entries_of_different_lengths_are_an_error_at_once(tmp_path: Path) -> None:
     path = write_database(tmp_path, [entry(0, "MKVL", "DDVD"), entry(1, "MKV", "DDVD")])
     with pytest.raises(FormatError, match="found 4 letters of 3Di for 3 amino acids, expected as many"):
-        lay_over(path, tracks_of(), drop_long=True)
+        lay_over(path, tracks_of(), too_long="drop")
 
 
 def test_shards_of_longer_proteins_than_the_tracks_take_are_counted_or_refused(tmp_path: Path) -> None:
     path = write_database(tmp_path, [entry(0, "MKVL", "DDVD"), entry(1, "M" * 40, "D" * 40), entry(2, "MKV", "DDV")])
-    write_shards(lay_over(path, tracks_of(max_length=50), drop_long=True)[0], tmp_path / "cache", tracks_of())
+    write_shards(lay_over(path, tracks_of(max_length=50), too_long="drop")[0], tmp_path / "cache", tracks_of())
     data = ShardData(path=str(tmp_path / "cache"), split=RandomSplit(validation_fraction=0.0))
     bundle = load(data, tracks_of())
     assert len(bundle.train) == 2 and "  1 dropped: protein longer than 30 tokens" in bundle.report.lines()
@@ -158,4 +157,4 @@ def test_a_missing_path_is_reported_first(tmp_path: Path) -> None:
 
 def test_a_database_without_names_gives_a_table_without(tmp_path: Path) -> None:
     path = write_database(tmp_path, random_entries(2, 9), Form(names=False))
-    assert lay_over(path, tracks_of(), drop_long=True)[0].names is None
+    assert lay_over(path, tracks_of(), too_long="drop")[0].names is None
