@@ -13,10 +13,12 @@ class SpecificitySettings:
     Args:
         num_targets: targets of the evaluated part, those with three known ligands or more, that are compared; 0 leaves it out.
         samples_per_target: ligands generated for each.
+        guidance: weights of classifier-free guidance to compare with the run's own: a row of the table for each.
     """
 
     num_targets: int = 20
     samples_per_target: int = 10
+    guidance: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if self.num_targets < 0 or self.num_targets == 1:

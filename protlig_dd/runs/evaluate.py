@@ -26,6 +26,7 @@ from protlig_dd.evaluation.targets import nearest_actives
 from protlig_dd.report.tracked import track_evaluation
 from protlig_dd.runs.families.tokens import family_of
 from protlig_dd.runs.folding import assess_folding, assess_prostt5, open_held_out
+from protlig_dd.runs.generate import Generator
 from protlig_dd.runs.held_out import HeldOut, chains_of, emitted, texts_of
 from protlig_dd.runs.likelihoods import Told
 from protlig_dd.runs.output import rank, write_rows
@@ -173,8 +174,12 @@ def _specificity(held: HeldOut) -> Told:
         return Section(title=title, lines=(str(error),)), [f"{title}: {error}"]
     way = [way for way in family_of(run).ways(run) if way.is_shown][-1]
     samples = held.samples_of_targets(way.generator)
-    drawn = {name: [sample.texts.get("ligand", "") for sample in of_target] for name, of_target in samples.items()}
-    found = specificity(drawn, targets, held.training, seed=run.config.seed)
+    drawn, beside, generator = _ligands(samples), {}, way.generator
+    for weight in run.config.evaluation.specificity.guidance if isinstance(generator, Generator) else ():
+        assert isinstance(generator, Generator)
+        if weight != generator.guidance.weight:
+            beside[f"samples with guidance {weight:g}"] = _ligands(held.samples_of_targets(generator.guided(weight)))
+    found = specificity(drawn, targets, held.training, beside=beside, seed=run.config.seed)
     rows = with_nearest_actives([sample.row() for of_target in samples.values() for sample in of_target], held.pairs)
     settings = way.generator.settings() | {"split": held.split}
     write_rows(run.folder / "samples" / f"{held.split}_specificity.csv", rank(rows), settings)
@@ -183,6 +188,10 @@ def _specificity(held: HeldOut) -> Told:
     about = f"samples by {way.name}; split {split}{kind}"
     section = found.section(title, lines=(about,))
     return section, [f"{title}:", *section.lines, format_scores(section.scores), *found.table().lines()]
+
+
+def _ligands(samples: Mapping[str, Sequence[Sample]]) -> dict[str, list[str]]:
+    return {name: [sample.texts.get("ligand", "") for sample in of_target] for name, of_target in samples.items()}
 
 
 def _judge(run: Run, table: TokenTable) -> Callable[[Sequence[str]], list[Score]]:

@@ -101,6 +101,12 @@ class Generator:
         self.tilting = tilting
         self.watched = Watched(run.model, str(run.folder))
 
+    def guided(self, weight: float) -> Generator:
+        """Return the same generator with another weight of classifier-free guidance, without likelihoods."""
+        guidance = replace(self.guidance, weight=weight)
+        how: dict[str, Any] = {"seed": self.seed, "sampler": self.sampler, "batch_size": self.batch_size, "tilting": self.tilting}
+        return Generator(self.run, guidance=guidance, with_likelihood=False, **how)
+
     def settings(self) -> dict[str, Any]:
         """Return all settings that decide the samples, to be stored with them."""
         towards = {} if self.tilting is None else {"property": to_mapping(self.tilting)}

@@ -57,7 +57,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("pairs")
     write_pairs(root / "pairs.csv")
     data = f"{{kind: pairs, path: {root / 'pairs.csv'}, split: {{kind: given}}, leakage: false}}"
-    overrides = [*SMOKE, "name=pairs", f"data={data}", "evaluation.num_samples=8", "evaluation.specificity.samples_per_target=3"]
+    overrides = [
+        *SMOKE,
+        "name=pairs",
+        f"data={data}",
+        "evaluation.num_samples=8",
+        "evaluation.specificity={samples_per_target: 3, guidance: [1, 2.5]}",
+    ]
     train_experiment(load_experiment("demo/smoke", overrides), root / "run", device="cpu")
     return root / "run"
 
@@ -114,7 +120,9 @@ def test_evaluate_measures_specificity_and_writes_its_samples(run: Run) -> None:
     assert [score.name.split(":")[0] for score in section.scores[:2]] == ["specificity"] * 2
     assert "chance 0.333" in section.scores[0].note
     rows = section.tables[0].rows
-    assert rows[0] == SAMPLES and rows[-1] == HELD_OUT and len(rows) == 6
+    assert rows[0] == SAMPLES and rows[-1] == HELD_OUT and len(rows) == 7
+    assert "samples with guidance 2.5" in rows
+    assert "samples with guidance 1" not in rows  # the run's own weight is the row "samples"
     assert "3 targets in 3 clusters" in section.lines[1] and "3 of them were trained on; 1 with fewer" in section.lines[1]
     with (run.folder / "samples" / "test_specificity.csv").open() as file:
         drawn = list(csv.DictReader(file))
