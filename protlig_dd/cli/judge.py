@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from protlig_dd.evaluation.targets import Training
 
 _JUDGE = """SAMPLES and the files of --beside name the target of each ligand by its sequence or by its name in the table of actives. The targets
-compared are those that have ligands in SAMPLES and three different actives or more. Pairs with the label 0 are no actives.
+compared are those that have ligands in SAMPLES and three different actives or more; ligands of a single target are compared with all
+targets of the table. Pairs with the label 0 are no actives.
   protlig judge ligands.csv --actives test_pairs.csv --training train_pairs.csv
   protlig judge ligands.smi --actives test_pairs.csv --beside tuned=tuned.csv --beside docked=docked.sdf --out judged.json"""
 
@@ -69,7 +70,8 @@ def judge(options: JudgeOptions) -> Iterator[str]:
         beside[name], told = known.grouped(file, read_generated(Path(file), target=options.target))
         lines += told
     try:
-        targets = Targets.of({name: known.proteins[name] for name in samples}, known.actives, training)
+        compared = samples if len(samples) > 1 else known.proteins  # one target alone is compared with all others of the table
+        targets = Targets.of({name: known.proteins[name] for name in compared}, known.actives, training)
     except ValueError as error:
         raise ConfigError(f"--actives {options.actives}: {error}") from error
     found = specificity(samples, targets, training, beside=beside, seed=options.seed)

@@ -110,3 +110,11 @@ def test_what_cannot_be_judged_is_refused_in_one_line(
     Path("one.csv").write_text("target_id,protein,smiles\n" + "".join(f"P1,{PROTEINS['P1']},{s}\n" for s in ACTIVES["P1"]))
     Path("bare.csv").write_text("smiles\nCCO\n")
     assert message in refused(capsys, *arguments)
+
+
+def test_ligands_of_one_target_are_compared_with_all_targets_of_the_table(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_rows(Path("samples.csv"), ROWS[:2], {})
+    out = judged(capsys, "samples.csv", "--actives", "actives.csv")
+    assert "3 targets in 3 clusters" in out
+    assert specific(out) == pytest.approx(0.5)
+    assert specific(out, r"samples at other targets \(shuffled\)") < 0.5
