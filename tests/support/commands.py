@@ -23,7 +23,7 @@ def require_works(words: Sequence[str]) -> None:
     """Parse an example; where it names a config, build the experiment with its overrides. Raises what is wrong with it."""
     _, _, options, values = parse(words)
     built = options_from(options, values)
-    if hasattr(built, "overrides"):
+    if hasattr(built, "overrides") and hasattr(built, "config"):
         name = "dual_track/demo" if built.config.startswith("my_") else built.config  # a file of the reader's own
         named, native = native_overrides(built.overrides)
         config = read_config(named or name, native)

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 # Import names of the packages of all extras but `dev` (always there when tests run) and `docs`; tokenizers comes with transformers.
 OPTIONAL = (
     "accelerate", "bitsandbytes", "deepspeed", "flash_attn", "gemmi", "huggingface_hub", "matplotlib", "mini3di", "peft",
-    "pyarrow", "rdkit", "scipy", "tensorboard", "tokenizers", "transformers", "wandb", "zstandard",
+    "pyarrow", "rdkit", "scipy", "selfies", "tensorboard", "tokenizers", "transformers", "wandb", "zstandard",
 )  # fmt: skip
 
 
