@@ -24,7 +24,10 @@ sequences). All are in nats, of probabilities over the letters that the model ma
 seen by the model but neither scored nor counted in `length`.
 Mutants (a CSV in ProteinGym's format): masked-marginal, wt-marginal, bound; with Spearman and its null if scores are given.
   protlig score --model airkingbd/dplm_150m --protein proteins.fasta --out scores.csv
-  protlig score --model airkingbd/dplm_150m --protein wild_type.fasta --mutants assay.csv --method masked-marginal"""
+  protlig score --model airkingbd/dplm_150m --protein wild_type.fasta --mutants assay.csv --method masked-marginal
+Pairs (a table like that of training): ligands ranked for each target by pmi, the nats that the protein saves in the ligand's bound; with
+the AUROC beside nulls that need no model if the table has labels.
+  protlig score --model runs/pairs_small --pairs screened.csv --out ranked.csv"""
 _EMBED = """A stopped command started again continues.
   protlig embed --model airkingbd/dplm_150m --protein proteins.fasta --out means.parquet
   protlig embed --model runs/dplm_tiny --protein proteins.fasta --pool residues --out residues.safetensors"""
@@ -40,6 +43,7 @@ class ScoreOptions:
     model: str
     protein: str = ""
     mutants: str = ""
+    pairs: str = ""
     method: str = ""
     score_column: str = ""
     draws: int = 4
@@ -52,6 +56,8 @@ class ScoreOptions:
         least, why = (2, " for the standard error of the bound") if is_bound else (1, "")
         if self.draws < least:
             raise ConfigError(f"--draws: found {self.draws}, expected {least} or more{why}")
+        if self.pairs and (self.protein or self.mutants or self.method):
+            raise ConfigError(f"--pairs {self.pairs}: the table has the proteins and ligands; leave --protein, --mutants and --method out")
         if self.score_column and not self.mutants:
             raise ConfigError(f"--score-column {self.score_column}: is of no use without --mutants; leave it out")
 
@@ -86,11 +92,12 @@ class ExportOptions:
 
 def add_scoring(commands: Commands) -> None:
     """Add `score`, `embed` and `export`."""
-    text = "likelihood of sequences, or zero-shot effects of mutants"
+    text = "likelihood of sequences, zero-shot effects of mutants, or ligands ranked for targets"
     sub = add_command(commands, "score", score, ScoreOptions, text, _SCORE)
     sub.add_argument("--model", required=True, help=MODEL)
     sub.add_argument("--protein", help="a sequence or a FASTA file; with --mutants the wild type")
     sub.add_argument("--mutants", help="a table with a column mutant (A24C:D30E) or mutated_sequence, and perhaps measured scores")
+    sub.add_argument("--pairs", help="a table of proteins and ligands, to rank the ligands of each protein")
     sub.add_argument(
         "--score-column", metavar="NAME", help="of --mutants, the column of measured scores (default: DMS_score, if there is one)"
     )
@@ -118,19 +125,22 @@ def add_scoring(commands: Commands) -> None:
 
 
 def score(options: ScoreOptions) -> Iterator[str]:
-    """Score sequences, or the mutants of a wild type."""
+    """Score sequences, the mutants of a wild type, or the pairs of a table."""
+    from protlig_dd.cli.score_pairs import ranked_pairs
     from protlig_dd.runs.open import open_run
     from protlig_dd.runs.output import SCORE_SUFFIXES, check_output, write_rows
 
     out = Path(options.out) if options.out else None
     if out is not None:
         check_output(out, SCORE_SUFFIXES)
-    if not options.protein:
+    if not options.protein and not options.pairs:
         raise ConfigError("--protein: give the sequences to score (a sequence or FASTA), or with --mutants the wild type")
     run = open_run(options.model, device=options.device)
     if "protein" not in run.parts.tracks:
         raise ConfigError(f"{options.model}: has the tracks {', '.join(run.parts.tracks)}, expected protein among them")
-    if options.mutants:
+    if options.pairs:
+        rows, lines = ranked_pairs(run, Path(options.pairs), seed=options.seed)
+    elif options.mutants:
         rows, lines = _mutants(options, run)
     else:
         rows, lines = _sequences(options, run), []

@@ -29,7 +29,7 @@ def initialise_from(
 
     Rows of embeddings and heads are matched by symbol, so a vocabulary may have grown or been reordered; new symbols keep their fresh
     rows, in an encoder (DPLM-2) drawn with the mean and deviation of the old ones. All other tensors are matched by name; a different shape is
-    an error, and a tensor that only the new model has stays fresh, as adapters do.
+    an error (but for k-mers of another length, which stay fresh), and a tensor that only the new model has stays fresh, as adapters do.
 
     Args:
         model: the new model.
@@ -61,6 +61,9 @@ def initialise_from(
                 continue
             value, owners = renamed[name if name in renamed else plain]
             by_row = name.endswith(_ROWS) and "bit_head" not in name
+            if name.startswith("given.") and target.shape != value.shape:  # the reader of another k
+                fresh.append(name)
+                continue
             if target.shape[by_row:] != value.shape[by_row:]:
                 raise CheckpointError(
                     f"{where}: {name} has shape {tuple(value.shape)} there and {tuple(target.shape)} here; "

@@ -111,6 +111,10 @@ def test_weights_of_a_ligand_model_start_one_with_a_protein() -> None:
     batch = batch_of(("MKTAY", "CCO"))
     expected = source.eval()(replace(batch, tracks={"ligand": batch.tracks["ligand"]}), {"ligand": torch.ones(1)})["ligand"]
     torch.testing.assert_close(model(batch, {name: torch.ones(1) for name in TRACKS})["ligand"], expected)
+    other = model_of(replace(SMALL, given_kmers={"protein": 1}))
+    told = initialise_from(other, TRACKS, perturbed().state_dict(), TRACKS, "pairs")
+    assert "given.protein.layers.0.weight" in told[-1]
+    assert torch.equal(other.embedding.weight, perturbed().embedding.weight)
     again = model_of()
     initialise_from(again, TRACKS, perturbed().state_dict(), TRACKS, "pairs")
     assert torch.equal(again.embedding.weight, perturbed().embedding.weight)

@@ -1,0 +1,1 @@
+"""What a model says about the binding of given pairs."""
