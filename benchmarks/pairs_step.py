@@ -18,14 +18,15 @@ import argparse
 import random
 import statistics
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from common import describe_machine, drawn_lengths, interleaved, paired_ratio, report
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
+from train_step import step_of
 
 from protlig_dd.data.readers.complexes import read_pairs
 from protlig_dd.models import DiTSettings, DualTrackSettings
@@ -33,7 +34,7 @@ from protlig_dd.nn.attention import choose_backend
 from protlig_dd.tokens.settings import LigandTrack, ProteinTrack
 from protlig_dd.tokens.tracks import TrackBatch, TrackSet, pack
 
-SEED, LEARNING_RATE, MEAN_LIGAND = 0, 1e-4, 48
+SEED, MEAN_LIGAND = 0, 48
 SHAPE: dict[str, Any] = {"hidden_size": 128, "num_heads": 4, "num_blocks": 3, "mlp_ratio": 3, "dropout": 0.0, "conditioning_size": 64}
 Pair = tuple[int, int]
 """Residues of a protein, and tokens of a ligand."""
@@ -88,18 +89,6 @@ def padded_batch(batch: TrackBatch, device: torch.device) -> tuple[dict[str, Ten
     return tokens, {name: torch.arange(t.shape[1], device=device) >= lengths[name][:, None] for name, t in tokens.items()}
 
 
-def step_of(model: nn.Module, logits_and_targets: Callable[[int], tuple[Tensor, Tensor]]) -> Callable[[int], None]:
-    """Return one optimizer step on the batch of a round."""
-    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, fused=True)
-
-    def step(i: int) -> None:
-        F.cross_entropy(*logits_and_targets(i)).backward()
-        optimizer.step()
-        optimizer.zero_grad()
-
-    return step
-
-
 def variants_of(batches: list[TrackBatch], tracks: TrackSet, device: torch.device) -> dict[str, Callable[[int], None]]:
     """Return the three variants, freshly initialised."""
     torch.manual_seed(SEED)
@@ -125,11 +114,8 @@ def variants_of(batches: list[TrackBatch], tracks: TrackSet, device: torch.devic
         real = ~is_pad["ligand"]
         return plain(tokens, is_pad)[real], tokens["ligand"][real]
 
-    return {
-        "padded": step_of(plain, of_padded),
-        "packed": step_of(packed, lambda i: ours(packed, i)),
-        "k-mers": step_of(kmers, lambda i: ours(kmers, i)),
-    }
+    step = partial(step_of, precision=torch.float32, device=device)
+    return {"padded": step(plain, of_padded), "packed": step(packed, partial(ours, packed)), "k-mers": step(kmers, partial(ours, kmers))}
 
 
 def batches_of(pairs: list[Pair], tracks: TrackSet, size: int, count: int) -> list[TrackBatch]:

@@ -66,8 +66,7 @@ def _told(run: Run, decoded: dict[str, list[str]], labels: np.ndarray, found: In
     """Return how well the ranking agrees with the labels, beside what needs no model; nothing without both labels."""
     from protlig_dd.evaluation.binding.ranking import agreement, nulls, target_codes
     from protlig_dd.evaluation.ligands import canonical_smiles
-    from protlig_dd.evaluation.targets import Training
-    from protlig_dd.runs.held_out import pairs_of
+    from protlig_dd.runs.held_out import training_of
 
     rows = np.flatnonzero(labels >= 0)
     if len(np.unique(labels[rows])) < 2:
@@ -75,16 +74,13 @@ def _told(run: Run, decoded: dict[str, list[str]], labels: np.ndarray, found: In
     proteins = [decoded["protein"][i] for i in rows.tolist()]
     ligands = [one or "" for one in canonical_smiles([decoded["ligand"][i] for i in rows.tolist()])]
     codes, clusters = target_codes(proteins)
-    known = Training(pairs={p: [s for _, s in own] for p, own in pairs_of(run, run.data.train).items()})
     refused = run.data.negatives.get("train")
-    negatives = (
-        Training(pairs={p: [s for _, s in own] for p, own in pairs_of(run, refused).items()}).by_protein if refused is not None else {}
-    )
+    negatives = training_of(run, refused).by_protein if refused is not None else {}
     scores = {
         "pmi": found.pmi[rows],
         "pmi per token": (found.pmi / np.maximum(found.tokens, 1))[rows],
         "bound without the protein": -found.alone[rows],
-        **nulls(proteins, ligands, known, negatives),
+        **nulls(proteins, ligands, training_of(run, run.data.train), negatives),
     }
     lines = [f"AUROC over {len(rows)} labelled pairs, and mean within the targets that have both labels ({len(clusters)} targets)"]
     for name, values in scores.items():

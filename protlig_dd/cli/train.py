@@ -136,11 +136,11 @@ def train(options: TrainOptions) -> Iterator[str | int]:
 
 def _launch_stages(options: TrainOptions, values: Mapping[str, Any], folder: Path, devices: int) -> Iterator[int]:
     """Train each stage in processes of its own, since a group of processes is not started twice; stop at the first that fails or is stopped."""
-    from protlig_dd.runs.families.stages import LAST, stages_of
+    from protlig_dd.runs.families.stages import stages_of
     from protlig_dd.training.launch import launch
 
     stages = stages_of(values, folder)
-    words: list[list[str]] = [[]] if options.stage or len(stages) == 1 else [["--stage", stage.name or LAST] for stage in stages]
+    words: list[list[str]] = [[]] if options.stage or len(stages) == 1 else [["--stage", stage.label] for stage in stages]
     for own in words:
         code = launch(devices, [*sys.argv[1:], *own], folder / "checkpoints")
         if code:

@@ -175,10 +175,9 @@ def _specificity(held: HeldOut) -> Told:
     way = [way for way in family_of(run).ways(run) if way.is_shown][-1]
     samples = held.samples_of_targets(way.generator)
     drawn, beside, generator = _ligands(samples), {}, way.generator
-    for weight in run.config.evaluation.specificity.guidance if isinstance(generator, Generator) else ():
-        assert isinstance(generator, Generator)
-        if weight != generator.guidance.weight:
-            beside[f"samples with guidance {weight:g}"] = _ligands(held.samples_of_targets(generator.guided(weight)))
+    if isinstance(generator, Generator):
+        others = [weight for weight in run.config.evaluation.specificity.guidance if weight != generator.guidance.weight]
+        beside = {f"samples with guidance {w:g}": _ligands(held.samples_of_targets(generator.guided(w))) for w in others}
     found = specificity(drawn, targets, held.training, beside=beside, seed=run.config.seed)
     rows = with_nearest_actives([sample.row() for of_target in samples.values() for sample in of_target], held.pairs)
     settings = way.generator.settings() | {"split": held.split}

@@ -57,6 +57,11 @@ def pairs_of(run: Run, table: TokenTable) -> dict[str, list[tuple[int, str]]]:
     return found
 
 
+def training_of(run: Run, table: TokenTable) -> Training:
+    """Return the pairs of a table, such as the one that a run was trained on, as `pairs_of` finds them."""
+    return Training(pairs={protein: [smiles for _, smiles in own] for protein, own in pairs_of(run, table).items()})
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class HeldOut:
     """One part of a run's data, with the samples drawn for its examples; what is drawn once is kept.
@@ -106,7 +111,7 @@ class HeldOut:
     @cached_property
     def training(self) -> Training:
         """The pairs that the run was trained on."""
-        return Training(pairs={protein: [smiles for _, smiles in own] for protein, own in pairs_of(self.run, self.run.data.train).items()})
+        return training_of(self.run, self.run.data.train)
 
     @cached_property
     def targets(self) -> Targets:

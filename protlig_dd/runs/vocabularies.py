@@ -39,20 +39,24 @@ def learn_vocabularies(config: Experiment, folder: Path) -> None:
             if found := next((path for path in sources if path.is_file()), None):
                 _copy(found, _kept(folder, name))
                 log.info("vocabulary of the %s: that of %s", name, found.parent)
-                continue
-            started = time.perf_counter()
-            texts = _molecules(config, name, track)
-            merges = learn_merges(texts, track.merges)
-            built_in = replace(track, vocabulary=BUILT_IN, merges=0).build(name).vocabulary
-            symbols = Counter({built_in.symbols[i]: 1 for i in built_in.emittable_ids}) | Counter(s for text in texts for s in text)
-            vocabulary = save_vocabulary(_kept(folder, name), symbols, merges=merges)
-            ranks = {pair: i for i, pair in enumerate(merges)}
-            pieces = [merge(text, ranks) for text in texts[:1000]]
-            log.info(
-                "vocabulary of the %s: %d tokens, %d of them merges learned from %d molecules in %.0f s; %.1f tokens a molecule instead of %.1f",
-                *(name, len(vocabulary.emittable_ids), len(merges), len(texts), time.perf_counter() - started),
-                *(mean(map(len, pieces)), mean(map(len, texts[:1000]))),
-            )
+            else:
+                _learn(config, name, track, _kept(folder, name))
+
+
+def _learn(config: Experiment, name: str, track: LigandTrack, path: Path) -> None:
+    """Write a vocabulary with the merges of the run's own molecules, and log how much shorter it makes them."""
+    started = time.perf_counter()
+    texts = _molecules(config, name, track)
+    merges = learn_merges(texts, track.merges)
+    built_in = replace(track, vocabulary=BUILT_IN, merges=0).build(name).vocabulary
+    symbols = Counter({built_in.symbols[i]: 1 for i in built_in.emittable_ids}) | Counter(s for text in texts for s in text)
+    vocabulary = save_vocabulary(path, symbols, merges=merges)
+    ranks, some = {pair: i for i, pair in enumerate(merges)}, texts[:1000]
+    log.info(
+        "vocabulary of the %s: %d tokens, %d of them merges learned from %d molecules in %.0f s; %.1f tokens a molecule instead of %.1f",
+        *(name, len(vocabulary.emittable_ids), len(merges), len(texts), time.perf_counter() - started),
+        *(mean(len(merge(text, ranks)) for text in some), mean(map(len, some))),
+    )
 
 
 def _molecules(config: Experiment, name: str, track: LigandTrack) -> list[list[str]]:

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import nn
+
 from protlig_dd.checkpoints.run_folder import read_config_file
 from protlig_dd.config import to_mapping
 from protlig_dd.config_files import merged, with_overrides
-from protlig_dd.data.bundle import load
-from protlig_dd.device import choose_device
 from protlig_dd.errors import ConfigError
-from protlig_dd.runs.experiment import Experiment, Parts, experiment_from
+from protlig_dd.runs.experiment import Experiment, experiment_from
 from protlig_dd.runs.open import open_run
 from protlig_dd.runs.train import starting_model
 from protlig_dd.runs.validation import Validator
@@ -58,19 +59,15 @@ def told_before_and_after(config: Experiment, folder: Path, *, device: str = "au
         device: "auto", "cpu", "cuda", "mps" or "xpu".
     """
     run = open_run(folder, device=device)
-    choice = choose_device(device, precision=config.train.precision)
-    parts = Parts(own_vocabularies(config, folder))
-    validate = Validator(parts, load(config.data, parts.tracks, config.seed), choice)
-    before = starting_model(parts, config.train, choice, Single(choice)).eval()
+    validate = Validator(run.parts, run.data, run.choice)
+    before = starting_model(run.parts, config.train, run.choice, Single(run.choice)).eval()
     return [
         f"nats per token of the held-out ligands, {name}: {_told(validate, model)}"
         for name, model in (("before", before), ("after", run.model))
     ]
 
 
-def _told(validate: Validator, model: Any) -> str:
-    import torch
-
+def _told(validate: Validator, model: nn.Module) -> str:
     with torch.no_grad():
         found = validate(model)
     return f"{found['nll']:.3f} [{found['nll_low']:.3f}, {found['nll_high']:.3f}] on {found['num_examples']:.0f} examples"

@@ -28,6 +28,11 @@ class Stage:
     folder: Path
     values: Mapping[str, Any]
 
+    @property
+    def label(self) -> str:
+        """What `--stage` calls it."""
+        return self.name or LAST
+
     def require_data(self, data: Mapping[str, Any]) -> None:
         """Check that the files of the stage's data are there, before an hour is spent on the stages before it.
 

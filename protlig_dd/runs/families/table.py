@@ -28,7 +28,7 @@ from protlig_dd.report.tracked import track_evaluation
 from protlig_dd.runs.check import check_experiment
 from protlig_dd.runs.evaluate import evaluate_run, summarise_evaluation
 from protlig_dd.runs.experiment import Experiment, experiment_from
-from protlig_dd.runs.families.stages import LAST, stages_of
+from protlig_dd.runs.families.stages import stages_of
 from protlig_dd.runs.open import open_run
 from protlig_dd.runs.preview import preview_hooks
 from protlig_dd.runs.run import Run
@@ -209,23 +209,23 @@ def train_stages(
         CheckpointError, DeviceError: as in `training.trainer.fit`.
     """
     stages = stages_of(values, folder)
-    experiments: list[AnyExperiment] = [family_of(stage.values).read(stage.values) for stage in stages]
+    experiments: list[AnyExperiment] = [experiment_of(stage.values) for stage in stages]
     for stage, experiment in zip(stages, experiments, strict=True):
         if len(stages) > 1:
             stage.require_data(to_mapping(experiment.data))
-    names = [stage.name or LAST for stage in stages]
+    names = [stage.label for stage in stages]
     if only and only not in names:
         raise ConfigError(f"--stage {only}: expected one of {', '.join(names)}")
     if len(stages) > 1 and not only and launched().world > 1:
         raise ConfigError(
             f"found WORLD_SIZE={launched().world} and {len(stages)} stages: start each by itself, with --stage {', '.join(names)}"
         )
-    for number, (name, stage, experiment) in enumerate(zip(names, stages, experiments, strict=True), 1):
-        if only and only != name:
+    for number, (stage, experiment) in enumerate(zip(stages, experiments, strict=True), 1):
+        if only and only != stage.label:
             continue
         if len(stages) > 1:
             log.info("stage %d of %d: %s, in %s", number, len(stages), stage.name or experiment.name, stage.folder)
-        result = FAMILIES[experiment.model.kind].train(experiment, stage.folder, device=device, resume=resume)
+        result = train(experiment, stage.folder, device=device, resume=resume)
         if result.stopped_by:
             break
     return experiment, result
