@@ -53,6 +53,7 @@ def finetune(options: FinetuneOptions) -> Iterator[str | int]:
     config = finetuned_experiment(source, Path(options.pairs), steps=options.steps, lr=options.lr, overrides=options.overrides)
     result = train(config, folder, device=options.device)
     words = ["protlig finetune", options.run, *options.overrides, "--pairs", options.pairs, "--steps", str(options.steps)]
+    words += ["--lr", str(options.lr)] if options.lr else []
     write_reproduction(folder, command=" ".join(words), seed=config.seed)
     if result.stopped_by:
         yield result.exit_code

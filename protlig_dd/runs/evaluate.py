@@ -158,6 +158,7 @@ def with_nearest_actives(rows: list[dict[str, Any]], pairs: Mapping[str, Sequenc
 
 _KINDS = {
     "random over": "warm: targets may be known, their pairs are new",
+    "ligand over": "warm: targets may be known, their ligands are new",
     "scaffold over": "new scaffolds: targets may be known, the scaffolds of their ligands are new",
     "protein over": "new proteins; similar ones may be known",
     "cluster over": "cold: new clusters of similar proteins",

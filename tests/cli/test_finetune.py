@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,7 @@ def test_a_run_goes_on_with_other_pairs_in_a_new_folder(run: Path, tmp_path: Pat
     assert len(values) == 2
     assert values[1] < values[0]
     assert sorted((p.name, p.stat().st_mtime_ns) for p in run.rglob("*")) == before
+    assert "--steps 8 --lr 0.02" in json.loads((out / "reproduction.json").read_text())["command"]
     assert (out / "vocabulary_ligand.json").read_text() == (run / "vocabulary_ligand.json").read_text()
 
 
